@@ -1,0 +1,26 @@
+"""Linear algebra under natural-gradient methods, on any array library.
+
+Arrays of NumPy, CuPy, PyTorch and JAX (also under `jax.jit`) go in, arrays of the same library,
+on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
+`stochastic_reconfiguration`.
+"""
+
+from .damped_factor import DampedFactor, damped_factor
+from .damped_solve import damped_lstsq, damped_solve
+from .refinement import SolveInfo
+from .stochastic_reconfiguration import residuals, scores, stochastic_reconfiguration
+from .streaming import gram
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DampedFactor",
+    "SolveInfo",
+    "damped_factor",
+    "damped_lstsq",
+    "damped_solve",
+    "gram",
+    "residuals",
+    "scores",
+    "stochastic_reconfiguration",
+]

@@ -1,0 +1,216 @@
+"""What every public function asks of its arguments, and what it says when the answer is no.
+
+Kinds, dtypes, shapes, libraries and devices are checked always; they cost microseconds. Values
+(NaN, Inf, signs) are collected by `ValueChecks` as flags on the device and read at most once.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import device, is_array_api_obj
+
+from .namespace import (
+    Array,
+    astype,
+    concrete,
+    dtype_name,
+    is_jax_namespace,
+    is_numpy_namespace,
+    library,
+    namespace,
+    smallest_normal,
+)
+
+__all__ = [
+    "ValueChecks",
+    "all_finite",
+    "damping_values",
+    "require_array",
+    "require_choice",
+    "require_count",
+    "require_like",
+]
+
+_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def require_array(x: Any, name: str, *, ndim: int = 0) -> None:
+    """Raise unless `x` is a dense floating-point array with at least `ndim` axes, none empty."""
+    if not isinstance(x, np.ndarray) or type(x) is not np.ndarray:
+        _require_dense(x, name)
+    if dtype_name(x.dtype) not in _DTYPES:
+        msg = (
+            f"`{name}` has dtype {dtype_name(x.dtype)}; it must be one of {', '.join(_DTYPES)}. "
+            f"Convert it, for example to float64."
+        )
+        raise TypeError(msg)
+    if x.ndim < ndim:
+        msg = f"`{name}` has shape {tuple(x.shape)}; it needs at least {ndim} axes."
+        raise ValueError(msg)
+    if 0 in x.shape:
+        msg = f"`{name}` has shape {tuple(x.shape)}; an empty array has nothing to solve."
+        raise ValueError(msg)
+
+
+def _require_dense(x: Any, name: str) -> None:
+    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    if isinstance(x, dict):
+        msg = (
+            f"`{name}` is a dict; its order is not a contract. Pass a list or tuple of arrays, for "
+            f"example [{name}[key] for key in sorted({name})], or the leaves of a pytree, each "
+            f"reshaped to two axes."
+        )
+        raise TypeError(msg)
+    if isinstance(x, (list, tuple)):
+        msg = f"`{name}` is a {type(x).__name__}; it must be one array."
+        raise TypeError(msg)
+    if "sparse" in kind or str(getattr(x, "layout", "torch.strided")) != "torch.strided":
+        msg = (
+            f"`{name}` is sparse ({kind}); only dense scores are supported. Pass a dense array, or "
+            f"a list of dense column blocks."
+        )
+        raise TypeError(msg)
+    if isinstance(x, (np.matrix, np.ma.MaskedArray)):
+        msg = f"`{name}` is a {kind}; pass a plain array, for example numpy.asarray({name})."
+        raise TypeError(msg)
+    if not is_array_api_obj(x):
+        msg = f"`{name}` is a {kind}; it must be an array of NumPy, CuPy, PyTorch, JAX or the like."
+        raise TypeError(msg)
+
+
+def require_like(x: Array, name: str, like: Array, like_name: str) -> None:
+    """Raise unless `x` and `like` belong to one library and live on one device."""
+    if type(x) is type(like) and isinstance(x, np.ndarray):
+        return
+    xp = namespace(like)
+    if namespace(x) is not xp:
+        msg = (
+            f"`{name}` is a {library(x)} array but `{like_name}` is a {library(like)} array. "
+            f"Convert one of them: arrays are not moved between libraries silently."
+        )
+        raise TypeError(msg)
+    here, there = _device(xp, x), _device(xp, like)
+    if here is not None and there is not None and here != there:
+        msg = (
+            f"`{name}` is on device {here} but `{like_name}` is on {there}. Move one of them: "
+            f"arrays are not moved between devices silently."
+        )
+        raise ValueError(msg)
+
+
+def _device(xp: Any, x: Array) -> Any:
+    """Return the device of `x`, or None where the library places `x` itself."""
+    if is_numpy_namespace(xp):
+        return None
+    if not is_jax_namespace(xp):
+        return device(x)
+    # JAX moves uncommitted arrays by itself; tracers have no device yet.
+    import jax
+
+    if isinstance(x, jax.core.Tracer) or not x.committed:
+        return None
+    return x.devices()
+
+
+def require_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of the strings `choices`."""
+    if value not in choices:
+        msg = f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}."
+        raise ValueError(msg)
+
+
+def require_count(value: Any, name: str) -> None:
+    """Raise unless `value` is a Python integer that is not negative."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        msg = f"`{name}` is {value!r}; it must be an integer."
+        raise TypeError(msg)
+    if value < 0:
+        msg = f"`{name}` is {value}; it must not be negative."
+        raise ValueError(msg)
+
+
+def damping_values(
+    damping: Any, like: Array, like_name: str, dtype: str, batch: tuple[int, ...]
+) -> float | Array:
+    """Return the damping as a Python float, or as an array of shape `batch` in a real dtype.
+
+    The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
+    """
+    if isinstance(damping, numbers.Real) and not isinstance(damping, (bool, np.bool_)):
+        value = float(damping)
+        if not (math.isfinite(value) and value > 0):
+            msg = (
+                f"`damping` is {value}; it must be positive and finite, in units of squared "
+                f"singular values of `{like_name}`. For a plain least-squares or minimum-norm "
+                f"solution choose it small against |{like_name}|^2, not zero."
+            )
+            raise ValueError(msg)
+        if value < smallest_normal(dtype):
+            msg = (
+                f"`damping` is {value}, which underflows in {dtype}; scale `{like_name}` and "
+                f"`damping` up, or use float64."
+            )
+            raise ValueError(msg)
+        return value
+    if not is_array_api_obj(damping):
+        msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
+        raise TypeError(msg)
+    require_like(damping, "damping", like, like_name)
+    xp = namespace(like)
+    if not xp.isdtype(damping.dtype, ("real floating", "integral")):
+        msg = f"`damping` has dtype {dtype_name(damping.dtype)}; it must be real."
+        raise TypeError(msg)
+    if tuple(damping.shape) not in ((), batch):
+        msg = (
+            f"`damping` has shape {tuple(damping.shape)}; it must be a number, a 0-d array, or have "
+            f"the batch shape {batch} of `{like_name}`."
+        )
+        raise ValueError(msg)
+    return xp.broadcast_to(astype(damping, dtype), batch)
+
+
+def all_finite(*arrays: Array) -> Array:
+    """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
+    flag: Any = True
+    for x in arrays:
+        xp = namespace(x)
+        flag = xp.all(xp.isfinite(x)) & flag
+    return flag
+
+
+class ValueChecks:
+    """Value tests of one public call, gathered on the device and read at most once.
+
+    `require` takes the test as a function, so that nothing is computed when checks are off, and
+    the error as a function, so that its message (which may read values) is made only on failure.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._tests: list[tuple[Array, Callable[[], Exception]]] = []
+
+    def require(self, test: Callable[[], Array], error: Callable[[], Exception]) -> None:
+        """Add a test, which returns a boolean array, and the error of its failure."""
+        if self._enabled:
+            flag = test()
+            if getattr(flag, "ndim", 0):
+                flag = namespace(flag).all(flag)
+            self._tests.append((flag, error))
+
+    def raise_on_failure(self) -> None:
+        """Read the flags, fused into one, and raise the error of the first test that failed."""
+        if not self._tests:
+            return
+        fused = self._tests[0][0]
+        for flag, _ in self._tests[1:]:
+            fused = fused & flag
+        if concrete(fused) is not False:
+            return
+        for flag, error in self._tests:
+            if concrete(flag) is False:
+                raise error()

@@ -1,0 +1,291 @@
+"""Which library an array belongs to, which dtype a result has, and whether a value can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from array_api_compat import (
+    array_namespace,
+    is_cupy_namespace,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+)
+
+__all__ = [
+    "Array",
+    "LinAlgError",
+    "astype",
+    "computing",
+    "concrete",
+    "dtype_name",
+    "is_complex",
+    "is_cupy_namespace",
+    "is_jax_namespace",
+    "is_numpy_namespace",
+    "is_torch_namespace",
+    "library",
+    "namespace",
+    "real_name",
+    "register_pytree",
+    "result_name",
+    "smallest_normal",
+    "unit_roundoff",
+]
+
+Array = Any
+LinAlgError = np.linalg.LinAlgError
+
+_UNIT_ROUNDOFF = {
+    "float32": 2.0**-24,
+    "float64": 2.0**-53,
+    "complex64": 2.0**-24,
+    "complex128": 2.0**-53,
+}
+_REAL = {
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "float32",
+    "complex128": "float64",
+}
+
+
+_NAMESPACES: dict[type, Any] = {}
+
+
+def namespace(x: Array) -> Any:
+    """Return the array-API namespace of `x`."""
+    xp = _NAMESPACES.get(type(x))
+    if xp is None:
+        xp = _NAMESPACES[type(x)] = array_namespace(x)
+        _register_pytrees()
+    return xp
+
+
+def library(x: Array) -> str:
+    """Return the name of the library of `x`, for messages: 'numpy', 'torch', 'jax', ..."""
+    return type(x).__module__.partition(".")[0].replace("jaxlib", "jax")
+
+
+# ---------------------------------------------------------------------------------- dtypes
+# The four dtypes that LAPACK knows, by their names, which all libraries share.
+
+
+_NAMES: dict[tuple[type, Any], str] = {}  # dtypes of different libraries must not be compared
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype of any library: 'float32', 'complex128', ..."""
+    key = (type(dtype), dtype)
+    name = _NAMES.get(key)
+    if name is None:
+        name = _NAMES[key] = str(dtype).rpartition(".")[2]
+    return name
+
+
+def is_complex(x: Array) -> bool:
+    """Tell whether `x` has a complex dtype."""
+    return dtype_name(x.dtype).startswith("complex")
+
+
+def real_name(name: str) -> str:
+    """Return the name of the real dtype of the same precision."""
+    return _REAL[name]
+
+
+def result_name(*names: str) -> str:
+    """Return the dtype that the given ones promote to, as `result_type` does."""
+    double = any(_REAL[name] == "float64" for name in names)
+    if any(name.startswith("complex") for name in names):
+        return "complex128" if double else "complex64"
+    return "float64" if double else "float32"
+
+
+def unit_roundoff(name: str) -> float:
+    """Return u = eps / 2 of a dtype."""
+    return _UNIT_ROUNDOFF[name]
+
+
+def smallest_normal(name: str) -> float:
+    """Return the smallest positive normal number of a dtype."""
+    return 2.0**-126 if _REAL[name] == "float32" else 2.0**-1022
+
+
+def astype(x: Array, name: str) -> Array:
+    """Return `x` in the named dtype; `x` itself where it has that dtype already."""
+    if dtype_name(x.dtype) == name:
+        return x
+    xp = namespace(x)
+    return xp.astype(x, getattr(xp, name), copy=False)
+
+
+# ---------------------------------------------------------------------------------- values
+
+
+def concrete(flag: Array) -> bool | None:
+    """Return the truth value of a 0-d array, or None where it cannot be read.
+
+    It cannot be read inside `jax.jit`, `jax.vmap`, `torch.vmap` and `torch.compile`, on torch's
+    meta and fake devices, and it is not read on lazy Dask arrays.
+    """
+    if isinstance(flag, np.bool_):
+        return bool(flag)
+    xp = namespace(flag)
+    if is_dask_namespace(xp):
+        return None
+    if is_jax_namespace(xp):
+        return _concrete_jax(flag)
+    if is_torch_namespace(xp):
+        return _concrete_torch(flag)
+    return bool(flag)
+
+
+def _concrete_jax(flag: Array) -> bool | None:
+    import jax
+
+    try:
+        return bool(flag)
+    except jax.errors.ConcretizationTypeError:
+        return None
+
+
+def _concrete_torch(flag: Array) -> bool | None:
+    import torch
+
+    if torch.compiler.is_compiling() or flag.device.type == "meta":
+        return None
+    try:
+        return bool(flag)
+    except RuntimeError:  # torch.vmap and fake tensors refuse data-dependent control flow
+        return None
+
+
+# -------------------------------------------------------------------------------- settings
+
+
+@contextlib.contextmanager
+def computing(xp: Any) -> Iterator[None]:
+    """Hold the settings under which this library computes, and restore the caller's.
+
+    Products of float32 matrices run in float32, never in TF32 or bfloat16 (a Gram matrix squares
+    the condition number, so that their 1e-3 would drown every damping in use), and NumPy keeps
+    silent about NaN and overflow, which are reported by the checks with the argument's name.
+    """
+    if is_numpy_namespace(xp):
+        with np.errstate(all="ignore"):
+            yield
+    elif is_jax_namespace(xp):
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    elif is_torch_namespace(xp):
+        with _torch_full_precision():
+            yield
+    elif is_cupy_namespace(xp):
+        with _cupy_full_precision():
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _torch_full_precision() -> Iterator[None]:
+    import torch
+
+    if torch.compiler.is_compiling():
+        yield
+        return
+    # The flags are touched only where a lower precision is allowed: writing them marks the
+    # process as a user of the newer interface, and torch then warns users of the older one.
+    products = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    lowered = [(p, p.fp32_precision) for p in products if p.fp32_precision in ("tf32", "bf16")]
+    try:
+        for product, _ in lowered:
+            product.fp32_precision = "ieee"
+        yield
+    finally:
+        for product, precision in lowered:
+            product.fp32_precision = precision
+
+
+@contextlib.contextmanager
+def _cupy_full_precision() -> Iterator[None]:
+    from cupy import _core  # set by the environment variable CUPY_TF32 or by the user
+
+    before = _core.get_compute_type(np.float32)
+    _core.set_compute_type(np.float32, _core.COMPUTE_TYPE_FP32)
+    try:
+        yield
+    finally:
+        _core.set_compute_type(np.float32, before)
+
+
+# --------------------------------------------------------------------------------- pytrees
+
+_PENDING: dict[str, list[tuple[type, tuple[str, ...], tuple[str, ...]]]] = {"jax": [], "torch": []}
+
+
+def register_pytree(*, static: tuple[str, ...] = ()) -> Callable[[type], type]:
+    """Make a dataclass a pytree of JAX and of torch, as soon as either is in use.
+
+    Fields named in `static` are compared by value and never traced; all others are leaves.
+    """
+
+    def register(cls: type) -> type:
+        leaves = tuple(f.name for f in dataclasses.fields(cls) if f.name not in static)
+        for pending in _PENDING.values():
+            pending.append((cls, leaves, static))
+        return cls
+
+    return register
+
+
+def _register_pytrees() -> None:
+    for name, pending in _PENDING.items():
+        if pending and name in sys.modules:
+            _REGISTER[name](pending)
+
+
+def _register_with_jax(pending: list[Any]) -> None:
+    import jax
+
+    while pending:
+        cls, leaves, static = pending.pop()
+        jax.tree_util.register_dataclass(cls, data_fields=list(leaves), meta_fields=list(static))
+
+
+def _register_with_torch(pending: list[Any]) -> None:
+    from torch.utils import _pytree
+
+    while pending:
+        cls, leaves, static = pending.pop()
+        _pytree.register_pytree_node(
+            cls,
+            partial(_flatten, leaves, static),
+            partial(_unflatten, cls, leaves, static),
+            serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        )
+
+
+def _flatten(leaves: tuple[str, ...], static: tuple[str, ...], x: Any) -> tuple[list[Any], Any]:
+    return [getattr(x, name) for name in leaves], tuple(getattr(x, name) for name in static)
+
+
+def _unflatten(
+    cls: type, leaves: tuple[str, ...], static: tuple[str, ...], values: Any, context: Any
+) -> Any:
+    return cls(**dict(zip(leaves, values)), **dict(zip(static, context)))
+
+
+_REGISTER: dict[str, Callable[[list[Any]], None]] = {
+    "jax": _register_with_jax,
+    "torch": _register_with_torch,
+}

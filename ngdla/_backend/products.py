@@ -1,0 +1,231 @@
+"""Products with a wide matrix S (..., n, m): its Gram matrix, S @ x and its adjoint times y.
+
+Each operation stands here once with all libraries on one screen. None copies S, and none forms
+the adjoint of S: for complex S that copies S in NumPy and CuPy, and in XLA it is slow on the CPU.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy.linalg import blas
+
+from .namespace import (
+    Array,
+    dtype_name,
+    is_complex,
+    is_cupy_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+)
+
+__all__ = [
+    "add_to_diagonal",
+    "adjoint",
+    "centred_rows",
+    "gram",
+    "gram_by_halves",
+    "gram_by_syrk",
+    "rmatvec",
+    "trace",
+]
+
+# Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
+# GEMM), and the columns that one step of the JAX loop takes, both measured on the CPU.
+_TORCH_LEAF = 64
+_JAX_LEAVES = 4
+_JAX_COLUMNS = 2048
+_CUPY_LEAF = 512
+
+
+def adjoint(A: Array) -> Array:
+    """Return the conjugate transpose of the last two axes; real arrays are not copied."""
+    xp = namespace(A)
+    A = xp.matrix_transpose(A)
+    return xp.conj(A) if is_complex(A) else A
+
+
+def rmatvec(S: Array, Y: Array) -> Array:
+    """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
+    xp = namespace(S)
+    if is_complex(Y):
+        return xp.conj(xp.matrix_transpose(xp.matmul(xp.matrix_transpose(xp.conj(Y)), S)))
+    return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(Y), S))
+
+
+# ------------------------------------------------------------------------------------ Gram
+
+
+def gram(S: Array) -> Array:
+    """Return S S^H, (..., n, n), Hermitian, in half the flops of a product where possible."""
+    xp = namespace(S)
+    if is_numpy_namespace(xp):
+        return _gram_numpy(S)
+    if is_torch_namespace(xp):
+        return gram_by_halves(S, leaf=_TORCH_LEAF)
+    if is_cupy_namespace(xp):
+        return gram_by_halves(S, leaf=_CUPY_LEAF)
+    if is_jax_namespace(xp):
+        return _gram_jax()(S)
+    return xp.matmul(S, adjoint(S))
+
+
+def _gram_numpy(S: Array) -> Array:
+    """Real: NumPy hands S @ S.mT to syrk. Complex: herk, one matrix at a time."""
+    if not is_complex(S):
+        return S @ S.mT
+    if S.ndim == 2:
+        return _herk(S)
+    n, m = S.shape[-2:]
+    blocks = [_herk(block) for block in S.reshape(-1, n, m)]
+    return np.reshape(np.asarray(blocks, dtype=S.dtype), S.shape[:-1] + (n,))
+
+
+def _herk(S: Array) -> Array:
+    herk = blas.get_blas_funcs("herk", (S,))
+    if S.flags.f_contiguous:
+        G = herk(1.0, S, lower=1)
+    else:  # the transpose of C-ordered S is Fortran-ordered: (S^T)^H S^T = conj(S S^H)
+        G = herk(1.0, S.T, trans=2).T
+    G += np.conj(np.tril(G, -1).T)
+    return G
+
+
+def gram_by_halves(S: Array, *, leaf: int) -> Array:
+    """Return S S^H from the Gram matrices of both halves of the rows and one cross product."""
+    xp = namespace(S)
+    n = S.shape[-2]
+    if n <= leaf:
+        return _outer(S, S)
+    top, bottom = S[..., : n // 2, :], S[..., n // 2 :, :]
+    cross = _outer(bottom, top)
+    upper = xp.concat([gram_by_halves(top, leaf=leaf), adjoint(cross)], axis=-1)
+    lower = xp.concat([cross, gram_by_halves(bottom, leaf=leaf)], axis=-1)
+    return xp.concat([upper, lower], axis=-2)
+
+
+def gram_by_syrk(S: Array) -> Array:
+    """Return S S^T for a real 2-D CuPy array by cuBLAS syrk (CuPy wraps no herk).
+
+    The output must be C-contiguous: otherwise `cupy.cublas.syrk` copies a C-ordered S.
+    """
+    import cupy
+    from cupy import cublas
+
+    n = S.shape[0]
+    G = cublas.syrk("N", S, out=cupy.zeros((n, n), dtype=S.dtype), lower=True)
+    return cupy.tril(G) + cupy.tril(G, -1).T
+
+
+def _outer(A: Array, B: Array) -> Array:
+    """Return A B^H without a conjugated copy of B where the library allows it."""
+    xp = namespace(A)
+    if is_cupy_namespace(xp) and is_complex(B) and A.ndim == 2:
+        from cupy import cublas
+
+        return cublas.gemm("N", "H", A, B)
+    return xp.matmul(A, adjoint(B))  # torch conjugates lazily, inside its GEMM
+
+
+@cache
+def _gram_jax() -> Any:
+    """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H."""
+    import jax
+    import jax.numpy as jnp
+
+    def product(A: Array, B: Array) -> Array:
+        return jnp.matmul(A, adjoint(B), precision=jax.lax.Precision.HIGHEST)
+
+    def halves(S: Array, leaf: int) -> Array:
+        n = S.shape[0]
+        if n <= leaf:
+            return product(S, S)
+        top, bottom = S[: n // 2], S[n // 2 :]
+        cross = product(bottom, top)
+        return jnp.block([[halves(top, leaf), adjoint(cross)], [cross, halves(bottom, leaf)]])
+
+    def by_columns(S: Array) -> Array:
+        """Take blocks of columns that stay in the cache while their triangle is formed."""
+        n, m = S.shape
+        leaf, steps = -(-n // _JAX_LEAVES), m // _JAX_COLUMNS
+
+        def add(i: Array, G: Array) -> Array:
+            block = jax.lax.dynamic_slice(S, (0, i * _JAX_COLUMNS), (n, _JAX_COLUMNS))
+            return G + halves(block, leaf)
+
+        G = jax.lax.fori_loop(0, steps, add, jnp.zeros_like(S, shape=(n, n)))
+        rest = S[:, steps * _JAX_COLUMNS :]
+        return G + product(rest, rest) if rest.shape[1] else G
+
+    def whole(S: Array) -> Array:
+        return product(S, S)
+
+    @jax.custom_jvp
+    def gram(S: Array) -> Array:
+        if S.ndim > 2 or S.shape[0] < 128 or S.shape[1] < 2 * _JAX_COLUMNS:
+            return whole(S)
+        return jax.lax.platform_dependent(S, cpu=by_columns, default=whole)
+
+    def tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        half = product(tangents[0], primals[0])
+        return gram(primals[0]), half + adjoint(half)
+
+    gram.defjvp(tangent)
+    return jax.jit(gram)
+
+
+# -------------------------------------------------------------------------------- diagonal
+
+
+def trace(A: Array) -> Array:
+    """Return the real trace of a Hermitian matrix, (...)."""
+    xp = namespace(A)
+    diagonal = xp.linalg.diagonal(A)
+    return xp.sum(xp.real(diagonal) if is_complex(A) else diagonal, axis=-1)
+
+
+def add_to_diagonal(A: Array, shift: float | Array) -> Array:
+    """Return A + shift * identity. `A` is used up: NumPy and CuPy write into it.
+
+    `shift` is a Python number or a real array of shape `A.shape[:-2]`.
+    """
+    xp = namespace(A)
+    column = shift if isinstance(shift, float) else xp.expand_dims(shift, axis=-1)
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        n = A.shape[-1]
+        flat = A.reshape(A.shape[:-2] + (n * n,))
+        flat[..., :: n + 1] += column
+        return flat.reshape(A.shape)
+    if is_torch_namespace(xp):
+        return A + xp.diag_embed(xp.zeros_like(xp.diagonal(A, dim1=-2, dim2=-1)) + column)
+    identity = xp.tril(xp.triu(xp.ones_like(A)))
+    if isinstance(shift, float):
+        return A + shift * identity
+    return A + xp.expand_dims(column, axis=-1) * identity
+
+
+# --------------------------------------------------------------------------------- centring
+
+
+def centred_rows(O: Array, mean: Array, scale: float | Array, *, stack: bool) -> Array:
+    """Return scale * (O - mean), the real parts on top of the imaginary ones if `stack`.
+
+    `mean` has shape (..., 1, m); `scale` is a number or has shape (..., n, 1). The result is the
+    one new array of the size of O: NumPy and CuPy write into it.
+    """
+    xp = namespace(O)
+    parts = [(xp.real(O), xp.real(mean)), (xp.imag(O), xp.imag(mean))] if stack else [(O, mean)]
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        n, m = O.shape[-2:]
+        S = xp.empty(O.shape[:-2] + (len(parts) * n, m), dtype=parts[0][0].dtype)
+        for i, (part, shift) in enumerate(parts):
+            rows = S[..., i * n : (i + 1) * n, :]
+            xp.subtract(part, shift, out=rows)
+            xp.multiply(rows, scale, out=rows)
+        return S
+    parts = [(part - shift) * scale for part, shift in parts]
+    return xp.concat(parts, axis=-2) if stack else parts[0]

@@ -1,0 +1,93 @@
+"""Eigenvalues, singular values and the R of a QR factorisation, with one failure semantics.
+
+Where a factorisation fails (NaN or Inf in the input, no convergence), the values are NaN on every
+library: nothing raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .namespace import (
+    Array,
+    LinAlgError,
+    is_cupy_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+    real_name,
+    dtype_name,
+)
+from .triangular import over_batch
+
+__all__ = ["eigh", "left_singular", "qr_r"]
+
+
+def eigh(A: Array) -> tuple[Array, Array]:
+    """Return (w, U) with A = U diag(w) U^H, w ascending, for Hermitian A (..., n, n)."""
+    xp = namespace(A)
+    if is_numpy_namespace(xp):
+        return over_batch(_eigh_numpy, A)
+    return _nan_on_failure(lambda: xp.linalg.eigh(A), A)
+
+
+def _eigh_numpy(A: Array) -> tuple[Array, Array]:
+    # SciPy works in the precision of A; numpy.linalg computes float32 in float64.
+    from scipy.linalg import eigh
+
+    try:
+        return eigh(A, driver="evd", check_finite=False)
+    except LinAlgError:
+        return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)
+
+
+def left_singular(A: Array) -> tuple[Array, Array]:
+    """Return (s, U): singular values (descending) and left singular vectors of A (..., n, m)."""
+    xp = namespace(A)
+    n = A.shape[-2]
+
+    def svd() -> tuple[Array, Array]:
+        U, s, _ = xp.linalg.svd(A, full_matrices=False)
+        return s, U
+
+    return _nan_on_failure(svd, A[..., :, :n])
+
+
+def qr_r(A: Array) -> Array:
+    """Return the triangular factor R, (..., n, n), of A = Q R for A (..., m, n) with m >= n."""
+    xp = namespace(A)  # array-api-compat 1.16 unpacks the lone R of mode="r" as a pair
+    if is_numpy_namespace(xp):
+        return np.linalg.qr(A, mode="r")
+    if is_torch_namespace(xp):
+        import torch
+
+        return torch.linalg.qr(A, mode="r").R
+    if is_cupy_namespace(xp):
+        import cupy
+
+        return cupy.linalg.qr(A, mode="r")
+    if is_jax_namespace(xp):
+        return xp.linalg.qr(A, mode="r")
+    return xp.linalg.qr(A).R
+
+
+def _nan_on_failure(
+    factorise: Callable[[], tuple[Array, Array]], square: Array
+) -> tuple[Array, Array]:
+    xp = namespace(square)
+    failures: Any = (LinAlgError,)
+    if is_torch_namespace(xp):
+        import torch
+
+        failures = (torch.linalg.LinAlgError,)
+    try:
+        values, vectors = factorise()
+        return values, vectors
+    except failures:
+        real = getattr(xp, real_name(dtype_name(square.dtype)))
+        values = xp.zeros_like(square[..., 0], dtype=real) + xp.nan
+        return values, xp.full_like(square, xp.nan)

@@ -1,0 +1,147 @@
+"""Cholesky factors with one failure semantics, and solves with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.linalg import lapack
+
+from .namespace import (
+    Array,
+    LinAlgError,
+    dtype_name,
+    is_complex,
+    is_cupy_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+    unit_roundoff,
+)
+from .products import adjoint
+
+__all__ = ["cho_solve", "cholesky", "over_batch", "solve_triangular"]
+
+
+def cholesky(A: Array) -> tuple[Array, Array]:
+    """Return (L, ok) with A = L L^H, L lower triangular, for Hermitian A (..., n, n).
+
+    Where A is not positive definite, `ok`, a boolean array of shape (...), is False and L is
+    filled with NaN: nothing raises, nothing is read on the host, and no garbage is passed on.
+    `A` may be overwritten; only its lower triangle is read.
+    """
+    xp = namespace(A)
+    if is_numpy_namespace(xp):
+        return over_batch(_cholesky_numpy, A)
+    if is_torch_namespace(xp):
+        import torch
+
+        L, failure = torch.linalg.cholesky_ex(A)
+        return _nan_unless(failure == 0, L)
+    if is_jax_namespace(xp):  # NaN already
+        L = xp.linalg.cholesky(A, symmetrize_input=False)
+        return L, xp.all(xp.isfinite(_real_diagonal(L)), axis=-1)
+    if is_cupy_namespace(xp):  # silent by default: the factor itself has to testify
+        L = xp.linalg.cholesky(A)
+        return _nan_unless(_reproduces_diagonal(L, A), L)
+    try:
+        L = xp.linalg.cholesky(A)
+    except LinAlgError:
+        L = xp.full_like(A, xp.nan)
+    return L, xp.all(xp.isfinite(_real_diagonal(L)), axis=-1)
+
+
+def _cholesky_numpy(A: Array) -> tuple[Array, Array]:
+    # LAPACK reads Fortran order, so that the upper factor U of A^T = conj(A) is L^T of A.
+    (potrf,) = lapack.get_lapack_funcs(("potrf",), (A,))
+    U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
+    if failure:
+        U[...] = np.nan
+    return U.T, np.asarray(failure == 0)
+
+
+def _real_diagonal(L: Array) -> Array:
+    xp = namespace(L)
+    diagonal = xp.linalg.diagonal(L)
+    return xp.real(diagonal) if is_complex(L) else diagonal
+
+
+def _reproduces_diagonal(L: Array, A: Array) -> Array:
+    """Tell whether the rows of L have the squared norms A_ii, as those of a factor have."""
+    xp = namespace(L)
+    target = _real_diagonal(A)
+    rows = xp.sum(xp.abs(L) ** 2, axis=-1)
+    tolerance = 8 * A.shape[-1] * unit_roundoff(dtype_name(A.dtype)) * target
+    good = (xp.abs(rows - target) <= tolerance) & (_real_diagonal(L) > 0)
+    return xp.all(good, axis=-1)
+
+
+def _nan_unless(ok: Array, L: Array) -> tuple[Array, Array]:
+    xp = namespace(L)
+    return xp.where(xp.expand_dims(ok, axis=(-2, -1)), L, xp.full_like(L, xp.nan)), ok
+
+
+def cho_solve(L: Array, B: Array) -> Array:
+    """Return A^-1 B, (..., n, k), from the factor L of A = L L^H."""
+    xp = namespace(L)
+    if is_numpy_namespace(xp):
+        return over_batch(_cho_solve_numpy, L, B)
+    if is_torch_namespace(xp):
+        import torch
+
+        return torch.cholesky_solve(B, L)
+    if is_jax_namespace(xp):
+        import jax
+
+        return jax.scipy.linalg.cho_solve((L, True), B)
+    return solve_triangular(L, solve_triangular(L, B), transposed=True)
+
+
+def _cho_solve_numpy(L: Array, B: Array) -> Array:
+    (potrs,) = lapack.get_lapack_funcs(("potrs",), (L, B))
+    if not is_complex(L):
+        return potrs(L.T, B, lower=0)[0]
+    return np.conj(potrs(L.T, np.conj(B), lower=0)[0])  # L.T factors conj(A): see cholesky
+
+
+def solve_triangular(L: Array, B: Array, *, transposed: bool = False) -> Array:
+    """Return L^-1 B, or L^-H B if `transposed`, for lower triangular L."""
+    xp = namespace(L)
+    if is_numpy_namespace(xp):
+        from scipy.linalg import solve_triangular as solve
+
+        def one(L: Array, B: Array) -> Array:
+            return solve(L, B, lower=True, trans="C" if transposed else "N", check_finite=False)
+
+        return over_batch(one, L, B)
+    if is_cupy_namespace(xp):
+        from cupyx.scipy.linalg import solve_triangular as solve
+
+        return solve(L, B, lower=True, trans="C" if transposed else "N")
+    if is_jax_namespace(xp):
+        from jax.scipy.linalg import solve_triangular as solve
+
+        return solve(L, B, lower=True, trans="C" if transposed else "N")
+    if is_torch_namespace(xp):
+        import torch
+
+        A = L.mH if transposed else L
+        return torch.linalg.solve_triangular(A, B, upper=transposed)
+    return xp.linalg.solve(adjoint(L) if transposed else L, B)
+
+
+def over_batch(function: Callable[..., Any], *arrays: Array) -> Any:
+    """Apply a function of NumPy matrices to each matrix of a stack; tuples are stacked by field."""
+    if arrays[0].ndim == 2:
+        return function(*arrays)
+    batch = arrays[0].shape[:-2]
+    stacks = [A.reshape((-1,) + A.shape[-2:]) for A in arrays]
+    results = [function(*matrices) for matrices in zip(*stacks)]
+    if not isinstance(results[0], tuple):
+        results = [(result,) for result in results]
+    fields = tuple(
+        np.stack(field).reshape(batch + np.shape(field[0])) for field in zip(*results)
+    )
+    return fields if len(fields) > 1 else fields[0]

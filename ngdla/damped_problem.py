@@ -1,0 +1,133 @@
+"""What a damped problem consists of, checked: S, damping and options, and right-hand sides.
+
+All that can be known without reading values is checked here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from ._backend.checks import damping_values, require_choice, require_count
+from ._backend.namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_complex,
+    namespace,
+    real_name,
+    result_name,
+)
+from .streaming import ColumnBlocks, Vector
+from .vectors import Layout, parameter_vector, sample_vector
+
+__all__ = ["RightHandSide", "Setup", "setup"]
+
+METHODS = ("auto", "cholesky", "eigh", "svd", "qr")
+PRECISIONS = ("auto", "native")
+
+
+
+class Setup(NamedTuple):
+    """Checked arguments of a damped problem without its right-hand side."""
+
+    scores: ColumnBlocks
+    damping: Any
+    method: str
+    refine: int
+    metric: Vector | None
+    null: Array | None
+    dtype: str
+
+
+def setup(
+    scores: ColumnBlocks,
+    damping: Any,
+    method: Any,
+    precision: Any,
+    refine: Any,
+    metric: Any,
+    null: Any,
+    dtype: str,
+) -> Setup:
+    """Check everything that can be checked without reading values."""
+    require_choice(method, "method", METHODS)
+    require_choice(precision, "precision", PRECISIONS)
+    require_count(refine, "refine")
+    like = scores.blocks[0]
+    damping = damping_values(damping, like, scores.name, real_name(dtype), scores.batch)
+    weights = None if metric is None else _metric(scores, metric, dtype)
+    if weights is not None:
+        scales = tuple(weight**-0.5 for weight in weights)
+        scores = dataclasses.replace(scores, scales=scales)
+    if null is not None:
+        null = _null(scores, null, dtype)
+    return Setup(scores, damping, method, refine, weights, null, dtype)
+
+
+def _metric(scores: ColumnBlocks, metric: Any, dtype: str) -> Vector:
+    """Return the diagonal of D in pieces, (..., m_k, 1)."""
+    if scores.sequence is not None and isinstance(metric, (list, tuple)):
+        xp = namespace(scores.blocks[0])
+        metric = [  # one scalar a block stands for all of its columns
+            xp.full_like(block[0, :], float(d), dtype=getattr(xp, real_name(dtype)))
+            if isinstance(d, (int, float)) and not isinstance(d, bool)
+            else d
+            for d, block in zip(metric, scores.blocks)
+        ] + list(metric[len(scores.blocks) :])
+    pieces, vector = parameter_vector(scores, metric, "metric")
+    if not vector or any(is_complex(piece) for piece in pieces):
+        msg = f"`metric` must be a real diagonal with one entry a column of `{scores.name}`."
+        raise ValueError(msg)
+    return tuple(astype(piece, real_name(dtype)) for piece in pieces)
+
+
+def _null(scores: ColumnBlocks, null: Any, dtype: str) -> Array:
+    null, _ = sample_vector(scores, null, "null")
+    if is_complex(null) and not dtype.startswith("complex"):
+        msg = f"`null` has dtype {dtype_name(null.dtype)} but `{scores.name}` is real; pass a real one."
+        raise TypeError(msg)
+    return astype(null, dtype)
+
+
+class RightHandSide(NamedTuple):
+    """Checked v, or f with or without x0."""
+
+    v: Vector | None
+    f: Array | None
+    x0: Vector | None
+    vector: bool
+    names: tuple[str, str, str] = ("v", "f", "x0")
+
+    @classmethod
+    def of_solve(cls, scores: ColumnBlocks, v: Any) -> RightHandSide:
+        """Check v."""
+        pieces, vector = parameter_vector(scores, v, "v")
+        return cls(pieces, None, None, vector)
+
+    @classmethod
+    def of_lstsq(cls, scores: ColumnBlocks, f: Any, x0: Any) -> RightHandSide:
+        """Check f and x0."""
+        columns, vector = sample_vector(scores, f, "f")
+        if x0 is None:
+            return cls(None, columns, None, vector)
+        pieces, same = parameter_vector(scores, x0, "x0")
+        if same != vector or pieces[0].shape[-1] != columns.shape[-1]:
+            msg = (
+                f"`x0` and `f` differ in their numbers of right-hand sides: `f` has shape "
+                f"{tuple(f.shape)}, so `x0` must have {'no' if vector else columns.shape[-1]} "
+                f"columns."
+            )
+            raise ValueError(msg)
+        return cls(None, columns, pieces, vector)
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """All arrays of the right-hand side."""
+        return (self.v or ()) + (self.x0 or ()) + (() if self.f is None else (self.f,))
+
+    def layout(self, scores: ColumnBlocks) -> Layout:
+        """Return how to work and how to hand back the solution."""
+        name = result_name(scores.dtype, *(dtype_name(x.dtype) for x in self.arrays))
+        paired = name.startswith("complex") and not scores.dtype.startswith("complex")
+        return Layout(self.vector, name, paired, scores.sequence)

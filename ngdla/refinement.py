@@ -1,0 +1,279 @@
+"""Iterative refinement of damped solves, and certificates of what was reached.
+
+With n < m the work is done in the sample space, with W = S S^H + damping (n x n). Both problems,
+
+    lstsq:  min |S x - f|^2 + damping |x - x0|^2       solve:  (S^H S + damping) x = v,
+
+are  x = x0 + S^H y  with  W y = f - S x0,  where a solve has f = 0 and x0 = v / damping. A sweep is
+
+    w = W^-1 (f - S x - damping y),    x <- x + S^H w,    y <- y + w,
+
+one product with S and one with S^H. Because the residual is formed with the current x, whose S x
+is small where S x0 is large, a sweep also repairs the cancellation in (v - S^H W^-1 S v) / damping.
+With n >= m the work is done in the parameter space, with A = S^H S + damping (m x m), and a sweep
+is x <- x + A^-1 r for the gradient r = S^H (f - S x) + damping (x0 - x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ._backend.namespace import Array, namespace, unit_roundoff
+from ._backend.products import rmatvec
+from .streaming import ColumnBlocks, Vector
+from .vectors import Layout, column_norms, norm
+
+__all__ = [
+    "Problem",
+    "SolveInfo",
+    "Solution",
+    "parameter_certificate",
+    "parameter_refinement",
+    "sample_certificate",
+    "sample_refinement",
+]
+
+# Multiple of u in the rounding terms of the error bounds. Products with S have errors of about
+# u |S|_F |x|, an overestimate by far for the sums of many terms; 4 covers the few operations more.
+_ROUNDING = 4.0
+
+
+class SolveInfo(NamedTuple):
+    """What is known of a solution, one value for each right-hand side.
+
+    Attributes
+    ----------
+    residual_norm : array
+        With n < m, |f - S x0 - W y| for least squares; otherwise the norm of the gradient,
+        |v - A x|.
+    backward_error : array
+        The residual over the size of the terms that it is the difference of; about the unit
+        roundoff for a refined solution.
+    error_bound : array
+        Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
+        far above the error.
+    step_norm : array
+        |S (x - x0)|, the length of the step in the Fubini-Study (Fisher) metric.
+    converged : array of bool
+        The factorisation succeeded and error_bound <= |x| / 2, so that the step is certified to
+        be neither twice too long nor half too short.
+
+    Notes
+    -----
+    With a metric D the norms of x are |D^(1/2) x|, and that of the gradient |D^(-1/2) r|.
+    """
+
+    residual_norm: Array
+    backward_error: Array
+    error_bound: Array
+    step_norm: Array
+    converged: Array
+
+
+class Problem(NamedTuple):
+    """min |S x - f|^2 + damping |x - x0|^2 + constant, or v = damping x0 given in its place."""
+
+    scores: ColumnBlocks
+    damping: Any  # Python float or array (...)
+    squared_norm: Array  # tr S S^H, (...)
+    null: Array | None  # (..., n, p): orthonormal, S^H N = 0
+    f: Array | None  # (..., n, k)
+    x0: Vector | None
+    v: Vector | None
+
+
+class Solution(NamedTuple):
+    """Refined x, with what its certificate needs. y is None in the parameter space."""
+
+    x: Vector
+    y: Array | None
+
+
+def sample_refinement(
+    problem: Problem, inverse: Callable[[Array], Array], sweeps: int
+) -> Solution:
+    """Return x and y after one solve and `sweeps` sweeps with `inverse` = W^-1, for n < m."""
+    scores = problem.scores
+    x = _start(problem)
+    y: Any = None
+    for _ in range(1 + sweeps):
+        w = inverse(_sample_residual(problem, x, y)[0])
+        step = scores.rmatvec(w)
+        x = step if x is None else _plus(x, step)
+        y = w if y is None else y + w
+    assert x is not None
+    return Solution(x, y)
+
+
+def _start(problem: Problem) -> Vector | None:
+    if problem.v is None:
+        return problem.x0
+    damping = expanded(problem.damping, 2)
+    return tuple(piece / damping for piece in problem.v)
+
+
+def _sample_residual(
+    problem: Problem, x: Vector | None, y: Array | None
+) -> tuple[Array, Array | None]:
+    """Return f - S x - damping y, without its part along the null vectors, and S x.
+
+    S^H N = 0, so that the part of f along N does not reach x, while W^-1 would blow it up.
+    """
+    Sx = None if x is None else problem.scores.matvec(x)
+    r = problem.f
+    if Sx is not None:
+        r = -Sx if r is None else r - Sx
+    assert r is not None
+    if y is not None:
+        r = r - expanded(problem.damping, 2) * y
+    if problem.null is not None:
+        r = r - problem.null @ rmatvec(problem.null, r)
+    return r, Sx
+
+
+def parameter_refinement(
+    problem: Problem, inverse: Callable[[Array], Array], sweeps: int
+) -> Solution:
+    """Return x after one solve and `sweeps` sweeps with `inverse` = A^-1, for n >= m."""
+    x = problem.x0
+    for _ in range(1 + sweeps):
+        r = _gradient(problem, x)[0]
+        step = _split(inverse(_joined(r)), r)
+        x = step if x is None else _plus(x, step)
+    assert x is not None
+    return Solution(x, None)
+
+
+def _gradient(problem: Problem, x: Vector | None) -> tuple[Vector, Array | None]:
+    """Return r = S^H (f - S x) + damping (x0 - x), where v stands for damping x0, and S x."""
+    damping = expanded(problem.damping, 2)
+    Sx = None if x is None else problem.scores.matvec(x)
+    g = problem.f
+    if Sx is not None:
+        g = -Sx if g is None else g - Sx
+    r = problem.v
+    if g is not None:
+        r = problem.scores.rmatvec(g) if r is None else _plus(r, problem.scores.rmatvec(g))
+    assert r is not None
+    if x is not None and problem.x0 is not None and x is not problem.x0:
+        r = tuple(a + damping * (b - c) for a, b, c in zip(r, problem.x0, x))
+    elif x is not None and problem.x0 is None:
+        r = tuple(a - damping * c for a, c in zip(r, x))
+    return r, Sx
+
+
+# ---------------------------------------------------------------------------- certificates
+
+
+def sample_certificate(problem: Problem, solution: Solution, ok: Array, layout: Layout) -> SolveInfo:
+    """Return what is known of a solution that was found in the sample space.
+
+    The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
+    |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
+    """
+    x, y = solution
+    assert y is not None
+    r, Sx = _sample_residual(problem, x, y)
+    Sx0 = None if problem.x0 is None else problem.scores.matvec(problem.x0)
+    size = _sizes(problem, layout)
+    of = lambda a: layout.leave_norms(column_norms(a))  # noqa: E731
+    u, damping, t = size.u, size.damping, size.t
+    x_norm, y_norm = layout.leave_norms(norm(x)), of(y)
+    rounding = _ROUNDING * u * (size.f + t * x_norm + damping * y_norm)
+    error = (of(r) + rounding) / (2 * damping**0.5) + u * x_norm
+    lost = size.null / damping
+    error = error + _ROUNDING * u * (size.start + t * (y_norm + lost))
+    if problem.v is None:
+        residual = of(r)
+        scale = (t * t + damping) * y_norm + size.f + t * size.start
+    else:
+        residual = layout.leave_norms(norm(_gradient(problem, x)[0]))
+        scale = (t * t + damping) * x_norm + size.start * damping
+    step = Sx if Sx0 is None else Sx - Sx0
+    return _info(residual, scale, error, of(step), x_norm, ok, layout)
+
+
+def parameter_certificate(
+    problem: Problem, solution: Solution, ok: Array, layout: Layout
+) -> SolveInfo:
+    """Return what is known of a solution that was found in the parameter space: |A^-1| <= 1 / damping."""
+    x = solution.x
+    r, Sx = _gradient(problem, x)
+    Sx0 = None if problem.x0 is None else problem.scores.matvec(problem.x0)
+    size = _sizes(problem, layout)
+    u, damping, t = size.u, size.damping, size.t
+    x_norm, residual = layout.leave_norms(norm(x)), layout.leave_norms(norm(r))
+    scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
+    error = (residual + _ROUNDING * u * scale) / damping + u * x_norm
+    step = Sx if Sx0 is None else Sx - Sx0
+    return _info(residual, scale, error, layout.leave_norms(column_norms(step)), x_norm, ok, layout)
+
+
+class _Sizes(NamedTuple):
+    """Norms that bound the terms of a residual, each a number or of the shape of the info."""
+
+    u: float
+    damping: Any
+    t: Array  # |S|_F
+    f: Any
+    start: Any  # |x0|, or |v| / damping
+    null: Any  # |N^H f|
+
+
+def _sizes(problem: Problem, layout: Layout) -> _Sizes:
+    trailing = 0 if layout.vector else 1
+    damping = expanded(problem.damping, trailing)
+    f: Any = 0.0
+    null: Any = 0.0
+    start: Any = 0.0
+    if problem.f is not None:
+        f = layout.leave_norms(column_norms(problem.f))
+        if problem.null is not None:
+            null = layout.leave_norms(column_norms(rmatvec(problem.null, problem.f)))
+    if problem.v is not None:
+        start = layout.leave_norms(norm(problem.v)) / damping
+    elif problem.x0 is not None:
+        start = layout.leave_norms(norm(problem.x0))
+    t = expanded(problem.squared_norm, trailing) ** 0.5
+    return _Sizes(unit_roundoff(layout.working), damping, t, f, start, null)
+
+
+def _info(
+    residual: Array, scale: Array, error: Array, step: Array, x_norm: Array, ok: Array, layout: Layout
+) -> SolveInfo:
+    xp = namespace(residual)
+    backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
+    converged = expanded(ok, 0 if layout.vector else 1) & (error <= x_norm / 2)
+    return SolveInfo(residual, backward, error, step, converged)
+
+
+# --------------------------------------------------------------------------------- pieces
+
+
+def expanded(value: Any, trailing: int) -> Any:
+    """Return an array (...) with `trailing` more axes of length 1; a Python number as it is."""
+    if isinstance(value, float):
+        return value
+    for _ in range(trailing):
+        value = namespace(value).expand_dims(value, axis=-1)
+    return value
+
+
+def _plus(x: Vector, y: Vector) -> Vector:
+    return tuple(a + b for a, b in zip(x, y))
+
+
+def _joined(x: Vector) -> Array:
+    return x[0] if len(x) == 1 else namespace(x[0]).concat(list(x), axis=-2)
+
+
+def _split(x: Array, like: Vector) -> Vector:
+    if len(like) == 1:
+        return (x,)
+    pieces, start = [], 0
+    for piece in like:
+        stop = start + piece.shape[-2]
+        pieces.append(x[..., start:stop, :])
+        start = stop
+    return tuple(pieces)

@@ -1,0 +1,130 @@
+"""Right-hand sides and solutions: as callers write them, and as the algebra uses them.
+
+Callers pass v, f and x0 with or without a trailing axis of k right-hand sides, real or complex,
+as one array or as a list with one piece a column block. Inside, a vector with the n axis is an
+array (..., n, k), one with the m axis a tuple of pieces (..., m_k, k), all in one dtype; for real
+S a complex right-hand side is two real ones, [Re, Im], side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ._backend.checks import require_array, require_like
+from ._backend.namespace import Array, astype, is_complex, namespace, real_name
+from .streaming import ColumnBlocks, Vector
+
+__all__ = ["Layout", "column_norms", "norm", "parameter_vector", "sample_vector"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a solution is handed back, and in which dtype the work is done."""
+
+    vector: bool  # one right-hand side without the k axis
+    dtype: str  # of the result
+    paired: bool  # real S, complex right-hand side
+    sequence: str | None
+
+    @property
+    def working(self) -> str:
+        """Dtype of the work: real where complex right-hand sides are split into pairs."""
+        return real_name(self.dtype) if self.paired else self.dtype
+
+    def enter(self, x: Array) -> Array:
+        """Return (..., m or n, k) in the working dtype, split into pairs where needed."""
+        if not self.paired:
+            return astype(x, self.dtype)
+        xp = namespace(x)
+        if is_complex(x):
+            parts = [xp.real(x), xp.imag(x)]
+        else:
+            parts = [x, xp.zeros_like(x)]
+        return astype(xp.concat(parts, axis=-1), self.working)
+
+    def leave(self, x: Vector) -> Any:
+        """Return the solution in the form in which the right-hand side came."""
+        pieces = [self._joined(piece) for piece in x]
+        if self.sequence is None:
+            return pieces[0]
+        return pieces if self.sequence == "list" else tuple(pieces)
+
+    def _joined(self, piece: Array) -> Array:
+        xp = namespace(piece)
+        if self.paired:
+            k = piece.shape[-1] // 2
+            real, imag = (astype(part, self.dtype) for part in (piece[..., :k], piece[..., k:]))
+            piece = real + 1j * imag
+        return xp.squeeze(piece, axis=-1) if self.vector else piece
+
+    def leave_norms(self, norms: Array) -> Array:
+        """Return the norms (..., k) of complex columns from those of their real pairs."""
+        xp = namespace(norms)
+        if self.paired:
+            k = norms.shape[-1] // 2
+            norms = xp.hypot(norms[..., :k], norms[..., k:])
+        return xp.squeeze(norms, axis=-1) if self.vector else norms
+
+
+def parameter_vector(scores: ColumnBlocks, v: Any, name: str) -> tuple[Vector, bool]:
+    """Check a vector with the m axis; return its pieces, (..., m_k, k), and whether k was absent."""
+    if scores.sequence is None:
+        piece, vector = _columns(v, name, scores.blocks[0], -1, scores.name)
+        return (piece,), vector
+    count = len(scores.blocks)
+    if not isinstance(v, (list, tuple)):
+        msg = (
+            f"`{name}` is a {type(v).__name__}; `{scores.name}` is a {scores.sequence} of {count} "
+            f"column blocks, so `{name}` must be a list or tuple of {count} pieces."
+        )
+        raise TypeError(msg)
+    if len(v) != count:
+        msg = f"`{name}` has {len(v)} pieces but `{scores.name}` has {count} column blocks."
+        raise ValueError(msg)
+    pieces, vectors = zip(
+        *(
+            _columns(piece, f"{name}[{i}]", block, -1, f"{scores.name}[{i}]")
+            for i, (piece, block) in enumerate(zip(v, scores.blocks))
+        )
+    )
+    if len({(piece.shape[-1], vector) for piece, vector in zip(pieces, vectors)}) > 1:
+        shapes = [tuple(piece.shape) for piece in v]
+        msg = f"the pieces of `{name}` have shapes {shapes}; their numbers of columns must agree."
+        raise ValueError(msg)
+    return pieces, vectors[0]
+
+
+def sample_vector(scores: ColumnBlocks, f: Any, name: str) -> tuple[Array, bool]:
+    """Check a vector with the n axis; return it as (..., n, k), and whether k was absent."""
+    S_name = scores.name if scores.sequence is None else f"{scores.name}[0]"
+    return _columns(f, name, scores.blocks[0], -2, S_name)
+
+
+def _columns(v: Any, name: str, S: Array, axis: int, S_name: str) -> tuple[Array, bool]:
+    require_array(v, name)
+    require_like(v, name, S, S_name)
+    expected = tuple(S.shape[:-2]) + (S.shape[axis],)
+    if tuple(v.shape) == expected:
+        return namespace(v).expand_dims(v, axis=-1), True
+    if v.ndim == S.ndim and tuple(v.shape[:-1]) == expected:
+        return v, False
+    msg = (
+        f"`{name}` has shape {tuple(v.shape)} but `{S_name}` has shape {tuple(S.shape)}; `{name}` "
+        f"must have shape {expected}, or {expected[:-1] + (expected[-1], 'k')} for k right-hand "
+        f"sides."
+    )
+    raise ValueError(msg)
+
+
+def column_norms(x: Array) -> Array:
+    """Return the 2-norms, (..., k), of the columns of x (..., n, k)."""
+    return namespace(x).linalg.vector_norm(x, axis=-2)
+
+
+def norm(x: Vector) -> Array:
+    """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
+    total = column_norms(x[0])
+    for piece in x[1:]:
+        total = namespace(total).hypot(total, column_norms(piece))
+    return total

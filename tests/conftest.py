@@ -1,0 +1,343 @@
+"""One fixture, `backend`, that runs a test on every array library that is usable here.
+
+Inputs are made in NumPy, converted by `backend.asarray`, and passed through `backend.call`, which
+jits under JAX, counts host reads under array-api-strict, and refuses changed inputs under NumPy.
+Results are compared by `backend.assert_matches`, which also asserts library, device, dtype, shape.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from array_api_compat import device as device_of
+from hypothesis import settings
+
+settings.register_profile("ngdla", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ngdla")
+
+DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def is_array(x: Any) -> bool:
+    return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, np.generic)
+
+
+def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
+    """Apply a function to all arrays in nested lists, tuples and dicts."""
+    if isinstance(x, dict):
+        return {key: map_arrays(function, value) for key, value in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(map_arrays(function, value) for value in x))
+    if isinstance(x, (list, tuple)):
+        return type(x)(map_arrays(function, value) for value in x)
+    return function(x) if is_array(x) else x
+
+
+class Backend:
+    """NumPy itself, and what the other libraries have in common with it."""
+
+    name = "numpy"
+    dtypes: tuple[str, ...] = DTYPES
+    has_values = True  # False where arrays carry shapes only
+    eager = True  # False where values cannot be read, so that nothing can be raised for them
+
+    def convert(self, x: np.ndarray) -> Any:
+        return np.array(x)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        assert isinstance(x, (np.ndarray, np.generic))
+        return np.asarray(x)
+
+    def device(self, x: Any) -> Any:
+        return device_of(x)
+
+    def asarray(self, x: Any) -> Any:
+        """Convert NumPy arrays, also in nested sequences."""
+        return map_arrays(lambda a: self.convert(np.asarray(a)), x)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call, and refuse a function that writes to its arguments."""
+        before = map_arrays(np.copy, [list(args), kwargs])
+        result = function(*args, **kwargs)
+        after = map_arrays(np.copy, [list(args), kwargs])
+        map_both(np.testing.assert_array_equal, before, after)
+        return result
+
+    def assert_matches(
+        self, result: Any, reference: Any, *, like: Any, dtype: str, tolerance: float
+    ) -> None:
+        """Assert namespace, device, dtype, shape, and |result - reference| <= tolerance |reference|."""
+        if isinstance(reference, (list, tuple)):
+            assert type(result) is type(reference)
+            assert len(result) == len(reference)
+            for one, other in zip(result, reference):
+                self.assert_matches(one, other, like=like, dtype=dtype, tolerance=tolerance)
+            return
+        self.assert_kind(result, like=like, dtype=dtype, shape=np.shape(reference))
+        if not self.has_values:
+            return
+        error = np.linalg.norm(np.ravel(self.numpy(result) - reference))
+        size = np.linalg.norm(np.ravel(reference))
+        assert error <= tolerance * size, f"error {error:.2e} of {size:.2e} > {tolerance:.2e}"
+
+    def assert_kind(self, result: Any, *, like: Any, dtype: str, shape: tuple[int, ...]) -> None:
+        kinds = (type(like), np.generic) if isinstance(like, np.ndarray) else type(like)
+        assert isinstance(result, kinds), f"{type(result)} is not {type(like)}"
+        assert self.device(result) == self.device(like)
+        assert str(result.dtype).rpartition(".")[2] == dtype
+        assert tuple(result.shape) == tuple(shape)
+
+
+def map_both(function: Callable[[Any, Any], Any], x: Any, y: Any) -> None:
+    if isinstance(x, dict):
+        for key in x:
+            map_both(function, x[key], y[key])
+    elif isinstance(x, (list, tuple)):
+        for one, other in zip(x, y):
+            map_both(function, one, other)
+    elif is_array(x):
+        function(x, y)
+
+
+class ReadOnly(Backend):
+    name = "numpy-readonly"
+
+    def convert(self, x: np.ndarray) -> Any:
+        x = np.array(x)
+        x.flags.writeable = False
+        return x
+
+
+class Strict(Backend):
+    name = "strict"
+    target = "device1"
+
+    def convert(self, x: np.ndarray) -> Any:
+        return array_api_strict.asarray(x, device=array_api_strict.Device(self.target))
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return np.array(np.from_dlpack(x))
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call; more than one host read is a failure, as it would be a second synchronisation."""
+        with counted_host_reads() as reads:
+            result = function(*args, **kwargs)
+        assert len(reads) <= 1, f"{len(reads)} host reads"
+        return result
+
+
+@contextlib.contextmanager
+def counted_host_reads() -> Iterator[list[str]]:
+    """Count the reads of values of array-api-strict arrays, which it allows on any device."""
+    array = type(array_api_strict.asarray(0.0))
+    reads: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for method in ("__bool__", "__float__", "__int__", "__complex__", "__index__", "__array__"):
+            original = getattr(array, method)
+
+            def counted(self: Any, *args: Any, _method: str = method, _o: Any = original) -> Any:
+                reads.append(_method)
+                return _o(self, *args)
+
+            patch.setattr(array, method, counted)
+        yield reads
+
+
+class StrictFloat32(Strict):
+    name = "strict-float32"
+    target = "no_float64"
+    dtypes = ("float32", "complex64")
+
+
+class Torch(Backend):
+    name = "torch"
+    target = "cpu"
+
+    def __init__(self) -> None:
+        self.torch = pytest.importorskip("torch")
+
+    def convert(self, x: np.ndarray) -> Any:
+        return self.torch.asarray(np.array(x)).to(self.target)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return x.detach().cpu().resolve_conj().numpy()
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        arrays = [list(args), kwargs]
+        before = map_arrays(lambda a: a.clone() if hasattr(a, "clone") else a, arrays)
+        result = function(*args, **kwargs)
+        if self.has_values:
+            map_both(lambda a, b: np.testing.assert_array_equal(self.numpy(a), self.numpy(b)), before, arrays)
+        return result
+
+
+class TorchMeta(Torch):
+    name = "torch-meta"
+    target = "meta"
+    has_values = False
+    eager = False
+
+
+class TorchCuda(Torch):
+    name = "torch-cuda"
+    target = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not self.torch.cuda.is_available():
+            pytest.skip("no CUDA device for torch")
+
+
+class Jax(Backend):
+    """Jitted: everything but arrays is static."""
+
+    name = "jax"
+    platform = "cpu"
+    eager = False
+
+    def __init__(self) -> None:
+        jax = pytest.importorskip("jax")
+        jax.config.update("jax_enable_x64", True)
+        try:
+            self.target = jax.devices(self.platform)[0]
+        except RuntimeError:
+            pytest.skip(f"no {self.platform} device for JAX")
+        self.jax = jax
+
+    def convert(self, x: np.ndarray) -> Any:
+        return self.jax.device_put(np.array(x), self.target)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x)
+
+    def device(self, x: Any) -> Any:
+        return x.devices()
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        arrays: list[Any] = []
+
+        def extract(a: Any) -> Any:
+            arrays.append(a)
+            return _Slot(len(arrays) - 1)
+
+        template = map_arrays(extract, [list(args), kwargs])
+
+        def traced(*values: Any) -> Any:
+            positional, keywords = _fill(template, values)
+            return function(*positional, **keywords)
+
+        return self.jax.jit(traced)(*arrays)
+
+
+class JaxGpu(Jax):
+    name = "jax-gpu"
+    platform = "gpu"
+
+
+class _Slot:
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def _fill(x: Any, values: Any) -> Any:
+    if isinstance(x, _Slot):
+        return values[x.index]
+    if isinstance(x, dict):
+        return {key: _fill(value, values) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return type(x)(_fill(value, values) for value in x)
+    return x
+
+
+class Cupy(Backend):
+    name = "cupy"
+
+    def __init__(self) -> None:
+        self.cupy = pytest.importorskip("cupy")
+        if not self.cupy.cuda.is_available():
+            pytest.skip("no CUDA device for CuPy")
+
+    def convert(self, x: np.ndarray) -> Any:
+        return self.cupy.asarray(x)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return self.cupy.asnumpy(x)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before = map_arrays(self.numpy, [list(args), kwargs])
+        result = function(*args, **kwargs)
+        map_both(np.testing.assert_array_equal, before, map_arrays(self.numpy, [list(args), kwargs]))
+        return result
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend,
+        ReadOnly,
+        Strict,
+        StrictFloat32,
+        Torch,
+        TorchMeta,
+        TorchCuda,
+        Jax,
+        JaxGpu,
+        Cupy,
+    )
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        choices=sorted(BACKENDS),
+        help="fail instead of skip where this array library or device is missing (repeatable)",
+    )
+
+
+def make_backend(name: str, config: pytest.Config) -> Backend:
+    try:
+        return BACKENDS[name]()
+    except pytest.skip.Exception as reason:
+        if name in config.getoption("--require-backend"):
+            pytest.fail(f"--require-backend {name}: {reason}")
+        raise
+
+
+@pytest.fixture(params=sorted(BACKENDS, key=list(BACKENDS).index))
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each array library and device in turn."""
+    return make_backend(request.param, request.config)
+
+
+@pytest.fixture(params=[n for n in BACKENDS if n not in ("numpy-readonly", "torch-meta")])
+def valued_backend(request: pytest.FixtureRequest) -> Backend:
+    """The libraries whose results carry values, called eagerly by the test itself."""
+    return make_backend(request.param, request.config)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request: pytest.FixtureRequest) -> str:
+    """Each dtype that the documentation promises."""
+    return request.param
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20231017)
+
+
+def has_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
