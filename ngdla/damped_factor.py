@@ -1,14 +1,9 @@
-"""Factor S S^H + damping (or S^H S + damping) once, solve often.
-
-Every method leads to the inverse of one small Hermitian matrix: W = S D^-1 S^H + damping with
-n < m, A = D^-1/2 S^H S D^-1/2 + damping with n >= m. A Cholesky factor, or eigenvectors with
-shifted eigenvalues, which come from the Gram matrix, from S by SVD, or from R of a QR of S^H.
-"""
+"""Factor S S^H + damping (or S^H S + damping) once, solve often."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite
 from ._backend.namespace import (
@@ -16,21 +11,16 @@ from ._backend.namespace import (
     LinAlgError,
     astype,
     computing,
-    dtype_name,
-    is_complex,
     namespace,
     real_name,
     register_pytree,
     unit_roundoff,
 )
-from ._backend.products import add_to_diagonal, adjoint, rmatvec, trace
-from ._backend.spectral import eigh, left_singular, qr_r
-from ._backend.triangular import cho_solve, cholesky
 from .damped_problem import RightHandSide, Setup, setup
+from .inverses import Inverse, inverse_of
 from .refinement import (
     Problem,
     SolveInfo,
-    expanded,
     parameter_certificate,
     parameter_refinement,
     sample_certificate,
@@ -119,7 +109,7 @@ class DampedFactor:
     """
 
     scores: ColumnBlocks
-    inverse: CholeskyInverse | SpectralInverse
+    inverse: Inverse
     damping: Any
     squared_norm: Array
     null: Array | None
@@ -167,134 +157,32 @@ class DampedFactor:
         return result
 
 
-# ------------------------------------------------------------------------------- inverses
-
-
-class CholeskyInverse(NamedTuple):
-    """(L L^H)^-1."""
-
-    L: Array
-
-    def __call__(self, r: Array) -> Array:
-        return cho_solve(self.L, r)
-
-
-class SpectralInverse(NamedTuple):
-    """U diag(1 / shifted) U^H, with shifted = eigenvalues + damping, (..., n, 1)."""
-
-    shifted: Array
-    U: Array
-
-    def __call__(self, r: Array) -> Array:
-        return namespace(r).matmul(self.U, rmatvec(self.U, r) / self.shifted)
-
-
-# ------------------------------------------------------------------------------- factors
+# -------------------------------------------------------------------------------- factors
 
 
 def _factorise(given: Setup, checks: ValueChecks, *, check: bool) -> DampedFactor:
     """Return the factor of a checked problem, adding its value tests to `checks`."""
-    scores, damping, dtype = given.scores, given.damping, given.dtype
-    if given.method in ("svd", "qr"):
-        values, U = _singular(given)
-        squared_norm = namespace(values).sum(values, axis=-1)
-        inverse, ok = _spectral(values, U, damping)
-    else:
-        wide = scores.rows < scores.columns
-        K = scores.gram(dtype) if wide else scores.parameter_gram(dtype)
-        squared_norm = trace(K)
-        if wide and given.null is not None:
-            K = _with_null(K, squared_norm, given.null, checks)
-        if given.method == "eigh":
-            values, U = eigh(K)
-            inverse, ok = _spectral(namespace(K).clip(values, min=0.0), U, damping)
-        else:
-            L, ok = cholesky(add_to_diagonal(K, damping))
-            inverse = CholeskyInverse(L)
-    factor = DampedFactor(
-        scores, inverse, damping, squared_norm, given.null, ok, dtype, given.refine, check
-    )
-    _require_values(given, factor, checks)
-    return factor
-
-
-def _singular(given: Setup) -> tuple[Array, Array]:
-    """Return the eigenvalues sigma^2 and eigenvectors of the small matrix from S itself."""
-    S = given.scores.dense(given.dtype)
-    xp = namespace(S)
-    wide = given.scores.rows < given.scores.columns
-    if given.method == "svd":
-        s, U = left_singular(S if wide else xp.matrix_transpose(S))
-        if not wide and is_complex(U):
-            U = xp.conj(U)  # S^T has the conjugates of the right singular vectors of S
-    elif wide:
-        s, U = left_singular(xp.matrix_transpose(qr_r(xp.matrix_transpose(S))))
-    else:
-        s, U = left_singular(adjoint(qr_r(S)))
-    return s * s, U
-
-
-def _spectral(values: Array, U: Array, damping: Any) -> tuple[SpectralInverse, Array]:
-    xp = namespace(values)
-    shifted = values + expanded(damping, 1)
-    return SpectralInverse(xp.expand_dims(shifted, axis=-1), U), xp.all(
-        xp.isfinite(shifted), axis=-1
-    )
-
-
-def _with_null(K: Array, squared_norm: Array, null: Array, checks: ValueChecks) -> Array:
-    """Return K + (tr K / n) N N^H, which lifts the exact null vectors of centred scores."""
-    xp = namespace(K)
-    checks.require(lambda: _is_null(K, squared_norm, null), _null_error)
-    lift = expanded(squared_norm, 2) / K.shape[-1]
-    return K + lift * xp.matmul(null, adjoint(null))
-
-
-def _is_null(K: Array, squared_norm: Array, null: Array) -> Array:
-    """Tell whether N^H N = 1 and |S^H N|^2 = N^H K N is small against |S|^2."""
-    xp = namespace(K)
-    u = unit_roundoff(dtype_name(K.dtype))
-    N_H = adjoint(null)
-    identity = xp.matmul(N_H, null)
-    skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
-    inside = xp.abs(xp.matmul(N_H, xp.matmul(K, null)))
-    orthonormal = xp.all(skew <= 8 * K.shape[-1] * u)
-    # NaN in S is reported as such: it must not fail here
-    return orthonormal & ~xp.any(inside > u**0.5 * expanded(squared_norm, 2))
-
-
-def _null_error() -> Exception:
-    return ValueError(
-        "`null` must have orthonormal columns N with S^H N = 0, such as sqrt(p) for scores "
-        "centred with probabilities p; centre the scores, or leave `null` out."
-    )
-
-
-def _require_values(given: Setup, factor: DampedFactor, checks: ValueChecks) -> None:
-    """Add the tests of S, damping, metric, null and of the factorisation, in this order."""
-    xp = namespace(factor.squared_norm)
-    damping = factor.damping
-    if not isinstance(damping, float):
-        checks.require(lambda: (damping > 0) & xp.isfinite(damping), _damping_error)
-    if given.metric is not None:
-        weights = given.metric
-        for w in weights:
-            checks.require(lambda w=w: (w > 0) & xp.isfinite(w), _metric_error)  # type: ignore[misc]
+    if not isinstance(given.damping, float):
+        checks.positive("damping", given.damping)
+    checks.positive("metric", *(given.metric or ()))
     if given.null is not None:
-        checks.require(lambda: all_finite(given.null), _null_error)
-    checks.require(lambda: xp.isfinite(factor.squared_norm), lambda: _scores_error(given))
-    checks.require(lambda: factor.ok, lambda: _factor_error(factor))
-
-
-def _damping_error() -> Exception:
-    return ValueError(
-        "`damping` holds values that are not positive and finite; every one must be > 0, in units "
-        "of squared singular values of `S`."
+        checks.finite("null", given.null)
+    inverse, ok, squared_norm = inverse_of(given, checks)
+    factor = DampedFactor(
+        given.scores,
+        inverse,
+        given.damping,
+        squared_norm,
+        given.null,
+        ok,
+        given.dtype,
+        given.refine,
+        check,
     )
-
-
-def _metric_error() -> Exception:
-    return ValueError("`metric` holds values that are not positive and finite; every one must be > 0.")
+    finite = namespace(squared_norm).isfinite
+    checks.require(lambda: finite(squared_norm), lambda: _scores_error(given))
+    checks.require(lambda: ok, lambda: _factor_error(factor))
+    return factor
 
 
 def _scores_error(given: Setup) -> Exception:
@@ -309,16 +197,13 @@ def _scores_error(given: Setup) -> Exception:
 
 def _factor_error(factor: DampedFactor) -> Exception:
     xp = namespace(factor.squared_norm)
-    failed = ~factor.ok
     ratio = factor.damping / factor.squared_norm
-    worst = float(xp.min(xp.where(failed, ratio, xp.full_like(ratio, xp.inf))))
-    u = unit_roundoff(factor.dtype)
-    size = factor.scores.rows if factor.null is None else factor.scores.rows - 1
-    least = 4 * u * min(max(size, 1), factor.scores.columns) ** 0.5
+    worst = float(xp.min(xp.where(factor.ok, xp.full_like(ratio, xp.inf), ratio)))
+    name, least = factor.scores.name, 4 * unit_roundoff(factor.dtype)
     return LinAlgError(
-        f"the damped Gram matrix of `{factor.scores.name}` is not positive definite in {factor.dtype}: damping is "
-        f"{worst:.1e} of |S|_F^2, below the rounding of the Gram matrix. Raise `damping` above "
-        f"about {least:.0e} |S|_F^2, pass float64 arrays, name the null vectors of centred "
+        f"the damped Gram matrix of `{name}` is not positive definite in {factor.dtype}: `damping` "
+        f"is {worst:.1e} of |S|_F^2, below the rounding errors of the Gram matrix. Raise "
+        f"it to {least:.0e} |S|_F^2 or more, pass float64 arrays, name the null vectors of centred "
         f"scores by `null`, or use method='qr'."
     )
 
@@ -351,18 +236,12 @@ def solved(
     return result
 
 
-def _solve(
-    factor: DampedFactor, rhs: RightHandSide, checks: ValueChecks, full_output: bool
-) -> Any:
+def _solve(factor: DampedFactor, rhs: RightHandSide, checks: ValueChecks, full_output: bool) -> Any:
     """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
     scores = factor.scores
     layout = rhs.layout(scores)
-    for name, arrays in zip(rhs.names, (rhs.v, rhs.f, rhs.x0)):
-        if arrays is not None:
-            checks.require(
-                lambda a=arrays: all_finite(*(a if isinstance(a, tuple) else (a,))),  # type: ignore[misc]
-                lambda name=name: ValueError(f"`{name}` contains NaN or Inf."),  # type: ignore[misc]
-            )
+    for name, arrays in rhs.named():
+        checks.finite(name, *arrays)
     problem = _problem(factor, rhs, layout)
     inverse = _inverse_in(factor, layout.working)
     wide = scores.rows < scores.columns

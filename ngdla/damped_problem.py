@@ -27,7 +27,6 @@ METHODS = ("auto", "cholesky", "eigh", "svd", "qr")
 PRECISIONS = ("auto", "native")
 
 
-
 class Setup(NamedTuple):
     """Checked arguments of a damped problem without its right-hand side."""
 
@@ -69,12 +68,15 @@ def _metric(scores: ColumnBlocks, metric: Any, dtype: str) -> Vector:
     """Return the diagonal of D in pieces, (..., m_k, 1)."""
     if scores.sequence is not None and isinstance(metric, (list, tuple)):
         xp = namespace(scores.blocks[0])
-        metric = [  # one scalar a block stands for all of its columns
-            xp.full_like(block[0, :], float(d), dtype=getattr(xp, real_name(dtype)))
-            if isinstance(d, (int, float)) and not isinstance(d, bool)
-            else d
-            for d, block in zip(metric, scores.blocks)
-        ] + list(metric[len(scores.blocks) :])
+        metric = (
+            [  # one scalar a block stands for all of its columns
+                xp.full_like(block[0, :], float(d), dtype=getattr(xp, real_name(dtype)))
+                if isinstance(d, (int, float)) and not isinstance(d, bool)
+                else d
+                for d, block in zip(metric, scores.blocks)
+            ]
+            + list(metric[len(scores.blocks) :])
+        )
     pieces, vector = parameter_vector(scores, metric, "metric")
     if not vector or any(is_complex(piece) for piece in pieces):
         msg = f"`metric` must be a real diagonal with one entry a column of `{scores.name}`."
@@ -85,7 +87,7 @@ def _metric(scores: ColumnBlocks, metric: Any, dtype: str) -> Vector:
 def _null(scores: ColumnBlocks, null: Any, dtype: str) -> Array:
     null, _ = sample_vector(scores, null, "null")
     if is_complex(null) and not dtype.startswith("complex"):
-        msg = f"`null` has dtype {dtype_name(null.dtype)} but `{scores.name}` is real; pass a real one."
+        msg = f"`null` is {dtype_name(null.dtype)} but `{scores.name}` is real; pass a real one."
         raise TypeError(msg)
     return astype(null, dtype)
 
@@ -121,13 +123,15 @@ class RightHandSide(NamedTuple):
             raise ValueError(msg)
         return cls(None, columns, pieces, vector)
 
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """All arrays of the right-hand side."""
-        return (self.v or ()) + (self.x0 or ()) + (() if self.f is None else (self.f,))
+    def named(self) -> list[tuple[str, tuple[Array, ...]]]:
+        """Return the arrays of each argument that is there, with its name."""
+        f = None if self.f is None else (self.f,)
+        arguments = zip(self.names, (self.v, f, self.x0))
+        return [(name, arrays) for name, arrays in arguments if arrays is not None]
 
     def layout(self, scores: ColumnBlocks) -> Layout:
         """Return how to work and how to hand back the solution."""
-        name = result_name(scores.dtype, *(dtype_name(x.dtype) for x in self.arrays))
+        dtypes = (dtype_name(x.dtype) for _, arrays in self.named() for x in arrays)
+        name = result_name(scores.dtype, *dtypes)
         paired = name.startswith("complex") and not scores.dtype.startswith("complex")
         return Layout(self.vector, name, paired, scores.sequence)

@@ -22,14 +22,15 @@ from typing import Any, NamedTuple
 from ._backend.namespace import Array, namespace, unit_roundoff
 from ._backend.products import rmatvec
 from .streaming import ColumnBlocks, Vector
-from .vectors import Layout, column_norms, norm
+from .vectors import Layout
 
 __all__ = [
     "Problem",
-    "SolveInfo",
     "Solution",
+    "SolveInfo",
     "parameter_certificate",
     "parameter_refinement",
+    "rounded_bound",
     "sample_certificate",
     "sample_refinement",
 ]
@@ -90,9 +91,7 @@ class Solution(NamedTuple):
     y: Array | None
 
 
-def sample_refinement(
-    problem: Problem, inverse: Callable[[Array], Array], sweeps: int
-) -> Solution:
+def sample_refinement(problem: Problem, inverse: Callable[[Array], Array], sweeps: int) -> Solution:
     """Return x and y after one solve and `sweeps` sweeps with `inverse` = W^-1, for n < m."""
     scores = problem.scores
     x = _start(problem)
@@ -166,7 +165,9 @@ def _gradient(problem: Problem, x: Vector | None) -> tuple[Vector, Array | None]
 # ---------------------------------------------------------------------------- certificates
 
 
-def sample_certificate(problem: Problem, solution: Solution, ok: Array, layout: Layout) -> SolveInfo:
+def sample_certificate(
+    problem: Problem, solution: Solution, ok: Array, layout: Layout
+) -> SolveInfo:
     """Return what is known of a solution that was found in the sample space.
 
     The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
@@ -175,39 +176,40 @@ def sample_certificate(problem: Problem, solution: Solution, ok: Array, layout: 
     x, y = solution
     assert y is not None
     r, Sx = _sample_residual(problem, x, y)
-    Sx0 = None if problem.x0 is None else problem.scores.matvec(problem.x0)
     size = _sizes(problem, layout)
-    of = lambda a: layout.leave_norms(column_norms(a))  # noqa: E731
-    u, damping, t = size.u, size.damping, size.t
-    x_norm, y_norm = layout.leave_norms(norm(x)), of(y)
-    rounding = _ROUNDING * u * (size.f + t * x_norm + damping * y_norm)
-    error = (of(r) + rounding) / (2 * damping**0.5) + u * x_norm
-    lost = size.null / damping
-    error = error + _ROUNDING * u * (size.start + t * (y_norm + lost))
+    u, t, damping = size.u, size.t, size.damping
+    x_norm, y_norm, r_norm = layout.norm(x), layout.norm(y), layout.norm(r)
+    lost = size.null / damping  # of y along the null vectors, where S^H N is a rounding error
+    rounding_r = _ROUNDING * u * (size.f + t * x_norm + damping * y_norm)
+    rounding_x = _ROUNDING * u * (size.start + t * (y_norm + lost))
+    error = rounded_bound((r_norm + rounding_r) / (2 * damping**0.5) + rounding_x, x_norm, u)
     if problem.v is None:
-        residual = of(r)
-        scale = (t * t + damping) * y_norm + size.f + t * size.start
+        residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
     else:
-        residual = layout.leave_norms(norm(_gradient(problem, x)[0]))
-        scale = (t * t + damping) * x_norm + size.start * damping
-    step = Sx if Sx0 is None else Sx - Sx0
-    return _info(residual, scale, error, of(step), x_norm, ok, layout)
+        residual = layout.norm(_gradient(problem, x)[0])
+        scale = (t * t + damping) * x_norm + damping * size.start
+    return _info(residual, scale, error, _step_norm(problem, Sx, layout), x_norm, ok, layout)
 
 
 def parameter_certificate(
     problem: Problem, solution: Solution, ok: Array, layout: Layout
 ) -> SolveInfo:
-    """Return what is known of a solution that was found in the parameter space: |A^-1| <= 1 / damping."""
-    x = solution.x
-    r, Sx = _gradient(problem, x)
-    Sx0 = None if problem.x0 is None else problem.scores.matvec(problem.x0)
+    """Return what is known of a solution that was found in the parameter space.
+
+    |A^-1| <= 1 / damping for the gradient, to which the rounding of its terms is added.
+    """
+    r, Sx = _gradient(problem, solution.x)
     size = _sizes(problem, layout)
-    u, damping, t = size.u, size.damping, size.t
-    x_norm, residual = layout.leave_norms(norm(x)), layout.leave_norms(norm(r))
+    u, t, damping = size.u, size.t, size.damping
+    x_norm, residual = layout.norm(solution.x), layout.norm(r)
     scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
-    error = (residual + _ROUNDING * u * scale) / damping + u * x_norm
-    step = Sx if Sx0 is None else Sx - Sx0
-    return _info(residual, scale, error, layout.leave_norms(column_norms(step)), x_norm, ok, layout)
+    error = rounded_bound((residual + _ROUNDING * u * scale) / damping, x_norm, u)
+    return _info(residual, scale, error, _step_norm(problem, Sx, layout), x_norm, ok, layout)
+
+
+def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
+    """Return the error bound of a solution that was rounded to a dtype with unit roundoff u."""
+    return error_bound + u * x_norm / (1 - u)
 
 
 class _Sizes(NamedTuple):
@@ -224,23 +226,37 @@ class _Sizes(NamedTuple):
 def _sizes(problem: Problem, layout: Layout) -> _Sizes:
     trailing = 0 if layout.vector else 1
     damping = expanded(problem.damping, trailing)
+    t = expanded(problem.squared_norm, trailing) ** 0.5
     f: Any = 0.0
     null: Any = 0.0
     start: Any = 0.0
     if problem.f is not None:
-        f = layout.leave_norms(column_norms(problem.f))
+        f = layout.norm(problem.f)
         if problem.null is not None:
-            null = layout.leave_norms(column_norms(rmatvec(problem.null, problem.f)))
+            null = layout.norm(rmatvec(problem.null, problem.f))
     if problem.v is not None:
-        start = layout.leave_norms(norm(problem.v)) / damping
+        start = layout.norm(problem.v) / damping
     elif problem.x0 is not None:
-        start = layout.leave_norms(norm(problem.x0))
-    t = expanded(problem.squared_norm, trailing) ** 0.5
+        start = layout.norm(problem.x0)
     return _Sizes(unit_roundoff(layout.working), damping, t, f, start, null)
 
 
+def _step_norm(problem: Problem, Sx: Array | None, layout: Layout) -> Array:
+    """Return |S (x - x0)|."""
+    assert Sx is not None
+    if problem.x0 is not None:
+        Sx = Sx - problem.scores.matvec(problem.x0)
+    return layout.norm(Sx)
+
+
 def _info(
-    residual: Array, scale: Array, error: Array, step: Array, x_norm: Array, ok: Array, layout: Layout
+    residual: Array,
+    scale: Array,
+    error: Array,
+    step: Array,
+    x_norm: Array,
+    ok: Array,
+    layout: Layout,
 ) -> SolveInfo:
     xp = namespace(residual)
     backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
@@ -255,9 +271,7 @@ def expanded(value: Any, trailing: int) -> Any:
     """Return an array (...) with `trailing` more axes of length 1; a Python number as it is."""
     if isinstance(value, float):
         return value
-    for _ in range(trailing):
-        value = namespace(value).expand_dims(value, axis=-1)
-    return value
+    return namespace(value).reshape(value, value.shape + (1,) * trailing)
 
 
 def _plus(x: Vector, y: Vector) -> Vector:

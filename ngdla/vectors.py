@@ -9,13 +9,14 @@ S a complex right-hand side is two real ones, [Re, Im], side by side.
 from __future__ import annotations
 
 import dataclasses
+from functools import reduce
 from typing import Any
 
 from ._backend.checks import require_array, require_like
 from ._backend.namespace import Array, astype, is_complex, namespace, real_name
 from .streaming import ColumnBlocks, Vector
 
-__all__ = ["Layout", "column_norms", "norm", "parameter_vector", "sample_vector"]
+__all__ = ["Layout", "column_norms", "parameter_vector", "sample_vector"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,9 @@ class Layout:
             piece = real + 1j * imag
         return xp.squeeze(piece, axis=-1) if self.vector else piece
 
-    def leave_norms(self, norms: Array) -> Array:
-        """Return the norms (..., k) of complex columns from those of their real pairs."""
+    def norm(self, x: Array | Vector) -> Array:
+        """Return the 2-norms, (...) or (..., k), of the right-hand sides or solutions in x."""
+        norms = column_norms(x if isinstance(x, tuple) else (x,))
         xp = namespace(norms)
         if self.paired:
             k = norms.shape[-1] // 2
@@ -68,7 +70,7 @@ class Layout:
 
 
 def parameter_vector(scores: ColumnBlocks, v: Any, name: str) -> tuple[Vector, bool]:
-    """Check a vector with the m axis; return its pieces, (..., m_k, k), and whether k was absent."""
+    """Check a vector with the m axis; return its pieces (..., m_k, k) and whether k was absent."""
     if scores.sequence is None:
         piece, vector = _columns(v, name, scores.blocks[0], -1, scores.name)
         return (piece,), vector
@@ -117,14 +119,7 @@ def _columns(v: Any, name: str, S: Array, axis: int, S_name: str) -> tuple[Array
     raise ValueError(msg)
 
 
-def column_norms(x: Array) -> Array:
-    """Return the 2-norms, (..., k), of the columns of x (..., n, k)."""
-    return namespace(x).linalg.vector_norm(x, axis=-2)
-
-
-def norm(x: Vector) -> Array:
+def column_norms(x: Vector) -> Array:
     """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
-    total = column_norms(x[0])
-    for piece in x[1:]:
-        total = namespace(total).hypot(total, column_norms(piece))
-    return total
+    norms = [namespace(piece).linalg.vector_norm(piece, axis=-2) for piece in x]
+    return reduce(namespace(norms[0]).hypot, norms)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,8 +168,8 @@ def damping_values(
         raise TypeError(msg)
     if tuple(damping.shape) not in ((), batch):
         msg = (
-            f"`damping` has shape {tuple(damping.shape)}; it must be a number, a 0-d array, or have "
-            f"the batch shape {batch} of `{like_name}`."
+            f"`damping` has shape {tuple(damping.shape)}; it must be a number, a 0-d array, or "
+            f"have the batch shape {batch} of `{like_name}`."
         )
         raise ValueError(msg)
     return xp.broadcast_to(astype(damping, dtype), batch)
@@ -181,6 +182,10 @@ def all_finite(*arrays: Array) -> Array:
         xp = namespace(x)
         flag = xp.all(xp.isfinite(x)) & flag
     return flag
+
+
+def _positive(x: Array) -> Array:
+    return (x > 0) & namespace(x).isfinite(x)
 
 
 class ValueChecks:
@@ -201,6 +206,17 @@ class ValueChecks:
             if getattr(flag, "ndim", 0):
                 flag = namespace(flag).all(flag)
             self._tests.append((flag, error))
+
+    def finite(self, name: str, *arrays: Array) -> None:
+        """Require that an argument holds no NaN and no Inf."""
+        msg = f"`{name}` contains NaN or Inf; pass finite values."
+        self.require(lambda: all_finite(*arrays), lambda: ValueError(msg))
+
+    def positive(self, name: str, *arrays: Array) -> None:
+        """Require that an argument is positive and finite."""
+        msg = f"`{name}` holds values that are not positive and finite; each must be > 0."
+        for x in arrays:
+            self.require(partial(_positive, x), lambda: ValueError(msg))
 
     def raise_on_failure(self) -> None:
         """Read the flags, fused into one, and raise the error of the first test that failed."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import array_api_extra as xpx
 import numpy as np
 from scipy.linalg import blas
 
 from .namespace import (
     Array,
-    dtype_name,
     is_complex,
     is_cupy_namespace,
     is_jax_namespace,
@@ -200,12 +200,10 @@ def add_to_diagonal(A: Array, shift: float | Array) -> Array:
         flat = A.reshape(A.shape[:-2] + (n * n,))
         flat[..., :: n + 1] += column
         return flat.reshape(A.shape)
-    if is_torch_namespace(xp):
-        return A + xp.diag_embed(xp.zeros_like(xp.diagonal(A, dim1=-2, dim2=-1)) + column)
-    identity = xp.tril(xp.triu(xp.ones_like(A)))
-    if isinstance(shift, float):
-        return A + shift * identity
-    return A + xp.expand_dims(column, axis=-1) * identity
+    if is_jax_namespace(xp):
+        square = shift if isinstance(shift, float) else xp.expand_dims(column, axis=-1)
+        return A + square * xp.eye(A.shape[-1], dtype=A.dtype)
+    return A + xpx.create_diagonal(xp.zeros_like(xp.linalg.diagonal(A)) + column)
 
 
 # --------------------------------------------------------------------------------- centring

@@ -14,13 +14,13 @@ import numpy as np
 from .namespace import (
     Array,
     LinAlgError,
+    dtype_name,
     is_cupy_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
     real_name,
-    dtype_name,
 )
 from .triangular import over_batch
 

@@ -57,9 +57,10 @@ def _cholesky_numpy(A: Array) -> tuple[Array, Array]:
     # LAPACK reads Fortran order, so that the upper factor U of A^T = conj(A) is L^T of A.
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (A,))
     U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
-    if failure:
+    ok = failure == 0 and np.isfinite(U.trace())  # OpenBLAS lets NaN through
+    if not ok:
         U[...] = np.nan
-    return U.T, np.asarray(failure == 0)
+    return U.T, np.asarray(ok)
 
 
 def _real_diagonal(L: Array) -> Array:
@@ -80,7 +81,7 @@ def _reproduces_diagonal(L: Array, A: Array) -> Array:
 
 def _nan_unless(ok: Array, L: Array) -> tuple[Array, Array]:
     xp = namespace(L)
-    return xp.where(xp.expand_dims(ok, axis=(-2, -1)), L, xp.full_like(L, xp.nan)), ok
+    return xp.where(xp.reshape(ok, ok.shape + (1, 1)), L, xp.full_like(L, xp.nan)), ok
 
 
 def cho_solve(L: Array, B: Array) -> Array:
@@ -141,7 +142,5 @@ def over_batch(function: Callable[..., Any], *arrays: Array) -> Any:
     results = [function(*matrices) for matrices in zip(*stacks)]
     if not isinstance(results[0], tuple):
         results = [(result,) for result in results]
-    fields = tuple(
-        np.stack(field).reshape(batch + np.shape(field[0])) for field in zip(*results)
-    )
+    fields = tuple(np.stack(field).reshape(batch + np.shape(field[0])) for field in zip(*results))
     return fields if len(fields) > 1 else fields[0]

@@ -1,0 +1,116 @@
+"""The inverse of the small damped matrix, from the Gram matrix or from S itself.
+
+Every method leads to the inverse of one Hermitian matrix, n x n or m x m, whichever is smaller:
+W = S D^-1 S^H + damping with n < m, D^-1/2 S^H S D^-1/2 + damping with n >= m. It is applied by a
+Cholesky factor, or by eigenvectors and shifted eigenvalues, which come from the Gram matrix
+("eigh"), from an SVD of S, or from the R of a QR of S^H and its SVD. The latter two do not square
+the condition number of S. None forms L^-1 S or other matrices of the size of S.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ._backend.checks import ValueChecks
+from ._backend.namespace import Array, is_complex, namespace, unit_roundoff
+from ._backend.products import add_to_diagonal, adjoint, rmatvec, trace
+from ._backend.spectral import eigh, left_singular, qr_r
+from ._backend.triangular import cho_solve, cholesky
+from .damped_problem import Setup
+from .refinement import expanded
+
+__all__ = ["CholeskyInverse", "Inverse", "SpectralInverse", "inverse_of"]
+
+
+class CholeskyInverse(NamedTuple):
+    """(L L^H)^-1."""
+
+    L: Array
+
+    def __call__(self, r: Array) -> Array:
+        """Return the inverse times r, (..., n, k)."""
+        return cho_solve(self.L, r)
+
+
+class SpectralInverse(NamedTuple):
+    """U diag(1 / shifted) U^H, with shifted = eigenvalues + damping, (..., n, 1)."""
+
+    shifted: Array
+    U: Array
+
+    def __call__(self, r: Array) -> Array:
+        """Return the inverse times r, (..., n, k)."""
+        return namespace(r).matmul(self.U, rmatvec(self.U, r) / self.shifted)
+
+
+Inverse = CholeskyInverse | SpectralInverse
+
+
+def inverse_of(given: Setup, checks: ValueChecks) -> tuple[Inverse, Array, Array]:
+    """Return the inverse, a flag (...) whether it exists, and |S|_F^2 (...)."""
+    if given.method in ("svd", "qr"):
+        values, U = _singular(given)
+        squared_norm = namespace(values).sum(values, axis=-1)
+        return *_spectral(values, U, given.damping), squared_norm
+    scores, dtype = given.scores, given.dtype
+    wide = scores.rows < scores.columns
+    K = scores.gram(dtype) if wide else scores.parameter_gram(dtype)
+    squared_norm = trace(K)
+    if wide and given.null is not None:
+        checks.require(lambda: _is_null(K, squared_norm, given), _null_error)
+        K = _with_null(K, squared_norm, given.null)
+    if given.method == "eigh":
+        values, U = eigh(K)
+        return *_spectral(namespace(K).clip(values, min=0.0), U, given.damping), squared_norm
+    L, ok = cholesky(add_to_diagonal(K, given.damping))
+    return CholeskyInverse(L), ok, squared_norm
+
+
+def _singular(given: Setup) -> tuple[Array, Array]:
+    """Return the eigenvalues sigma^2 and eigenvectors of the small matrix from S itself."""
+    S = given.scores.dense(given.dtype)
+    xp = namespace(S)
+    wide = given.scores.rows < given.scores.columns
+    if given.method == "svd":
+        s, U = left_singular(S if wide else xp.matrix_transpose(S))
+        if not wide and is_complex(U):
+            U = xp.conj(U)  # S^T has the conjugates of the right singular vectors of S
+    elif wide:
+        s, U = left_singular(xp.matrix_transpose(qr_r(xp.matrix_transpose(S))))
+    else:
+        s, U = left_singular(adjoint(qr_r(S)))
+    return s * s, U
+
+
+def _spectral(values: Array, U: Array, damping: Any) -> tuple[Inverse, Array]:
+    xp = namespace(values)
+    shifted = values + expanded(damping, 1)
+    return SpectralInverse(xp.expand_dims(shifted, axis=-1), U), xp.all(
+        xp.isfinite(shifted), axis=-1
+    )
+
+
+def _with_null(K: Array, squared_norm: Array, null: Array) -> Array:
+    """Return K + (tr K / n) N N^H, which lifts the exact null vectors of centred scores."""
+    lift = expanded(squared_norm, 2) / K.shape[-1]
+    return K + lift * namespace(K).matmul(null, adjoint(null))
+
+
+def _is_null(K: Array, squared_norm: Array, given: Setup) -> Array:
+    """Tell whether N^H N = 1 and |S^H N|^2 = N^H K N is small against |S|^2 + damping."""
+    xp = namespace(K)
+    u = unit_roundoff(given.dtype)
+    identity = rmatvec(given.null, given.null)
+    skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
+    inside = xp.abs(rmatvec(given.null, xp.matmul(K, given.null)))
+    size = expanded(squared_norm + given.damping, 2)
+    orthonormal = xp.all(skew <= 8 * K.shape[-1] * u)
+    # a NaN in S is reported as what it is: it must not fail here
+    return orthonormal & ~xp.any(inside > u**0.5 * size)
+
+
+def _null_error() -> Exception:
+    return ValueError(
+        "`null` must have orthonormal columns N with S^H N = 0, such as sqrt(p) for scores "
+        "centred with probabilities p; centre the scores, or leave `null` out."
+    )
