@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+import ngdla
+
 U = {"float32": 2.0**-24, "float64": 2.0**-53, "complex64": 2.0**-24, "complex128": 2.0**-53}
+
+DOUBLE = {"float64": "float32", "complex128": "complex64"}
 
 
 def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -21,6 +26,11 @@ def wide(x: np.ndarray) -> np.ndarray:
     return np.asarray(x).astype(np.clongdouble if np.iscomplexobj(x) else np.longdouble)
 
 
+def narrow(x: np.ndarray) -> np.ndarray:
+    """Return `x` in double precision."""
+    return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
+
+
 def H(A: np.ndarray) -> np.ndarray:
     return np.conj(np.swapaxes(A, -1, -2))
 
@@ -31,7 +41,9 @@ def scores_with_spectrum(
     """Return (n, m) with singular values log-uniform over `decades`, the largest being 1."""
     k = min(n, m)
     U_, V = (
-        np.linalg.qr(random_array(rng, (size, k), "complex128" if "complex" in dtype else "float64"))[0]
+        np.linalg.qr(
+            random_array(rng, (size, k), "complex128" if "complex" in dtype else "float64")
+        )[0]
         for size in (n, m)
     )
     sigma = 10.0 ** (-decades * rng.random(k))
@@ -51,7 +63,7 @@ def exact_solve(
     scale = wide(1 / np.sqrt(wide(D)))[:, None]
     T = S * scale[:, 0]
     right = v * scale
-    small = np.asarray(T, dtype=np.complex128 if np.iscomplexobj(S) else np.float64)
+    small = narrow(T)
     _, sigma, Vh = np.linalg.svd(small, full_matrices=False)
     lam = np.longdouble(damping)
 
@@ -59,11 +71,11 @@ def exact_solve(
         coefficients = Vh @ r
         return (r - H(Vh) @ ((sigma**2 / (sigma**2 + damping))[:, None] * coefficients)) / damping
 
-    x = np.zeros_like(right * T[0, 0])
+    x = np.zeros_like(right)
     for _ in range(30):
         r = right - H(T) @ (T @ x) - lam * x
         size = np.max(np.abs(r), axis=0) + np.finfo(np.longdouble).tiny
-        x = x + inverse((r / size).astype(small.dtype if np.iscomplexobj(r / size) else np.float64)) * size
+        x = x + inverse(narrow(r / size)) * size
     return x * scale
 
 
@@ -84,16 +96,13 @@ def exact_lstsq(
     T = S * scale
     if x0 is not None:
         right = right - S @ wide(x0)
-    small = np.asarray(T, dtype=np.complex128 if np.iscomplexobj(S) else np.float64)
-    left, sigma, _ = np.linalg.svd(small)
+    left, sigma, _ = np.linalg.svd(narrow(T))
     shifted = np.concatenate([sigma**2, np.zeros(len(left) - len(sigma))])[:, None] + damping
-    y = np.zeros_like(right * T[0, 0])
+    y = np.zeros_like(right)
     for _ in range(30):
         r = right - T @ (H(T) @ y) - np.longdouble(damping) * y
         size = np.max(np.abs(r), axis=0) + np.finfo(np.longdouble).tiny
-        r = r / size
-        r = r.astype(np.complex128 if np.iscomplexobj(r) else np.float64)
-        y = y + left @ ((H(left) @ r) / shifted) * size
+        y = y + left @ ((H(left) @ narrow(r / size)) / shifted) * size
     x = (H(T) @ y) * scale[:, None]
     return x if x0 is None else x + wide(x0)
 
@@ -108,3 +117,64 @@ def columns(x: Any) -> np.ndarray:
     """Return a vector as one column."""
     x = np.asarray(x)
     return x[:, None] if x.ndim == 1 else x
+
+
+@dataclasses.dataclass
+class RandomProblem:
+    """A damped problem of random kind, shape, spectrum and scale."""
+
+    S: np.ndarray
+    damping: float
+    v: np.ndarray | None
+    f: np.ndarray | None
+    x0: np.ndarray | None
+    metric: np.ndarray | None
+    options: dict[str, Any]
+
+    @property
+    def dtype(self) -> str:
+        return str(self.S.dtype)
+
+    def solve(self, **options: Any) -> Any:
+        options = {**self.options, "metric": self.metric, **options}
+        if self.v is not None:
+            return ngdla.damped_solve(self.S, self.v, self.damping, **options)
+        return ngdla.damped_lstsq(self.S, self.f, self.damping, x0=self.x0, **options)
+
+    def exact(self) -> np.ndarray:
+        if self.v is not None:
+            return exact_solve(self.S, self.v, self.damping, self.metric)
+        return exact_lstsq(self.S, self.f, self.damping, self.x0, self.metric)
+
+    def norm(self, x: np.ndarray) -> np.ndarray:
+        """Return |D^(1/2) x| of each column."""
+        weight = 1.0 if self.metric is None else wide(self.metric)[:, None] ** 0.5
+        return np.linalg.norm(narrow(wide(x) * weight), axis=0)
+
+
+def random_problem(rng: np.random.Generator, dtype: str) -> RandomProblem:
+    """Draw a problem; damping / sigma_1^2 goes down to 1e-12 in double, 3e-6 in single."""
+    n, m = (int(size) for size in np.exp(rng.uniform(0, np.log(60), 2)))
+    if rng.random() < 0.6 and n > m:
+        n, m = m, n
+    S = scores_with_spectrum(rng, n, m, dtype, rng.uniform(0, 4))
+    S = (S * 10 ** rng.uniform(-3, 3)).astype(dtype)
+    least = -12 if dtype in DOUBLE else -5.5
+    damping = float(10 ** rng.uniform(least, 1) * np.linalg.norm(S.astype(complex), 2) ** 2)
+    k = int(rng.integers(1, 4))
+    kind = rng.choice(["given f", "v in the row space", "general v", "prior"])
+    f = random_array(rng, (n, k), dtype)
+    v = x0 = metric = None
+    if kind == "v in the row space":
+        v = (H(S) @ f).astype(dtype)
+    elif kind == "general v":
+        v = random_array(rng, (m, k), dtype)
+    elif kind == "prior":
+        x0 = random_array(rng, (m, k), dtype)
+    if rng.random() < 0.3:
+        metric = (10 ** rng.uniform(-2, 2, m)).astype(np.real(S).dtype)
+    options = {
+        "refine": int(rng.integers(0, 3)),
+        "method": str(rng.choice(["cholesky", "eigh", "svd", "qr"])),
+    }
+    return RandomProblem(S, damping, v, None if v is not None else f, x0, metric, options)

@@ -1,0 +1,142 @@
+"""What SolveInfo says, against what is true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Backend
+from references import (
+    DOUBLE,
+    H,
+    U,
+    exact_lstsq,
+    exact_solve,
+    random_array,
+    random_problem,
+    scores_with_spectrum,
+    wide,
+)
+
+import ngdla
+from ngdla.refinement import rounded_bound
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
+def test_info_of_a_solve(
+    backend: Backend, shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    n, m = shape
+    dtype = backend.dtypes[-1]
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    S, v = random_array(rng, (n, m), dtype), random_array(rng, (m, 3), dtype)
+    like = backend.asarray(S)
+    x, info = backend.call(
+        ngdla.damped_solve, like, backend.asarray(v), 0.1, refine=0, full_output=True
+    )
+    for name, value in info._asdict().items():
+        expected = "bool" if name == "converged" else real
+        backend.assert_kind(value, like=like, dtype=expected, shape=(3,))
+    if not backend.has_values:
+        return
+    x = wide(backend.numpy(x))
+    residual = np.linalg.norm((v - H(wide(S)) @ (wide(S) @ x) - 0.1 * x).astype(complex), axis=0)
+    t2 = np.linalg.norm(S) ** 2
+    rounding = 4 * U[dtype] * (t2 * np.linalg.norm(x.astype(complex), axis=0) + np.linalg.norm(v))
+    assert np.all(np.abs(backend.numpy(info.residual_norm) - residual) <= rounding)
+    step = np.linalg.norm((wide(S) @ x).astype(complex), axis=0)
+    np.testing.assert_allclose(backend.numpy(info.step_norm), step, rtol=100 * U[dtype])
+    assert np.all(backend.numpy(info.backward_error) <= 1e3 * U[dtype])
+    assert np.all(backend.numpy(info.converged))
+
+
+def test_info_of_a_lstsq(backend: Backend, rng: np.random.Generator) -> None:
+    dtype = backend.dtypes[-1]
+    S, f, x0 = (random_array(rng, s, dtype) for s in ((5, 12), (5,), (12,)))
+    like = backend.asarray(S)
+    x, info = backend.call(
+        ngdla.damped_lstsq,
+        like,
+        backend.asarray(f),
+        0.1,
+        x0=backend.asarray(x0),
+        full_output=True,
+    )
+    backend.assert_kind(info.converged, like=like, dtype="bool", shape=())
+    if not backend.has_values:
+        return
+    exact = exact_lstsq(S, f[:, None], 0.1, x0[:, None])[:, 0]
+    step = np.linalg.norm(S @ (exact - x0).astype(complex))
+    np.testing.assert_allclose(backend.numpy(info.step_norm), step, rtol=1e3 * U[dtype])
+    error = np.linalg.norm((backend.numpy(x) - exact).astype(complex))
+    assert error <= backend.numpy(info.error_bound) <= 1e6 * U[dtype] * np.linalg.norm(x0)
+    assert backend.numpy(info.residual_norm) <= 100 * U[dtype] * np.linalg.norm(f)
+
+
+def test_error_bounds_hold_in_a_thousand_cases() -> None:
+    """Every dtype, method, shape, number of sweeps, spectrum, scale and kind of right-hand side."""
+    rng = np.random.default_rng(4)
+    cases = 0
+    for case in range(1000):
+        problem = random_problem(rng, list(U)[case % 4])
+        try:
+            x, info = problem.solve(full_output=True)
+        except np.linalg.LinAlgError:
+            continue
+        exact = problem.exact()
+        error = problem.norm(x - exact)
+        bound = np.asarray(info.error_bound)
+        assert np.all(error <= bound), (problem, error, bound)
+        trusted = np.asarray(info.converged)
+        length = problem.norm(exact)
+        assert np.all(problem.norm(x)[trusted] <= 2 * length[trusted])
+        assert np.all(problem.norm(x)[trusted] >= length[trusted] / 2)
+        cases += len(bound)
+        if problem.dtype in DOUBLE:  # a float64 solve that is handed on in float32
+            low = x.astype(DOUBLE[problem.dtype])
+            handed = rounded_bound(bound, problem.norm(low), U["float32"])
+            assert np.all(problem.norm(low - exact) <= handed)
+            cases += len(bound)
+    assert cases >= 1000
+
+
+def test_a_step_that_cannot_be_trusted_says_so(rng: np.random.Generator) -> None:
+    dtype = "float32"
+    S = scores_with_spectrum(rng, 20, 100, dtype, decades=8)
+    f = random_array(rng, (20, 1), dtype)
+    damping = 0.1 * U[dtype]
+    v = H(S) @ f
+    for refine in (0, 1):
+        for function, right, exact in (
+            (ngdla.damped_solve, v, exact_solve(S, v, damping)),
+            (ngdla.damped_lstsq, f, exact_lstsq(S, f, damping)),
+        ):
+            x, info = function(S, right, damping, method="eigh", refine=refine, full_output=True)
+            assert not np.any(info.converged)
+            assert np.linalg.norm((x - exact).astype(float)) <= info.error_bound
+
+
+def test_jit_reports_what_it_cannot_raise(rng: np.random.Generator) -> None:
+    jax = pytest.importorskip("jax")
+    S: Any = rng.standard_normal((4, 9)).astype("float32")
+    S[2] = S[1]
+    solve = jax.jit(lambda S, v, d: ngdla.damped_solve(S, v, d, full_output=True))
+    x, info = solve(S, S[0], 1e-12)
+    assert np.all(np.isnan(x))
+    assert not info.converged
+    S[2, 3] = np.nan
+    x, info = solve(S, S[0], 1.0)
+    assert not info.converged
+
+
+def test_zero_right_hand_sides_are_solved_exactly(valued_backend: Backend) -> None:
+    dtype = valued_backend.dtypes[-1]
+    S = valued_backend.asarray(np.eye(3, 5, dtype=dtype))
+    x, info = ngdla.damped_lstsq(
+        S, valued_backend.asarray(np.zeros(3, dtype=dtype)), 0.1, full_output=True
+    )
+    assert not np.any(valued_backend.numpy(x))
+    assert valued_backend.numpy(info.converged)
+    assert valued_backend.numpy(info.error_bound) == 0
+    assert valued_backend.numpy(info.backward_error) == 0

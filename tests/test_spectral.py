@@ -1,0 +1,81 @@
+"""Eigen- and singular decompositions and R against what they decompose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import Backend
+from references import H, U, random_array
+
+from ngdla._backend import spectral
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_eigh(
+    backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    A = random_array(rng, (*batch, 7, 7), dtype)
+    A = A + H(A)
+    like = backend.asarray(A)
+    w, V = backend.call(spectral.eigh, like)
+    backend.assert_kind(V, like=like, dtype=dtype, shape=A.shape)
+    assert tuple(w.shape) == A.shape[:-1]
+    if backend.has_values:
+        w, V = backend.numpy(w), backend.numpy(V)
+        assert w.dtype == np.real(A).dtype
+        assert np.all(np.diff(w) >= 0)
+        assert np.linalg.norm((V * w[..., None, :]) @ H(V) - A) <= 100 * U[dtype] * np.linalg.norm(
+            A
+        )
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (2, 4, 9)], ids=str)
+def test_left_singular(
+    backend: Backend, dtype: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    if dtype not in backend.dtypes or shape[-2] > shape[-1]:
+        pytest.skip("no such dtype here, or a tall matrix, which no caller has")
+    A = random_array(rng, shape, dtype)
+    s, V = backend.call(spectral.left_singular, backend.asarray(A))
+    assert tuple(V.shape) == (*shape[:-1], shape[-2])
+    if backend.has_values:
+        s, V = backend.numpy(s), backend.numpy(V)
+        G = A @ H(A)
+        assert np.linalg.norm((V * s[..., None, :] ** 2) @ H(V) - G) <= 100 * U[
+            dtype
+        ] * np.linalg.norm(G)
+
+
+def test_qr_r(backend: Backend, dtype: str, rng: np.random.Generator) -> None:
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    A = random_array(rng, (2, 9, 4), dtype)
+    R = backend.call(spectral.qr_r, backend.asarray(A))
+    assert tuple(R.shape) == (2, 4, 4)
+    if backend.has_values:
+        R = backend.numpy(R)
+        np.testing.assert_array_equal(R, np.triu(R))
+        K = H(A) @ A
+        assert np.linalg.norm(H(R) @ R - K) <= 100 * U[dtype] * np.linalg.norm(K)
+
+
+def test_failures_are_nan(backend: Backend) -> None:
+    if not backend.has_values:
+        pytest.skip("no values")
+    A = np.full((3, 3), np.nan, dtype=backend.dtypes[0])
+    for function in (spectral.eigh, spectral.left_singular):
+        values, vectors = backend.call(function, backend.asarray(A))
+        assert np.all(np.isnan(backend.numpy(values)))
+        assert tuple(vectors.shape) == (3, 3)
+
+
+def test_eigh_of_numpy_works_in_the_precision_of_its_argument(rng: np.random.Generator) -> None:
+    """numpy.linalg would compute float32 in float64, and take the time for it."""
+    A = random_array(rng, (40, 40), "float32")
+    A = A + A.T
+    w, _ = spectral.eigh(A)
+    exact = np.linalg.eigvalsh(A.astype(np.float64))
+    error = np.max(np.abs(w - exact)) / np.max(np.abs(exact))
+    assert U["float32"] / 100 < error < 100 * U["float32"]

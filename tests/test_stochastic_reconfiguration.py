@@ -1,0 +1,222 @@
+"""Scores, residuals and the SR step against their definitions with explicit probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Backend
+from hypothesis import given
+from hypothesis import strategies as st
+from references import H, U, random_array
+
+import ngdla
+
+MODES = ("real", "complex", "holomorphic")
+
+
+def defined_step(
+    O: np.ndarray,
+    E: np.ndarray,
+    damping: float,
+    p: np.ndarray,
+    mode: str,
+    x0: np.ndarray | None = None,
+) -> np.ndarray:
+    """Solve (Cov(O, O) + damping) d = Cov(O, E) + damping x0 with dense covariances."""
+    dO, dE = O - p @ O, E - p @ E
+    metric, force = H(dO) @ (p[:, None] * dO), H(dO) @ (p * dE)
+    if mode != "holomorphic":
+        metric, force = metric.real, force.real
+    if mode == "real":
+        force = dO.T @ (p * dE.real)
+    prior = 0 if x0 is None else damping * x0
+    return np.linalg.solve(metric + damping * np.eye(O.shape[1]), force + prior)
+
+
+def data(rng: np.random.Generator, mode: str, dtype: str, n: int, m: int) -> tuple[Any, Any]:
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    O = random_array(rng, (n, m), real if mode == "real" else dtype)
+    return O + O.dtype.type(2.0), random_array(rng, (n,), dtype)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(6, 15), (15, 6)], ids=str)
+def test_step(
+    backend: Backend, mode: str, weighted: bool, shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    n, m = shape
+    dtype = backend.dtypes[-1]
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    O, E = data(rng, mode, dtype, n, m)
+    if mode == "real":
+        E = E.real
+    weights = rng.integers(1, 5, n).astype(real)
+    p = (weights if weighted else np.ones(n)).astype("float64")
+    p = p / p.sum()
+    previous = random_array(rng, (m,), dtype if mode == "holomorphic" else real)
+    like = backend.asarray(O)
+    options: dict[str, Any] = {"weights": backend.asarray(weights)} if weighted else {}
+    d = backend.call(
+        ngdla.stochastic_reconfiguration,
+        like,
+        backend.asarray(E),
+        0.1,
+        mode=mode,
+        previous=backend.asarray(previous),
+        momentum=0.8,
+        **options,
+    )
+    reference = defined_step(O, E, 0.1, p, mode, 0.8 * previous)
+    expected = dtype if mode == "holomorphic" else real
+    backend.assert_matches(d, reference, like=like, dtype=expected, tolerance=1e4 * U[dtype])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_and_residuals(
+    backend: Backend, mode: str, weighted: bool, rng: np.random.Generator
+) -> None:
+    dtype = backend.dtypes[-1]
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    O, E = data(rng, mode, dtype, 5, 3)
+    weights = rng.random(5).astype(real) if weighted else np.ones(5, dtype=real)
+    p = weights.astype("float64") / weights.sum(dtype="float64")
+    q = np.sqrt(p)
+    S, f = q[:, None] * (O - p @ O), q * (E - p @ E)
+    if mode == "complex":
+        S, f = np.concatenate([S.real, S.imag]), np.concatenate([f.real, f.imag])
+    if mode == "real":
+        f = f.real
+    options: dict[str, Any] = {"weights": backend.asarray(weights)} if weighted else {}
+    like = backend.asarray(O)
+    kind = dtype if mode == "holomorphic" else real
+    bound = 20 * U[dtype]
+    result = backend.call(ngdla.scores, like, mode=mode, **options)
+    backend.assert_matches(result, S, like=like, dtype=kind, tolerance=bound)
+    blocks = backend.call(ngdla.scores, [like[:, :1], like[:, 1:]], mode=mode, **options)
+    backend.assert_matches(blocks, [S[:, :1], S[:, 1:]], like=like, dtype=kind, tolerance=bound)
+    result = backend.call(ngdla.residuals, backend.asarray(E), mode=mode, **options)
+    backend.assert_matches(result, f, like=like, dtype=kind, tolerance=bound)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_of_problems(backend: Backend, mode: str, rng: np.random.Generator) -> None:
+    dtype = backend.dtypes[-1]
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    O, E = (np.stack(x) for x in zip(*(data(rng, mode, dtype, 4, 7) for _ in range(3))))
+    weights = rng.random((3, 4)).astype(real)
+    if mode == "real":
+        E = E.real
+    like = backend.asarray(O)
+    d = backend.call(
+        ngdla.stochastic_reconfiguration,
+        like,
+        backend.asarray(E),
+        0.1,
+        mode=mode,
+        weights=backend.asarray(weights),
+    )
+    p = weights.astype("float64") / weights.sum(axis=1, dtype="float64", keepdims=True)
+    reference = np.stack([defined_step(O[i], E[i], 0.1, p[i], mode) for i in range(3)])
+    expected = dtype if mode == "holomorphic" else real
+    backend.assert_matches(d, reference, like=like, dtype=expected, tolerance=1e4 * U[dtype])
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.sampled_from(MODES))
+def test_weights_are_repetitions(counts: list[int], mode: str) -> None:
+    """Integer weights are the same as samples that occur so often; weight 0 as absent samples."""
+    if sum(counts) == 0:
+        counts[0] = 1
+    rng = np.random.default_rng(sum(c * 4**i for i, c in enumerate(counts)))
+    O, E = data(rng, mode, "complex128", len(counts), 9)
+    one = ngdla.stochastic_reconfiguration(
+        O, E, 0.1, weights=np.array(counts, dtype=float), mode=mode
+    )
+    rows = np.repeat(np.arange(len(counts)), counts)
+    other = ngdla.stochastic_reconfiguration(O[rows], E[rows], 0.1, mode=mode)
+    np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_holomorphic_is_stacked(rng: np.random.Generator) -> None:
+    """Complex parameters as pairs of real ones, with derivatives [O, i O]: NetKet's other form."""
+    O, E = data(rng, "holomorphic", "complex128", 6, 10)
+    one = ngdla.stochastic_reconfiguration(O, E, 0.1, mode="holomorphic")
+    pairs = ngdla.stochastic_reconfiguration(
+        np.concatenate([O, 1j * O], axis=1), E, 0.1, mode="complex"
+    )
+    np.testing.assert_allclose(pairs[:10] + 1j * pairs[10:], one, rtol=1e-10)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_real_time(direction: int, rng: np.random.Generator) -> None:
+    O, E = data(rng, "complex", "complex128", 6, 10)
+    d = ngdla.stochastic_reconfiguration(O, direction * 1j * E, 0.1, mode="complex")
+    p = np.full(6, 1 / 6)
+    np.testing.assert_allclose(
+        d, defined_step(O, direction * 1j * E, 0.1, p, "complex"), rtol=1e-10
+    )
+
+
+def test_a_constant_shift_changes_nothing(rng: np.random.Generator) -> None:
+    """Centring: neither the normalisation of psi nor the zero of the energy matters."""
+    O, E = data(rng, "holomorphic", "complex128", 6, 10)
+    one = ngdla.stochastic_reconfiguration(O, E, 0.1, mode="holomorphic")
+    other = ngdla.stochastic_reconfiguration(O + 7.0, E - 3.0, 0.1, mode="holomorphic")
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_spring_without_a_previous_step_is_minsr(rng: np.random.Generator) -> None:
+    O, E = rng.standard_normal((6, 10)), rng.standard_normal(6)
+    one = ngdla.stochastic_reconfiguration(O, E, 0.1)
+    first = ngdla.stochastic_reconfiguration(O, E, 0.1, previous=None, momentum=0.9)
+    still = ngdla.stochastic_reconfiguration(O, E, 0.1, previous=one, momentum=0.0)
+    np.testing.assert_array_equal(one, first)
+    np.testing.assert_array_equal(one, still)
+
+
+def test_float32_steps_at_tiny_damping(valued_backend: Backend, rng: np.random.Generator) -> None:
+    """The exact null vector of centred scores would sink Cholesky; it is passed on."""
+    backend = valued_backend
+    O = rng.standard_normal((100, 300)).astype("float32")
+    E = rng.standard_normal(100).astype("float32")
+    damping = 1e-8 * 300
+    d, info = ngdla.stochastic_reconfiguration(
+        backend.asarray(O), backend.asarray(E), damping, full_output=True
+    )
+    exact = defined_step(
+        O.astype("float64"), E.astype("float64"), damping, np.full(100, 0.01), "real"
+    )
+    error = np.linalg.norm(backend.numpy(d) - exact)
+    assert error <= min(1e-3 * np.linalg.norm(exact), backend.numpy(info.error_bound))
+
+
+def test_options_reach_the_solver(rng: np.random.Generator) -> None:
+    O, E = rng.standard_normal((6, 10)), rng.standard_normal(6)
+    blocks = [O[:, :4], O[:, 4:]]
+    metric = np.linspace(0.5, 2.0, 10)
+    d, info = ngdla.stochastic_reconfiguration(
+        blocks, E, 0.1, metric=[metric[:4], metric[4:]], method="qr", refine=2, full_output=True
+    )
+    reference = ngdla.damped_lstsq(ngdla.scores(O), ngdla.residuals(E), 0.1, metric=metric)
+    np.testing.assert_allclose(np.concatenate(d), reference, rtol=1e-10)
+    assert info.converged
+    with pytest.raises(TypeError, match="sweeps"):
+        ngdla.stochastic_reconfiguration(O, E, 0.1, sweeps=2)
+
+
+def test_damping_momentum_and_weights_are_traced(rng: np.random.Generator) -> None:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    O, E, previous = rng.standard_normal((6, 10)), rng.standard_normal(6), rng.standard_normal(10)
+    weights = rng.random(6)
+
+    def step(O: Any, E: Any, damping: Any, weights: Any, previous: Any, momentum: Any) -> Any:
+        return ngdla.stochastic_reconfiguration(
+            O, E, damping, weights=weights, previous=previous, momentum=momentum
+        )
+
+    d = jax.jit(step)(O, E, 0.1, weights, previous, 0.7)
+    np.testing.assert_allclose(d, step(O, E, 0.1, weights, previous, 0.7), rtol=1e-10)
