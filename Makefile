@@ -1,0 +1,57 @@
+# Needs make, a POSIX shell and Python >= 3.11. Everything else goes into the virtual environment .venv.
+
+VENV = .venv
+# The interpreter that .venv is made with; empty: python3, python, python3.14 ... python3.11, the first that is new enough.
+PYTHON ?=
+# Back ends whose absence is a failure, for example REQUIRE="numpy strict torch jax".
+REQUIRE =
+# More arguments for pytest or the demo.
+ARGS =
+# A folder with wheels of array-api-compat, array-api-extra and array-api-strict for gpu-test.
+WHEELS =
+
+python = $(VENV)/bin/python
+bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
+
+.NOTPARALLEL:
+.PHONY: help demo test lint format gpu-test venv clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: ## solve a real problem and show it (ARGS="--quick" for the short version)
+	$(bootstrap) demo
+	$(python) -m ngdla demo $(ARGS)
+
+test: ## run the tests on NumPy, array-api-strict and whatever else is installed (REQUIRE="torch jax", ARGS=...)
+	$(bootstrap) test
+	$(python) -m pytest $(REQUIRE:%=--require-backend %) $(ARGS)
+
+lint: ## check style, types and the import contract
+	$(bootstrap) lint
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: ## let ruff format the code and sort the imports
+	$(bootstrap) lint
+	$(python) -m ruff check --fix-only .
+	$(python) -m ruff format .
+
+gpu-test: ## run the tests where there is a GPU: the current python3, nothing installed, nothing fetched (WHEELS=folder)
+	@path=$$PWD; \
+	for wheel in $(if $(WHEELS),$(wildcard $(abspath $(WHEELS))/*.whl)); do path=$$path:$$wheel; done; \
+	PYTHONPATH=$$path$${PYTHONPATH:+:$$PYTHONPATH} $(or $(PYTHON),python3) -m pytest tests -p no:cacheprovider \
+		--require-backend cupy --require-backend torch-cuda --require-backend jax-gpu $(ARGS)
+
+venv: ## create .venv and install nothing
+	$(bootstrap)
+
+clean: ## remove caches and what a build leaves
+	rm -rf build dist ngdla.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find ngdla tests asv_benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf '$(VENV)'

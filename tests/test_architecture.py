@@ -1,0 +1,181 @@
+"""The house rules that a program can check: imports, public names, docstrings."""
+
+import ast
+import importlib
+import inspect
+import itertools
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ngdla
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ngdla"
+ARRAY_LIBRARIES = {"numpy", "scipy", "cupy", "cupyx", "torch", "jax", "jaxlib", "dask"}
+PICTURES = {"matplotlib", "rich", "tqdm"}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module, *packages):
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+# The demo needs packages that ngdla does not.
+# ngdla._backend is a package of modules, without names of its own.
+IMPORTABLE = [name for name in SOURCES if not within(name, "ngdla.demo", "ngdla.__main__")]
+IMPORTABLE.remove("ngdla._backend")
+
+
+def imports(name):
+    """Return every module that `name` imports anywhere in its text, absolute and in full."""
+    path = SOURCES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join(above + ([node.module] if node.module else []))
+            # `from ngdla import demo` imports ngdla.demo, `from ngdla import gram` a name of ngdla
+            submodules = {f"{base}.{alias.name}" for alias in node.names} & SOURCES.keys()
+            found.update(submodules)
+            if submodules != {f"{base}.{alias.name}" for alias in node.names}:
+                found.add(base)
+    return found
+
+
+def layers():
+    """Return {module: height} from the contract in pyproject.toml; siblings share a height."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    (contract,) = (c for c in tools["importlinter"]["contracts"] if c["id"] == "layers")
+    return {
+        f"ngdla.{module.strip().strip('()')}": -depth
+        for depth, row in enumerate(contract["layers"])
+        for module in row.replace(":", "|").split("|")
+    }
+
+
+def height(module, heights):
+    return heights[".".join(module.split(".")[:2])]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_only_backend_names_an_array_library(name):
+    allowed = set()
+    if within(name, "ngdla._backend"):
+        allowed = ARRAY_LIBRARIES
+    elif within(name, "ngdla.demo", "ngdla.__main__"):
+        allowed = {"numpy", "scipy"} | PICTURES
+    named = {module.split(".")[0] for module in imports(name)} & (ARRAY_LIBRARIES | PICTURES)
+    assert not named - allowed, f"{name} may not import {sorted(named - allowed)}"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_hidden_imports(name):
+    """A module imported by a string is seen by no contract: only the engine and the doors do it."""
+    if within(name, "ngdla._backend", "ngdla.demo", "ngdla.__main__"):
+        return
+    text = SOURCES[name].read_text(encoding="utf-8")
+    assert "import_module" not in text
+    assert "__import__" not in text
+    wrapped = {module for module in imports(name) if module.startswith("array_api_compat.")}
+    assert not wrapped, f"{name} names a library through {sorted(wrapped)}"
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "ngdla"])
+def test_imports_point_downwards(name):
+    heights = layers()
+    for module in imports(name):
+        if not within(module, "ngdla"):
+            continue
+        if module == "ngdla":
+            assert within(name, "ngdla.demo", "ngdla.__main__"), f"{name} imports the public names"
+        elif module.split(".")[1] != name.split(".")[1]:
+            assert height(module, heights) < height(name, heights), f"{name} imports {module}"
+
+
+def test_public_names_come_from_below():
+    internal = {module for module in imports("ngdla") if within(module, "ngdla")}
+    assert not {module for module in internal if within(module, "ngdla.demo", "ngdla.__main__")}
+
+
+def test_every_module_has_its_layer():
+    assert {".".join(name.split(".")[:2]) for name in SOURCES} - {"ngdla"} <= layers().keys()
+
+
+def test_import_loads_no_optional_library():
+    optional = (ARRAY_LIBRARIES | PICTURES) - {"numpy", "scipy"}
+    code = f"import sys, ngdla; print(*sys.modules.keys() & {optional})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.split()
+
+
+@pytest.mark.parametrize("name", IMPORTABLE)
+def test_all_is_complete_and_true(name):
+    module = importlib.import_module(name)
+    assert len(module.__all__) == len(set(module.__all__))
+    for public in module.__all__:
+        assert hasattr(module, public), f"{name}.__all__ names {public}, which is not there"
+
+
+@pytest.mark.parametrize("name", IMPORTABLE)
+def test_what_a_module_offers_is_documented(name):
+    module = importlib.import_module(name)
+    assert inspect.getdoc(module), f"{name} has no docstring"
+    for public in getattr(module, "__all__", []):
+        item = getattr(module, public)
+        if inspect.isfunction(item) or inspect.isclass(item):
+            assert inspect.getdoc(item), f"{name}.{public} has no docstring"
+
+
+def sections(item):
+    lines = inspect.getdoc(item).splitlines()
+    under = itertools.pairwise(lines)
+    return {title for title, rule in under if rule and set(rule) == {"-"} and len(rule) >= 3}
+
+
+@pytest.mark.parametrize("name", ngdla.__all__)
+def test_public_docstrings(name):
+    item = getattr(ngdla, name)
+    if inspect.isclass(item):
+        assert "Attributes" in sections(item)
+        for key, method in vars(item).items():
+            if inspect.isfunction(method) and not key.startswith("_"):
+                assert inspect.getdoc(method), f"{name}.{key} has no docstring"
+                takes = len(inspect.signature(method).parameters) > 1
+                needed = {"Parameters", "Returns"} if takes else {"Returns"}
+                assert needed <= sections(method), f"{name}.{key}"
+    else:
+        needed = {"Parameters", "Returns", "Raises", "Examples"}
+        assert needed <= sections(item), f"{name} lacks {sorted(needed - sections(item))}"
+
+
+@pytest.mark.parametrize("name", ngdla.__all__)
+def test_every_parameter_is_documented(name):
+    item = getattr(ngdla, name)
+    if inspect.isclass(item):
+        return
+    text = inspect.getdoc(item).partition("Parameters\n")[2].partition("Returns\n")[0]
+    documented = {
+        word.strip(" *")
+        for line in text.splitlines()
+        if line and not line.startswith(" ")
+        for word in line.partition(" : ")[0].split(",")
+    }
+    parameters = inspect.signature(item).parameters
+    missing = {key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - documented
+    assert not missing, f"{name} does not document {sorted(missing)}"

@@ -1,0 +1,256 @@
+"""The front door: metadata, README, and what `make` says where something is missing."""
+
+import configparser
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ngdla
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def setup_cfg():
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text("setup.cfg"))
+    return parser
+
+
+# ------------------------------------------------------------------------------- metadata
+
+
+def test_version_is_one_literal(setup_cfg):
+    assert setup_cfg["metadata"]["version"] == "attr: ngdla.__version__"
+    assert f'\n__version__ = "{ngdla.__version__}"\n' in text("ngdla/__init__.py")
+    (cited,) = re.findall(r"^version: (\S+)$", text("CITATION.cff"), re.MULTILINE)
+    assert cited == ngdla.__version__
+
+
+def test_changelog_leads_with_this_version():
+    first = re.search(r"^## (\d\S*)", text("CHANGELOG.md"), re.MULTILINE)
+    assert first is not None
+    assert first[1] == ngdla.__version__
+
+
+def test_licence_is_the_same_everywhere(setup_cfg):
+    assert setup_cfg["metadata"]["license_expression"] == "BSD-3-Clause"
+    assert "\nlicense: BSD-3-Clause\n" in text("CITATION.cff")
+    assert text("LICENSE").startswith("BSD 3-Clause License")
+
+
+def test_metadata_has_one_home(setup_cfg):
+    pyproject = tomllib.loads(text("pyproject.toml"))
+    assert pyproject.keys() == {"build-system", "tool"}
+    assert not pyproject["tool"].keys() & {"pytest", "mypy", "coverage", "setuptools"}
+    assert setup_cfg["options"]["python_requires"] == ">= 3.11"
+
+
+def test_typing_marker_is_shipped(setup_cfg):
+    assert setup_cfg["options.package_data"]["ngdla"].split() == ["py.typed"]
+    assert (ROOT / "ngdla" / "py.typed").is_file()
+
+
+def test_every_package_is_found():
+    for folder in {path.parent for path in (ROOT / "ngdla").rglob("*.py")}:
+        assert (folder / "__init__.py").is_file(), f"{folder} would be missing from a wheel"
+
+
+# --------------------------------------------------------------------------------- README
+
+
+def test_readme_examples():
+    # Fences end an example, but doctest would take them for its output.
+    readme = re.sub(r"^```.*$", "", text("README.md"), flags=re.MULTILINE)
+    example = doctest.DocTestParser().get_doctest(readme, {}, "README.md", "README.md", 0)
+    assert example.examples
+    report = []
+    doctest.DocTestRunner().run(example, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_readme_extras_exist(setup_cfg):
+    named = set(re.findall(r"ngdla\[([a-z0-9,]+)\]", text("README.md") + text("CONTRIBUTING.md")))
+    extras = setup_cfg["options.extras_require"].keys()
+    assert named >= {"torch", "jax", "cuda12", "cuda13", "demo"}
+    assert {extra for group in named for extra in group.split(",")} <= extras
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
+def test_make_targets_exist(name):
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text(name), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+def test_readme_lists_the_public_functions():
+    table = text("README.md").partition("## Functions")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`\.?(\w+)[`(]", table)) - {"solve", "lstsq"} >= set(ngdla.__all__)
+    rows = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
+    assert rows <= set(ngdla.__all__)
+
+
+def test_readme_has_a_place_for_measurements():
+    assert re.search(r"<!-- measured:begin -->\n.*<!-- measured:end -->", text("README.md"), re.S)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text(name)):
+        assert (ROOT / target).exists(), target
+
+
+# ------------------------------------------------------------------- what make says
+
+needs_make = pytest.mark.skipif(
+    shutil.which("make") is None or os.name != "posix", reason="needs make and a POSIX shell"
+)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a folder with all that the bootstrap reads, and no environment."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ["Makefile", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]:
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "tools", folder / "tools")
+    (folder / "ngdla").mkdir()
+    (folder / "ngdla" / "__init__.py").write_text('__version__ = "0.1.0"\n')
+    return folder
+
+
+def make(checkout, *arguments, **variables):
+    """Run make as a fresh shell would, with no package index in reach."""
+    inherited = ("MAKE", "MFLAGS", "PIP_", "PYTHON", "VIRTUAL_ENV", "GNUMAKEFLAGS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(inherited)}
+    environment |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **variables}
+    return subprocess.run(
+        [shutil.which("make"), *arguments],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def interpreter(path, script):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def complaint(done):
+    """Return the one line that ngdla wrote before make gave up."""
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert len(ours) == 1, done.stderr
+    assert ours[0].startswith("ngdla: ")
+    return ours[0]
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_python_too_old(checkout, tmp_path, target):
+    old = interpreter(tmp_path / "bin" / "python3", "echo 3.9.2")
+    line = complaint(make(checkout, target, f"PYTHON={old}"))
+    assert "Python >= 3.11 is needed" in line
+    assert f"{old} is 3.9.2" in line
+    assert not (checkout / ".venv").exists()
+
+
+@needs_make
+def test_all_pythons_that_were_found_are_listed(checkout, tmp_path):
+    tools = tmp_path / "bin"
+    interpreter(tools / "python3", "echo 3.10.13")
+    interpreter(tools / "python", "echo 3.8.1")
+    interpreter(tools / "python3.13", "echo 'python3.13: command not found' >&2; exit 127")
+    (tools / "sh").symlink_to(shutil.which("sh"))
+    line = complaint(make(checkout, "demo", PATH=str(tools)))
+    assert "found python3 is 3.10.13, python is 3.8.1." in line
+
+
+@needs_make
+def test_no_python_at_all(checkout, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sh").symlink_to(shutil.which("sh"))
+    line = complaint(make(checkout, "test", PATH=str(tmp_path / "bin")))
+    assert "nothing that runs under: python3 python python3.14" in line
+
+
+@needs_make
+def test_a_new_enough_python_is_found_under_another_name(checkout, tmp_path):
+    """The usual names come first, but one that is too old does not end the search."""
+    tools = tmp_path / "bin"
+    interpreter(tools / "python3", "echo 3.10.13")
+    interpreter(tools / "python3.12", 'case "$2" in *venv* | *pip*) exit 1; esac; echo 3.12.1')
+    for tool in ["sh", "rm"]:
+        (tools / tool).symlink_to(shutil.which(tool))
+    line = complaint(make(checkout, "demo", PATH=str(tools)))
+    assert "python3.12 (Python 3.12.1) lacks venv or ensurepip" in line
+    assert "apt install python3.12-venv" in line
+    assert not (checkout / ".venv").exists()
+
+
+@needs_make
+def test_venv_that_fails_leaves_nothing(checkout, tmp_path):
+    half = interpreter(
+        tmp_path / "bin" / "python3",
+        f'[ "$1" != -m ] || {{ mkdir "$3"; echo no space left on device; exit 1; }}\n'
+        f'exec "{sys.executable}" "$@"',
+    )
+    line = complaint(make(checkout, "demo", f"PYTHON={half}"))
+    assert "no space left on device" in line
+    assert not (checkout / ".venv").exists()
+
+
+@needs_make
+def test_a_folder_in_the_way_is_not_removed(checkout):
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "thesis.tex").touch()
+    line = complaint(make(checkout, "demo", f"PYTHON={sys.executable}"))
+    assert ".venv is in the way" in line
+    assert (checkout / ".venv" / "thesis.tex").exists()
+
+
+@needs_make
+def test_no_package_index(checkout):
+    """The broken environment is replaced, pip's failure is said, and the next run tries again."""
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "pyvenv.cfg").touch()
+    first = make(checkout, "demo", f"PYTHON={sys.executable}")
+    assert "creating .venv" in first.stdout
+    assert "pip could not install ngdla[demo]" in complaint(first)
+    assert "PIP_INDEX_URL" in complaint(first)
+    again = make(checkout, "demo")
+    assert "creating .venv" not in again.stdout
+    assert "pip could not install ngdla[demo]" in complaint(again)
+
+
+@needs_make
+def test_help_names_every_target(checkout):
+    done = make(checkout)
+    assert done.returncode == 0
+    for target in ["demo", "test", "lint", "format", "gpu-test", "clean"]:
+        assert f"make {target} " in done.stdout
+
+
+def test_ci_script_can_be_run():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    lines = text(".ci/run").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in lines
