@@ -218,14 +218,15 @@ def _torch_full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cupy_full_precision() -> Iterator[None]:
-    from cupy import _core  # set by the environment variable CUPY_TF32 or by the user
+    # TF32 may be on by the environment variable CUPY_TF32 or by the user's own call.
+    from cupy._core import _routines_linalg as routines
 
-    before = _core.get_compute_type(np.float32)
-    _core.set_compute_type(np.float32, _core.COMPUTE_TYPE_FP32)
+    before = routines.get_compute_type(np.float32)
+    routines.set_compute_type(np.float32, routines.COMPUTE_TYPE_FP32)
     try:
         yield
     finally:
-        _core.set_compute_type(np.float32, before)
+        routines.set_compute_type(np.float32, before)
 
 
 # --------------------------------------------------------------------------------- pytrees

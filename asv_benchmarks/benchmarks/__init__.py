@@ -1,0 +1,1 @@
+"""Benchmarks, one file a capability; asv and `measure.py` run the same functions."""

@@ -1,0 +1,56 @@
+"""Ratios that travel between machines, and what a measured number has to be."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Function = Callable[[], Any]
+
+
+def tracked(
+    what: str, *, unit: str = "ratio", at_least: float | None = None, at_most: float | None = None
+) -> Callable[[Function], Function]:
+    """Describe a `track_` function: what it measures, in which unit, and its target."""
+
+    def describe(function: Any) -> Function:
+        function.what, function.unit = what, unit
+        function.at_least, function.at_most = at_least, at_most
+        function.timeout = 1800
+        return function
+
+    return describe
+
+
+def alternating(functions: dict[str, Function], repeats: int) -> dict[str, float]:
+    """Return the median time of each function, run in turn, after one warm-up round."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            elapsed = time.perf_counter() - start
+            if repeat:
+                times[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def normal(shape: tuple[int, ...], dtype: str = "float64", seed: int = 0) -> np.ndarray:
+    """Return standard normal numbers from a committed seed."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        x = x + 1j * rng.standard_normal(shape)
+    return x.astype(dtype)
+
+
+def optional(name: str) -> Any:
+    """Import a library, or skip the benchmark as asv understands it."""
+    try:
+        return __import__(name)
+    except ImportError:
+        raise NotImplementedError(f"{name} is not installed") from None
