@@ -77,9 +77,9 @@ def damped_factor(
     True
     """
     scores = column_blocks(S)
-    given = setup(scores, damping, method, precision, refine, metric, null, scores.dtype)
     checks = ValueChecks(enabled=check)
     with computing(namespace(scores.blocks[0])):
+        given = setup(scores, damping, method, precision, refine, metric, null, scores.dtype)
         factor = _factorise(given, checks, check=check)
         checks.raise_on_failure()
     return factor
@@ -180,19 +180,9 @@ def _factorise(given: Setup, checks: ValueChecks, *, check: bool) -> DampedFacto
         check,
     )
     finite = namespace(squared_norm).isfinite
-    checks.require(lambda: finite(squared_norm), lambda: _scores_error(given))
+    checks.require(lambda: finite(squared_norm), lambda: given.scores.not_finite(given.dtype))
     checks.require(lambda: ok, lambda: _factor_error(factor))
     return factor
-
-
-def _scores_error(given: Setup) -> Exception:
-    name = given.scores.name
-    if not all(bool(all_finite(block)) for block in given.scores.blocks):
-        return ValueError(f"`{name}` contains NaN or Inf. Drop or mask the samples they belong to.")
-    return ValueError(
-        f"the squared row norms of `{name}` exceed the range of {real_name(given.dtype)}. "
-        f"Scale `{name}` (and `damping` by the square), or pass it as float64."
-    )
 
 
 def _factor_error(factor: DampedFactor) -> Exception:
@@ -227,9 +217,9 @@ def solved(
 ) -> Any:
     """Factor in the working dtype of the right-hand side, solve, and read all checks once."""
     working = rhs.layout(scores).working
-    given = setup(scores, damping, method, precision, refine, metric, null, working)
     checks = checks or ValueChecks(enabled=check)
     with computing(namespace(scores.blocks[0])):
+        given = setup(scores, damping, method, precision, refine, metric, null, working)
         factor = _factorise(given, checks, check=check)
         result = _solve(factor, rhs, checks, full_output)
         checks.raise_on_failure()
@@ -240,18 +230,30 @@ def _solve(factor: DampedFactor, rhs: RightHandSide, checks: ValueChecks, full_o
     """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
     scores = factor.scores
     layout = rhs.layout(scores)
-    for name, arrays in rhs.named():
-        checks.finite(name, *arrays)
     problem = _problem(factor, rhs, layout)
     inverse = _inverse_in(factor, layout.working)
     wide = scores.rows < scores.columns
     refined = (sample_refinement if wide else parameter_refinement)(problem, inverse, factor.refine)
+    checks.require(lambda: all_finite(*refined.x), lambda: _solution_error(rhs, layout))
     x = layout.leave(scores.scaled(refined.x))
     if not full_output:
         return x
     certificate = sample_certificate if wide else parameter_certificate
     info: SolveInfo = certificate(problem, refined, factor.ok, layout)
     return x, info
+
+
+def _solution_error(rhs: RightHandSide, layout: Layout) -> Exception:
+    """Return why x is not finite although S is and the factorisation succeeded."""
+    arguments = rhs.named()
+    for name, arrays in arguments:
+        if not bool(all_finite(*arrays)):
+            return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
+    names = " and ".join(f"`{name}`" for name, _ in arguments)
+    return ValueError(
+        f"the solution exceeds the range of {layout.working}: {names} over `damping` is too large. "
+        f"Scale {names} down, or use float64."
+    )
 
 
 def _problem(factor: DampedFactor, rhs: RightHandSide, layout: Layout) -> Problem:

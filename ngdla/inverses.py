@@ -9,6 +9,8 @@ the condition number of S. None forms L^-1 S or other matrices of the size of S.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks
@@ -18,6 +20,7 @@ from ._backend.spectral import eigh, left_singular, qr_r
 from ._backend.triangular import cho_solve, cholesky
 from .damped_problem import Setup
 from .refinement import expanded
+from .streaming import ColumnBlocks
 
 __all__ = ["CholeskyInverse", "Inverse", "SpectralInverse", "inverse_of"]
 
@@ -48,22 +51,35 @@ Inverse = CholeskyInverse | SpectralInverse
 
 def inverse_of(given: Setup, checks: ValueChecks) -> tuple[Inverse, Array, Array]:
     """Return the inverse, a flag (...) whether it exists, and |S|_F^2 (...)."""
+    scores, dtype, null = given.scores, given.dtype, given.null
+    wide = scores.rows < scores.columns
+    inverse: Inverse
     if given.method in ("svd", "qr"):
         values, U = _singular(given)
         squared_norm = namespace(values).sum(values, axis=-1)
-        return *_spectral(values, U, given.damping), squared_norm
-    scores, dtype = given.scores, given.dtype
-    wide = scores.rows < scores.columns
-    K = scores.gram(dtype) if wide else scores.parameter_gram(dtype)
-    squared_norm = trace(K)
-    if wide and given.null is not None:
-        checks.require(lambda: _is_null(K, squared_norm, given), _null_error)
-        K = _with_null(K, squared_norm, given.null)
+        leak = None if null is None or not wide else _spectral_leak(values, U, null)
+        inverse, ok = _spectral(values, U, given.damping)
+    else:
+        K = scores.gram(dtype) if wide else scores.parameter_gram(dtype)
+        squared_norm = trace(K)
+        leak = None if null is None or not wide else rmatvec(null, namespace(K).matmul(K, null))
+        if null is not None and wide:
+            K = _with_null(K, squared_norm, null)
+        inverse, ok = _gram_inverse(K, given)
+    if null is not None:
+        leak = _parameter_leak(scores, null) if leak is None else leak
+        orthonormal_null = _is_null(null, leak, squared_norm, given)
+        checks.require(lambda: orthonormal_null, _null_error)
+        ok = ok & orthonormal_null
+    return inverse, ok, squared_norm
+
+
+def _gram_inverse(K: Array, given: Setup) -> tuple[Inverse, Array]:
     if given.method == "eigh":
         values, U = eigh(K)
-        return *_spectral(namespace(K).clip(values, min=0.0), U, given.damping), squared_norm
+        return _spectral(namespace(K).clip(values, min=0.0), U, given.damping)
     L, ok = cholesky(add_to_diagonal(K, given.damping))
-    return CholeskyInverse(L), ok, squared_norm
+    return CholeskyInverse(L), ok
 
 
 def _singular(given: Setup) -> tuple[Array, Array]:
@@ -90,23 +106,37 @@ def _spectral(values: Array, U: Array, damping: Any) -> tuple[Inverse, Array]:
     )
 
 
+# --------------------------------------------------------------------------- null vectors
+
+
 def _with_null(K: Array, squared_norm: Array, null: Array) -> Array:
     """Return K + (tr K / n) N N^H, which lifts the exact null vectors of centred scores."""
     lift = expanded(squared_norm, 2) / K.shape[-1]
     return K + lift * namespace(K).matmul(null, adjoint(null))
 
 
-def _is_null(K: Array, squared_norm: Array, given: Setup) -> Array:
-    """Tell whether N^H N = 1 and |S^H N|^2 = N^H K N is small against |S|^2 + damping."""
-    xp = namespace(K)
+def _spectral_leak(values: Array, U: Array, null: Array) -> Array:
+    """Return N^H S S^H N, (..., p, p), from the eigenvectors of S S^H."""
+    coefficients = rmatvec(U, null)
+    return rmatvec(coefficients, namespace(values).expand_dims(values, axis=-1) * coefficients)
+
+
+def _parameter_leak(scores: ColumnBlocks, null: Array) -> Array:
+    """Return N^H S S^H N, (..., p, p), by one pass over S."""
+    pieces = scores.rmatvec(null)
+    return reduce(add, (rmatvec(piece, piece) for piece in pieces))
+
+
+def _is_null(null: Array, leak: Array, squared_norm: Array, given: Setup) -> Array:
+    """Tell whether N^H N = 1, and |S^H N|^2 is small against |S|^2 + damping, (...)."""
+    xp = namespace(null)
     u = unit_roundoff(given.dtype)
-    identity = rmatvec(given.null, given.null)
+    identity = rmatvec(null, null)
     skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
-    inside = xp.abs(rmatvec(given.null, xp.matmul(K, given.null)))
     size = expanded(squared_norm + given.damping, 2)
-    orthonormal = xp.all(skew <= 8 * K.shape[-1] * u)
+    orthonormal = xp.all(skew <= 8 * null.shape[-2] * u, axis=(-2, -1))
     # a NaN in S is reported as what it is: it must not fail here
-    return orthonormal & ~xp.any(inside > u**0.5 * size)
+    return orthonormal & ~xp.any(xp.abs(leak) > u**0.5 * size, axis=(-2, -1))
 
 
 def _null_error() -> Exception:

@@ -260,7 +260,8 @@ def _info(
 ) -> SolveInfo:
     xp = namespace(residual)
     backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
-    converged = expanded(ok, 0 if layout.vector else 1) & (error <= x_norm / 2)
+    certain = xp.isfinite(error) & (error <= x_norm / 2)
+    converged = expanded(ok, 0 if layout.vector else 1) & certain
     return SolveInfo(residual, backward, error, step, converged)
 
 

@@ -28,13 +28,13 @@ from ._backend.namespace import (
 from ._backend.products import centred_rows, rmatvec
 from .damped_factor import solved
 from .damped_problem import RightHandSide
-from .refinement import expanded
 from .streaming import ColumnBlocks, Vector, column_blocks
 from .vectors import parameter_vector, sample_vector
 
 __all__ = ["residuals", "scores", "stochastic_reconfiguration"]
 
 MODES = ("real", "complex", "holomorphic")
+SOLVE_OPTIONS = ("method", "precision", "refine", "metric", "check", "full_output")
 
 
 def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | None = None) -> Any:
@@ -81,8 +81,9 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | No
     checks = ValueChecks(enabled=True)
     with computing(namespace(blocks.blocks[0])):
         p = _probabilities(weights, blocks, checks)
+        S = _scores(blocks, p, mode, checks)
         checks.raise_on_failure()
-        return _returned(_scores(blocks, p, mode), blocks)
+    return _returned(S, blocks)
 
 
 def residuals(
@@ -118,7 +119,7 @@ def residuals(
     require_array(local_energies, "local_energies", ndim=1)
     if mode is None and is_complex(local_energies):
         raise ValueError(_mode_message("local_energies"))
-    mode = mode or "real"
+    mode = "real" if mode is None else mode
     require_choice(mode, "mode", MODES)
     xp = namespace(local_energies)
     column = xp.expand_dims(local_energies, axis=-1)
@@ -126,8 +127,9 @@ def residuals(
     checks = ValueChecks(enabled=True)
     with computing(xp):
         p = _probabilities(weights, samples, checks)
+        f = _residuals(column, p, mode, checks)
         checks.raise_on_failure()
-        return xp.squeeze(_residuals(column, p, mode), axis=-1)
+    return xp.squeeze(f, axis=-1)
 
 
 def stochastic_reconfiguration(
@@ -199,14 +201,14 @@ def stochastic_reconfiguration(
     blocks = column_blocks(log_derivatives, name="log_derivatives")
     mode = _mode(mode, blocks)
     energies = _energies(local_energies, blocks)
-    x0 = _prior(previous, momentum, blocks)
+    _require_options(solve_options)
     checks = ValueChecks(enabled=solve_options.get("check", True))
     with computing(namespace(energies)):
         p = _probabilities(weights, blocks, checks)
-        S = dataclasses.replace(blocks, blocks=_scores(blocks, p, mode))
-        rhs = RightHandSide(
-            None, _residuals(energies, p, mode), x0, True, ("", "local_energies", "previous")
-        )
+        x0 = _prior(previous, momentum, blocks, mode, checks)
+        S = dataclasses.replace(blocks, blocks=_scores(blocks, p, mode, checks))
+        f = _residuals(energies, p, mode, checks)
+        rhs = RightHandSide(None, f, x0, True, ("", "local_energies", "previous"))
         null = _null_vectors(p, S, mode)
     return solved(S, rhs, damping, null=null, checks=checks, **solve_options)
 
@@ -253,23 +255,59 @@ def _energies(local_energies: Any, blocks: ColumnBlocks) -> Array:
     return energies
 
 
-def _prior(previous: Any, momentum: Any, blocks: ColumnBlocks) -> Vector | None:
+def _require_options(options: dict[str, Any]) -> None:
+    for name in options:
+        if name not in SOLVE_OPTIONS:
+            msg = (
+                f"stochastic_reconfiguration() got an unexpected keyword argument '{name}'; "
+                f"solve options are {', '.join(SOLVE_OPTIONS)}."
+            )
+            raise TypeError(msg)
+
+
+def _prior(
+    previous: Any, momentum: Any, blocks: ColumnBlocks, mode: str, checks: ValueChecks
+) -> Vector | None:
     """Return momentum * previous, or None where that is zero."""
-    number = isinstance(momentum, numbers.Real)
-    if number and not 0.0 <= momentum <= 1.0:
-        msg = f"`momentum` is {momentum}; it must be between 0 and 1."
-        raise ValueError(msg)
-    if not number:
-        require_like(momentum, "momentum", blocks.blocks[0], blocks.name)
+    factor = _momentum(momentum, blocks, checks)
     if previous is None:
         return None
     pieces, vector = parameter_vector(blocks, previous, "previous")
     if not vector:
         msg = "`previous` must be one step d, without an axis of right-hand sides."
         raise ValueError(msg)
-    if number:
-        return tuple(float(momentum) * piece for piece in pieces) if momentum else None
-    return tuple(expanded(momentum, 2) * piece for piece in pieces)
+    if mode != "holomorphic" and any(is_complex(piece) for piece in pieces):
+        msg = f"`previous` is complex, but steps are real in mode {mode!r}; pass a real one."
+        raise TypeError(msg)
+    if isinstance(factor, float) and factor == 0:
+        return None
+    return tuple(factor * piece for piece in pieces)
+
+
+def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float | Array:
+    """Return the momentum as a Python float or a real 0-d array."""
+    if isinstance(momentum, numbers.Real) and not isinstance(momentum, bool):
+        value = float(momentum)
+        if not 0.0 <= value < 1.0:
+            msg = f"`momentum` is {value}; it must satisfy 0 <= momentum < 1."
+            raise ValueError(msg)
+        return value
+    if not hasattr(momentum, "dtype"):
+        msg = f"`momentum` is {momentum!r}; it must be a real number."
+        raise TypeError(msg)
+    require_array(momentum, "momentum")
+    require_like(momentum, "momentum", blocks.blocks[0], blocks.name)
+    if is_complex(momentum):
+        msg = f"`momentum` has dtype {dtype_name(momentum.dtype)}; it must be a real number."
+        raise TypeError(msg)
+    if momentum.ndim:
+        msg = f"`momentum` has shape {tuple(momentum.shape)}; it must be a number or 0-d array."
+        raise ValueError(msg)
+    checks.require(
+        lambda: (momentum >= 0) & (momentum < 1),
+        lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."),
+    )
+    return astype(momentum, real_name(blocks.dtype))
 
 
 def _probabilities(weights: Any, blocks: ColumnBlocks, checks: ValueChecks) -> Array | None:
@@ -298,30 +336,40 @@ def _probabilities(weights: Any, blocks: ColumnBlocks, checks: ValueChecks) -> A
 # ------------------------------------------------------------------------------- formulas
 
 
-def _scores(blocks: ColumnBlocks, p: Array | None, mode: str) -> tuple[Array, ...]:
-    return tuple(_centred(block, p, stack=mode == "complex") for block in blocks.blocks)
+def _scores(
+    blocks: ColumnBlocks, p: Array | None, mode: str, checks: ValueChecks
+) -> tuple[Array, ...]:
+    stack = mode == "complex"
+    return tuple(_centred(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
 
 
-def _residuals(energies: Array, p: Array | None, mode: str) -> Array:
+def _residuals(energies: Array, p: Array | None, mode: str, checks: ValueChecks) -> Array:
     """Return f, (..., n or 2n, 1)."""
     xp = namespace(energies)
     if mode == "real" and is_complex(energies):
         energies = xp.real(energies)
-    f = _centred(energies, p, stack=mode == "complex" and is_complex(energies))
-    if mode == "complex" and not is_complex(energies):
+    stack = mode == "complex" and is_complex(energies)
+    f = _centred(energies, p, "local_energies", checks, stack=stack)
+    if mode == "complex" and not stack:
         f = xp.concat([f, xp.zeros_like(f)], axis=-2)
     return f
 
 
-def _centred(O: Array, p: Array | None, *, stack: bool) -> Array:
-    """Return q_i (O_i - sum_j p_j O_j), with the imaginary parts below the real ones if `stack`."""
+def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
+    """Return q_i (O_i - sum_j p_j O_j), with the imaginary parts below the real ones if `stack`.
+
+    NaN and Inf are seen in the mean, which they reach from any row.
+    """
     xp = namespace(O)
+    scale: float | Array
     if p is None:
-        return centred_rows(O, xp.mean(O, axis=-2, keepdims=True), O.shape[-2] ** -0.5, stack=stack)
-    weights = astype(p, real_name(dtype_name(O.dtype)))
-    mean = xp.matrix_transpose(rmatvec(O, astype(weights, dtype_name(O.dtype))))
-    mean = xp.conj(mean) if is_complex(O) else mean
-    return centred_rows(O, mean, xp.sqrt(weights), stack=stack)
+        mean, scale = xp.mean(O, axis=-2, keepdims=True), O.shape[-2] ** -0.5
+    else:
+        weights = astype(p, real_name(dtype_name(O.dtype)))
+        mean = xp.matrix_transpose(rmatvec(O, astype(weights, dtype_name(O.dtype))))
+        mean, scale = xp.conj(mean) if is_complex(O) else mean, xp.sqrt(weights)
+    checks.finite(name, mean)
+    return centred_rows(O, mean, scale, stack=stack)
 
 
 def _null_vectors(p: Array | None, S: ColumnBlocks, mode: str) -> Array:

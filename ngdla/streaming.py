@@ -14,7 +14,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from ._backend.checks import require_array, require_like
+from ._backend.checks import ValueChecks, all_finite, require_array, require_like
 from ._backend.namespace import (
     Array,
     astype,
@@ -27,7 +27,7 @@ from ._backend.namespace import (
     result_name,
 )
 from ._backend.products import gram as dense_gram
-from ._backend.products import rmatvec
+from ._backend.products import rmatvec, trace
 
 __all__ = ["ColumnBlocks", "Vector", "column_blocks", "gram"]
 
@@ -57,7 +57,8 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     TypeError
         If `S` is a dict, sparse, of mixed libraries, or not of a floating-point dtype.
     ValueError
-        If `S` is empty, has fewer than two axes, or its blocks do not fit together.
+        If `S` is empty, has fewer than two axes, or its blocks do not fit together; if it holds
+        NaN or Inf (read off the trace; not under `jax.jit` and the like).
 
     Notes
     -----
@@ -80,8 +81,12 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     dtype = scores.dtype
     if accumulate is not None:
         dtype = _accumulation_dtype(accumulate, dtype)
+    checks = ValueChecks(enabled=True)
     with computing(namespace(scores.blocks[0])):
-        return scores.gram(dtype)
+        G = scores.gram(dtype)
+        checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
+        checks.raise_on_failure()
+    return G
 
 
 def _accumulation_dtype(accumulate: Any, dtype: str) -> str:
@@ -228,6 +233,16 @@ class ColumnBlocks:
             rows = [xp.matrix_transpose(astype(s, real_name(dtype))) for s in self.scales]
             blocks = [block * row for block, row in zip(blocks, rows)]
         return _joined(blocks, axis=-1)
+
+    def not_finite(self, dtype: str) -> Exception:
+        """Return the error of scores whose squared row norms are not finite."""
+        if not all(bool(all_finite(block)) for block in self.blocks):
+            msg = f"`{self.name}` contains NaN or Inf. Drop or mask the samples they belong to."
+            return ValueError(msg)
+        return ValueError(
+            f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
+            f"Scale `{self.name}` (and `damping` by the square), or pass it as float64."
+        )
 
     def _row_spans(self, dtype: str) -> Iterator[slice | None]:
         copied = len(self.blocks) > 1 or dtype_name(self.blocks[0].dtype) != dtype

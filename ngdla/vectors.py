@@ -121,5 +121,12 @@ def _columns(v: Any, name: str, S: Array, axis: int, S_name: str) -> tuple[Array
 
 def column_norms(x: Vector) -> Array:
     """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
-    norms = [namespace(piece).linalg.vector_norm(piece, axis=-2) for piece in x]
-    return reduce(namespace(norms[0]).hypot, norms)
+    return reduce(namespace(x[0]).hypot, (_norms(piece) for piece in x))
+
+
+def _norms(x: Array) -> Array:
+    """Return the 2-norms of the columns, scaled so that squares do not overflow."""
+    xp = namespace(x)
+    largest = xp.max(xp.abs(x), axis=-2, keepdims=True)
+    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    return xp.squeeze(scale, axis=-2) * xp.linalg.vector_norm(x / scale, axis=-2)

@@ -116,11 +116,7 @@ def test_one_bad_matrix_of_a_batch_is_found(
     with pytest.raises(np.linalg.LinAlgError):
         ngdla.damped_factor(like, 1e-12)
     factor = ngdla.damped_factor(like, 1e-12, check=False)
-    ok = backend.numpy(factor.ok)
-    assert not ok[1]
-    if not backend.name.startswith("strict"):  # which factors a stack as a whole
-        assert ok[0]
-        assert ok[2]
+    np.testing.assert_array_equal(backend.numpy(factor.ok), [True, False, True])
 
 
 def test_a_factor_passes_through_jit(rng: np.random.Generator) -> None:

@@ -22,7 +22,7 @@ def test_result_name_is_that_of_numpy(one: str, other: str) -> None:
 def test_limits_are_those_of_numpy(dtype: str) -> None:
     info = np.finfo(dtype)
     assert ns.unit_roundoff(dtype) == info.eps / 2
-    assert ns.smallest_normal(dtype) == info.smallest_normal
+    assert ns.normal_range(dtype) == (info.smallest_normal, info.max)
     assert ns.real_name(dtype) == np.zeros(1, dtype).real.dtype.name
 
 

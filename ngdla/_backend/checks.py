@@ -24,7 +24,7 @@ from .namespace import (
     is_numpy_namespace,
     library,
     namespace,
-    smallest_normal,
+    normal_range,
 )
 
 __all__ = [
@@ -77,7 +77,7 @@ def _require_dense(x: Any, name: str) -> None:
         )
         raise TypeError(msg)
     if isinstance(x, (np.matrix, np.ma.MaskedArray)):
-        msg = f"`{name}` is a {kind}; pass a plain array, for example numpy.asarray({name})."
+        msg = f"`{name}` is a {kind}; pass a plain array, with masked entries filled."
         raise TypeError(msg)
     if not is_array_api_obj(x):
         msg = f"`{name}` is a {kind}; it must be an array of NumPy, CuPy, PyTorch, JAX or the like."
@@ -120,7 +120,7 @@ def _device(xp: Any, x: Array) -> Any:
 
 def require_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
     """Raise unless `value` is one of the strings `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         msg = f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}."
         raise ValueError(msg)
 
@@ -143,24 +143,11 @@ def damping_values(
     The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
     """
     if isinstance(damping, numbers.Real) and not isinstance(damping, (bool, np.bool_)):
-        value = float(damping)
-        if not (math.isfinite(value) and value > 0):
-            msg = (
-                f"`damping` is {value}; it must be positive and finite, in units of squared "
-                f"singular values of `{like_name}`. For a plain least-squares or minimum-norm "
-                f"solution choose it small against |{like_name}|^2, not zero."
-            )
-            raise ValueError(msg)
-        if value < smallest_normal(dtype):
-            msg = (
-                f"`damping` is {value}, which underflows in {dtype}; scale `{like_name}` and "
-                f"`damping` up, or use float64."
-            )
-            raise ValueError(msg)
-        return value
-    if not is_array_api_obj(damping):
+        return _damping_number(damping, like_name, dtype)
+    if isinstance(damping, str) or not is_array_api_obj(damping):
         msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
         raise TypeError(msg)
+    _require_dense(damping, "damping")
     require_like(damping, "damping", like, like_name)
     xp = namespace(like)
     if not xp.isdtype(damping.dtype, ("real floating", "integral")):
@@ -175,6 +162,28 @@ def damping_values(
     return xp.broadcast_to(astype(damping, dtype), batch)
 
 
+def _damping_number(damping: Any, like_name: str, dtype: str) -> float:
+    try:
+        value = float(damping)
+    except OverflowError:
+        value = math.inf
+    if math.isnan(value) or value <= 0 or damping == math.inf:
+        msg = (
+            f"`damping` is {value}; it must be positive and finite, in units of squared singular "
+            f"values of `{like_name}`. For a plain least-squares or minimum-norm solution choose "
+            f"it small against |{like_name}|^2, not zero."
+        )
+        raise ValueError(msg)
+    least, largest = normal_range(dtype)
+    if not least <= value <= largest:
+        msg = (
+            f"`damping` is {value}, beyond the range of {dtype}, {least:.1e} to {largest:.1e}; "
+            f"scale `{like_name}` and `damping`, or use float64."
+        )
+        raise ValueError(msg)
+    return value
+
+
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
     flag: Any = True
@@ -185,7 +194,8 @@ def all_finite(*arrays: Array) -> Array:
 
 
 def _positive(x: Array) -> Array:
-    return (x > 0) & namespace(x).isfinite(x)
+    least, _ = normal_range(dtype_name(x.dtype))
+    return (x >= least) & namespace(x).isfinite(x)
 
 
 class ValueChecks:
@@ -213,7 +223,7 @@ class ValueChecks:
         self.require(lambda: all_finite(*arrays), lambda: ValueError(msg))
 
     def positive(self, name: str, *arrays: Array) -> None:
-        """Require that an argument is positive and finite."""
+        """Require that an argument is positive, finite and not subnormal."""
         msg = f"`{name}` holds values that are not positive and finite; each must be > 0."
         for x in arrays:
             self.require(partial(_positive, x), lambda: ValueError(msg))

@@ -33,10 +33,10 @@ __all__ = [
     "is_torch_namespace",
     "library",
     "namespace",
+    "normal_range",
     "real_name",
     "register_pytree",
     "result_name",
-    "smallest_normal",
     "unit_roundoff",
 ]
 
@@ -113,9 +113,11 @@ def unit_roundoff(name: str) -> float:
     return _UNIT_ROUNDOFF[name]
 
 
-def smallest_normal(name: str) -> float:
-    """Return the smallest positive normal number of a dtype."""
-    return 2.0**-126 if _REAL[name] == "float32" else 2.0**-1022
+def normal_range(name: str) -> tuple[float, float]:
+    """Return the smallest normal and the largest finite number of a dtype."""
+    if _REAL[name] == "float32":
+        return 2.0**-126, (2 - 2.0**-23) * 2.0**127
+    return sys.float_info.min, sys.float_info.max
 
 
 def astype(x: Array, name: str) -> Array:
@@ -192,8 +194,9 @@ def computing(xp: Any) -> Iterator[None]:
     elif is_cupy_namespace(xp):
         with _cupy_full_precision():
             yield
-    else:
-        yield
+    else:  # array-api-strict computes by NumPy
+        with np.errstate(all="ignore"):
+            yield
 
 
 @contextlib.contextmanager
