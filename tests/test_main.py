@@ -1,0 +1,269 @@
+"""The command line: exit codes, one-line complaints, table, picture and Ctrl-C."""
+
+import importlib.util
+import re
+import signal
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from ngdla import __main__ as command
+from ngdla._backend import inventory
+from ngdla._backend.inventory import UnavailableLibraryError, load_namespace
+
+SMALL = ["--quick", "--sites", "4", "--steps", "3"]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+needs_pictures = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("matplotlib", "tqdm", "rich")),
+    reason="needs matplotlib, tqdm and rich",
+)
+
+
+def complaint(arguments, capsys):
+    """Return the one line that a bad argument gives on stderr, after checking that it is one."""
+    with pytest.raises(SystemExit) as exit_info:
+        command.main(arguments)
+    out, err = capsys.readouterr()
+    assert exit_info.value.code == 2
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_alone_it_prints_help(capsys):
+    assert command.main([]) == 0
+    out = capsys.readouterr().out
+    assert "info" in out
+    assert "demo" in out
+
+
+def test_info_runs(capsys):
+    assert command.main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in ("numpy", "scipy", "cupy", "torch", "jax", "BLAS", "usable"):
+        assert word in out
+
+
+def test_info_needs_only_the_required_packages():
+    program = (
+        "import sys\n"
+        "for name in ('rich', 'tqdm', 'matplotlib', 'threadpoolctl', 'torch', 'jax', 'cupy'):\n"
+        "    sys.modules[name] = None\n"
+        "from ngdla.__main__ import main\n"
+        "sys.exit(main(['info']))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stderr == ""
+    for remedy in ("ngdla[torch]", "ngdla[jax]", "ngdla[cuda12]", "ngdla[cuda13]"):
+        assert remedy in done.stdout
+
+
+def fake_cupy(devices):
+    """Return a stand-in for CuPy that sees `devices` GPUs."""
+    cupy = ModuleType("cupy")
+    cupy.__version__ = "14.0"
+    cupy.cuda = ModuleType("cupy.cuda")
+    cupy.cuda.is_available = lambda: devices > 0
+    cupy.cuda.runtime = ModuleType("cupy.cuda.runtime")
+    cupy.cuda.runtime.getDeviceCount = lambda: devices
+    cupy.cuda.runtime.getDeviceProperties = lambda i: {"name": b"GPU %d" % i}
+    return cupy
+
+
+def test_inventory_of_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(0))
+    cupy = {entry.name: entry for entry in inventory.inventory()}["cupy"]
+    assert (cupy.version, cupy.devices) == ("14.0", "none")
+    assert cupy.usable == "no, sees no CUDA device"
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(2))
+    cupy = {entry.name: entry for entry in inventory.inventory()}["cupy"]
+    assert (cupy.devices, cupy.usable) == ("GPU 0, GPU 1", "yes")
+
+
+def test_library_that_is_broken(monkeypatch):
+    def broken(name):
+        msg = "libsomething.so: cannot open\nmore"
+        raise OSError(msg)
+
+    monkeypatch.setattr(inventory, "import_module", broken)
+    with pytest.raises(UnavailableLibraryError, match=r"^torch cannot be loaded: libsomething.*n$"):
+        load_namespace("torch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--system", "potts"], "potts"),
+        (["--backend", "numba"], "numba"),
+        (["--sites", "many"], "many"),
+        (["--unknown"], "--unknown"),
+        (["--sites", "3"], "4 to 64"),
+        (["--sites", "65"], "4 to 64"),
+        (["--sites", "7"], "even"),
+        (["--sites", "7", "--system", "mg"], "even"),
+        (["--steps", "0"], "at least 1"),
+        (["--seed", "-1"], "0 or more"),
+        (["--output", "picture.bmp"], ".png, .pdf, .svg"),
+        (["--output", "picture"], ".png, .pdf, .svg"),
+        (["--output", "no/such/folder/picture.png"], "no folder"),
+    ],
+)
+@needs_pictures
+def test_bad_arguments(arguments, words, capsys):
+    assert words in complaint(["demo", *arguments], capsys)
+
+
+@needs_pictures
+def test_unknown_command(capsys):
+    assert "draw" in complaint(["draw"], capsys)
+
+
+@needs_pictures
+def test_output_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    assert "folder" in complaint(["demo", "--output", str(folder)], capsys)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "permission" in complaint(["demo", "--output", str(tmp_path / "a.png")], capsys)
+
+
+@needs_pictures
+@pytest.mark.parametrize(
+    ("library", "remedy"),
+    [("torch", "ngdla[torch]"), ("jax", "ngdla[jax]"), ("cupy", "ngdla[cuda12]")],
+)
+def test_missing_library(library, remedy, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, library, None)
+    output = str(tmp_path / "a.png")
+    assert remedy in complaint(["demo", "--backend", library, "--output", output], capsys)
+
+
+@needs_pictures
+def test_cupy_without_a_device(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(0))
+    assert "no CUDA device" in complaint(["demo", "--backend", "cupy"], capsys)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "tqdm", "rich"])
+def test_missing_packages(package, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    line = complaint(["demo"], capsys)
+    assert package in line
+    assert 'pip install "ngdla[demo]"' in line
+
+
+@needs_pictures
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_demo_leaves_table_and_picture(ending, tmp_path, capsys):
+    output = tmp_path / f"picture.{ending}"
+    assert command.main(["demo", *SMALL, "--seed", "2", "--output", str(output)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert str(output) in out
+    assert re.search(r"exact energy +-5\.226251860 +-1\.500000000", out)
+    assert re.search(r"steps +3 of 3 +3 of 3", out)
+    for words in ("relative error", "seconds in the solve", "seconds in all", "numpy", "seed 2"):
+        assert words in out
+    start = {"png": PNG, "pdf": b"%PDF", "svg": b"<?xml"}[ending]
+    assert output.read_bytes().startswith(start)
+
+
+@needs_pictures
+@pytest.mark.parametrize("steps", [1, 20, 61])
+def test_picture_of_any_number_of_steps(steps, tmp_path, capsys):
+    output = tmp_path / "picture.png"
+    arguments = ["--system", "tfim", "--quick", "--sites", "5", "--steps", str(steps)]
+    assert command.main(["demo", *arguments, "--output", str(output)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tfim  step")]
+    assert 1 <= len(lines) <= 7
+    assert output.read_bytes().startswith(PNG)
+
+
+@needs_pictures
+def test_picture_that_fails_late(tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        msg = "disk full"
+        raise OSError(msg)
+
+    monkeypatch.setattr("ngdla.demo.picture.save_picture", full)
+    assert command.main(["demo", *SMALL, "--output", str(tmp_path / "a.png")]) == 1
+    out, err = capsys.readouterr()
+    assert "relative error" in out
+    assert "disk full" in err
+
+
+@needs_pictures
+def test_divergence_leaves_what_was_done(tmp_path, capsys, monkeypatch):
+    from ngdla.demo import run, vmc
+
+    def diverges(*arguments):
+        yield vmc.Step(-1.0, 0.1, 0.0, 0.0)
+        msg = "the energy is no longer finite"
+        raise vmc.DivergedError(msg)
+
+    monkeypatch.setattr(run, "optimise", diverges)
+    output = tmp_path / "a.png"
+    assert command.main(["demo", *SMALL, "--output", str(output)]) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 3" in out
+    assert "no longer finite" in err
+    assert output.exists()
+
+
+@needs_pictures
+def test_interrupt_before_the_first_step(tmp_path, capsys, monkeypatch):
+    def interrupted(chain):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ngdla.demo.run.reference_energy", interrupted)
+    output = tmp_path / "a.png"
+    assert command.main(["demo", *SMALL, "--output", str(output)]) == 130
+    assert "no step was finished" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@needs_pictures
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to a child there")
+def test_ctrl_c_leaves_table_and_picture(tmp_path):
+    # A shell that starts the tests in the background makes children ignore SIGINT.
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from ngdla.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    output = tmp_path / "picture.png"
+    arguments = ["demo", "--system", "tfim", "--sites", "6", "--steps", "1000000"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline().startswith("tfim  step    1/1000000")
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert "relative error" in out
+    assert " of 1000000" in out
+    assert output.read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_load_namespace_gives_float64(name):
+    pytest.importorskip(name)
+    library = load_namespace(name)
+    ones = library.xp.ones(3, dtype=library.xp.float64, device=library.device)
+    assert ones.dtype == library.xp.float64
+    assert library.label.startswith(f"{name} ")
+    assert " on " in library.label
