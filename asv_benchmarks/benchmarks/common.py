@@ -27,10 +27,11 @@ def tracked(
 
 
 def alternating(functions: dict[str, Function], repeats: int) -> dict[str, float]:
-    """Return the median time of each function, run in turn, after one warm-up round."""
+    """Return the median time of each function, run in turn both ways, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
-        for name, function in functions.items():
+        order = list(functions.items())
+        for name, function in order if repeat % 2 else reversed(order):
             start = time.perf_counter()
             function()
             elapsed = time.perf_counter() - start

@@ -35,8 +35,10 @@ __all__ = [
 ]
 
 # Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
-# GEMM), and the columns that one step of the JAX loop takes, both measured on the CPU.
+# GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
+# yet on a GPU (asv_benchmarks/benchmarks/gram.py).
 _TORCH_LEAF = 64
+_JAX_ROWS = 512
 _JAX_LEAVES = 4
 _JAX_COLUMNS = 2048
 _CUPY_LEAF = 512
@@ -166,7 +168,7 @@ def _gram_jax() -> Any:
 
     @jax.custom_jvp
     def gram(S: Array) -> Array:
-        if S.ndim > 2 or S.shape[0] < 128 or S.shape[1] < 2 * _JAX_COLUMNS:
+        if S.ndim > 2 or S.shape[0] < _JAX_ROWS or S.shape[1] < 2 * _JAX_COLUMNS:
             return whole(S)
         return jax.lax.platform_dependent(S, cpu=by_columns, default=whole)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 from .namespace import (
     Array,
@@ -36,11 +37,12 @@ def eigh(A: Array) -> tuple[Array, Array]:
 
 
 def _eigh_numpy(A: Array) -> tuple[Array, Array]:
-    # SciPy works in the precision of A; numpy.linalg computes float32 in float64.
-    from scipy.linalg import eigh
-
+    # SciPy works in single precision, numpy.linalg in double whatever A is; for real double
+    # precision the BLAS of the Gram matrix is NumPy's (see triangular.py on two BLAS libraries).
     try:
-        return eigh(A, driver="evd", check_finite=False)
+        if dtype_name(A.dtype) == "float64":
+            return tuple(np.linalg.eigh(A))
+        return scipy.linalg.eigh(A, driver="evd", check_finite=False)
     except LinAlgError:
         return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)
 
