@@ -20,7 +20,6 @@ from ._backend.spectral import eigh, left_singular, qr_r
 from ._backend.triangular import cho_solve, cholesky
 from .damped_problem import Setup
 from .refinement import expanded
-from .streaming import ColumnBlocks
 
 __all__ = ["CholeskyInverse", "Inverse", "SpectralInverse", "inverse_of"]
 
@@ -51,27 +50,25 @@ Inverse = CholeskyInverse | SpectralInverse
 
 def inverse_of(given: Setup, checks: ValueChecks) -> tuple[Inverse, Array, Array]:
     """Return the inverse, a flag (...) whether it exists, and |S|_F^2 (...)."""
-    scores, dtype, null = given.scores, given.dtype, given.null
-    wide = scores.rows < scores.columns
-    inverse: Inverse
     if given.method in ("svd", "qr"):
         values, U = _singular(given)
         squared_norm = namespace(values).sum(values, axis=-1)
-        leak = None if null is None or not wide else _spectral_leak(values, U, null)
+        legal = _is_null(given, squared_norm, None)
         inverse, ok = _spectral(values, U, given.damping)
     else:
-        K = scores.gram(dtype) if wide else scores.parameter_gram(dtype)
+        scores, dtype = given.scores, given.dtype
+        K = scores.gram(dtype) if _wide(given) else scores.parameter_gram(dtype)
         squared_norm = trace(K)
-        leak = None if null is None or not wide else rmatvec(null, namespace(K).matmul(K, null))
-        if null is not None and wide:
-            K = _with_null(K, squared_norm, null)
-        inverse, ok = _gram_inverse(K, given)
-    if null is not None:
-        leak = _parameter_leak(scores, null) if leak is None else leak
-        orthonormal_null = _is_null(null, leak, squared_norm, given)
-        checks.require(lambda: orthonormal_null, _null_error)
-        ok = ok & orthonormal_null
+        legal = _is_null(given, squared_norm, K)
+        inverse, ok = _gram_inverse(_lifted(K, squared_norm, given), given)
+    if legal is not None:
+        checks.require(lambda: legal, _null_error)
+        ok = ok & legal
     return inverse, ok, squared_norm
+
+
+def _wide(given: Setup) -> bool:
+    return given.scores.rows < given.scores.columns
 
 
 def _gram_inverse(K: Array, given: Setup) -> tuple[Inverse, Array]:
@@ -86,7 +83,7 @@ def _singular(given: Setup) -> tuple[Array, Array]:
     """Return the eigenvalues sigma^2 and eigenvectors of the small matrix from S itself."""
     S = given.scores.dense(given.dtype)
     xp = namespace(S)
-    wide = given.scores.rows < given.scores.columns
+    wide = _wide(given)
     if given.method == "svd":
         s, U = left_singular(S if wide else xp.matrix_transpose(S))
         if not wide and is_complex(U):
@@ -101,40 +98,36 @@ def _singular(given: Setup) -> tuple[Array, Array]:
 def _spectral(values: Array, U: Array, damping: Any) -> tuple[Inverse, Array]:
     xp = namespace(values)
     shifted = values + expanded(damping, 1)
-    return SpectralInverse(xp.expand_dims(shifted, axis=-1), U), xp.all(
-        xp.isfinite(shifted), axis=-1
-    )
+    inverse = SpectralInverse(xp.expand_dims(shifted, axis=-1), U)
+    return inverse, xp.all(xp.isfinite(shifted), axis=-1)
 
 
 # --------------------------------------------------------------------------- null vectors
 
 
-def _with_null(K: Array, squared_norm: Array, null: Array) -> Array:
-    """Return K + (tr K / n) N N^H, which lifts the exact null vectors of centred scores."""
+def _lifted(K: Array, squared_norm: Array, given: Setup) -> Array:
+    """Return K + (tr K / n) N N^H with n < m: centred scores are no longer exactly singular."""
+    if given.null is None or not _wide(given):
+        return K
     lift = expanded(squared_norm, 2) / K.shape[-1]
-    return K + lift * namespace(K).matmul(null, adjoint(null))
+    return K + lift * namespace(K).matmul(given.null, adjoint(given.null))
 
 
-def _spectral_leak(values: Array, U: Array, null: Array) -> Array:
-    """Return N^H S S^H N, (..., p, p), from the eigenvectors of S S^H."""
-    coefficients = rmatvec(U, null)
-    return rmatvec(coefficients, namespace(values).expand_dims(values, axis=-1) * coefficients)
-
-
-def _parameter_leak(scores: ColumnBlocks, null: Array) -> Array:
-    """Return N^H S S^H N, (..., p, p), by one pass over S."""
-    pieces = scores.rmatvec(null)
-    return reduce(add, (rmatvec(piece, piece) for piece in pieces))
-
-
-def _is_null(null: Array, leak: Array, squared_norm: Array, given: Setup) -> Array:
+def _is_null(given: Setup, squared_norm: Array, K: Array | None) -> Array | None:
     """Tell whether N^H N = 1, and |S^H N|^2 is small against |S|^2 + damping, (...)."""
-    xp = namespace(null)
-    u = unit_roundoff(given.dtype)
-    identity = rmatvec(null, null)
+    N = given.null
+    if N is None:
+        return None
+    xp = namespace(N)
+    if K is not None and _wide(given):
+        leak = rmatvec(N, xp.matmul(K, N))
+    else:
+        leak = reduce(add, (rmatvec(piece, piece) for piece in given.scores.rmatvec(N)))
+    identity = rmatvec(N, N)
     skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
     size = expanded(squared_norm + given.damping, 2)
-    orthonormal = xp.all(skew <= 8 * null.shape[-2] * u, axis=(-2, -1))
+    u = unit_roundoff(given.dtype)
+    orthonormal = xp.all(skew <= 8 * N.shape[-2] * u, axis=(-2, -1))
     # a NaN in S is reported as what it is: it must not fail here
     return orthonormal & ~xp.any(xp.abs(leak) > u**0.5 * size, axis=(-2, -1))
 

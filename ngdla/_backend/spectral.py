@@ -41,7 +41,8 @@ def _eigh_numpy(A: Array) -> tuple[Array, Array]:
     # precision the BLAS of the Gram matrix is NumPy's (see triangular.py on two BLAS libraries).
     try:
         if dtype_name(A.dtype) == "float64":
-            return tuple(np.linalg.eigh(A))
+            w, U = np.linalg.eigh(A)
+            return w, U
         return scipy.linalg.eigh(A, driver="evd", check_finite=False)
     except LinAlgError:
         return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)

@@ -56,7 +56,7 @@ def cholesky(A: Array) -> tuple[Array, Array]:
     return L, xp.all(xp.isfinite(_real_diagonal(L)), axis=-1)
 
 
-# The wheels of NumPy and SciPy bring one BLAS each, with threads of their own, which slow each other
+# The wheels of NumPy and SciPy bring one BLAS each, with threads of their own that slow each other
 # down for some 30 ms after use: potrf of n = 1024 took 100 ms instead of 7 after a Gram matrix by
 # NumPy. Real Gram matrices come from NumPy, complex ones from SciPy; below this n, LAPACK works in
 # the calling thread and SciPy's wrapper costs less.
@@ -64,22 +64,23 @@ _ONE_THREAD = 200
 
 
 def _cholesky_numpy(A: Array) -> tuple[Array, Array]:
-    if len(A) < _ONE_THREAD or is_complex(A):
-        return _potrf(A)
     try:
-        return np.linalg.cholesky(A), np.asarray(True)
+        small = len(A) < _ONE_THREAD
+        L = _potrf(A) if small or is_complex(A) else np.linalg.cholesky(A)
     except LinAlgError:
-        return np.full_like(A, np.nan), np.asarray(False)
+        L = np.full_like(A, np.nan)
+    ok = np.isfinite(L.trace())  # OpenBLAS lets NaN through
+    return L if ok else np.full_like(A, np.nan), np.asarray(ok)
 
 
-def _potrf(A: Array) -> tuple[Array, Array]:
+def _potrf(A: Array) -> Array:
     # LAPACK reads Fortran order, so that the upper factor U of A^T = conj(A) is L^T of A.
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (A,))
     U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
-    ok = failure == 0 and np.isfinite(U.trace())  # OpenBLAS lets NaN through
-    if not ok:
-        U[...] = np.nan
-    return U.T, np.asarray(ok)
+    if failure:
+        msg = f"the leading minor of order {failure} is not positive"
+        raise LinAlgError(msg)
+    return U.T
 
 
 def _real_diagonal(L: Array) -> Array:
