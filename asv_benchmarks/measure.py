@@ -23,7 +23,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-MODULES = ("damped_solve", "gram", "accuracy", "certificate")
+MODULES = ("damped_solve", "gram", "accuracy", "certificate", "demo")
 LIBRARIES = ("ngdla", "numpy", "scipy", "array-api-compat", "array-api-extra", "torch", "jax")
 
 
