@@ -5,10 +5,11 @@ on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
 `stochastic_reconfiguration`.
 """
 
+from .centred_scores import residuals, scores
 from .damped_factor import DampedFactor, damped_factor
 from .damped_solve import damped_lstsq, damped_solve
 from .refinement import SolveInfo
-from .stochastic_reconfiguration import residuals, scores, stochastic_reconfiguration
+from .stochastic_reconfiguration import stochastic_reconfiguration
 from .streaming import gram
 
 __version__ = "0.1.0"

@@ -1,12 +1,8 @@
 """Stochastic reconfiguration (SR), minSR and SPRING for variational Monte Carlo.
 
-From log-derivatives O_ij = d log psi(x_i) / d theta_j and local energies E_i to the step d, with
-theta <- theta - lr * d. With probabilities p = weights / sum(weights) and q = sqrt(p),
-
-    S_i = q_i (O_i - sum_j p_j O_j),    f_i = q_i (E_i - sum_j p_j E_j),
-
-d solves (S^H S + damping) d = S^H f, where S^H S is the quantum geometric tensor and S^H f the
-energy gradient, without factors of 2. The rows of S have the exact null vector q.
+The step d solves (S^H S + damping) d = S^H f for the scores S and residuals f of
+`centred_scores.py`; with SPRING, damping pulls it to a multiple of the previous step. Then
+theta <- theta - lr * d.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import dataclasses
 import numbers
 from typing import Any
 
-from ._backend.checks import ValueChecks, all_finite, require_array, require_choice, require_like
+from ._backend.checks import ValueChecks, require_array, require_like
 from ._backend.namespace import (
     Array,
     astype,
@@ -25,111 +21,21 @@ from ._backend.namespace import (
     namespace,
     real_name,
 )
-from ._backend.products import centred_rows, rmatvec
+from .centred_scores import (
+    centred_residuals,
+    centred_scores,
+    mode_of,
+    null_vectors,
+    probabilities,
+)
 from .damped_factor import solved
 from .damped_problem import RightHandSide
 from .streaming import ColumnBlocks, Vector, column_blocks
 from .vectors import parameter_vector, sample_vector
 
-__all__ = ["residuals", "scores", "stochastic_reconfiguration"]
+__all__ = ["stochastic_reconfiguration"]
 
-MODES = ("real", "complex", "holomorphic")
 SOLVE_OPTIONS = ("method", "precision", "refine", "metric", "check", "full_output")
-
-
-def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | None = None) -> Any:
-    """Return the centred, weighted score matrix S of SR: q_i (O_i - sum_j p_j O_j).
-
-    Parameters
-    ----------
-    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
-        Derivatives of log psi (or log p), one row a sample; a sequence holds column blocks.
-    weights : array, shape (..., n), optional
-        Not negative, not all zero, of any scale; by default equal. A sample of weight 0 changes
-        nothing.
-    mode : {"real", "complex", "holomorphic"}, optional
-        "real" (default for real `log_derivatives`). "complex": real parameters of a complex
-        amplitude; S = [Re; Im], 2n rows. "holomorphic": complex parameters, S complex.
-
-    Returns
-    -------
-    array or sequence, shape (..., n, m), or (..., 2n, m) in mode "complex"
-        A new array, the one copy of the log-derivatives that this library makes.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not a floating-point array, or libraries are mixed.
-    ValueError
-        If shapes do not fit, `mode` is missing for complex `log_derivatives`, weights are negative,
-        all zero or not finite.
-
-    Notes
-    -----
-    Two passes over `log_derivatives`; memory m numbers beside the result.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> O = np.array([[1.0, 2.0], [3.0, 6.0]])
-    >>> scores(O, weights=np.array([1.0, 3.0])).round(3)
-    array([[-0.75 , -1.5  ],
-           [ 0.433,  0.866]])
-    """
-    blocks = column_blocks(log_derivatives, name="log_derivatives")
-    mode = _mode(mode, blocks)
-    checks = ValueChecks(enabled=True)
-    with computing(namespace(blocks.blocks[0])):
-        p = _probabilities(weights, blocks, checks)
-        S = _scores(blocks, p, mode, checks)
-        checks.raise_on_failure()
-    return _returned(S, blocks)
-
-
-def residuals(
-    local_energies: Array, *, weights: Array | None = None, mode: str | None = None
-) -> Array:
-    """Return the centred, weighted local energies f of SR: q_i (E_i - sum_j p_j E_j).
-
-    Parameters
-    ----------
-    local_energies : array, shape (..., n), real or complex
-        For real time pass 1j * local_energies.
-    weights : array, shape (..., n), optional
-        As in `scores`.
-    mode : {"real", "complex", "holomorphic"}, optional
-        As in `scores`: "real" (default for real energies) takes the real part, "complex" stacks
-        [Re; Im], "holomorphic" keeps complex energies.
-
-    Returns
-    -------
-    array, shape (..., n), or (..., 2n) in mode "complex"
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `scores`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> residuals(np.array([-1.0, -2.0, -3.0, -2.0]))
-    array([ 0.5,  0. , -0.5,  0. ])
-    """
-    require_array(local_energies, "local_energies", ndim=1)
-    if mode is None and is_complex(local_energies):
-        raise ValueError(_mode_message("local_energies"))
-    mode = "real" if mode is None else mode
-    require_choice(mode, "mode", MODES)
-    xp = namespace(local_energies)
-    column = xp.expand_dims(local_energies, axis=-1)
-    samples = column_blocks(column, name="local_energies")
-    checks = ValueChecks(enabled=True)
-    with computing(xp):
-        p = _probabilities(weights, samples, checks)
-        f = _residuals(column, p, mode, checks)
-        checks.raise_on_failure()
-    return xp.squeeze(f, axis=-1)
 
 
 def stochastic_reconfiguration(
@@ -199,51 +105,18 @@ def stochastic_reconfiguration(
     (500,)
     """
     blocks = column_blocks(log_derivatives, name="log_derivatives")
-    mode = _mode(mode, blocks)
+    mode = mode_of(mode, blocks)
     energies = _energies(local_energies, blocks)
     _require_options(solve_options)
     checks = ValueChecks(enabled=solve_options.get("check", True))
     with computing(namespace(energies)):
-        p = _probabilities(weights, blocks, checks)
+        p = probabilities(weights, blocks, checks)
         x0 = _prior(previous, momentum, blocks, mode, checks)
-        S = dataclasses.replace(blocks, blocks=_scores(blocks, p, mode, checks))
-        f = _residuals(energies, p, mode, checks)
+        S = dataclasses.replace(blocks, blocks=centred_scores(blocks, p, mode, checks))
+        f = centred_residuals(energies, p, mode, checks)
         rhs = RightHandSide(None, f, x0, True, ("", "local_energies", "previous"))
-        null = _null_vectors(p, S, mode)
+        null = null_vectors(p, S, mode)
     return solved(S, rhs, damping, null=null, checks=checks, **solve_options)
-
-
-# -------------------------------------------------------------------------------- checks
-
-
-def _mode(mode: Any, blocks: ColumnBlocks) -> str:
-    complex_scores = blocks.dtype.startswith("complex")
-    if mode is None:
-        if complex_scores:
-            raise ValueError(_mode_message("log_derivatives"))
-        return "real"
-    require_choice(mode, "mode", MODES)
-    if mode == "real" and complex_scores:
-        msg = (
-            "`mode` is 'real' but `log_derivatives` is complex; pass its real part, or choose "
-            "mode 'complex' (real parameters) or 'holomorphic' (complex parameters)."
-        )
-        raise ValueError(msg)
-    if mode == "complex" and not complex_scores:
-        msg = (
-            "`mode` is 'complex' but `log_derivatives` is real, so that half of the rows would "
-            "be zero; choose mode 'real'."
-        )
-        raise ValueError(msg)
-    return str(mode)
-
-
-def _mode_message(name: str) -> str:
-    return (
-        f"`{name}` is complex and `mode` is not given. Choose 'complex' for real parameters of a "
-        f"complex amplitude, 'holomorphic' for complex parameters of a holomorphic one, or take "
-        f"real parts for mode 'real'."
-    )
 
 
 def _energies(local_energies: Any, blocks: ColumnBlocks) -> Array:
@@ -308,88 +181,3 @@ def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float
         lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."),
     )
     return astype(momentum, real_name(blocks.dtype))
-
-
-def _probabilities(weights: Any, blocks: ColumnBlocks, checks: ValueChecks) -> Array | None:
-    """Return p = weights / sum(weights), (..., n, 1), or None for equal weights."""
-    if weights is None:
-        return None
-    column, vector = sample_vector(blocks, weights, "weights")
-    if not vector or is_complex(column):
-        msg = f"`weights` must be real, one for each row of `{blocks.name}`."
-        raise ValueError(msg)
-    xp = namespace(column)
-
-    def legal() -> Array:
-        largest = xp.max(column, axis=-2)
-        return all_finite(column) & xp.all(column >= 0) & xp.all(largest > 0)
-
-    checks.require(
-        legal,
-        lambda: ValueError("`weights` must be finite and not negative, and not all zero."),
-    )
-    column = astype(column, real_name(blocks.dtype))
-    column = column / xp.max(column, axis=-2, keepdims=True)
-    return column / xp.sum(column, axis=-2, keepdims=True)
-
-
-# ------------------------------------------------------------------------------- formulas
-
-
-def _scores(
-    blocks: ColumnBlocks, p: Array | None, mode: str, checks: ValueChecks
-) -> tuple[Array, ...]:
-    stack = mode == "complex"
-    return tuple(_centred(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
-
-
-def _residuals(energies: Array, p: Array | None, mode: str, checks: ValueChecks) -> Array:
-    """Return f, (..., n or 2n, 1)."""
-    xp = namespace(energies)
-    if mode == "real" and is_complex(energies):
-        energies = xp.real(energies)
-    stack = mode == "complex" and is_complex(energies)
-    f = _centred(energies, p, "local_energies", checks, stack=stack)
-    if mode == "complex" and not stack:
-        f = xp.concat([f, xp.zeros_like(f)], axis=-2)
-    return f
-
-
-def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
-    """Return q_i (O_i - sum_j p_j O_j), with the imaginary parts below the real ones if `stack`.
-
-    NaN and Inf are seen in the mean, which they reach from any row.
-    """
-    xp = namespace(O)
-    scale: float | Array
-    if p is None:
-        mean, scale = xp.mean(O, axis=-2, keepdims=True), O.shape[-2] ** -0.5
-    else:
-        weights = astype(p, real_name(dtype_name(O.dtype)))
-        mean = xp.matrix_transpose(rmatvec(O, astype(weights, dtype_name(O.dtype))))
-        mean, scale = xp.conj(mean) if is_complex(O) else mean, xp.sqrt(weights)
-    checks.finite(name, mean)
-    return centred_rows(O, mean, scale, stack=stack)
-
-
-def _null_vectors(p: Array | None, S: ColumnBlocks, mode: str) -> Array:
-    """Return q as a column, for stacked scores [q, 0; 0, q]."""
-    block = S.blocks[0]
-    xp = namespace(block)
-    if p is None:
-        n = block.shape[-2] // (2 if mode == "complex" else 1)
-        column = block[..., :n, :1]
-        q = xp.full_like(xp.real(column) if is_complex(column) else column, n**-0.5)
-    else:
-        q = xp.sqrt(p)
-    if mode != "complex":
-        return xp.squeeze(q, axis=-1)
-    zero = xp.zeros_like(q)
-    left, right = xp.concat([q, zero], axis=-2), xp.concat([zero, q], axis=-2)
-    return xp.concat([left, right], axis=-1)
-
-
-def _returned(S: tuple[Array, ...], blocks: ColumnBlocks) -> Any:
-    if blocks.sequence is None:
-        return S[0]
-    return list(S) if blocks.sequence == "list" else S

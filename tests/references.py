@@ -178,3 +178,12 @@ def random_problem(rng: np.random.Generator, dtype: str) -> RandomProblem:
         "method": str(rng.choice(["cholesky", "eigh", "svd", "qr"])),
     }
     return RandomProblem(S, damping, v, None if v is not None else f, x0, metric, options)
+
+
+def sr_data(
+    rng: np.random.Generator, mode: str, dtype: str, n: int, m: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-derivatives with a common part, and local energies."""
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    O = random_array(rng, (n, m), real if mode == "real" else dtype)
+    return O + O.dtype.type(2.0), random_array(rng, (n,), dtype)

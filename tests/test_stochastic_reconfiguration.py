@@ -9,7 +9,7 @@ import pytest
 from conftest import Backend
 from hypothesis import given
 from hypothesis import strategies as st
-from references import H, U, random_array
+from references import H, U, random_array, sr_data
 
 import ngdla
 
@@ -35,12 +35,6 @@ def defined_step(
     return np.linalg.solve(metric + damping * np.eye(O.shape[1]), force + prior)
 
 
-def data(rng: np.random.Generator, mode: str, dtype: str, n: int, m: int) -> tuple[Any, Any]:
-    real = "float32" if U[dtype] > 1e-10 else "float64"
-    O = random_array(rng, (n, m), real if mode == "real" else dtype)
-    return O + O.dtype.type(2.0), random_array(rng, (n,), dtype)
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", [(6, 15), (15, 6)], ids=str)
@@ -50,7 +44,7 @@ def test_step(
     n, m = shape
     dtype = backend.dtypes[-1]
     real = "float32" if U[dtype] > 1e-10 else "float64"
-    O, E = data(rng, mode, dtype, n, m)
+    O, E = sr_data(rng, mode, dtype, n, m)
     if mode == "real":
         E = E.real
     weights = rng.integers(1, 5, n).astype(real)
@@ -75,38 +69,10 @@ def test_step(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_scores_and_residuals(
-    backend: Backend, mode: str, weighted: bool, rng: np.random.Generator
-) -> None:
-    dtype = backend.dtypes[-1]
-    real = "float32" if U[dtype] > 1e-10 else "float64"
-    O, E = data(rng, mode, dtype, 5, 3)
-    weights = rng.random(5).astype(real) if weighted else np.ones(5, dtype=real)
-    p = weights.astype("float64") / weights.sum(dtype="float64")
-    q = np.sqrt(p)
-    S, f = q[:, None] * (O - p @ O), q * (E - p @ E)
-    if mode == "complex":
-        S, f = np.concatenate([S.real, S.imag]), np.concatenate([f.real, f.imag])
-    if mode == "real":
-        f = f.real
-    options: dict[str, Any] = {"weights": backend.asarray(weights)} if weighted else {}
-    like = backend.asarray(O)
-    kind = dtype if mode == "holomorphic" else real
-    bound = 20 * U[dtype]
-    result = backend.call(ngdla.scores, like, mode=mode, **options)
-    backend.assert_matches(result, S, like=like, dtype=kind, tolerance=bound)
-    blocks = backend.call(ngdla.scores, [like[:, :1], like[:, 1:]], mode=mode, **options)
-    backend.assert_matches(blocks, [S[:, :1], S[:, 1:]], like=like, dtype=kind, tolerance=bound)
-    result = backend.call(ngdla.residuals, backend.asarray(E), mode=mode, **options)
-    backend.assert_matches(result, f, like=like, dtype=kind, tolerance=bound)
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_batches_of_problems(backend: Backend, mode: str, rng: np.random.Generator) -> None:
     dtype = backend.dtypes[-1]
     real = "float32" if U[dtype] > 1e-10 else "float64"
-    O, E = (np.stack(x) for x in zip(*(data(rng, mode, dtype, 4, 7) for _ in range(3))))
+    O, E = (np.stack(x) for x in zip(*(sr_data(rng, mode, dtype, 4, 7) for _ in range(3))))
     weights = rng.random((3, 4)).astype(real)
     if mode == "real":
         E = E.real
@@ -131,7 +97,7 @@ def test_weights_are_repetitions(counts: list[int], mode: str) -> None:
     if sum(counts) == 0:
         counts[0] = 1
     rng = np.random.default_rng(sum(c * 4**i for i, c in enumerate(counts)))
-    O, E = data(rng, mode, "complex128", len(counts), 9)
+    O, E = sr_data(rng, mode, "complex128", len(counts), 9)
     one = ngdla.stochastic_reconfiguration(
         O, E, 0.1, weights=np.array(counts, dtype=float), mode=mode
     )
@@ -142,7 +108,7 @@ def test_weights_are_repetitions(counts: list[int], mode: str) -> None:
 
 def test_holomorphic_is_stacked(rng: np.random.Generator) -> None:
     """Complex parameters as pairs of real ones, with derivatives [O, i O]: NetKet's other form."""
-    O, E = data(rng, "holomorphic", "complex128", 6, 10)
+    O, E = sr_data(rng, "holomorphic", "complex128", 6, 10)
     one = ngdla.stochastic_reconfiguration(O, E, 0.1, mode="holomorphic")
     pairs = ngdla.stochastic_reconfiguration(
         np.concatenate([O, 1j * O], axis=1), E, 0.1, mode="complex"
@@ -152,7 +118,7 @@ def test_holomorphic_is_stacked(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_real_time(direction: int, rng: np.random.Generator) -> None:
-    O, E = data(rng, "complex", "complex128", 6, 10)
+    O, E = sr_data(rng, "complex", "complex128", 6, 10)
     d = ngdla.stochastic_reconfiguration(O, direction * 1j * E, 0.1, mode="complex")
     p = np.full(6, 1 / 6)
     np.testing.assert_allclose(
@@ -162,7 +128,7 @@ def test_real_time(direction: int, rng: np.random.Generator) -> None:
 
 def test_a_constant_shift_changes_nothing(rng: np.random.Generator) -> None:
     """Centring: neither the normalisation of psi nor the zero of the energy matters."""
-    O, E = data(rng, "holomorphic", "complex128", 6, 10)
+    O, E = sr_data(rng, "holomorphic", "complex128", 6, 10)
     one = ngdla.stochastic_reconfiguration(O, E, 0.1, mode="holomorphic")
     other = ngdla.stochastic_reconfiguration(O + 7.0, E - 3.0, 0.1, mode="holomorphic")
     np.testing.assert_allclose(one, other, rtol=1e-9)
