@@ -83,7 +83,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | No
     mode = mode_of(mode, blocks)
     checks = ValueChecks(enabled=True)
     with computing(namespace(blocks.blocks[0])):
-        p = probabilities(weights, blocks, checks)
+        p = probabilities(weights, blocks, checks, real_name(blocks.dtype))
         S = centred_scores(blocks, p, mode, checks)
         checks.raise_on_failure()
     return _returned(S, blocks)
@@ -129,7 +129,7 @@ def residuals(
     samples = column_blocks(column, name="local_energies")
     checks = ValueChecks(enabled=True)
     with computing(xp):
-        p = probabilities(weights, samples, checks)
+        p = probabilities(weights, samples, checks, real_name(samples.dtype))
         f = centred_residuals(column, p, mode, checks)
         checks.raise_on_failure()
     return xp.squeeze(f, axis=-1)
@@ -169,8 +169,13 @@ def _mode_message(name: str) -> str:
     )
 
 
-def probabilities(weights: Any, blocks: ColumnBlocks, checks: ValueChecks) -> Array | None:
-    """Return p = weights / sum(weights), (..., n, 1), or None for equal weights."""
+def probabilities(
+    weights: Any, blocks: ColumnBlocks, checks: ValueChecks, dtype: str
+) -> Array | None:
+    """Return p = weights / sum(weights), (..., n, 1), or None for equal weights.
+
+    Illegal weights, where they cannot raise, give NaN.
+    """
     if weights is None:
         return None
     column, vector = sample_vector(blocks, weights, "weights")
@@ -178,18 +183,15 @@ def probabilities(weights: Any, blocks: ColumnBlocks, checks: ValueChecks) -> Ar
         msg = f"`weights` must be real, one for each row of `{blocks.name}`."
         raise ValueError(msg)
     xp = namespace(column)
-
-    def legal() -> Array:
-        largest = xp.max(column, axis=-2)
-        return all_finite(column) & xp.all(column >= 0) & xp.all(largest > 0)
-
+    largest = xp.max(column, axis=-2, keepdims=True)
+    every = xp.all(xp.isfinite(column) & (column >= 0), axis=-2, keepdims=True)
+    legal = every & (largest > 0)
     checks.require(
-        legal,
+        lambda: legal,
         lambda: ValueError("`weights` must be finite and not negative, and not all zero."),
     )
-    column = astype(column, real_name(blocks.dtype))
-    column = column / xp.max(column, axis=-2, keepdims=True)
-    return column / xp.sum(column, axis=-2, keepdims=True)
+    p = astype(column / xp.where(legal, largest, xp.nan * largest), dtype)
+    return p / xp.sum(p, axis=-2, keepdims=True)
 
 
 # ------------------------------------------------------------------------------- formulas
@@ -221,6 +223,7 @@ def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack
     NaN and Inf are seen in the mean, which they reach from any row.
     """
     xp = namespace(O)
+    msg = f"`{name}` contains NaN or Inf, or numbers whose mean overflows; pass finite values."
     scale: float | Array
     if p is None:
         mean, scale = xp.mean(O, axis=-2, keepdims=True), O.shape[-2] ** -0.5
@@ -228,18 +231,17 @@ def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack
         weights = astype(p, real_name(dtype_name(O.dtype)))
         mean = xp.matrix_transpose(rmatvec(O, astype(weights, dtype_name(O.dtype))))
         mean, scale = xp.conj(mean) if is_complex(O) else mean, xp.sqrt(weights)
-    checks.finite(name, mean)
+    checks.require(lambda: all_finite(mean), lambda: ValueError(msg))
     return centred_rows(O, mean, scale, stack=stack)
 
 
-def null_vectors(p: Array | None, S: ColumnBlocks, mode: str) -> Array:
-    """Return q as a column, for stacked scores [q, 0; 0, q]."""
+def null_vectors(p: Array | None, S: ColumnBlocks, mode: str, dtype: str) -> Array:
+    """Return q as a vector, for stacked scores [q, 0; 0, q], in the real dtype of the solve."""
     block = S.blocks[0]
     xp = namespace(block)
     if p is None:
         n = block.shape[-2] // (2 if mode == "complex" else 1)
-        column = block[..., :n, :1]
-        q = xp.full_like(xp.real(column) if is_complex(column) else column, n**-0.5)
+        q = xp.full_like(block[..., :n, :1], n**-0.5, dtype=getattr(xp, dtype))
     else:
         q = xp.sqrt(p)
     if mode != "complex":

@@ -100,6 +100,8 @@ class DampedFactor:
     squared_norm : array, shape (...)
         |S|_F^2, the trace of the Gram matrix.
     null : array, shape (..., n, p), or None
+    leak : array, shape (...), or None
+        |S^H N|_F, which should be a rounding error.
     ok : array of bool, shape (...)
         The factorisation succeeded.
     dtype : str
@@ -113,6 +115,7 @@ class DampedFactor:
     damping: Any
     squared_norm: Array
     null: Array | None
+    leak: Array | None
     ok: Array
     dtype: str
     refine: int
@@ -167,17 +170,18 @@ def _factorise(given: Setup, checks: ValueChecks, *, check: bool) -> DampedFacto
     checks.positive("metric", *(given.metric or ()))
     if given.null is not None:
         checks.finite("null", given.null)
-    inverse, ok, squared_norm = inverse_of(given, checks)
+    inverse, ok, squared_norm, leak = inverse_of(given, checks)
     factor = DampedFactor(
-        given.scores,
-        inverse,
-        given.damping,
-        squared_norm,
-        given.null,
-        ok,
-        given.dtype,
-        given.refine,
-        check,
+        scores=given.scores,
+        inverse=inverse,
+        damping=given.damping,
+        squared_norm=squared_norm,
+        null=given.null,
+        leak=leak,
+        ok=ok,
+        dtype=given.dtype,
+        refine=given.refine,
+        check=check,
     )
     finite = namespace(squared_norm).isfinite
     checks.require(lambda: finite(squared_norm), lambda: given.scores.not_finite(given.dtype))
@@ -214,12 +218,17 @@ def solved(
     check: bool = True,
     full_output: bool = False,
     checks: ValueChecks | None = None,
+    trusted: bool = False,
 ) -> Any:
-    """Factor in the working dtype of the right-hand side, solve, and read all checks once."""
+    """Factor in the working dtype of the right-hand side, solve, and read all checks once.
+
+    `trusted` null vectors are those of this library's own scores, and are not tested.
+    """
     working = rhs.layout(scores).working
     checks = checks or ValueChecks(enabled=check)
     with computing(namespace(scores.blocks[0])):
-        given = setup(scores, damping, method, precision, refine, metric, null, working)
+        options = (method, precision, refine, metric, null, working)
+        given = setup(scores, damping, *options, trusted=trusted)
         factor = _factorise(given, checks, check=check)
         result = _solve(factor, rhs, checks, full_output)
         checks.raise_on_failure()
@@ -266,12 +275,12 @@ def _problem(factor: DampedFactor, rhs: RightHandSide, layout: Layout) -> Proble
         x0 = scores.unscaled(tuple(layout.enter(piece) for piece in rhs.x0))
     f = None if rhs.f is None else layout.enter(rhs.f)
     working = real_name(layout.working)
-    damping, null = factor.damping, factor.null
+    damping, null, leak = factor.damping, factor.null, factor.leak
     if not isinstance(damping, float):
         damping = astype(damping, working)
     if null is not None:
-        null = astype(null, layout.working)
-    return Problem(scores, damping, astype(factor.squared_norm, working), null, f, x0, v)
+        null, leak = astype(null, layout.working), astype(leak, working)
+    return Problem(scores, damping, astype(factor.squared_norm, working), null, leak, f, x0, v)
 
 
 def _inverse_in(factor: DampedFactor, working: str) -> Any:

@@ -37,6 +37,7 @@ class Setup(NamedTuple):
     metric: Vector | None
     null: Array | None
     dtype: str
+    trusted: bool  # null comes from this library
 
 
 def setup(
@@ -48,6 +49,8 @@ def setup(
     metric: Any,
     null: Any,
     dtype: str,
+    *,
+    trusted: bool = False,
 ) -> Setup:
     """Check everything that can be checked without reading values."""
     require_choice(method, "method", METHODS)
@@ -61,7 +64,7 @@ def setup(
         scores = dataclasses.replace(scores, scales=scales)
     if null is not None:
         null = _null(scores, null, dtype)
-    return Setup(scores, damping, method, refine, weights, null, dtype)
+    return Setup(scores, damping, method, refine, weights, null, dtype, trusted)
 
 
 def _metric(scores: ColumnBlocks, metric: Any, dtype: str) -> Vector:

@@ -83,9 +83,10 @@ def damped_solve(
     Method: Gram matrix, factor, then sweeps ``w = W^-1 (damping y' - S x)``, ``x += S^H w``; see
     `ngdla.refinement`. Cost for n < m: n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times
     that for complex `S`; 1 + 2 (1 + refine) passes over S. Memory: n^2 + 4 m k numbers; no copy of
-    S, no L^-1 S, no m x m matrix. Precision: forward error about u sqrt(kappa) with one sweep,
-    where kappa = (sigma_1^2 + damping) / damping and u kappa << 1. Under NumPy, PyTorch and JAX
-    differentiable where the library is; batches are stacked problems, not broadcast.
+    S (where dtypes differ or with `metric`, S is converted in chunks of 64 MB), no L^-1 S, no m x m
+    matrix. Precision: forward error about u sqrt(kappa) with one sweep,
+    where kappa = (sigma_1^2 + damping) / damping and u kappa << 1. Differentiable
+    in PyTorch and JAX, best with "cholesky"; batches are stacked problems, not broadcast.
 
     References
     ----------
@@ -151,7 +152,7 @@ def damped_lstsq(
     method, precision, refine, metric, null, check
         As in `damped_solve`. A part of `f` along `null` does not reach x and is left out.
     full_output : bool
-        Also return a `SolveInfo`; costs one more product with `S`.
+        Also return a `SolveInfo`; costs one more product with `S`, with `x0` two.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from ._backend.triangular import cho_solve, cholesky
 from .damped_problem import Setup
 from .refinement import expanded
 
-__all__ = ["CholeskyInverse", "Inverse", "SpectralInverse", "inverse_of"]
+__all__ = ["CholeskyInverse", "Inverse", "Inverted", "SpectralInverse", "inverse_of"]
 
 
 class CholeskyInverse(NamedTuple):
@@ -48,23 +48,44 @@ class SpectralInverse(NamedTuple):
 Inverse = CholeskyInverse | SpectralInverse
 
 
-def inverse_of(given: Setup, checks: ValueChecks) -> tuple[Inverse, Array, Array]:
-    """Return the inverse, a flag (...) whether it exists, and |S|_F^2 (...)."""
+class Inverted(NamedTuple):
+    """The inverse with what is known of the matrix."""
+
+    inverse: Inverse
+    ok: Array  # (...): the factorisation succeeded, of legal arguments
+    squared_norm: Array  # (...): |S|_F^2
+    leak: Array | None  # (...): |S^H N|_F
+
+
+def inverse_of(given: Setup, checks: ValueChecks) -> Inverted:
+    """Return the inverse of the small matrix."""
+    inverse: Inverse
     if given.method in ("svd", "qr"):
         values, U = _singular(given)
         squared_norm = namespace(values).sum(values, axis=-1)
-        legal = _is_null(given, squared_norm, None)
+        leak = _leak(given, None)
         inverse, ok = _spectral(values, U, given.damping)
     else:
         scores, dtype = given.scores, given.dtype
         K = scores.gram(dtype) if _wide(given) else scores.parameter_gram(dtype)
         squared_norm = trace(K)
-        legal = _is_null(given, squared_norm, K)
+        leak = _leak(given, K if given.trusted else None)
         inverse, ok = _gram_inverse(_lifted(K, squared_norm, given), given)
-    if legal is not None:
+    if leak is not None and not given.trusted:
+        legal = _is_null(given, leak, squared_norm)
         checks.require(lambda: legal, _null_error)
         ok = ok & legal
-    return inverse, ok, squared_norm
+    return Inverted(inverse, ok & _legal(given), squared_norm, leak)
+
+
+def _legal(given: Setup) -> Any:
+    """Tell whether damping and metric are positive; under `jax.jit` the diagnostics say so."""
+    legal: Any = True
+    if not isinstance(given.damping, float):
+        legal = legal & (given.damping > 0)
+    for weights in given.metric or ():
+        legal = legal & namespace(weights).all(weights > 0, axis=(-2, -1))
+    return legal
 
 
 def _wide(given: Setup) -> bool:
@@ -113,23 +134,34 @@ def _lifted(K: Array, squared_norm: Array, given: Setup) -> Array:
     return K + lift * namespace(K).matmul(given.null, adjoint(given.null))
 
 
-def _is_null(given: Setup, squared_norm: Array, K: Array | None) -> Array | None:
-    """Tell whether N^H N = 1, and |S^H N|^2 is small against |S|^2 + damping, (...)."""
+def _leak(given: Setup, K: Array | None) -> Array | None:
+    """Return |S^H N|_F by a pass over S, or from K = S S^H, which knows its square to u |S|^2."""
     N = given.null
     if N is None:
         return None
     xp = namespace(N)
     if K is not None and _wide(given):
-        leak = rmatvec(N, xp.matmul(K, N))
+        squares = rmatvec(N, xp.matmul(K, N))
     else:
-        leak = reduce(add, (rmatvec(piece, piece) for piece in given.scores.rmatvec(N)))
-    identity = rmatvec(N, N)
-    skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
-    size = expanded(squared_norm + given.damping, 2)
+        squares = reduce(add, (rmatvec(piece, piece) for piece in given.scores.rmatvec(N)))
+    squares = trace(squares)
+    return xp.sqrt(xp.where(squares > 0, squares, xp.zeros_like(squares)))
+
+
+# |S^H N| over sqrt(n) u |S|: centring leaves more of it where the mean is larger than the rest.
+_LARGEST_LEAK = 1e4
+
+
+def _is_null(given: Setup, leak: Array, squared_norm: Array) -> Array:
+    """Tell whether N^H N = 1, and |S^H N| is at the level of roundings, (...)."""
+    xp, n = namespace(leak), given.scores.rows
     u = unit_roundoff(given.dtype)
-    orthonormal = xp.all(skew <= 8 * N.shape[-2] * u, axis=(-2, -1))
+    identity = rmatvec(given.null, given.null)
+    skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
+    orthonormal = xp.all(skew <= 8 * n * u, axis=(-2, -1))
+    size = xp.sqrt(squared_norm + given.damping)
     # a NaN in S is reported as what it is: it must not fail here
-    return orthonormal & ~xp.any(xp.abs(leak) > u**0.5 * size, axis=(-2, -1))
+    return orthonormal & ~(leak > _LARGEST_LEAK * n**0.5 * u * size)
 
 
 def _null_error() -> Exception:

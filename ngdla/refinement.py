@@ -17,6 +17,8 @@ is x <- x + A^-1 r for the gradient r = S^H (f - S x) + damping (x0 - x).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 from ._backend.namespace import Array, namespace, unit_roundoff
@@ -35,9 +37,14 @@ __all__ = [
     "sample_refinement",
 ]
 
-# Multiple of u in the rounding terms of the error bounds. Products with S have errors of about
-# u |S|_F |x|, an overestimate by far for the sums of many terms; 4 covers the few operations more.
-_ROUNDING = 4.0
+
+def _rounding(u: float, length: int) -> float:
+    """Return the error of a product with S, sums of `length` terms, over |S|_F |x|.
+
+    4 u covers the few operations of a term. Sums of many numbers of one sign, accumulated in a few
+    dozen lanes as BLAS does, err by up to about sqrt(length) u (measured to length 3e6).
+    """
+    return 4.0 * u * max(1.0, length**0.5 / 4)
 
 
 class SolveInfo(NamedTuple):
@@ -55,7 +62,8 @@ class SolveInfo(NamedTuple):
         Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
         far above the error.
     step_norm : array
-        |S (x - x0)|, the length of the step in the Fubini-Study (Fisher) metric.
+        |S (x - x0)|, or |S x| for a solve: the length of the step in the Fubini-Study (Fisher)
+        metric.
     converged : array of bool
         The factorisation succeeded and error_bound <= |x| / 2, so that the step is certified to
         be neither twice too long nor half too short.
@@ -79,30 +87,31 @@ class Problem(NamedTuple):
     damping: Any  # Python float or array (...)
     squared_norm: Array  # tr S S^H, (...)
     null: Array | None  # (..., n, p): orthonormal, S^H N = 0
+    leak: Array | None  # |S^H N|_F as measured, (...)
     f: Array | None  # (..., n, k)
     x0: Vector | None
     v: Vector | None
 
 
 class Solution(NamedTuple):
-    """Refined x, with what its certificate needs. y is None in the parameter space."""
+    """Refined x, and the corrections w of all sweeps: in the sample space x = x0 + S^H sum w."""
 
     x: Vector
-    y: Array | None
+    corrections: tuple[Array, ...]
 
 
 def sample_refinement(problem: Problem, inverse: Callable[[Array], Array], sweeps: int) -> Solution:
-    """Return x and y after one solve and `sweeps` sweeps with `inverse` = W^-1, for n < m."""
-    scores = problem.scores
+    """Return x after one solve and `sweeps` sweeps with `inverse` = W^-1, for n < m."""
     x = _start(problem)
-    y: Any = None
+    corrections: tuple[Array, ...] = ()
     for _ in range(1 + sweeps):
-        w = inverse(_sample_residual(problem, x, y)[0])
-        step = scores.rmatvec(w)
+        r, _ = _sample_residual(problem, x, corrections)
+        w = inverse(_without_null(r, problem.null))
+        step = problem.scores.rmatvec(w)
         x = step if x is None else _plus(x, step)
-        y = w if y is None else y + w
+        corrections += (w,)
     assert x is not None
-    return Solution(x, y)
+    return Solution(x, corrections)
 
 
 def _start(problem: Problem) -> Vector | None:
@@ -113,22 +122,22 @@ def _start(problem: Problem) -> Vector | None:
 
 
 def _sample_residual(
-    problem: Problem, x: Vector | None, y: Array | None
+    problem: Problem, x: Vector | None, corrections: tuple[Array, ...]
 ) -> tuple[Array, Array | None]:
-    """Return f - S x - damping y, without its part along the null vectors, and S x.
-
-    S^H N = 0, so that the part of f along N does not reach x, while W^-1 would blow it up.
-    """
+    """Return f - S x - damping y for y = the sum of the corrections, and S x."""
     Sx = None if x is None else problem.scores.matvec(x)
     r = problem.f
     if Sx is not None:
         r = -Sx if r is None else r - Sx
     assert r is not None
-    if y is not None:
-        r = r - expanded(problem.damping, 2) * y
-    if problem.null is not None:
-        r = r - problem.null @ rmatvec(problem.null, r)
+    if corrections:
+        r = r - expanded(problem.damping, 2) * reduce(add, corrections)
     return r, Sx
+
+
+def _without_null(r: Array, null: Array | None) -> Array:
+    """Return r - N N^H r: as S^H N = 0 this part does not reach x, while W^-1 would blow it up."""
+    return r if null is None else r - null @ rmatvec(null, r)
 
 
 def parameter_refinement(
@@ -137,17 +146,16 @@ def parameter_refinement(
     """Return x after one solve and `sweeps` sweeps with `inverse` = A^-1, for n >= m."""
     x = problem.x0
     for _ in range(1 + sweeps):
-        r = _gradient(problem, x)[0]
+        r = _gradient(problem, x, None if x is None else problem.scores.matvec(x))
         step = _split(inverse(_joined(r)), r)
         x = step if x is None else _plus(x, step)
     assert x is not None
-    return Solution(x, None)
+    return Solution(x, ())
 
 
-def _gradient(problem: Problem, x: Vector | None) -> tuple[Vector, Array | None]:
-    """Return r = S^H (f - S x) + damping (x0 - x), where v stands for damping x0, and S x."""
+def _gradient(problem: Problem, x: Vector | None, Sx: Array | None) -> Vector:
+    """Return r = S^H (f - S x) + damping (x0 - x), where v stands for damping x0."""
     damping = expanded(problem.damping, 2)
-    Sx = None if x is None else problem.scores.matvec(x)
     g = problem.f
     if Sx is not None:
         g = -Sx if g is None else g - Sx
@@ -159,7 +167,7 @@ def _gradient(problem: Problem, x: Vector | None) -> tuple[Vector, Array | None]
         r = tuple(a + damping * (b - c) for a, b, c in zip(r, problem.x0, x))
     elif x is not None and problem.x0 is None:
         r = tuple(a - damping * c for a, c in zip(r, x))
-    return r, Sx
+    return r
 
 
 # ---------------------------------------------------------------------------- certificates
@@ -173,20 +181,24 @@ def sample_certificate(
     The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
     |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
     """
-    x, y = solution
-    assert y is not None
-    r, Sx = _sample_residual(problem, x, y)
+    x, corrections = solution
+    r, Sx = _sample_residual(problem, x, corrections)
     size = _sizes(problem, layout)
-    u, t, damping = size.u, size.t, size.damping
-    x_norm, y_norm, r_norm = layout.norm(x), layout.norm(y), layout.norm(r)
-    lost = size.null / damping  # of y along the null vectors, where S^H N is a rounding error
-    rounding_r = _ROUNDING * u * (size.f + t * x_norm + damping * y_norm)
-    rounding_x = _ROUNDING * u * (size.start + t * (y_norm + lost))
-    error = rounded_bound((r_norm + rounding_r) / (2 * damping**0.5) + rounding_x, x_norm, u)
+    t, damping = size.t, size.damping
+    x_norm, r_norm = layout.norm(x), layout.norm(_without_null(r, problem.null))
+    # of all sweeps, also of those that diverged and were taken back
+    y_norm = reduce(add, (layout.norm(w) for w in corrections))
+    by_rows = _rounding(size.u, problem.scores.rows)
+    by_columns = _rounding(size.u, problem.scores.columns)
+    lost = _lost(problem, r, by_columns * t, layout) / damping
+    rounding_r = by_columns * t * x_norm + 4 * size.u * (size.f + damping * y_norm)
+    rounding_x = by_rows * t * y_norm + 4 * size.u * size.start
+    error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
+    error = rounded_bound(error, x_norm, size.u)
     if problem.v is None:
         residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
     else:
-        residual = layout.norm(_gradient(problem, x)[0])
+        residual = layout.norm(_gradient(problem, x, Sx))
         scale = (t * t + damping) * x_norm + damping * size.start
     return _info(residual, scale, error, _step_norm(problem, Sx, layout), x_norm, ok, layout)
 
@@ -198,18 +210,29 @@ def parameter_certificate(
 
     |A^-1| <= 1 / damping for the gradient, to which the rounding of its terms is added.
     """
-    r, Sx = _gradient(problem, solution.x)
+    Sx = problem.scores.matvec(solution.x)
+    r = _gradient(problem, solution.x, Sx)
     size = _sizes(problem, layout)
-    u, t, damping = size.u, size.t, size.damping
+    t, damping = size.t, size.damping
     x_norm, residual = layout.norm(solution.x), layout.norm(r)
     scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
-    error = rounded_bound((residual + _ROUNDING * u * scale) / damping, x_norm, u)
+    length = max(problem.scores.rows, problem.scores.columns)
+    error = (residual + _rounding(size.u, length) * scale) / damping
+    error = rounded_bound(error, x_norm, size.u)
     return _info(residual, scale, error, _step_norm(problem, Sx, layout), x_norm, ok, layout)
 
 
 def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
     """Return the error bound of a solution that was rounded to a dtype with unit roundoff u."""
     return error_bound + u * x_norm / (1 - u)
+
+
+def _lost(problem: Problem, r: Array, rounding: Array, layout: Layout) -> Any:
+    """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
+    if problem.null is None:
+        return 0.0
+    leak = expanded(problem.leak, 0 if layout.vector else 1)
+    return (leak + rounding) * layout.norm(rmatvec(problem.null, r))
 
 
 class _Sizes(NamedTuple):
@@ -220,25 +243,19 @@ class _Sizes(NamedTuple):
     t: Array  # |S|_F
     f: Any
     start: Any  # |x0|, or |v| / damping
-    null: Any  # |N^H f|
 
 
 def _sizes(problem: Problem, layout: Layout) -> _Sizes:
     trailing = 0 if layout.vector else 1
     damping = expanded(problem.damping, trailing)
     t = expanded(problem.squared_norm, trailing) ** 0.5
-    f: Any = 0.0
-    null: Any = 0.0
+    f: Any = 0.0 if problem.f is None else layout.norm(problem.f)
     start: Any = 0.0
-    if problem.f is not None:
-        f = layout.norm(problem.f)
-        if problem.null is not None:
-            null = layout.norm(rmatvec(problem.null, problem.f))
     if problem.v is not None:
         start = layout.norm(problem.v) / damping
     elif problem.x0 is not None:
         start = layout.norm(problem.x0)
-    return _Sizes(unit_roundoff(layout.working), damping, t, f, start, null)
+    return _Sizes(unit_roundoff(layout.working), damping, t, f, start)
 
 
 def _step_norm(problem: Problem, Sx: Array | None, layout: Layout) -> Array:
@@ -262,7 +279,8 @@ def _info(
     backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
     certain = xp.isfinite(error) & (error <= x_norm / 2)
     converged = expanded(ok, 0 if layout.vector else 1) & certain
-    return SolveInfo(residual, backward, error, step, converged)
+    fields = (residual, backward, error, step, converged)
+    return SolveInfo(*(xp.reshape(x, x.shape) for x in fields))  # 0-d arrays, not NumPy scalars
 
 
 # --------------------------------------------------------------------------------- pieces

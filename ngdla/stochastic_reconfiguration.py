@@ -20,6 +20,7 @@ from ._backend.namespace import (
     is_complex,
     namespace,
     real_name,
+    result_name,
 )
 from .centred_scores import (
     centred_residuals,
@@ -110,13 +111,14 @@ def stochastic_reconfiguration(
     _require_options(solve_options)
     checks = ValueChecks(enabled=solve_options.get("check", True))
     with computing(namespace(energies)):
-        p = probabilities(weights, blocks, checks)
+        dtype = real_name(result_name(blocks.dtype, dtype_name(energies.dtype)))
+        p = probabilities(weights, blocks, checks, dtype)
         x0 = _prior(previous, momentum, blocks, mode, checks)
         S = dataclasses.replace(blocks, blocks=centred_scores(blocks, p, mode, checks))
         f = centred_residuals(energies, p, mode, checks)
         rhs = RightHandSide(None, f, x0, True, ("", "local_energies", "previous"))
-        null = null_vectors(p, S, mode)
-    return solved(S, rhs, damping, null=null, checks=checks, **solve_options)
+        null = null_vectors(p, S, mode, dtype)
+    return solved(S, rhs, damping, null=null, checks=checks, trusted=True, **solve_options)
 
 
 def _energies(local_energies: Any, blocks: ColumnBlocks) -> Array:
@@ -176,8 +178,7 @@ def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float
     if momentum.ndim:
         msg = f"`momentum` has shape {tuple(momentum.shape)}; it must be a number or 0-d array."
         raise ValueError(msg)
-    checks.require(
-        lambda: (momentum >= 0) & (momentum < 1),
-        lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."),
-    )
-    return astype(momentum, real_name(blocks.dtype))
+    xp = namespace(momentum)
+    legal = (momentum >= 0) & (momentum < 1)
+    checks.require(lambda: legal, lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."))
+    return astype(xp.where(legal, momentum, xp.nan * momentum), real_name(blocks.dtype))

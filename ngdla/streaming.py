@@ -86,6 +86,9 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
         G = scores.gram(dtype)
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
         checks.raise_on_failure()
+    if dtype_name(G.dtype) != dtype:
+        msg = f"`accumulate` is {dtype!r}, which is off; set jax_enable_x64 to have it."
+        raise ValueError(msg)
     return G
 
 

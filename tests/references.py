@@ -96,7 +96,7 @@ def exact_lstsq(
     T = S * scale
     if x0 is not None:
         right = right - S @ wide(x0)
-    left, sigma, _ = np.linalg.svd(narrow(T))
+    left, sigma, _ = np.linalg.svd(narrow(T), full_matrices=T.shape[0] > T.shape[1])
     shifted = np.concatenate([sigma**2, np.zeros(len(left) - len(sigma))])[:, None] + damping
     y = np.zeros_like(right)
     for _ in range(30):

@@ -140,3 +140,72 @@ def test_zero_right_hand_sides_are_solved_exactly(valued_backend: Backend) -> No
     assert valued_backend.numpy(info.converged)
     assert valued_backend.numpy(info.error_bound) == 0
     assert valued_backend.numpy(info.backward_error) == 0
+
+
+@pytest.mark.parametrize("method", ["eigh", "svd", "qr"])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_bounds_hold_where_sweeps_diverge(
+    method: str, dtype: str, rng: np.random.Generator
+) -> None:
+    """u kappa > 1: sweeps may blow up and come back; the bound must remember their size."""
+    for _ in range(60):
+        S = scores_with_spectrum(rng, 12, 40, dtype, decades=rng.uniform(0, 6))
+        damping = float(10 ** rng.uniform(-9, -5))
+        f = random_array(rng, (12, 2), dtype)
+        v = (H(S) @ f).astype(dtype)
+        for refine in (0, 1, 2, 4):
+            x, info = ngdla.damped_solve(
+                S, v, damping, method=method, refine=refine, full_output=True
+            )
+            exact = exact_solve(S, v, damping)
+            error = np.linalg.norm((x - exact).astype(complex), axis=0)
+            assert np.all((error <= info.error_bound) | ~np.isfinite(info.error_bound))
+            length = np.linalg.norm(exact.astype(complex), axis=0)
+            assert np.all(error[info.converged] <= length[info.converged])
+
+
+@pytest.mark.parametrize(
+    ("shape", "order", "damping"), [((100_000, 5), "C", 1e6), ((3, 300_000), "F", 1e6)]
+)
+def test_bounds_hold_for_long_sums_of_one_sign(
+    shape: tuple[int, int], order: str, damping: float, rng: np.random.Generator
+) -> None:
+    S = np.asarray(1 + 0.1 * rng.random(shape), dtype="float32", order=order)  # type: ignore[call-overload]
+    v, f = (np.ones((size, 1), dtype="float32") for size in shape[::-1])
+    for function, right, exact in (
+        (ngdla.damped_solve, v, exact_solve(S, v, damping)),
+        (ngdla.damped_lstsq, f, None),
+    ):
+        if exact is None:
+            if shape[0] > 1000:
+                continue  # the reference would need an n x n matrix
+            exact = exact_lstsq(S, f, damping)
+        x, info = function(S, right, damping, full_output=True)
+        assert np.linalg.norm((x - exact).astype(float)) <= info.error_bound[0]
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=str)
+@pytest.mark.parametrize("method", ["cholesky", "eigh", "svd", "qr"])
+def test_illegal_values_are_never_certified(
+    shape: tuple[int, int], method: str, rng: np.random.Generator
+) -> None:
+    S, v = rng.standard_normal(shape), rng.standard_normal(shape[1])
+    options: dict[str, Any] = {"method": method, "check": False, "full_output": True}
+    _, info = ngdla.damped_solve(S, v, np.array(-0.01), **options)
+    assert not info.converged
+    metric = np.ones(shape[1])
+    metric[1] = -1.0
+    _, info = ngdla.damped_solve(S, v, 0.1, metric=metric, **options)
+    assert not info.converged
+
+
+def test_null_vectors_that_leak_are_refused_or_not_certified(rng: np.random.Generator) -> None:
+    """Scores centred in float32 are not centred in float64: an f with a mean then matters."""
+    S = ngdla.scores(rng.standard_normal((10, 30)).astype("float32")).astype("float64")
+    f, null = rng.standard_normal(10) + 1.0, np.full(10, 10**-0.5)
+    with pytest.raises(ValueError, match="`null`"):
+        ngdla.damped_lstsq(S, f, 1e-9, null=null)
+    x, info = ngdla.damped_lstsq(S, f, 1e-9, null=null, check=False, full_output=True)
+    error = np.linalg.norm((x - exact_lstsq(S, f[:, None], 1e-9)[:, 0]).astype(float))
+    assert error <= info.error_bound
+    assert not info.converged

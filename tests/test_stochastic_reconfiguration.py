@@ -186,3 +186,53 @@ def test_damping_momentum_and_weights_are_traced(rng: np.random.Generator) -> No
 
     d = jax.jit(step)(O, E, 0.1, weights, previous, 0.7)
     np.testing.assert_allclose(d, step(O, E, 0.1, weights, previous, 0.7), rtol=1e-10)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(6, 15), (60, 80), (15, 6)], ids=str)
+def test_single_precision_scores_with_double_precision_energies(
+    mode: str, shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    O, _ = sr_data(rng, mode, "complex64", *shape)
+    _, E = sr_data(rng, mode, "complex128", *shape)
+    E = E.real if mode == "real" else E
+    d = ngdla.stochastic_reconfiguration(O, E, 0.1, mode=mode)
+    wide = O.astype("complex128" if np.iscomplexobj(O) else "float64")
+    n = shape[0]
+    reference = defined_step(wide, E, 0.1, np.full(n, 1 / n), mode)
+    assert d.dtype == ("complex128" if mode == "holomorphic" else "float64")
+    assert np.linalg.norm(d - reference) <= 1e-4 * np.linalg.norm(reference)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4 / 3, 1e6])
+def test_samples_that_are_all_the_same_give_no_step(scale: float, rng: np.random.Generator) -> None:
+    O = np.repeat((rng.standard_normal((1, 9)) * scale), 7, axis=0).astype("float32")
+    E = np.full(7, -3.0, dtype="float32")
+    d = ngdla.stochastic_reconfiguration(O, E, 1e-3)
+    assert np.linalg.norm(d) <= 1e-3
+
+
+@pytest.mark.parametrize("factor", [1e-60, 1.0, 1e60])
+def test_double_precision_weights_of_any_scale(factor: float, rng: np.random.Generator) -> None:
+    O = rng.standard_normal((6, 9)).astype("float32")
+    E = rng.standard_normal(6).astype("float32")
+    weights = rng.random(6)
+    one = ngdla.stochastic_reconfiguration(O, E, 0.1, weights=weights)
+    other = ngdla.stochastic_reconfiguration(O, E, 0.1, weights=factor * weights)
+    assert other.dtype == np.float32
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_illegal_weights_and_momenta_are_never_certified(rng: np.random.Generator) -> None:
+    jax = pytest.importorskip("jax")
+    O, E, previous = (jax.numpy.asarray(rng.standard_normal(s)) for s in ((6, 9), (6,), (9,)))
+
+    def converged(weights: Any, momentum: Any) -> Any:
+        return ngdla.stochastic_reconfiguration(
+            O, E, 0.1, weights=weights, previous=previous, momentum=momentum, full_output=True
+        )[1].converged
+
+    step = jax.jit(converged)
+    assert step(np.ones(6), 0.5)
+    for weights, momentum in ((-np.ones(6), 0.5), (np.zeros(6), 0.5), (np.ones(6), 5.0)):
+        assert not step(weights, momentum)

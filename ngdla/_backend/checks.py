@@ -46,8 +46,8 @@ def require_array(x: Any, name: str, *, ndim: int = 0) -> None:
         _require_dense(x, name)
     if dtype_name(x.dtype) not in _DTYPES:
         msg = (
-            f"`{name}` has dtype {dtype_name(x.dtype)}; it must be one of {', '.join(_DTYPES)}. "
-            f"Convert it, for example to float64."
+            f"`{name}` has dtype {dtype_name(x.dtype)}; it must be one of {', '.join(_DTYPES)}, "
+            f"in native byte order. Convert it, for example to float64."
         )
         raise TypeError(msg)
     if x.ndim < ndim:

@@ -42,6 +42,7 @@ _JAX_ROWS = 512
 _JAX_LEAVES = 4
 _JAX_COLUMNS = 2048
 _CUPY_LEAF = 512
+_COPIED_BYTES = 64 * 2**20
 
 
 def adjoint(A: Array) -> Array:
@@ -89,6 +90,10 @@ def _gram_numpy(S: Array) -> Array:
 
 def _herk(S: Array) -> Array:
     herk = blas.get_blas_funcs("herk", (S,))
+    if not S.flags.forc:  # SciPy would copy the whole of S
+        columns = max(1, _COPIED_BYTES // (S.itemsize * len(S)))
+        starts = range(0, S.shape[1], columns)
+        return sum(_herk(np.ascontiguousarray(S[:, i : i + columns])) for i in starts)
     if S.flags.f_contiguous:
         G = herk(1.0, S, lower=1)
     else:  # the transpose of C-ordered S is Fortran-ordered: (S^T)^H S^T = conj(S S^H)

@@ -68,7 +68,8 @@ def qr_r(A: Array) -> Array:
     if is_torch_namespace(xp):
         import torch
 
-        return torch.linalg.qr(A, mode="r").R
+        # torch differentiates through Q only
+        return torch.linalg.qr(A, mode="reduced" if A.requires_grad else "r").R
     if is_cupy_namespace(xp):
         import cupy
 
