@@ -21,7 +21,10 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for a bad argument, 130 after Ctrl-C."""
     parser, demo_parser = make_parsers()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        owner = demo_parser if options.command == "demo" else parser
+        owner.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         if options.command == "info":
             return info()
@@ -42,7 +45,7 @@ def make_parsers() -> tuple[Parser, Parser]:
         "methods, on arrays of NumPy, CuPy, PyTorch and JAX.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     commands.add_parser("info", help="array libraries, devices and BLAS, what is usable here")
     text = "ground states of two spin chains by variational Monte Carlo, beside the exact energies"
     demo_parser = commands.add_parser("demo", help=text, description=text, allow_abbrev=False)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -186,11 +187,7 @@ def _damping_number(damping: Any, like_name: str, dtype: str) -> float:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    flag: Any = True
-    for x in arrays:
-        xp = namespace(x)
-        flag = xp.all(xp.isfinite(x)) & flag
-    return flag
+    return reduce(and_, (namespace(x).all(namespace(x).isfinite(x)) for x in arrays))
 
 
 def _positive(x: Array) -> Array:
