@@ -260,8 +260,9 @@ def _solution_error(rhs: RightHandSide, layout: Layout) -> Exception:
             return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
     names = " and ".join(f"`{name}`" for name, _ in arguments)
     return ValueError(
-        f"the solution exceeds the range of {layout.working}: {names} over `damping` is too large. "
-        f"Scale {names} down, or use float64."
+        f"the solution exceeds the range of {layout.working}: {names} over `damping` is too large, "
+        f"or refinement diverged as `damping` is below the rounding errors of the Gram matrix. "
+        f"Scale {names} down, raise `damping`, or use float64."
     )
 
 
