@@ -80,13 +80,15 @@ def damped_solve(
 
     Notes
     -----
-    Method: Gram matrix, factor, then sweeps ``w = W^-1 (damping y' - S x)``, ``x += S^H w``; see
-    `ngdla.refinement`. Cost for n < m: n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times
-    that for complex `S`; 1 + 2 (1 + refine) passes over S. Memory: n^2 + 4 m k numbers; no copy of
-    S (where dtypes differ or with `metric`, S is converted in chunks of 64 MB), no L^-1 S, no m x m
-    matrix. Precision: forward error about u sqrt(kappa) with one sweep,
-    where kappa = (sigma_1^2 + damping) / damping and u kappa << 1. Differentiable
-    in PyTorch and JAX, best with "cholesky"; batches are stacked problems, not broadcast.
+    Method: from x = v / damping (with D = 1) and y = 0, the solve and each sweep are
+    ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla.refinement`. Cost for
+    n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that for complex
+    `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
+    L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ, with
+    `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64 MB.
+    Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
+    / damping and u kappa << 1. Differentiable in PyTorch and JAX, best with "cholesky"; batches are
+    stacked problems, not broadcast.
 
     References
     ----------

@@ -190,9 +190,10 @@ def sample_certificate(
     y_norm = reduce(add, (layout.norm(w) for w in corrections))
     by_rows = _rounding(size.u, problem.scores.rows)
     by_columns = _rounding(size.u, problem.scores.columns)
+    by_one = _rounding(size.u, 1)
     lost = _lost(problem, r, by_columns * t, layout) / damping
-    rounding_r = by_columns * t * x_norm + 4 * size.u * (size.f + damping * y_norm)
-    rounding_x = by_rows * t * y_norm + 4 * size.u * size.start
+    rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
+    rounding_x = by_rows * t * y_norm + by_one * size.start
     error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
     error = rounded_bound(error, x_norm, size.u)
     if problem.v is None:

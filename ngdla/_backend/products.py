@@ -1,7 +1,8 @@
 """Products with a wide matrix S (..., n, m): its Gram matrix, S @ x and its adjoint times y.
 
-Each operation stands here once with all libraries on one screen. None copies S, and none forms
-the adjoint of S: for complex S that copies S in NumPy and CuPy, and in XLA it is slow on the CPU.
+Each operation stands here once with all libraries on one screen. None copies S (`_herk` copies
+chunks of what is not contiguous), and S^H y is never adjoint(S) @ y: for complex S that copies S in
+NumPy and CuPy, and in XLA it is slow on the CPU.
 """
 
 from __future__ import annotations
