@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite, require_array, require_choice
+from ._backend.chunks import unchunked
 from ._backend.namespace import (
     Array,
     astype,
@@ -125,7 +126,7 @@ def residuals(
     mode = "real" if mode is None else mode
     require_choice(mode, "mode", MODES)
     xp = namespace(local_energies)
-    column = xp.expand_dims(local_energies, axis=-1)
+    column = xp.expand_dims(unchunked(local_energies), axis=-1)
     samples = column_blocks(column, name="local_energies")
     checks = ValueChecks(enabled=True)
     with computing(xp):
@@ -241,7 +242,9 @@ def null_vectors(p: Array | None, S: ColumnBlocks, mode: str, dtype: str) -> Arr
     xp = namespace(block)
     if p is None:
         n = block.shape[-2] // (2 if mode == "complex" else 1)
-        q = xp.full_like(block[..., :n, :1], n**-0.5, dtype=getattr(xp, dtype))
+        column = block[..., :n, :1]
+        column = xp.real(column) if is_complex(column) else column
+        q = xp.full_like(column, n**-0.5, dtype=getattr(xp, dtype))
     else:
         q = xp.sqrt(p)
     if mode != "complex":

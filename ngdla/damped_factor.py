@@ -54,7 +54,8 @@ def damped_factor(
     -------
     DampedFactor
         With the methods ``solve(v)`` and ``lstsq(f, x0)``. It refers to `S`, which must not be
-        changed while the factor is in use. A pytree of JAX and torch.
+        changed while the factor is in use. A pytree of JAX and torch; ``dask.persist(factor)``
+        keeps that of Dask arrays, which each computation would form anew.
 
     Raises
     ------

@@ -35,7 +35,8 @@ def damped_solve(
     ----------
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
         Scores: one row for each of n samples, one column for each of m parameters, any n : m.
-        A list or tuple holds column blocks of one matrix (layers), without batch axes.
+        A list or tuple holds column blocks of one matrix (layers), without batch axes. Dask arrays
+        may be chunked along the last axis only, and stay lazy.
     v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k)
         Right-hand side, or k of them. If v = S^H f with f at hand, `damped_lstsq` is faster and
         more accurate. For real `S` complex `v` is allowed.
@@ -57,7 +58,7 @@ def damped_solve(
         the Gram matrix exactly singular.
     check : bool
         Test values (NaN, Inf, signs, definiteness): one host read a call. Nothing is read inside
-        `jax.jit` and the like, where the diagnostics carry the verdict.
+        `jax.jit` and the like, and of Dask arrays, where the diagnostics carry the verdict.
     full_output : bool
         Also return a `SolveInfo`; costs two more products with `S`.
 
@@ -73,8 +74,8 @@ def damped_solve(
     TypeError
         Integer or object dtypes, sparse or dict `S`, mixed libraries.
     ValueError
-        Shapes that do not fit, mixed devices, empty arrays, unknown options; NaN or Inf; damping
-        or metric that is not positive; `null` that is not one.
+        Shapes or Dask chunks that do not fit, mixed devices, empty arrays, unknown options; NaN or
+        Inf; damping or metric that is not positive; `null` that is not one.
     numpy.linalg.LinAlgError
         The damped Gram matrix is not positive definite in this precision. On every library.
 
@@ -86,6 +87,9 @@ def damped_solve(
     `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
     L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ, with
     `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64 MB.
+    For Dask the Gram matrix is a sum over chunks and one block, factored by one worker; each chunk
+    is loaded once, and held from the Gram matrix to the last product, by all that is computed in
+    one ``dask.compute(x, info)``.
     Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
     / damping and u kappa << 1. Differentiable in PyTorch and JAX, best with "cholesky"; batches are
     stacked problems, not broadcast.

@@ -15,6 +15,7 @@ from operator import add
 from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite, require_array, require_like
+from ._backend.chunks import is_chunked, require_column_chunks
 from ._backend.namespace import (
     Array,
     astype,
@@ -42,7 +43,8 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     Parameters
     ----------
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
-        Rows are samples. A list or tuple holds column blocks of one matrix.
+        Rows are samples. A list or tuple holds column blocks of one matrix. Dask arrays may be
+        chunked along the last axis only; their Gram matrix is lazy and one block.
     accumulate : {"float32", "float64", "complex64", "complex128"}, optional
         Dtype of the sum and of the result; by default that of `S`. Columns are converted in
         chunks of at most 64 MB.
@@ -64,7 +66,8 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     -----
     Half of a matrix product, n^2 m flops (4 n^2 m for complex S), by syrk and herk in NumPy, by
     blocks of the lower triangle elsewhere; one pass over S; n^2 numbers of extra memory for each
-    of up to three temporaries and no copy of S. Products of float32 never drop to TF32.
+    of up to three temporaries, in Dask for each chunk that is at work, and no copy of S. Products
+    of float32 never drop to TF32.
 
     Examples
     --------
@@ -108,12 +111,14 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
     """Check `S` and return it as `ColumnBlocks`."""
     if not isinstance(S, (list, tuple)):
         require_array(S, name, ndim=2)
+        require_column_chunks(S, name)
         return ColumnBlocks((S,), None, None, name)
     if not S:
         msg = f"`{name}` is an empty {type(S).__name__}; it needs at least one column block."
         raise ValueError(msg)
     for i, block in enumerate(S):
         require_array(block, f"{name}[{i}]", ndim=2)
+        require_column_chunks(block, f"{name}[{i}]")
         require_like(block, f"{name}[{i}]", S[0], f"{name}[0]")
         if block.ndim > 2 or block.shape[0] != S[0].shape[0]:
             msg = (
@@ -248,13 +253,15 @@ class ColumnBlocks:
         )
 
     def _row_spans(self, dtype: str) -> Iterator[slice | None]:
-        copied = len(self.blocks) > 1 or dtype_name(self.blocks[0].dtype) != dtype
+        block = self.blocks[0]
+        copied = len(self.blocks) > 1 or dtype_name(block.dtype) != dtype
+        copied = copied and not is_chunked(block)
         return _spans(self.rows, self.columns, self.batch, dtype, copied=copied)
 
 
 def _column_spans(block: Array, dtype: str, *, copied: bool = False) -> Iterator[slice | None]:
     n, m = block.shape[-2:]
-    copied = copied or dtype_name(block.dtype) != dtype
+    copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)
     return _spans(m, n, block.shape[:-2], dtype, copied=copied)
 
 

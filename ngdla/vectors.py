@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any
 
 from ._backend.checks import require_array, require_like
+from ._backend.chunks import chunked_like
 from ._backend.namespace import Array, astype, is_complex, namespace, real_name
 from .streaming import ColumnBlocks, Vector
 
@@ -108,9 +109,9 @@ def _columns(v: Any, name: str, S: Array, axis: int, S_name: str) -> tuple[Array
     require_like(v, name, S, S_name)
     expected = tuple(S.shape[:-2]) + (S.shape[axis],)
     if tuple(v.shape) == expected:
-        return namespace(v).expand_dims(v, axis=-1), True
+        return namespace(v).expand_dims(chunked_like(v, S, axis), axis=-1), True
     if v.ndim == S.ndim and tuple(v.shape[:-1]) == expected:
-        return v, False
+        return chunked_like(v, S, axis), False
     msg = (
         f"`{name}` has shape {tuple(v.shape)} but `{S_name}` has shape {tuple(S.shape)}; `{name}` "
         f"must have shape {expected}, or {expected[:-1] + (expected[-1], 'k')} for k right-hand "

@@ -286,6 +286,34 @@ class Cupy(Backend):
         return result
 
 
+class Dask(Backend):
+    """Chunked along the last axis, which is that of the columns of S; computed by `numpy` only."""
+
+    name = "dask"
+    eager = False
+
+    def __init__(self) -> None:
+        self.dask = pytest.importorskip("dask")
+        self.array = pytest.importorskip("dask.array")
+
+    def convert(self, x: np.ndarray) -> Any:
+        chunks = (-1,) * (x.ndim - 1) + (-(-x.shape[-1] // 3),) if x.ndim and x.size else -1
+        return self.array.from_array(x, chunks=chunks)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x.compute(scheduler="synchronous"))
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call, and refuse a function that computes."""
+
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            msg = "a Dask array was computed"
+            raise AssertionError(msg)
+
+        with self.dask.config.set(scheduler=refuse):
+            return function(*args, **kwargs)
+
+
 BACKENDS = {
     backend.name: backend
     for backend in (
@@ -298,6 +326,7 @@ BACKENDS = {
         TorchCuda,
         Jax,
         JaxGpu,
+        Dask,
         Cupy,
     )
 }
@@ -328,7 +357,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return make_backend(request.param, request.config)
 
 
-@pytest.fixture(params=[n for n in BACKENDS if n not in ("numpy-readonly", "torch-meta")])
+@pytest.fixture(params=[n for n in BACKENDS if n not in ("numpy-readonly", "torch-meta", "dask")])
 def valued_backend(request: pytest.FixtureRequest) -> Backend:
     """The libraries whose results carry values, called eagerly by the test itself."""
     return make_backend(request.param, request.config)

@@ -44,7 +44,7 @@ def test_alone_it_prints_help(capsys):
 def test_info_runs(capsys):
     assert command.main(["info"]) == 0
     out = capsys.readouterr().out
-    for word in ("numpy", "scipy", "cupy", "torch", "jax", "BLAS", "usable"):
+    for word in ("numpy", "scipy", "cupy", "torch", "jax", "dask", "BLAS", "usable"):
         assert word in out
 
 

@@ -25,6 +25,7 @@ INSTALL = {
     "cupy": 'pip install "ngdla[cuda12]" or "ngdla[cuda13]"',
     "torch": 'pip install "ngdla[torch]"',
     "jax": 'pip install "ngdla[jax]"',
+    "dask": 'pip install "ngdla[dask]"',
 }
 
 
@@ -97,8 +98,8 @@ def load_namespace(name: str) -> Library:
 
 
 def inventory() -> list[Entry]:
-    """List NumPy, SciPy, CuPy, torch and JAX: version, devices, whether ngdla can use them here."""
-    return [_entry(name) for name in ("numpy", "scipy", "cupy", "torch", "jax")]
+    """List NumPy, SciPy and the array libraries: version, devices, whether ngdla can use them."""
+    return [_entry(name) for name in ("numpy", "scipy", "cupy", "torch", "jax", "dask")]
 
 
 def blas() -> str:
@@ -207,6 +208,7 @@ _DEVICES: dict[str, Callable[[Any], list[str]]] = {
     "cupy": _cupy_devices,
     "torch": _torch_devices,
     "jax": _jax_devices,
+    "dask": _host,
 }
 
 

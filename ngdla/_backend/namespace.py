@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import (
     array_namespace,
+    is_array_api_obj,
     is_cupy_namespace,
     is_dask_namespace,
     is_jax_namespace,
@@ -26,8 +27,10 @@ __all__ = [
     "computing",
     "concrete",
     "dtype_name",
+    "is_array",
     "is_complex",
     "is_cupy_namespace",
+    "is_dask_namespace",
     "is_jax_namespace",
     "is_numpy_namespace",
     "is_torch_namespace",
@@ -64,9 +67,23 @@ def namespace(x: Array) -> Any:
     """Return the array-API namespace of `x`."""
     xp = _NAMESPACES.get(type(x))
     if xp is None:
-        xp = _NAMESPACES[type(x)] = array_namespace(x)
-        _register_pytrees()
+        xp = array_namespace(x)
+        if not (is_torch_namespace(xp) and _compiling()):  # which cannot trace the registration
+            _NAMESPACES[type(x)] = xp
+            _register_pytrees()
     return xp
+
+
+def _compiling() -> bool:
+    """Tell whether `torch.compile` is tracing this call."""
+    import torch
+
+    return bool(torch.compiler.is_compiling())
+
+
+def is_array(x: Any) -> bool:
+    """Tell whether `x` is an array of any library."""
+    return type(x) in _NAMESPACES or is_array_api_obj(x)
 
 
 def library(x: Array) -> str:
@@ -159,9 +176,7 @@ def _concrete_jax(flag: Array) -> bool | None:
 
 
 def _concrete_torch(flag: Array) -> bool | None:
-    import torch
-
-    if torch.compiler.is_compiling() or flag.device.type == "meta":
+    if _compiling() or flag.device.type == "meta":
         return None
     try:
         return bool(flag)
@@ -203,7 +218,7 @@ def computing(xp: Any) -> Iterator[None]:
 def _torch_full_precision() -> Iterator[None]:
     import torch
 
-    if torch.compiler.is_compiling():
+    if _compiling():
         yield
         return
     # The flags are touched only where a lower precision is allowed: writing them marks the

@@ -14,10 +14,12 @@ import array_api_extra as xpx
 import numpy as np
 from scipy.linalg import blas
 
+from .chunks import columns_chunked, sum_over_chunks
 from .namespace import (
     Array,
     is_complex,
     is_cupy_namespace,
+    is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
@@ -75,6 +77,8 @@ def gram(S: Array) -> Array:
         return gram_by_halves(S, leaf=_CUPY_LEAF)
     if is_jax_namespace(xp):
         return _gram_jax()(S)
+    if is_dask_namespace(xp):
+        return sum_over_chunks(gram, S)
     return xp.matmul(S, adjoint(S))
 
 
@@ -211,7 +215,12 @@ def add_to_diagonal(A: Array, shift: float | Array) -> Array:
     if is_jax_namespace(xp):
         square = shift if isinstance(shift, float) else xp.expand_dims(column, axis=-1)
         return A + square * xp.eye(A.shape[-1], dtype=A.dtype)
-    return A + xpx.create_diagonal(xp.zeros_like(xp.linalg.diagonal(A)) + column)
+    diagonal = xp.zeros_like(xp.linalg.diagonal(A)) + column
+    if is_torch_namespace(xp):
+        import torch
+
+        return A + torch.diag_embed(diagonal)
+    return A + xpx.create_diagonal(diagonal)
 
 
 # --------------------------------------------------------------------------------- centring
@@ -234,4 +243,4 @@ def centred_rows(O: Array, mean: Array, scale: float | Array, *, stack: bool) ->
             xp.multiply(rows, scale, out=rows)
         return S
     parts = [(part - shift) * scale for part, shift in parts]
-    return xp.concat(parts, axis=-2) if stack else parts[0]
+    return columns_chunked(xp.concat(parts, axis=-2)) if stack else parts[0]

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from .chunks import in_one_block
 from .namespace import (
     Array,
     LinAlgError,
     dtype_name,
+    is_complex,
     is_cupy_namespace,
+    is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
-    real_name,
 )
 from .triangular import over_batch
 
@@ -33,6 +35,8 @@ def eigh(A: Array) -> tuple[Array, Array]:
     xp = namespace(A)
     if is_numpy_namespace(xp):
         return over_batch(_eigh_numpy, A)
+    if is_dask_namespace(xp):
+        return in_one_block(eigh, A, results=(_values_like(A), A))
     return _nan_on_failure(lambda: xp.linalg.eigh(A), A)
 
 
@@ -52,6 +56,11 @@ def left_singular(A: Array) -> tuple[Array, Array]:
     """Return (s, U): singular values (descending) and left singular vectors of A (..., n, m)."""
     xp = namespace(A)
     n = A.shape[-2]
+    if is_dask_namespace(xp):
+        if A.ndim == 2 and A.numblocks[1] > 1:  # only the triangles of chunks meet in one block
+            A = xp.matrix_transpose(qr_r(xp.matrix_transpose(A)))
+        square = A[..., :, :n]
+        return in_one_block(left_singular, A, results=(_values_like(square), square))
 
     def svd() -> tuple[Array, Array]:
         U, s, _ = xp.linalg.svd(A, full_matrices=False)
@@ -76,6 +85,10 @@ def qr_r(A: Array) -> Array:
         return cupy.linalg.qr(A, mode="r")
     if is_jax_namespace(xp):
         return xp.linalg.qr(A, mode="r")
+    if is_dask_namespace(xp) and A.ndim > 2:
+        return in_one_block(qr_r, A, results=(A[..., : A.shape[-1], :],))
+    if is_dask_namespace(xp):  # its QR of tall matrices wants chunks of rows
+        A = A.rechunk({1: -1})
     return xp.linalg.qr(A).R
 
 
@@ -92,6 +105,10 @@ def _nan_on_failure(
         values, vectors = factorise()
         return values, vectors
     except failures:
-        real = getattr(xp, real_name(dtype_name(square.dtype)))
-        values = xp.zeros_like(square[..., 0], dtype=real) + xp.nan
-        return values, xp.full_like(square, xp.nan)
+        return _values_like(square) + xp.nan, xp.full_like(square, xp.nan)
+
+
+def _values_like(square: Array) -> Array:
+    """Return zeros in the place of the eigenvalues or singular values of a square matrix."""
+    xp, row = namespace(square), square[..., 0]
+    return xp.zeros_like(xp.real(row) if is_complex(row) else row)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
 
+from .chunks import in_one_block
 from .namespace import (
     Array,
     LinAlgError,
     dtype_name,
     is_complex,
     is_cupy_namespace,
+    is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
@@ -46,6 +49,9 @@ def cholesky(A: Array) -> tuple[Array, Array]:
     if is_cupy_namespace(xp):  # silent by default: the factor itself has to testify
         L = xp.linalg.cholesky(A)
         return _nan_unless(_reproduces_diagonal(L, A), L)
+    if is_dask_namespace(xp):  # its own returns the upper factor through array-api-compat 1.16
+        ok = xp.zeros(A.shape[:-2], dtype=xp.bool)
+        return in_one_block(cholesky, A, results=(A, ok))
     try:
         L = xp.linalg.cholesky(A)
     except LinAlgError:
@@ -117,6 +123,8 @@ def cho_solve(L: Array, B: Array) -> Array:
         import jax
 
         return jax.scipy.linalg.cho_solve((L, True), B)
+    if is_dask_namespace(xp):
+        return in_one_block(cho_solve, L, B, results=(B,))
     return solve_triangular(L, solve_triangular(L, B), transposed=True)
 
 
@@ -150,6 +158,9 @@ def solve_triangular(L: Array, B: Array, *, transposed: bool = False) -> Array:
 
         A = L.mH if transposed else L
         return torch.linalg.solve_triangular(A, B, upper=transposed)
+    if is_dask_namespace(xp):
+        solve = partial(solve_triangular, transposed=transposed)
+        return in_one_block(solve, L, B, results=(B,))
     try:
         return xp.linalg.solve(adjoint(L) if transposed else L, B)
     except LinAlgError:  # NaN in L, which array-api-strict may take for singular

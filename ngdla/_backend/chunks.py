@@ -1,0 +1,134 @@
+"""Dask arrays: what their chunks must be, and how the small matrices are worked on in one block.
+
+Scores are chunked along their columns only. Then a Gram matrix is a sum of Gram matrices of
+chunks, products with S are sums or concatenations of products with chunks, and everything n x n
+is one block. Nothing here computes: all results are lazy. For arrays of other libraries the
+functions that lay out chunks return them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from .namespace import Array, computing, is_dask_namespace, namespace
+
+__all__ = [
+    "chunked_like",
+    "columns_chunked",
+    "in_one_block",
+    "is_chunked",
+    "require_column_chunks",
+    "require_known_shape",
+    "sum_over_chunks",
+    "unchunked",
+]
+
+
+def is_chunked(x: Array) -> bool:
+    """Tell whether `x` is a Dask array."""
+    return bool(is_dask_namespace(namespace(x)))
+
+
+def require_known_shape(x: Array, name: str) -> None:
+    """Raise if Dask does not know the shape of `x`."""
+    if is_chunked(x) and any(map(math.isnan, x.shape)):
+        msg = f"`{name}` is a Dask array of unknown shape {x.shape}; call compute_chunk_sizes()."
+        raise ValueError(msg)
+
+
+def require_column_chunks(S: Array, name: str) -> None:
+    """Raise unless a Dask array is chunked along its last axis only."""
+    if is_chunked(S) and any(count > 1 for count in S.numblocks[:-1]):
+        wanted = ", ".join(["-1"] * (S.ndim - 1) + ["'auto'"])
+        msg = (
+            f"`{name}` is a Dask array with {' x '.join(map(str, S.numblocks))} chunks; only the "
+            f"last axis, that of the parameters, may be chunked. Use {name}.rechunk(({wanted}))."
+        )
+        raise ValueError(msg)
+
+
+def unchunked(x: Array) -> Array:
+    """Return `x` in one chunk."""
+    return x.rechunk(-1) if is_chunked(x) else x
+
+
+def columns_chunked(S: Array) -> Array:
+    """Return S (..., n, m) with the chunks of its columns, and one chunk of everything else."""
+    return S.rechunk(dict.fromkeys(range(S.ndim - 1), -1)) if is_chunked(S) else S
+
+
+def chunked_like(x: Array, S: Array, axis: int) -> Array:
+    """Return a vector (..., m or n) or (..., m or n, k) in the chunks of an axis of S."""
+    if not is_chunked(x):
+        return x
+    chunks = dict.fromkeys(range(x.ndim), -1)
+    chunks[S.ndim - 2] = S.chunks[axis]
+    return x.rechunk(chunks)
+
+
+def sum_over_chunks(gram: Callable[[Array], Array], S: Array) -> Array:
+    """Return the sum of gram(chunk), (..., n, n), over the column chunks of S (..., n, m)."""
+    import dask.array as da
+
+    *batch, row, column = range(S.ndim)
+    other_row = S.ndim
+    terms = da.blockwise(
+        partial(_term, gram),
+        (column, *batch, row, other_row),
+        columns_chunked(S),
+        (*batch, row, column),
+        new_axes={other_row: S.shape[-2]},
+        adjust_chunks={column: 1},
+        meta=S._meta,
+    )
+    return da.sum(terms, axis=0)
+
+
+def _term(gram: Callable[[Array], Array], chunk: Array) -> Array:
+    with computing(namespace(chunk)):
+        return gram(chunk)[None, ...]
+
+
+def in_one_block(function: Callable[..., Any], *arrays: Array, results: tuple[Array, ...]) -> Any:
+    """Return function(*arrays) as lazy arrays of one chunk, of the shapes and dtypes of `results`.
+
+    `function` is given arrays of the library that Dask has in its chunks, each in one piece.
+    """
+    # Not dask.delayed: it optimises the graph of each argument by itself, so that one graph would
+    # then hold S and its Gram matrix several times.
+    import dask.array as da
+
+    values = da.blockwise(  # a tuple in the place of a 0-d block
+        partial(_apply, function),
+        (),
+        *(part for i, x in enumerate(arrays) for part in (unchunked(x), _axes(i, x))),
+        concatenate=True,
+        meta=arrays[0]._meta,
+    )
+    found = [
+        da.blockwise(
+            itemgetter(i),
+            _axes(0, like),
+            values,
+            (),
+            new_axes=dict(zip(_axes(0, like), like.shape)),
+            meta=like._meta,
+        )
+        for i, like in enumerate(results)
+    ]
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def _axes(position: int, x: Array) -> tuple[tuple[int, int], ...]:
+    """Return labels for the axes of an argument of `blockwise`, shared with no other argument."""
+    return tuple((position, axis) for axis in range(x.ndim))
+
+
+def _apply(function: Callable[..., Any], *blocks: Array) -> tuple[Array, ...]:
+    with computing(namespace(blocks[0])):
+        value = function(*blocks)
+    return value if isinstance(value, tuple) else (value,)
