@@ -1,0 +1,52 @@
+"""What works where: the table that `test_capabilities.py` runs and the documentation prints.
+
+Every function works in every mode of every library but for the exceptions, which are tested too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ngdla
+
+__all__ = ["EXCEPTIONS", "FUNCTIONS", "LIBRARIES", "MODES"]
+
+# Keys are names of the `backend` fixture in conftest.py, values what people call them.
+LIBRARIES = {
+    "numpy": "NumPy",
+    "torch": "PyTorch",
+    "jax": "JAX",
+    "dask": "Dask",
+    "strict": "array-api-strict",
+    "cupy": "CuPy",
+    "torch-cuda": "PyTorch on a GPU",
+    "jax-gpu": "JAX on a GPU",
+}
+
+# The modes that a library has. jit: jax.jit, torch.compile; grad: reverse mode; lazy: no chunk is
+# computed before the caller asks.
+MODES = {
+    "numpy": ("eager",),
+    "torch": ("eager", "jit", "grad", "vmap"),
+    "jax": ("eager", "jit", "grad", "vmap"),
+    "dask": ("lazy",),
+    "strict": ("eager",),
+    "cupy": ("eager",),
+    "torch-cuda": ("eager", "jit", "grad", "vmap"),
+    "jax-gpu": ("eager", "jit", "grad", "vmap"),
+}
+
+# One call of each public function with S (n, m), v (m,) and f (n,).
+FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "gram": lambda S, v, f: ngdla.gram(S),
+    "damped_solve": lambda S, v, f: ngdla.damped_solve(S, v, 0.3),
+    "damped_lstsq": lambda S, v, f: ngdla.damped_lstsq(S, f, 0.3),
+    "damped_factor": lambda S, v, f: ngdla.damped_factor(S, 0.3).solve(v),
+    "scores": lambda S, v, f: ngdla.scores(S),
+    "residuals": lambda S, v, f: ngdla.residuals(f),
+    "stochastic_reconfiguration": lambda S, v, f: ngdla.stochastic_reconfiguration(S, f, 0.3),
+}
+
+# (function, library, mode): why it does not work. Each must fail, so that the table stays true.
+EXCEPTIONS: dict[tuple[str, str, str], str] = {}

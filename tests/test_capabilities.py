@@ -1,0 +1,121 @@
+"""Every entry of the table in capabilities.py: what it says works is right, the rest fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES
+from conftest import BACKENDS, Backend, make_backend
+
+import ngdla
+
+N, M, BATCH, STEP = 5, 11, 3, 1e-6
+
+Call = Callable[[Any, Any, Any], Any]
+
+ENTRIES = [
+    (function, library, mode)
+    for function in FUNCTIONS
+    for library, modes in MODES.items()
+    for mode in modes
+]
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize(("function", "library", "mode"), ENTRIES, ids=str)
+def test_entry(function: str, library: str, mode: str, request: pytest.FixtureRequest) -> None:
+    backend = make_backend(library, request.config)
+    check = {"eager": works, "lazy": is_lazy, "jit": traces, "grad": has_gradient, "vmap": maps}
+    if (function, library, mode) in EXCEPTIONS:
+        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the library says
+            check[mode](FUNCTIONS[function], backend)
+    else:
+        check[mode](FUNCTIONS[function], backend)
+
+
+def test_the_table_is_complete() -> None:
+    functions = {name for name in ngdla.__all__ if callable(getattr(ngdla, name))}
+    results = {"DampedFactor", "SolveInfo"}
+    assert set(FUNCTIONS) == functions - results
+    assert (
+        set(LIBRARIES)
+        == set(MODES)
+        == set(BACKENDS)
+        - {
+            "numpy-readonly",
+            "strict-float32",
+            "torch-meta",
+        }
+    )
+    assert set(EXCEPTIONS) <= set(ENTRIES)
+
+
+# --------------------------------------------------------------------- what each mode means
+
+
+def works(call: Call, backend: Backend) -> None:
+    S, v, f = arguments()
+    x = call(*backend.asarray((S, v, f)))
+    assert type(x) is type(backend.asarray(S))
+    close(backend.numpy(x), call(S, v, f))
+
+
+def is_lazy(call: Call, backend: Backend) -> None:
+    S, v, f = arguments()
+    close(backend.numpy(backend.call(call, *backend.asarray((S, v, f)))), call(S, v, f))
+
+
+def traces(call: Call, backend: Any) -> None:
+    S, v, f = arguments()
+    if hasattr(backend, "jax"):
+        compiled = backend.jax.jit(call)
+    else:
+        compiled = backend.torch.compile(call, fullgraph=True, backend="aot_eager")
+    close(backend.numpy(compiled(*backend.asarray((S, v, f)))), call(S, v, f))
+
+
+def has_gradient(call: Call, backend: Any) -> None:
+    """Compare derivatives of sum(c * result) in random directions with central differences."""
+    point, directions = arguments(), arguments(seed=1)
+    c = np.random.default_rng(2).standard_normal(np.shape(call(*point)))
+    gradients = gradients_of(call, point, c, backend)
+    slope = sum(np.sum(g * d) for g, d in zip(gradients, directions) if g is not None)
+    ahead, behind = (
+        np.sum(c * call(*(x + sign * STEP * d for x, d in zip(point, directions))))
+        for sign in (1, -1)
+    )
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * STEP), rtol=1e-6)
+
+
+def gradients_of(call: Call, point: Any, c: np.ndarray, backend: Any) -> list[Any]:
+    arrays = backend.asarray(point)
+    if hasattr(backend, "jax"):
+        weights = backend.asarray(c)
+
+        def scalar(S: Any, v: Any, f: Any) -> Any:
+            return backend.jax.numpy.sum(weights * call(S, v, f))
+
+        return [np.asarray(g) for g in backend.jax.grad(scalar, argnums=(0, 1, 2))(*arrays)]
+    arrays = [x.requires_grad_() for x in arrays]
+    (backend.asarray(c) * call(*arrays)).sum().backward()
+    return [None if x.grad is None else backend.numpy(x.grad) for x in arrays]
+
+
+def maps(call: Call, backend: Any) -> None:
+    stacks = [np.stack(x) for x in zip(*(arguments(seed) for seed in range(BATCH)))]
+    vmap = backend.jax.vmap if hasattr(backend, "jax") else backend.torch.vmap
+    mapped = backend.numpy(vmap(call)(*backend.asarray(stacks)))
+    close(mapped, np.stack([call(*(x[i] for x in stacks)) for i in range(BATCH)]))
+
+
+def arguments(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((N, M)), rng.standard_normal(M), rng.standard_normal(N)
+
+
+def close(x: np.ndarray, reference: np.ndarray) -> None:
+    assert x.shape == reference.shape
+    np.testing.assert_allclose(x, reference, rtol=1e-11, atol=1e-13)
