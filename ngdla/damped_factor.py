@@ -133,7 +133,7 @@ class DampedFactor:
 
         Returns
         -------
-        x, of the shape of `v`, or (x, info)
+        x : array or sequence, of the shape of `v`; or (x, info)
         """
         return self._solved(RightHandSide.of_solve(self.scores, v), full_output)
 
@@ -149,7 +149,7 @@ class DampedFactor:
 
         Returns
         -------
-        x, of the shape of `x0`, or (x, info)
+        x : array or sequence, shape (..., m) or (..., m, k); or (x, info)
         """
         return self._solved(RightHandSide.of_lstsq(self.scores, f, x0), full_output)
 

@@ -21,7 +21,7 @@ from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
-from ._backend.namespace import Array, namespace, unit_roundoff
+from ._backend.namespace import Array, as_array, namespace, unit_roundoff
 from ._backend.products import rmatvec
 from .streaming import ColumnBlocks, Vector
 from .vectors import Layout
@@ -281,7 +281,7 @@ def _info(
     certain = xp.isfinite(error) & (error <= x_norm / 2)
     converged = expanded(ok, 0 if layout.vector else 1) & certain
     fields = (residual, backward, error, step, converged)
-    return SolveInfo(*(xp.reshape(x, x.shape) for x in fields))  # 0-d arrays, not NumPy scalars
+    return SolveInfo(*map(as_array, fields))
 
 
 # --------------------------------------------------------------------------------- pieces

@@ -112,10 +112,10 @@ def _columns(v: Any, name: str, S: Array, axis: int, S_name: str) -> tuple[Array
         return namespace(v).expand_dims(chunked_like(v, S, axis), axis=-1), True
     if v.ndim == S.ndim and tuple(v.shape[:-1]) == expected:
         return chunked_like(v, S, axis), False
+    columns = f"({', '.join(map(str, expected))}, k)"
     msg = (
         f"`{name}` has shape {tuple(v.shape)} but `{S_name}` has shape {tuple(S.shape)}; `{name}` "
-        f"must have shape {expected}, or {expected[:-1] + (expected[-1], 'k')} for k right-hand "
-        f"sides."
+        f"must have shape {expected}, or {columns} for k right-hand sides."
     )
     raise ValueError(msg)
 

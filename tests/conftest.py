@@ -338,29 +338,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         choices=sorted(BACKENDS),
-        help="fail instead of skip where this array library or device is missing (repeatable)",
+        help="stop instead of skipping where this array library or device is missing (repeatable)",
     )
 
 
-def make_backend(name: str, config: pytest.Config) -> Backend:
-    try:
-        return BACKENDS[name]()
-    except pytest.skip.Exception as reason:
-        if name in config.getoption("--require-backend"):
-            pytest.fail(f"--require-backend {name}: {reason}")
-        raise
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop at once, with one line, where a required library or device is missing."""
+    for name in session.config.getoption("--require-backend"):
+        try:
+            BACKENDS[name]()
+        except pytest.skip.Exception as reason:
+            pytest.exit(f"--require-backend {name}: {reason}", pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture(params=sorted(BACKENDS, key=list(BACKENDS).index))
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each array library and device in turn."""
-    return make_backend(request.param, request.config)
+    return BACKENDS[request.param]()
 
 
 @pytest.fixture(params=[n for n in BACKENDS if n not in ("numpy-readonly", "torch-meta", "dask")])
 def valued_backend(request: pytest.FixtureRequest) -> Backend:
     """The libraries whose results carry values, called eagerly by the test itself."""
-    return make_backend(request.param, request.config)
+    return BACKENDS[request.param]()
 
 
 @pytest.fixture(params=DTYPES)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES
-from conftest import BACKENDS, Backend, make_backend
+from conftest import BACKENDS, Backend
 
 import ngdla
 
@@ -26,8 +26,8 @@ ENTRIES = [
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize(("function", "library", "mode"), ENTRIES, ids=str)
-def test_entry(function: str, library: str, mode: str, request: pytest.FixtureRequest) -> None:
-    backend = make_backend(library, request.config)
+def test_entry(function: str, library: str, mode: str) -> None:
+    backend = BACKENDS[library]()
     check = {"eager": works, "lazy": is_lazy, "jit": traces, "grad": has_gradient, "vmap": maps}
     if (function, library, mode) in EXCEPTIONS:
         with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the library says

@@ -209,3 +209,16 @@ def test_null_vectors_that_leak_are_refused_or_not_certified(rng: np.random.Gene
     error = np.linalg.norm((x - exact_lstsq(S, f[:, None], 1e-9)[:, 0]).astype(float))
     assert error <= info.error_bound
     assert not info.converged
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
+def test_fields_are_arrays_of_the_library(
+    backend: Backend, shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    """Also those of one right-hand side, where NumPy would hand out scalars."""
+    S, f = (random_array(rng, s, backend.dtypes[-1]) for s in (shape, shape[:1]))
+    like = backend.asarray(S)
+    _, info = backend.call(ngdla.damped_lstsq, like, backend.asarray(f), 0.1, full_output=True)
+    for field in info:
+        assert isinstance(field, type(like))
+        assert tuple(field.shape) == ()

@@ -23,6 +23,7 @@ from array_api_compat import (
 __all__ = [
     "Array",
     "LinAlgError",
+    "as_array",
     "astype",
     "computing",
     "concrete",
@@ -135,6 +136,11 @@ def normal_range(name: str) -> tuple[float, float]:
     if _REAL[name] == "float32":
         return 2.0**-126, (2 - 2.0**-23) * 2.0**127
     return sys.float_info.min, sys.float_info.max
+
+
+def as_array(x: Array) -> Array:
+    """Return a NumPy scalar, as reductions give them, as a 0-d array; arrays as they are."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def astype(x: Array, name: str) -> Array:
