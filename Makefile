@@ -7,14 +7,16 @@ PYTHON ?=
 REQUIRE =
 # More arguments for pytest or the demo.
 ARGS =
-# A folder with wheels of array-api-compat, array-api-extra and array-api-strict for gpu-test.
+# A folder with wheels of array-api-compat, array-api-extra and array-api-strict for gpu-test and gpu-bench.
 WHEELS =
+# Where gpu-bench writes DEVICE.json and DEVICE.md.
+OUT = docs/benchmarks
 
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format gpu-test venv clean distclean
+.PHONY: help demo test lint format gpu-test gpu-bench venv clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
@@ -40,11 +42,21 @@ format: ## let ruff format the code and sort the imports
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
-gpu-test: ## run the tests where there is a GPU: the current python3, nothing installed, nothing fetched (WHEELS=folder)
-	@path=$$PWD; \
+# The tests and the benchmark where there is a GPU use the python3 that is there; nothing is installed or fetched. The
+# flags share the card between libraries and processes, and save XLA the search for the fastest kernels.
+on_gpu = path=$$PWD; \
 	for wheel in $(if $(WHEELS),$(wildcard $(abspath $(WHEELS))/*.whl)); do path=$$path:$$wheel; done; \
-	PYTHONPATH=$$path$${PYTHONPATH:+:$$PYTHONPATH} $(or $(PYTHON),python3) -m pytest tests -p no:cacheprovider \
+	export PYTHONPATH=$$path$${PYTHONPATH:+:$$PYTHONPATH} XLA_PYTHON_CLIENT_PREALLOCATE=false;
+gpu_python = $(or $(PYTHON),python3)
+
+gpu-test: ## run the tests on the GPU of this machine: the current python3, nothing installed (WHEELS=folder)
+	@$(on_gpu) export XLA_FLAGS='--xla_gpu_autotune_level=0 --xla_force_host_platform_device_count=2'; \
+	$(gpu_python) -m pytest tests -p no:cacheprovider -W default -k 'cupy or torch-cuda or jax-gpu' \
+		$$($(gpu_python) -c 'import xdist' 2>/dev/null && printf %s '-n 8') \
 		--require-backend cupy --require-backend torch-cuda --require-backend jax-gpu $(ARGS)
+
+gpu-bench: ## measure on the GPU of this machine: the current python3, nothing installed (WHEELS=folder, OUT=folder)
+	@$(on_gpu) $(gpu_python) -m asv_benchmarks.gpu --output '$(OUT)' $(ARGS)
 
 venv: ## create .venv and install nothing
 	$(bootstrap)

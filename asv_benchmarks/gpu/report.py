@@ -1,0 +1,158 @@
+"""Result files: JSON with everything, and Markdown to read, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["driver", "markdown", "surroundings", "write"]
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("numpy", "scipy", "array-api-compat", "array-api-extra")
+
+
+def surroundings() -> dict[str, Any]:
+    """Return commit, system and the versions of what every engine uses."""
+    import ngdla
+
+    versions = {"ngdla": ngdla.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    described = ("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12")
+    return {"commit": _said_by(*described), "system": platform.system(), "versions": versions}
+
+
+def driver() -> str:
+    """Return driver version and memory of the first GPU, as nvidia-smi says it."""
+    fields = "--query-gpu=driver_version,memory.total"
+    return _said_by("nvidia-smi", fields, "--format=csv,noheader").partition("\n")[0]
+
+
+def _said_by(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def write(result: dict[str, Any], folder: Path, name: str) -> list[Path]:
+    """Write NAME.json and NAME.md; a reader never sees half a file."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(result), indent=1, allow_nan=False)
+    texts = {".json": text + "\n", ".md": markdown(result)}
+    paths = []
+    for suffix, text in texts.items():
+        path = folder / f"{slug}{suffix}"
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+        paths.append(path)
+    return paths
+
+
+def _finite(x: Any) -> Any:
+    """Return the result with NaN and Inf as text: JSON knows neither."""
+    if isinstance(x, dict):
+        return {key: _finite(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_finite(value) for value in x]
+    return str(x) if isinstance(x, float) and not math.isfinite(x) else x
+
+
+# --------------------------------------------------------------------------------- Markdown
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the result as a page."""
+    head = result["surroundings"]
+    versions = ", ".join(f"{name} {value}" for name, value in head["versions"].items())
+    made = (
+        f"`{result['command']}`, {result['date']}, commit {head['commit']}, "
+        f"{result['seconds']:.0f} seconds{'' if result['finished'] else ' (not finished)'}. "
+        f"Driver and memory: {result['driver']}. {versions}."
+    )
+    parts = [_libraries(result), _ceilings(result["ceilings"]), _rows(result)]
+    parts.append(_questions(result["questions"]))
+    lines = [f"# {result['device']}", "", made, "", *(line for part in parts for line in part)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _libraries(result: dict[str, Any]) -> list[str]:
+    lines = ["| library | version | CUDA | times | extra memory | SVD |", "| --- " * 6 + "|"]
+    for name, facts in result["libraries"].items():
+        keys = ("version", "cuda", "clock", "memory", "svd")
+        lines.append("| " + " | ".join([name, *(facts[key] for key in keys)]) + " |")
+    lines += [f"| {name} | {reason} | | | | |" for name, reason in result["skipped"].items()]
+    return [*lines, ""]
+
+
+def _ceilings(ceilings: list[dict[str, Any]]) -> list[str]:
+    lines = ["## Ceilings", "", "| library | what | rate |", "| --- | --- | --- |"]
+    for row in ceilings:
+        if "rate" in row:
+            scale, unit = (1e12, "Tflops/s") if row["unit"] == "flops/s" else (1e9, "GB/s")
+            lines.append(f"| {row['library']} | {row['what']} | {row['rate'] / scale:.4g} {unit} |")
+        else:
+            lines.append(f"| {row['library']} | ceilings | {_why_not(row)} |")
+    return [*lines, ""]
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Damped solves",
+        "",
+        "Median time of a call; relative residual in double precision; the least time that flops",
+        "(n²m + n³/3 + 4nm, four times that for complex S) and three passes over S need at the",
+        "best ceilings above, over the time; bytes in use beyond S and v, over the bytes of S;",
+        "time over that of chol.",
+        "",
+        *(f"* {name}: {what}" for name, what in result["methods"].items()),
+        "",
+        "| n | m | dtype | library | method | ms | residual | of ceiling | memory / S | / chol |",
+        "| --- " * 10 + "|",
+    ]
+    for row in sorted(result["rows"], key=_order):
+        problem = [row["n"], f"{row['m']:,}", row["dtype"], row["library"], row["method"]]
+        if "seconds" in row:
+            cells = [f"{row['seconds'] * 1e3:.4g}", f"{row['residual']:.1e}"]
+            cells += [_number(row[key]) for key in ("fraction", "memory_over_S", "ratio_to_chol")]
+        else:
+            cells = [_why_not(row), "", "", "", ""]
+        lines.append("| " + " | ".join(map(str, problem + cells)) + " |")
+    return [*lines, ""]
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["n"] * row["m"], row["n"], row["dtype"], row["library"]
+
+
+def _questions(questions: list[dict[str, Any]]) -> list[str]:
+    lines = ["## Questions", ""]
+    for title in dict.fromkeys(row["question"] for row in questions):
+        lines += [f"**{title}**", ""]
+        for row in questions:
+            if row["question"] == title:
+                lines.append(f"* {row['library']}: {row.get('answer') or _why_not(row)}.")
+        lines.append("")
+    return lines
+
+
+def _number(x: float | None) -> str:
+    return "–" if x is None else f"{x:.3g}"
+
+
+def _why_not(row: dict[str, Any]) -> str:
+    kind = "skipped" if "skipped" in row else "failed"
+    return f"{kind}: {row.get('skipped') or row.get('error')}".replace("|", "/")

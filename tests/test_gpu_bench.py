@@ -1,0 +1,273 @@
+"""The GPU benchmarks on machines without a GPU: a rehearsal on the CPU, and NumPy in CuPy's place.
+
+What cannot be seen here is a clock of events, and that CuPy's names exist, which
+test_cupy_contract.py looks up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import has_module
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # asv_benchmarks is not installed
+
+from asv_benchmarks.gpu import __main__ as command  # noqa: E402
+from asv_benchmarks.gpu import engines, methods, questions, report, run  # noqa: E402
+
+HEAD = {
+    "device": "Made-up Device/9000",
+    "driver": "none",
+    "date": "2026-01-01",
+    "command": "x",
+    "surroundings": {"commit": "unknown", "system": "x", "versions": {}},
+    "skipped": {},
+}
+
+
+def measured(engine: engines.Engine, seconds: float = 60.0) -> dict[str, Any]:
+    result = dict(HEAD)
+    run.Run([engine], run.REHEARSAL, seconds, result, lambda line: None)()
+    return result
+
+
+def failures(result: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = result["ceilings"] + result["rows"] + result["questions"]
+    return [row for row in rows if "error" in row or "skipped" in row]
+
+
+def check_rows(result: dict[str, Any], library: str) -> None:
+    problems = len(run.REHEARSAL.cases) * len(methods.METHODS)
+    rows = [row for row in result["rows"] if row["library"] == library]
+    assert len(rows) == problems
+    for row in rows:
+        u = 2.0**-53 if row["dtype"] == "float64" else 2.0**-24
+        assert row["seconds"] > 0
+        assert 0 < row["residual"] < 100 * u / methods.RELATIVE_DAMPING
+        assert row["fraction"] > 0
+        assert row["memory_over_S"] is None or row["memory_over_S"] > 0
+        assert row["ratio_to_chol"] == 1 or row["method"] != "chol"
+    whats = {row["what"] for row in result["ceilings"] if row["library"] == library}
+    assert {"copy", "gemm float64", "gemm float32 in TF32"} <= whats
+    asked = [row["question"] for row in result["questions"] if row["library"] == library]
+    assert asked == [title for title, _, libraries in questions.QUESTIONS if library in libraries]
+    assert all(row["answer"] and row["numbers"] for row in result["questions"])
+
+
+@pytest.mark.skipif(not has_module("torch") and not has_module("jax"), reason="torch or JAX")
+def test_rehearsal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--device", "cpu", "--output", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rehearsal.json", "rehearsal.md"]
+    text = (tmp_path / "rehearsal.json").read_text(encoding="utf-8")
+    result = json.loads(text)
+    assert result["finished"]
+    assert result["command"] == "python -m asv_benchmarks.gpu --device cpu"
+    assert result["libraries"].keys() == {n for n in ("torch", "jax") if has_module(n)}
+    assert result["libraries"].keys() | result["skipped"].keys() == {"cupy", "torch", "jax"}
+    assert not failures(result)
+    for name, facts in result["libraries"].items():
+        assert {"device", "version", "cuda", "clock", "memory", "svd"} <= facts.keys()
+        check_rows(result, name)
+    assert str(tmp_path) not in text
+    page = (tmp_path / "rehearsal.md").read_text(encoding="utf-8")
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert len([line for line in tables if "| svda |" in line]) == len(
+        [row for row in result["rows"] if row["method"] == "svda"]
+    )
+    assert "| cupy | has no CPU to rehearse on |" in page
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > len(result["rows"])
+
+
+def test_one_line_where_there_is_no_gpu() -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "asv_benchmarks.gpu"],
+        cwd=ROOT,
+        env=os.environ | hidden,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gpu-bench: no library sees a GPU")
+    assert all(f"{name} " in line for name in ("cupy", "torch", "jax"))
+
+
+def test_a_library_that_is_not_installed_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cupy", "torch", "jax"):
+        monkeypatch.setitem(sys.modules, name, None)
+    opened, skipped = engines.open_engines("gpu")
+    assert not opened
+    assert skipped.keys() == {"cupy", "torch", "jax"}
+    assert all(reason.startswith("not installed") for reason in skipped.values())
+
+
+def test_result_files_are_whole_and_named_after_the_device(tmp_path: Path) -> None:
+    empty = {"libraries": {}, "methods": {}, "ceilings": [], "rows": [], "questions": []}
+    result = HEAD | empty | {"finished": False, "seconds": 1.0, "bad": [float("nan")]}
+    paths = report.write(result, tmp_path / "new", result["device"])
+    assert [p.name for p in paths] == ["made-up-device-9000.json", "made-up-device-9000.md"]
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {p.name for p in paths}
+    assert json.loads(paths[0].read_text(encoding="utf-8"))["bad"] == ["nan"]
+    assert "(not finished)" in paths[1].read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------ NumPy in CuPy's place
+
+
+class MemoryHook:
+    """Every allocation is reported by the test itself."""
+
+    active: MemoryHook | None = None
+
+    def __enter__(self) -> MemoryHook:
+        MemoryHook.active = self
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        MemoryHook.active = None
+
+
+class Event:
+    clock = 0.0
+
+    def record(self) -> None:
+        Event.clock += 1.0  # milliseconds
+        self.time = Event.clock
+
+    def synchronize(self) -> None:
+        pass
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> engines.CupyEngine:
+    """An engine whose CuPy is NumPy: ngdla itself takes its NumPy paths."""
+
+    def syrk(trans: str, a: np.ndarray, out: np.ndarray, lower: bool) -> np.ndarray:
+        out[...] = np.tril(a @ a.T)
+        return out
+
+    def gesvda(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert A.flags.f_contiguous
+        U, s, Vh = np.linalg.svd(A, full_matrices=False)
+        return U, s, Vh.conj().T
+
+    runtime = types.SimpleNamespace(
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda number: {"name": b"NumPy"},
+        runtimeGetVersion=lambda: 13010,
+        memGetInfo=lambda: (10**9, 10**9),
+    )
+    fake: Any = types.ModuleType("cupy")
+    fake.__version__ = "0"
+    fake.cuda = types.SimpleNamespace(
+        Event=Event,
+        MemoryHook=MemoryHook,
+        Device=lambda: types.SimpleNamespace(synchronize=lambda: None),
+        get_elapsed_time=lambda start, end: end.time - start.time,
+        is_available=lambda: True,
+        runtime=runtime,
+    )
+    fake.random = types.SimpleNamespace(default_rng=np.random.default_rng)
+    fake.linalg, fake.empty, fake.zeros, fake.tril = np.linalg, np.empty, np.zeros, np.tril
+    fake.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
+    fake.cublas = types.SimpleNamespace(syrk=syrk)
+    routines = types.SimpleNamespace(
+        COMPUTE_TYPE_TF32=7, get_compute_type=lambda d: 4, set_compute_type=lambda d, value: None
+    )
+    fake._core = types.SimpleNamespace(_routines_linalg=routines)
+    modules = {
+        "cupy": fake,
+        "cupy.cublas": fake.cublas,
+        "cupy._core": fake._core,
+        "cupy._core._routines_linalg": routines,
+        "cupyx": types.SimpleNamespace(),
+        "cupyx.cusolver": types.SimpleNamespace(gesvda=gesvda),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return engines.CupyEngine()
+
+
+def test_cupy_engine(cupy: engines.CupyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy, "extra_memory", lambda function, *arrays: 1)
+    result = measured(cupy)
+    assert not failures(result)
+    check_rows(result, "cupy")
+    (gram,) = (r for r in result["questions"] if "Gram matrix is the fastest" in r["question"])
+    assert any("syrk" in row["seconds"] for row in gram["numbers"])
+
+
+def test_cupy_memory_is_the_high_water_mark(cupy: engines.CupyEngine) -> None:
+    def function() -> None:
+        hook: Any = MemoryHook.active
+        hook.malloc_postprocess(mem_size=512, mem_ptr=1)
+        hook.malloc_postprocess(mem_size=1024, mem_ptr=2)
+        hook.free_postprocess(mem_size=1024, mem_ptr=2)
+        hook.malloc_postprocess(mem_size=512, mem_ptr=3)
+        hook.malloc_postprocess(mem_size=10**12, mem_ptr=0)  # it failed
+
+    assert cupy.extra_memory(function) == 1536
+
+
+def test_cupy_time_is_that_between_events(cupy: engines.CupyEngine) -> None:
+    assert cupy.elapsed(lambda: None, calls=3) == pytest.approx(1e-3)
+
+
+# --------------------------------------------------------------------- what goes wrong
+
+
+def test_spent_time_is_a_reason(cupy: engines.CupyEngine) -> None:
+    result = measured(cupy, seconds=0.0)
+    assert result["finished"]
+    assert len(result["rows"]) == len(run.REHEARSAL.cases) * len(methods.METHODS)
+    for row in result["ceilings"] + result["rows"] + result["questions"]:
+        assert row["skipped"] == "the time of this run is spent"
+    assert "skipped: the time" in report.markdown(result)
+
+
+def test_a_row_that_would_take_too_long_is_not_begun(
+    cupy: engines.CupyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cupy, "median", lambda *_, **__: 1e6)
+    result = measured(cupy)
+    chol = [row for row in result["rows"] if row["method"] == "chol"]
+    assert "seconds" in chol[0]
+    assert all("by its pace so far it takes" in row["skipped"] for row in chol[1:])
+
+
+def test_a_row_that_does_not_fit_is_not_begun(
+    cupy: engines.CupyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cupy, "free_bytes", lambda: 1000)
+    assert all("GB are free" in row["skipped"] for row in measured(cupy)["rows"])
+
+
+def test_a_failure_is_a_row_and_the_run_goes_on(
+    cupy: engines.CupyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(engine: engines.Engine, damping: float) -> Any:
+        msg = "cusolver | said\nno"
+        raise MemoryError(msg)
+
+    broken = methods.METHODS["eigh"]._replace(step=fails)
+    monkeypatch.setitem(methods.METHODS, "eigh", broken)
+    result = measured(cupy)
+    for row in result["rows"]:
+        if row["method"] == "eigh":
+            assert row["error"] == "MemoryError: cusolver | said no"
+        else:
+            assert "seconds" in row
+    assert "failed: MemoryError: cusolver / said no" in report.markdown(result)
