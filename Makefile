@@ -16,7 +16,7 @@ python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format gpu-test gpu-bench venv clean distclean
+.PHONY: help demo test lint format docs look gpu-test gpu-bench venv clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
@@ -42,6 +42,14 @@ format: ## let ruff format the code and sort the imports
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
+docs: ## build the documentation as docs/_build/html
+	$(bootstrap) docs
+	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+look: ## open all built pages in a headless Chromium: what is wrong with them, pictures in docs/_build/look
+	$(bootstrap) look
+	$(python) tools/look.py docs/_build/html --pictures docs/_build/look
+
 # The tests and the benchmark where there is a GPU use the python3 that is there; nothing is installed or fetched. The
 # flags share the card between libraries and processes, and save XLA the search for the fastest kernels.
 on_gpu = path=$$PWD; \
@@ -62,8 +70,8 @@ venv: ## create .venv and install nothing
 	$(bootstrap)
 
 clean: ## remove caches and what a build leaves
-	rm -rf build dist ngdla.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
-	find ngdla tests asv_benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf docs/_build docs/auto_examples build dist ngdla.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find ngdla tests asv_benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv
 	rm -rf '$(VENV)'

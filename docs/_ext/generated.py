@@ -1,0 +1,46 @@
+"""The directive `{generated} name`: Markdown that is made while the pages are built.
+
+No number of a page is typed by hand. What a table is made of is a dependency of the page, so that
+the page is built again when it changes.
+"""
+
+import capability_table
+import excluded_lines
+import measured_tables
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+TABLES = {
+    "accuracy": (measured_tables.accuracy, measured_tables.files),
+    "bounds": (measured_tables.bounds, measured_tables.files),
+    "claims": (measured_tables.claims, measured_tables.files),
+    "environments": (measured_tables.environments, measured_tables.files),
+    "gpu": (measured_tables.gpu_pages, list),
+    "methods": (measured_tables.methods, measured_tables.files),
+    "capabilities": (capability_table.on_cpu, lambda: [capability_table.SOURCE]),
+    "gpu-capabilities": (capability_table.on_gpu, lambda: [capability_table.SOURCE]),
+    "excluded-lines": (excluded_lines.listing, excluded_lines.files),
+}
+
+
+class Generated(SphinxDirective):
+    """Put a table in the place of the directive."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Return the nodes of the Markdown; damaged data fail the build."""
+        table, files = TABLES[self.arguments[0]]
+        for path in files():
+            self.env.note_dependency(path)
+        try:
+            text = table()
+        except measured_tables.DamagedResultError as error:
+            raise ExtensionError(str(error)) from error
+        return self.parse_text_to_nodes(text)
+
+
+def setup(app):
+    """Register the directive."""
+    app.add_directive("generated", Generated)
+    return {"parallel_read_safe": True}

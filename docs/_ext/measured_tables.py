@@ -1,0 +1,134 @@
+"""Tables of the result files of asv_benchmarks/measured, as Markdown.
+
+A file that is not there gives a sentence, a damaged one `DamagedResultError`.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ROOT / "asv_benchmarks" / "measured"
+GPU_PAGES = ROOT / "docs" / "benchmarks"
+sys.path.append(str(MEASURED.parent))
+
+import results  # noqa: E402
+from results import DamagedResultError  # noqa: E402
+
+__all__ = [
+    "DamagedResultError",
+    "accuracy",
+    "bounds",
+    "claims",
+    "environments",
+    "files",
+    "gpu_pages",
+    "methods",
+]
+
+
+def files(folder: Path = MEASURED) -> list[Path]:
+    """Return all result files."""
+    return sorted(folder.glob("*.json"))
+
+
+def accuracy(folder: Path = MEASURED) -> str:
+    """Return forward errors by method and damping, a table for each kind of right-hand side."""
+    return _of_file(folder / "accuracy.json", _accuracy_tables)
+
+
+def bounds(folder: Path = MEASURED) -> str:
+    """Return how far the error bounds lie above the errors."""
+    return _of_file(folder / "certificate.json", _bound_table)
+
+
+def methods(folder: Path = MEASURED) -> str:
+    """Return time, memory and errors of the methods."""
+    return _of_file(folder / "methods.json", _methods_table)
+
+
+def claims(folder: Path = MEASURED) -> str:
+    """Return everything that was measured, with its target."""
+    if not files(folder):
+        return "Nothing is measured yet."
+    return results.claims_table([results.read(path) for path in files(folder)])
+
+
+def environments(folder: Path = MEASURED) -> str:
+    """Return how each result file was made."""
+    return "\n".join(_of_file(path, _made) for path in files(folder))
+
+
+def gpu_pages(folder: Path = GPU_PAGES) -> str:
+    """Return a table of contents of the GPU results, one page a device."""
+    pages = [f"{folder.name}/{path.stem}" for path in sorted(folder.glob("*.md"))]
+    if not pages:
+        return "No GPU result is recorded yet."
+    return "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
+
+
+# -------------------------------------------------------------------------------- pieces
+
+
+def _of_file(path: Path, table: Callable[[Any], str]) -> str:
+    if not path.exists():
+        command = f"python asv_benchmarks/measure.py {path.stem}"
+        return f"Not measured yet; `{command}` measures it."
+    result = results.read(path)
+    try:
+        return table(result)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: {type(error).__name__}: {error}"
+        raise DamagedResultError(msg) from error
+
+
+def _methods_table(result: dict[str, Any]) -> str:
+    return f"{results.methods_table(result)}\n\n{_measured_on(result)}"
+
+
+def _accuracy_tables(result: dict[str, Any]) -> str:
+    details = result["details"]
+    dampings = [_power(damping) for damping in details["damping over sigma_1^2"]]
+    tables = []
+    for kind, errors in details["errors"].items():
+        rows = [[f"{kind}: λ/σ₁² =", *dampings]]
+        rows += [[f"`{name}`", *(_power(x) for x in values)] for name, values in errors.items()]
+        tables.append(_table(rows))
+    return "\n\n".join([*tables, _measured_on(result)])
+
+
+def _power(x: float) -> str:
+    mantissa, exponent = f"{x:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "\N{NON-BREAKING HYPHEN}")
+
+
+def _bound_table(result: dict[str, Any]) -> str:
+    rows = [["dtype and shape", "right-hand sides", "smallest bound / error", "median"]]
+    for name, row in result["details"].items():
+        ratios = _ratio(row["minimum"]), _ratio(row["median"])
+        rows.append([name, f"{row['cases']:,}", *ratios])
+    return f"{_table(rows)}\n\n{_measured_on(result)}"
+
+
+def _ratio(x: float) -> str:
+    return f"{x:.1f}" if x < 10 else f"{x:,.0f}"
+
+
+def _made(result: dict[str, Any]) -> str:
+    made = result["environment"]
+    return f"* `{made['command']}` at commit {made['commit']}, {made['date']}: {_machine(made)}."
+
+
+def _measured_on(result: dict[str, Any]) -> str:
+    return f"Measured on {_machine(result['environment'])}."
+
+
+def _machine(made: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    return f"{made['processor']}, {made['threads']} threads, {made['blas']}; {versions}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    rule = ["---", *["--:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])

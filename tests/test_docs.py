@@ -1,0 +1,186 @@
+"""The pages of docs/: examples that run, tables that are made, and no public name left out."""
+
+import doctest
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ngdla
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+sys.path.append(str(DOCS / "_ext"))
+
+import capability_table  # noqa: E402
+import excluded_lines  # noqa: E402
+import measured_tables  # noqa: E402
+from capabilities import FUNCTIONS, LIBRARIES, MODES  # noqa: E402
+
+PAGES = sorted(
+    path.relative_to(DOCS).as_posix()
+    for path in DOCS.rglob("*.md")
+    if path.relative_to(DOCS).parts[0] not in ("_build", "auto_examples", "benchmarks")
+)
+
+# ------------------------------------------------------------------------------- examples
+
+
+def examples(page):
+    """Return the code of a page, without sections that import a library that is not here."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    sections = re.split(r"^#+ (?=[A-Z])", text, flags=re.MULTILINE)
+    return "\n".join(map(code, filter(runs_here, sections)))
+
+
+def runs_here(section):
+    imported = re.findall(r"^>>> import (\w+)", section, re.MULTILINE)
+    return all(map(importlib.util.find_spec, imported))
+
+
+def code(section):
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ">>>" in examples(page)])
+def test_examples_of_a_page(page):
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    example = doctest.DocTestParser().get_doctest(examples(page), {}, page, page, 0)
+    assert example.examples
+    report = []
+    doctest.DocTestRunner(optionflags=flags).run(example, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_pages_with_examples():
+    assert {page for page in PAGES if ">>>" in examples(page)} >= {"index.md", "start.md"}
+
+
+# ------------------------------------------------------------------------------------ API
+
+
+def test_every_public_name_has_its_entry():
+    text = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.rst"))
+    entries = re.findall(r"^\.\. auto(?:function|class):: ngdla\.(\w+)$", text, re.MULTILINE)
+    assert sorted(entries) == sorted(ngdla.__all__)
+
+
+def test_every_public_name_is_in_the_summary():
+    text = (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
+    assert set(re.findall(r"^   (\w+)$", text, re.MULTILINE)) >= set(ngdla.__all__)
+
+
+# --------------------------------------------------------------------------- capabilities
+
+
+def test_capability_tables_show_every_case():
+    tables = capability_table.on_cpu() + capability_table.on_gpu()
+    for name in FUNCTIONS:
+        rows = re.findall(rf"^\| `{name}` \|.*$", tables, re.MULTILINE)
+        assert sum(row.count("✓") + row.count("✗") for row in rows) == sum(map(len, MODES.values()))
+    for title in LIBRARIES.values():
+        assert f"| {title} |" in tables
+
+
+def test_an_exception_is_shown_with_its_reason():
+    cases = {("gram", "torch", "jit"): "no tracer", ("scores", "torch", "vmap"): "no tracer"}
+    table = capability_table.capability_table(["torch"], cases)
+    assert re.search(r"`gram` \| ✓\seager, ✗\sjit\s\(1\), ✓\sgrad", table)
+    assert re.search(r"`scores` .*✗\svmap\s\(1\)", table)
+    assert table.endswith("\n\n(1) no tracer")
+
+
+# ------------------------------------------------------------------------------- measured
+
+OF_A_FILE = {
+    "accuracy": measured_tables.accuracy,
+    "certificate": measured_tables.bounds,
+    "methods": measured_tables.methods,
+}
+
+
+@pytest.mark.parametrize("name", OF_A_FILE)
+def test_what_is_not_measured_is_said(name, tmp_path):
+    assert f"`python asv_benchmarks/measure.py {name}`" in OF_A_FILE[name](tmp_path)
+
+
+def test_nothing_measured_at_all(tmp_path):
+    assert measured_tables.claims(tmp_path) == "Nothing is measured yet."
+    assert measured_tables.environments(tmp_path) == ""
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": []}', '{"details": 3}', "\xff\xfe"])
+@pytest.mark.parametrize("name", OF_A_FILE)
+def test_a_damaged_file_is_named(name, text, tmp_path):
+    (tmp_path / f"{name}.json").write_text(text, encoding="latin-1")
+    with pytest.raises(measured_tables.DamagedResultError, match=rf"{name}\.json"):
+        OF_A_FILE[name](tmp_path)
+
+
+def test_accuracy_has_a_row_for_each_method():
+    table = measured_tables.accuracy()
+    for method in ["cholesky", "eigh", "svd", "qr"]:
+        assert table.count(f"| `{method}` |") == table.count("λ/σ₁²")
+
+
+def test_every_result_file_is_accounted_for():
+    made = measured_tables.environments()
+    assert made.count("* `python asv_benchmarks/measure.py") == len(measured_tables.files())
+
+
+def test_gpu_pages(tmp_path):
+    folder = tmp_path / "benchmarks"
+    assert measured_tables.gpu_pages(folder) == "No GPU result is recorded yet."
+    folder.mkdir()
+    (folder / "some_gpu.md").write_text("# Some GPU\n")
+    assert "\nbenchmarks/some_gpu\n" in measured_tables.gpu_pages(folder)
+
+
+# ------------------------------------------------------------------------------- coverage
+
+
+def test_the_rules_of_coverage_find_every_cupy_branch():
+    found = {
+        (place.path, place.first)
+        for rule in excluded_lines.rules()
+        for place in excluded_lines.places(rule)
+    }
+    branches = {
+        (path.relative_to(ROOT).as_posix(), number)
+        for path in (ROOT / "ngdla").rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.match(r" *(el)?if is_cupy_namespace\(", line)
+    }
+    assert branches
+    assert branches <= found
+
+
+def test_an_excluded_place_has_its_whole_body(tmp_path):
+    (tmp_path / "ngdla").mkdir()
+    (tmp_path / "setup.cfg").write_text("[coverage:report]\nexclude_also =\n    if a\\(\n")
+    code = "def f():\n    if a(1):\n        b()\n        c()\n    else:\n        d()\n"
+    (tmp_path / "ngdla" / "x.py").write_text(code)
+    (rule,) = excluded_lines.rules(tmp_path)
+    assert excluded_lines.places(rule, tmp_path) == [("ngdla/x.py", 2, 4, "if a(1):")]
+    assert "| ngdla/x.py:2 | 3 | `if a(1):` |" in excluded_lines.listing(tmp_path)
+
+
+# ----------------------------------------------------------------------------------- look
+
+
+@pytest.mark.parametrize(
+    ("site", "complaint"),
+    [("missing", "is not a folder; build the pages first"), ("", "pip install playwright")],
+)
+def test_look_says_in_one_line_what_is_missing(site, complaint, tmp_path):
+    # -S: without the packages that are installed, so without a driver
+    look = [sys.executable, "-I", "-S", str(ROOT / "tools" / "look.py"), str(tmp_path / site)]
+    options = ["--pictures", str(tmp_path / "pictures")]
+    done = subprocess.run(look + options, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("look: ")
+    assert line.endswith(complaint)
