@@ -16,11 +16,11 @@ python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs look gpu-test gpu-bench venv clean distclean
+.PHONY: help demo test lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 demo: ## solve a real problem and show it (ARGS="--quick" for the short version)
 	$(bootstrap) demo
@@ -28,7 +28,7 @@ demo: ## solve a real problem and show it (ARGS="--quick" for the short version)
 
 test: ## run the tests on NumPy, array-api-strict and whatever else is installed (REQUIRE="torch jax", ARGS=...)
 	$(bootstrap) test
-	$(python) -m pytest $(REQUIRE:%=--require-backend %) $(ARGS)
+	$(python) -m pytest -n auto --maxprocesses 4 $(REQUIRE:%=--require-backend %) $(ARGS)
 
 lint: ## check style, types and the import contract
 	$(bootstrap) lint
@@ -49,6 +49,14 @@ docs: ## build the documentation as docs/_build/html
 look: ## open all built pages in a headless Chromium: what is wrong with them, pictures in docs/_build/look
 	$(bootstrap) look
 	$(python) tools/look.py docs/_build/html --pictures docs/_build/look
+
+bench: ## run every asv benchmark once, quickly (ARGS="--bench Gram.time" for a part)
+	$(bootstrap) bench
+	$(python) asv_benchmarks/bench.py $(ARGS)
+
+bench-site: ## turn the results of make bench into pages that need no network
+	$(bootstrap) bench
+	$(python) asv_benchmarks/offline_site.py
 
 # The tests and the benchmark where there is a GPU use the python3 that is there; nothing is installed or fetched. The
 # flags share the card between libraries and processes, and save XLA the search for the fastest kernels.

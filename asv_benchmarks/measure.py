@@ -1,7 +1,7 @@
-"""Run the `track_` benchmarks, write result files, and the tables made from them.
+"""Run the claims, write result files, and the table of README.md made from them.
 
     python asv_benchmarks/measure.py                  # everything
-    python asv_benchmarks/measure.py gram accuracy    # some files of benchmarks/
+    python asv_benchmarks/measure.py gram accuracy    # some files of claims/
     python asv_benchmarks/measure.py --tables         # only rewrite the table of README.md
 
 Each file of `measured/` carries the command, the hardware and the versions that made it.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -21,9 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import results
+from threads import THREADS, fixed_threads
+
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-MODULES = ("damped_solve", "gram", "accuracy", "certificate", "demo")
+MODULES = ("damped_solve", "gram", "accuracy", "certificate", "demo", "methods")
 LIBRARIES = ("ngdla", "numpy", "scipy", "array-api-compat", "array-api-extra", "torch", "jax")
 
 
@@ -34,25 +36,32 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     if unknown := set(arguments.modules) - set(MODULES):
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "2"  # before any library starts its threads
-    sys.path.insert(0, str(HERE))
-    for name in [] if arguments.tables else arguments.modules or MODULES:
-        measure(name)
-    write_table()
+        parser.error(f"no such file of claims: {', '.join(sorted(unknown))}")
+    os.environ.update(fixed_threads())  # before any library starts its threads
+    try:
+        for name in [] if arguments.tables else arguments.modules or MODULES:
+            results.write(measured_file(name), measure(name))
+        write_table()
+    except results.DamagedResultError as error:
+        print(f"ngdla: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def measure(name: str) -> None:
-    """Run one file of benchmarks and write its result file."""
-    module = importlib.import_module(f"benchmarks.{name}")
+def measured_file(name: str) -> Path:
+    """Return the result file of one file of claims."""
+    return HERE / "measured" / f"{name}.json"
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Run one file of claims and return its result."""
+    module = importlib.import_module(f"claims.{name}")
     rows = []
     for function in vars(module).values():
         if not hasattr(function, "what"):
             continue
         try:
-            value: float | None = function()
+            value = function()
         except NotImplementedError as reason:
             print(f"skipped: {function.what}: {reason}", flush=True)
             continue
@@ -64,12 +73,11 @@ def measure(name: str) -> None:
             "at_most": function.at_most,
         }
         rows.append(row)
-        print(f"{described(row)}: {function.what}", flush=True)
+        print(f"{results.described(row)}: {function.what}", flush=True)
     result: dict[str, Any] = {"environment": environment(name), "rows": rows}
     if hasattr(module, "details"):
         result["details"] = module.details()
-    text = json.dumps(result, indent=1) + "\n"
-    (HERE / "measured" / f"{name}.json").write_text(text, encoding="utf-8")
+    return result
 
 
 def environment(name: str) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def environment(name: str) -> dict[str, Any]:
         "commit": commit(),
         "processor": processor(),
         "cores": os.cpu_count(),
-        "threads": 2,
+        "threads": THREADS,
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": versions,
@@ -120,46 +128,14 @@ def blas() -> str:
     return f"{entry['name']} {entry['version']}"
 
 
-# --------------------------------------------------------------------------------- tables
-
-
-def described(row: dict[str, Any]) -> str:
-    """Return the value with its unit and whether it meets its target."""
-    unit = "" if row["unit"] == "ratio" else f" {row['unit']}"
-    return f"{row['value']:.3g}{unit}{verdict(row)}"
-
-
-def verdict(row: dict[str, Any]) -> str:
-    """Return the target and whether it is met, or nothing where there is none."""
-    if row["at_least"] is not None:
-        met = row["value"] >= row["at_least"]
-        return f" ({'met' if met else 'missed'}: at least {row['at_least']:g})"
-    if row["at_most"] is not None:
-        met = row["value"] <= row["at_most"]
-        return f" ({'met' if met else 'missed'}: at most {row['at_most']:g})"
-    return ""
-
-
 def write_table() -> None:
     """Write the rows of all result files between the markers of README.md."""
-    results = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (HERE / "measured" / f"{name}.json" for name in MODULES)
-        if path.exists()
-    ]
-    lines = ["| what | measured |", "| --- | --- |"]
-    for result in results:
-        lines += [f"| {row['what']} | {described(row)} |" for row in result["rows"]]
-    if results:
-        first = results[0]["environment"]
-        lines += ["", f"{first['processor']}, {first['threads']} threads, {first['blas']}; "]
-        lines[-1] += ", ".join(f"{k} {v}" for k, v in first["versions"].items() if k != "ngdla")
-        lines[-1] += ". The result files in `asv_benchmarks/measured/` carry commands and dates."
+    files = [measured_file(name) for name in MODULES]
+    table = results.claims_table([results.read(path) for path in files if path.exists()])
     text = README.read_text(encoding="utf-8")
     begin, end = "<!-- measured:begin -->", "<!-- measured:end -->"
     before, rest = text.split(begin)
     after = rest.split(end)[1]
-    table = "\n".join(lines)
     README.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """Look at built pages in a headless browser: pictures to look through, and what is wrong with them.
 
     python tools/look.py docs/_build/html
-    python tools/look.py asv_benchmarks/html '#/' '#gram.Gram.time_gram' --wait-for canvas
+    python tools/look.py asv_benchmarks/.asv/html '#/' '#gram.Gram.time_gram' --wait-for canvas
 
 Every page is opened at the width of a desk and of a telephone, served from this machine. A finding
 is a line on stdout: an error of the page, a request that failed or left this machine, a page wider

@@ -1,1 +1,1 @@
-"""Benchmarks, one file a capability; asv and `measure.py` run the same functions."""
+"""The classes that asv runs, one file a capability, and what they share with the claims."""

@@ -1,128 +1,71 @@
-"""damped_solve against the published algorithm, the SVD, the flop floor, and handwritten NumPy."""
+"""damped_solve on every library: time, memory, accuracy, and against other implementations."""
 
 from __future__ import annotations
 
-import tracemalloc
+from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 import ngdla
 
-from .common import alternating, normal, tracked
+from .libraries import LIBRARIES, LibraryBenchmark, shape_of, tracks
+from .measuring import alternating, normal
+from .peers import OF_LSTSQ, OF_SOLVE
 
-DAMPING = 1e-3
-
-
-def published(S: np.ndarray, v: np.ndarray, damping: float) -> np.ndarray:
-    """Algorithm 1 of arXiv:2310.17556: Cholesky, explicit Q = L^-1 S."""
-    L = np.linalg.cholesky(S @ S.T + damping * np.eye(len(S)))
-    Q = scipy.linalg.solve_triangular(L, S, lower=True)
-    return (v - Q.T @ (Q @ v)) / damping
+DAMPING = 10.0  # about 4e-4 sigma_1^2 at these sizes, which float32 can bear
 
 
-def by_svd(S: np.ndarray, v: np.ndarray, damping: float) -> np.ndarray:
-    """The same solution from the thin SVD of S."""
-    _, s, Vh = np.linalg.svd(S, full_matrices=False)
-    return (v - Vh.T @ (s**2 / (s**2 + damping) * (Vh @ v))) / damping
+class DampedSolve(LibraryBenchmark):
+    """One solve with one right-hand side, wide and tall."""
+
+    params = (("256 x 20000", "20000 x 256"), tuple(LIBRARIES), ("float64", "float32"))
+
+    def function(self, S: Any, v: Any) -> Any:
+        return ngdla.damped_solve(S, v, DAMPING)
+
+    def data(self, n: int, m: int, dtype: str) -> tuple[np.ndarray, ...]:
+        return normal((n, m), dtype), normal((m,), dtype, seed=1)
+
+    def time_damped_solve(self, *_: str) -> None:
+        self.call()
+
+    def peakmem_damped_solve(self, *_: str) -> None:
+        self.call()
+
+    @tracks("|S^T S x + damping x - v| / |v|")
+    def track_relative_residual(self, *_: str) -> float:
+        S, v = (x.astype(np.float64) for x in self.numpy_arguments)
+        x = self.result()
+        return float(np.linalg.norm(S.T @ (S @ x) + DAMPING * x - v) / np.linalg.norm(v))
+
+    @tracks("fraction of the rate of GEMM")
+    def track_fraction_of_ceiling(self, *_: str) -> float:
+        return self.fraction_of_ceiling()
 
 
-def handwritten(S: np.ndarray, v: np.ndarray, damping: float) -> np.ndarray:
-    """Gram matrix, Cholesky factor, one sweep: what damped_solve does, in six lines."""
-    W = S @ S.T
-    W[np.diag_indices(len(W))] += damping
-    factor = scipy.linalg.cho_factor(W, lower=True, check_finite=False)
-    z = scipy.linalg.cho_solve(factor, S @ v, check_finite=False)
-    x = (v - z @ S) / damping
-    return x + scipy.linalg.cho_solve(factor, z - S @ x, check_finite=False) @ S
+class AgainstPeers:
+    """NumPy float64 against other implementations, whose solutions are compared first."""
 
+    params = (("256 x 20000",), (*OF_SOLVE, *OF_LSTSQ))
+    param_names = ("size", "peer")
+    timeout = 300
 
-def setup_large() -> tuple[np.ndarray, np.ndarray]:
-    return normal((1024, 50_000)), normal((50_000,), seed=1)
+    def setup(self, size: str, peer: str) -> None:
+        """Make the data and both functions; a peer that is not installed skips."""
+        n, m = shape_of(size)
+        S = normal((n, m))
+        if peer in OF_SOLVE:
+            right, ours, theirs = normal((m,), seed=1), ngdla.damped_solve, OF_SOLVE[peer]
+        else:
+            right, ours, theirs = normal((n,), seed=2), ngdla.damped_lstsq, OF_LSTSQ[peer]
+        self.functions = {
+            "ours": lambda: ours(S, right, DAMPING),
+            "theirs": lambda: theirs(S, right, DAMPING),
+        }
+        x, y = (function() for function in self.functions.values())
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-6 * np.max(np.abs(x)))
 
-
-@tracked(
-    "NumPy float64, n = 1024, m = 50,000, refine = 1: against the published algorithm", at_least=1.7
-)
-def track_published() -> float:
-    S, v = setup_large()
-    times = alternating(
-        {
-            "ours": lambda: ngdla.damped_solve(S, v, DAMPING),
-            "published": lambda: published(S, v, DAMPING),
-        },
-        7,
-    )
-    return times["published"] / times["ours"]
-
-
-@tracked("the same: time over n^2 m flops at the GEMM rate of the same run", at_most=1.25)
-def track_over_floor() -> float:
-    S, v = setup_large()
-    other = S[::-1].copy()
-    times = alternating(
-        {"ours": lambda: ngdla.damped_solve(S, v, DAMPING), "gemm": lambda: S @ other.T}, 9
-    )
-    return times["ours"] / (times["gemm"] / 2)
-
-
-@tracked("the same with f given (damped_lstsq): time over n^2 m flops at the GEMM rate")
-def track_lstsq_over_floor() -> float:
-    S, _ = setup_large()
-    other, f = S[::-1].copy(), normal((len(S),), seed=2)
-    times = alternating(
-        {"ours": lambda: ngdla.damped_lstsq(S, f, DAMPING), "gemm": lambda: S @ other.T}, 9
-    )
-    return times["ours"] / (times["gemm"] / 2)
-
-
-@tracked("NumPy float64, n = 512, m = 50,000: against the SVD of S", at_least=20)
-def track_svd() -> float:
-    S, v = normal((512, 50_000)), normal((50_000,), seed=1)
-    times = alternating(
-        {
-            "ours": lambda: ngdla.damped_solve(S, v, DAMPING),
-            "svd": lambda: by_svd(S, v, DAMPING),
-        },
-        3,
-    )
-    return times["svd"] / times["ours"]
-
-
-@tracked(
-    "overhead over the same formula written by hand, n = 16, m = 200, check=True",
-    unit="microseconds",
-    at_most=100,
-)
-def track_overhead() -> float:
-    S, v = normal((16, 200)), normal((200,), seed=1)
-    times = alternating(
-        {
-            "ours": lambda: ngdla.damped_solve(S, v, DAMPING),
-            "hand": lambda: handwritten(S, v, DAMPING),
-        },
-        5000,
-    )
-    return 1e6 * (times["ours"] - times["hand"])
-
-
-def _memory(dtype: str) -> float:
-    """Return the peak over 4 n^2 + 6 m numbers of the dtype of S, arguments not counted."""
-    n, m = 256, 200_000
-    S, v = normal((n, m), dtype), normal((m,), dtype, seed=1)
-    ngdla.damped_solve(S[:, :10], v[:10], 1.0)
-    tracemalloc.start()
-    ngdla.damped_solve(S, v, DAMPING)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak / ((4 * n * n + 6 * m) * S.itemsize)
-
-
-@tracked("extra memory of damped_solve, n = 256, m = 200,000, real, over 4 n^2 + 6 m", at_most=1.0)
-def track_memory_real() -> float:
-    return _memory("float64")
-
-
-@tracked("the same, complex", at_most=1.0)
-def track_memory_complex() -> float:
-    return _memory("complex128")
+    @tracks("their time / our time")
+    def track_ratio_to_peer(self, *_: str) -> float:
+        times = alternating(self.functions, 5)
+        return times["theirs"] / times["ours"]

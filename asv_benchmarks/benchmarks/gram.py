@@ -1,4 +1,4 @@
-"""The Gram matrix against the product that each library offers for it."""
+"""The Gram matrix on every library, and against the product that each library offers for it."""
 
 from __future__ import annotations
 
@@ -8,71 +8,40 @@ import numpy as np
 
 import ngdla
 
-from .common import alternating, normal, optional, tracked
-
-LARGE = (1024, 50_000)
-SHAPES = (LARGE, (512, 20_000), (256, 4_096), (128, 100_000), (64, 1_000), (16, 200))
+from .libraries import LIBRARIES, LibraryBenchmark, tracks
+from .measuring import alternating, normal
 
 
-@tracked("complex128 NumPy Gram, n = 1024, m = 20,000, against S @ S.conj().T", at_least=1.6)
-def track_numpy_complex() -> float:
-    S = normal((1024, 20_000), "complex128")
-    times = alternating({"ours": lambda: ngdla.gram(S), "plain": lambda: S @ S.conj().T}, 5)
-    return times["plain"] / times["ours"]
+class Gram(LibraryBenchmark):
+    """S S^H of one wide matrix; "complex128" is where halving the work saves most."""
 
+    params = (("256 x 20000",), tuple(LIBRARIES), ("float64", "complex128"))
 
-@tracked("torch CPU float64 Gram, n = 1024, m = 50,000, against S @ S.mT", at_least=1.45)
-def track_torch() -> float:
-    torch = optional("torch")
-    torch.set_num_threads(2)
-    S = torch.from_numpy(normal(LARGE))
-    times = alternating({"ours": lambda: ngdla.gram(S), "plain": lambda: S @ S.mT}, 7)
-    return times["plain"] / times["ours"]
+    def function(self, S: Any) -> Any:
+        return ngdla.gram(S)
 
+    def data(self, n: int, m: int, dtype: str) -> tuple[np.ndarray, ...]:
+        return (normal((n, m), dtype),)
 
-def _jax_ratios(shapes: tuple[tuple[int, int], ...], *, eager: bool) -> list[float]:
-    jax = optional("jax")
-    jax.config.update("jax_enable_x64", True)
+    def time_gram(self, *_: str) -> None:
+        self.call()
 
-    def plain(S: Any) -> Any:
-        return S @ S.T
+    def peakmem_gram(self, *_: str) -> None:
+        self.call()
 
-    ours, other = (ngdla.gram, plain) if eager else (jax.jit(ngdla.gram), jax.jit(plain))
-    ratios = []
-    for shape in shapes:
-        S = jax.numpy.asarray(normal(shape))
-        functions = {
-            "ours": lambda S=S: jax.block_until_ready(ours(S)),
-            "plain": lambda S=S: jax.block_until_ready(other(S)),
-        }
-        times = alternating(functions, 7 if shape == LARGE else 31)
-        ratios.append(times["plain"] / times["ours"])
-    return ratios
+    @tracks("|G - S S^H| / |S S^H|")
+    def track_relative_residual(self, *_: str) -> float:
+        (S,) = self.numpy_arguments
+        exact = S @ S.conj().T
+        return float(np.linalg.norm(self.result() - exact) / np.linalg.norm(exact))
 
+    @tracks("time of S @ S.conj().T / our time")
+    def track_ratio_to_peer(self, *_: str) -> float:
+        (S,) = self.arguments
+        product = self.library.compiled(lambda S: S @ S.conj().T)
+        times = alternating({"ours": self.call, "theirs": lambda: self.library.wait(product(S))}, 5)
+        return times["theirs"] / times["ours"]
 
-@tracked("JAX CPU float64 Gram under jit, n = 1024, m = 50,000, against S @ S.T", at_least=1.1)
-def track_jax_jit() -> float:
-    return _jax_ratios((LARGE,), eager=False)[0]
-
-
-@tracked("the same, eager", at_least=1.0)
-def track_jax_eager() -> float:
-    return _jax_ratios((LARGE,), eager=True)[0]
-
-
-@tracked("JAX under jit, the slowest of six shapes, against S @ S.T", at_least=1.0)
-def track_jax_jit_slowest() -> float:
-    return min(_jax_ratios(SHAPES, eager=False))
-
-
-@tracked("JAX eager, the slowest of six shapes, against S @ S.T", at_least=1.0)
-def track_jax_eager_slowest() -> float:
-    return min(_jax_ratios(SHAPES, eager=True))
-
-
-@tracked("real float64 NumPy Gram, n = 1024, m = 50,000: time over n^2 m flops at the GEMM rate")
-def track_numpy_real_over_floor() -> float:
-    S = normal(LARGE)
-    other = np.ascontiguousarray(S)[::-1].copy()
-    times = alternating({"ours": lambda: ngdla.gram(S), "gemm": lambda: S @ other.T}, 7)
-    return times["ours"] / (times["gemm"] / 2)
+    @tracks("fraction of the rate of GEMM")
+    def track_fraction_of_ceiling(self, *_: str) -> float:
+        return self.fraction_of_ceiling()

@@ -39,7 +39,7 @@ __all__ = [
 
 # Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
 # GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
-# yet on a GPU (asv_benchmarks/benchmarks/gram.py).
+# yet on a GPU (asv_benchmarks/claims/gram.py).
 _TORCH_LEAF = 64
 _JAX_ROWS = 512
 _JAX_LEAVES = 4

@@ -1,7 +1,8 @@
-"""Ratios that travel between machines, and what a measured number has to be."""
+"""Ratios that travel between machines, and the data they are measured on."""
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -10,20 +11,6 @@ from typing import Any
 import numpy as np
 
 Function = Callable[[], Any]
-
-
-def tracked(
-    what: str, *, unit: str = "ratio", at_least: float | None = None, at_most: float | None = None
-) -> Callable[[Function], Function]:
-    """Describe a `track_` function: what it measures, in which unit, and its target."""
-
-    def describe(function: Any) -> Function:
-        function.what, function.unit = what, unit
-        function.at_least, function.at_most = at_least, at_most
-        function.timeout = 1800
-        return function
-
-    return describe
 
 
 def alternating(functions: dict[str, Function], repeats: int) -> dict[str, float]:
@@ -46,12 +33,12 @@ def normal(shape: tuple[int, ...], dtype: str = "float64", seed: int = 0) -> np.
     x = rng.standard_normal(shape)
     if dtype.startswith("complex"):
         x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
+    return x.astype(dtype, copy=False)
 
 
 def optional(name: str) -> Any:
     """Import a library, or skip the benchmark as asv understands it."""
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError:
         raise NotImplementedError(f"{name} is not installed") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import tracked
+from .tracked import tracked
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from references import DOUBLE, U, random_problem

@@ -14,7 +14,7 @@ import numpy as np
 
 import ngdla
 
-from .common import tracked
+from .tracked import tracked
 
 SEED = 7
 SHAPE = (512, 50_000)

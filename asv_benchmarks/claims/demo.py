@@ -10,7 +10,7 @@ from ngdla.demo.exact import reference_energy
 from ngdla.demo.problems import make_problem
 from ngdla.demo.vmc import last_mean, optimise
 
-from .common import tracked
+from .tracked import tracked
 
 SEEDS = {"numpy": (0, 1, 2), "torch": (0,), "jax": (0,)}
 

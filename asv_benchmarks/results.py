@@ -1,0 +1,190 @@
+"""The result files of measured/: read whole or not at all, and the tables made from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT = {
+    "command": str,
+    "date": str,
+    "commit": str,
+    "processor": str,
+    "cores": int,
+    "threads": int,
+    "system": str,
+    "python": str,
+    "versions": dict,
+    "blas": str,
+}
+ROW = {"what": str, "value": float, "unit": str}
+TARGETS = ("at_least", "at_most")
+NAMES = {str: "a string", int: "a whole number", float: "a number", dict: "an object"}
+
+
+class DamagedResultError(ValueError):
+    """A result file that is missing, cut off or not what `measure.py` writes."""
+
+
+# --------------------------------------------------------------------------------- files
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the result in a file of measured/, checked from end to end.
+
+    Raises
+    ------
+    DamagedResultError
+        Naming the file, what is wrong, and the command that makes it anew.
+    """
+    path = Path(path)
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=refused)
+        require_result(result)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        problem = "is not text in UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"is not whole JSON ({error.msg} in line {error.lineno})"
+    except DamagedResultError as error:
+        problem = str(error)
+    else:
+        return result
+    command = f"python asv_benchmarks/measure.py {path.stem}"
+    raise DamagedResultError(f"{path} {problem}; make it anew with: {command}")
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result file; until it is complete the old one stays.
+
+    Raises
+    ------
+    DamagedResultError
+        If `read` would refuse the result: then nothing is written.
+    """
+    require_result(result)
+    try:
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        raise DamagedResultError("holds a number that is not finite") from None
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def refused(constant: str) -> None:
+    """Refuse NaN and Infinity, which Python's JSON would let pass."""
+    raise DamagedResultError(f"holds {constant}, which is no result")
+
+
+def require_result(result: Any) -> None:
+    """Raise where a result is not what `measure.py` writes, in words that follow a file name."""
+    require(result, dict, "the whole")
+    environment, rows = (require_key(result, key, "") for key in ("environment", "rows"))
+    require(environment, dict, "`environment`")
+    for key, kind in ENVIRONMENT.items():
+        require(require_key(environment, key, "environment."), kind, f"`environment.{key}`")
+    for library, version in environment["versions"].items():
+        require(version, str, f"`environment.versions.{library}`")
+    if not isinstance(rows, list) or not rows:
+        raise DamagedResultError("has no list of `rows`")
+    for i, row in enumerate(rows):
+        require(row, dict, f"`rows[{i}]`")
+        for key, kind in ROW.items():
+            require(require_key(row, key, f"rows[{i}]."), kind, f"`rows[{i}].{key}`")
+        for key in TARGETS:
+            if require_key(row, key, f"rows[{i}].") is not None:
+                require(row[key], float, f"`rows[{i}].{key}`")
+    if not isinstance(result.get("details", {}), (dict, list)):
+        raise DamagedResultError("has `details` that are neither an object nor a list")
+
+
+def require_key(mapping: dict[str, Any], key: str, prefix: str) -> Any:
+    """Return mapping[key]."""
+    if key not in mapping:
+        raise DamagedResultError(f"has no `{prefix}{key}`")
+    return mapping[key]
+
+
+def require(value: Any, kind: type, name: str) -> None:
+    """Raise where a value is not of a kind; every finite int is a number, no bool is."""
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or isinstance(value, bool):
+        raise DamagedResultError(f"has {name} that is not {NAMES[kind]}: {value!r:.40}")
+    if kind is float and not math.isfinite(value):
+        raise DamagedResultError(f"has {name} that is not finite")
+
+
+# -------------------------------------------------------------------------------- tables
+
+
+def described(row: dict[str, Any]) -> str:
+    """Return the value with its unit and whether it meets its target."""
+    unit = "" if row["unit"] == "ratio" else f" {row['unit']}"
+    return f"{row['value']:.3g}{unit}{verdict(row)}"
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Return the target and whether it is met, or nothing where there is none."""
+    if row["at_least"] is not None:
+        met = row["value"] >= row["at_least"]
+        return f" ({'met' if met else 'missed'}: at least {row['at_least']:g})"
+    if row["at_most"] is not None:
+        met = row["value"] <= row["at_most"]
+        return f" ({'met' if met else 'missed'}: at most {row['at_most']:g})"
+    return ""
+
+
+def claims_table(results: list[dict[str, Any]]) -> str:
+    """Return the rows of all results as a Markdown table, and a line on where they were made."""
+    rows = [f"| {row['what']} | {described(row)} |" for result in results for row in result["rows"]]
+    lines = ["| what | measured |", "| --- | --- |", *rows]
+    if results:
+        lines += ["", environment_line(results[0]["environment"])]
+    return "\n".join(lines)
+
+
+def environment_line(environment: dict[str, Any]) -> str:
+    """Return processor, threads, BLAS and versions as one sentence."""
+    versions = (f"{k} {v}" for k, v in environment["versions"].items() if k != "ngdla")
+    return (
+        f"{environment['processor']}, {environment['threads']} threads, {environment['blas']}; "
+        f"{', '.join(versions)}. "
+        "The result files in `asv_benchmarks/measured/` carry commands and dates."
+    )
+
+
+METHODS_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "S": lambda row: f"{row['n']:,} x {row['m']:,} {row['dtype']}, {row['library']}",
+    "method": lambda row: f"`{row['method']}`",
+    "time over `cholesky`": lambda row: f"{row['time over cholesky']:.2g}",
+    "extra memory over S": lambda row: number(row["extra memory over n m numbers"], ".2g"),
+    "mild λ/σ₁²: error": lambda row: outcome(row, "mild"),
+    "small λ/σ₁²: error": lambda row: outcome(row, "small"),
+    "tiny λ/σ₁²: error": lambda row: outcome(row, "tiny"),
+}
+
+
+def methods_table(result: dict[str, Any]) -> str:
+    """Return time, memory and forward errors of the methods as a Markdown table."""
+    rows = [[cell(row) for cell in METHODS_COLUMNS.values()] for row in result["details"]]
+    lines = [list(METHODS_COLUMNS), ["---"] * len(METHODS_COLUMNS), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number, or a dash where none was measured."""
+    return "–" if value is None else format(value, form)
+
+
+def outcome(row: dict[str, Any], damping: str) -> str:
+    """Return the relative damping, the error there, and what the method said where it gave up."""
+    said = row[f"outcome, {damping} damping"]
+    error = number(row[f"error, {damping} damping"], ".1e")
+    remark = "" if said == "converged" else f" ({said})"
+    return f"{row[f'{damping} damping']:.0e}: {error}{remark}"

@@ -1,0 +1,477 @@
+"""The benchmarks without a clock: what they read, write and run on, and say of what is missing."""
+
+import base64
+import copy
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asv_benchmarks"))
+
+import bench
+import measure
+import offline_site
+import results
+from benchmarks import damped_solve, gram, libraries, measuring, stochastic_reconfiguration
+from claims import methods
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "asv_benchmarks"
+
+RESULT = {
+    "environment": {
+        "command": "python asv_benchmarks/measure.py gram",
+        "date": "2030-01-31",
+        "commit": "0123456789ab",
+        "processor": "A processor",
+        "cores": 4,
+        "threads": 2,
+        "system": "Linux",
+        "python": "3.11.0",
+        "versions": {"ngdla": "0.1.0", "numpy": "2.4.0", "scipy": "1.17.0"},
+        "blas": "openblas 0.3",
+    },
+    "rows": [
+        {"what": "met", "value": 2.5, "unit": "ratio", "at_least": 2.0, "at_most": None},
+        {"what": "missed", "value": 7, "unit": "seconds", "at_least": None, "at_most": 5},
+        {"what": "no target", "value": 1.25, "unit": "ratio", "at_least": None, "at_most": None},
+    ],
+}
+
+
+# ----------------------------------------------------------------------------- result files
+
+
+def changed(*path, value=None):
+    """Return RESULT with one entry replaced, or removed where no value is given."""
+    result = copy.deepcopy(RESULT)
+    *outer, last = path
+    place = result
+    for key in outer:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return json.dumps(result)
+
+
+DAMAGED = {
+    "empty": ("", "is not whole JSON"),
+    "cut off": (json.dumps(RESULT)[:200], "is not whole JSON"),
+    "a list": ("[]", "the whole that is not an object"),
+    "no environment": (changed("environment"), "has no `environment`"),
+    "environment is text": (changed("environment", value="here"), "`environment` that is not"),
+    "no commit": (changed("environment", "commit"), "has no `environment.commit`"),
+    "threads are text": (changed("environment", "threads", value="2"), "not a whole number: '2'"),
+    "threads are true": (changed("environment", "threads", value=True), "not a whole number: True"),
+    "a version is a number": (
+        changed("environment", "versions", value={"numpy": 2.4}),
+        "`environment.versions.numpy` that is not a string: 2.4",
+    ),
+    "no rows": (changed("rows"), "has no `rows`"),
+    "rows are empty": (changed("rows", value=[]), "has no list of `rows`"),
+    "rows are an object": (changed("rows", value={"a": 1}), "has no list of `rows`"),
+    "a row is text": (changed("rows", 1, value="x"), "`rows[1]` that is not an object"),
+    "a row has no value": (changed("rows", 1, "value"), "has no `rows[1].value`"),
+    "a value is text": (changed("rows", 1, "value", value="7"), "`rows[1].value` that is not a"),
+    "a value is NaN": (changed("rows", 1, "value", value=np.nan), "holds NaN"),
+    "a value is infinite": (changed("rows", 1, "value", value=-np.inf), "holds -Infinity"),
+    "a value is out of range": (
+        changed("rows", 1, "value", value=7).replace("7", "1e999"),
+        "finite",
+    ),
+    "no target": (changed("rows", 0, "at_least"), "has no `rows[0].at_least`"),
+    "a target is text": (changed("rows", 0, "at_least", value="2"), "`rows[0].at_least` that is"),
+    "details are text": (json.dumps(RESULT | {"details": "x"}), "`details` that are neither"),
+    "NaN in the details": (json.dumps(RESULT | {"details": [np.nan]}), "holds NaN"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_result_is_named_with_its_remedy(tmp_path, damage):
+    text, complaint = DAMAGED[damage]
+    path = tmp_path / "gram.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(results.DamagedResultError) as caught:
+        results.read(path)
+    message = str(caught.value)
+    assert complaint in message
+    assert message.startswith(str(path))
+    assert message.endswith("make it anew with: python asv_benchmarks/measure.py gram")
+    assert "\n" not in message
+
+
+def test_result_that_is_no_text_or_is_not_there(tmp_path):
+    path = tmp_path / "gram.json"
+    with pytest.raises(results.DamagedResultError, match="cannot be read"):
+        results.read(path)
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(results.DamagedResultError, match="not text in UTF-8"):
+        results.read(path)
+
+
+def test_result_survives_writing_and_reading(tmp_path):
+    path = tmp_path / "gram.json"
+    results.write(path, RESULT | {"details": [1, 2]})
+    assert results.read(path) == RESULT | {"details": [1, 2]}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["gram.json"]
+
+
+@pytest.mark.parametrize("bad", [{"details": [np.nan]}, {"rows": []}])
+def test_what_cannot_be_read_is_not_written(tmp_path, bad):
+    path = tmp_path / "gram.json"
+    results.write(path, RESULT)
+    with pytest.raises(results.DamagedResultError):
+        results.write(path, RESULT | bad)
+    assert results.read(path) == RESULT
+
+
+def test_crash_while_writing_leaves_the_old_result(tmp_path, monkeypatch):
+    path = tmp_path / "gram.json"
+    results.write(path, RESULT)
+
+    def full_disk(self, text, encoding):
+        self.write_bytes(text[: len(text) // 2].encode(encoding))
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        results.write(path, RESULT | {"details": [1]})
+    assert results.read(path) == RESULT
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "measured").glob("*.json")), ids=str)
+def test_recorded_results_are_whole(path):
+    assert results.read(path)["environment"]["command"].startswith("python asv_benchmarks/")
+
+
+# ----------------------------------------------------------------------------------- tables
+
+
+def test_claims_table():
+    environment = (
+        "A processor, 2 threads, openblas 0.3; numpy 2.4.0, scipy 1.17.0. "
+        "The result files in `asv_benchmarks/measured/` carry commands and dates."
+    )
+    assert results.claims_table([RESULT]).splitlines() == [
+        "| what | measured |",
+        "| --- | --- |",
+        "| met | 2.5 (met: at least 2) |",
+        "| missed | 7 seconds (missed: at most 5) |",
+        "| no target | 1.25 |",
+        "",
+        environment,
+    ]
+
+
+def test_table_of_no_results_is_its_head():
+    assert results.claims_table([]) == "| what | measured |\n| --- | --- |"
+
+
+def test_readme_shows_the_recorded_claims(monkeypatch, tmp_path):
+    readme = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", readme)
+    monkeypatch.setattr(measure, "README", readme)
+    measure.write_table()
+    assert readme.read_bytes() == (ROOT / "README.md").read_bytes()
+
+
+def test_measure_ends_with_one_line_on_a_damaged_result(monkeypatch, tmp_path, capsys):
+    (tmp_path / "gram.json").write_text("{", encoding="utf-8")
+    monkeypatch.setattr(measure, "measured_file", lambda name: tmp_path / f"{name}.json")
+    monkeypatch.setattr(sys, "argv", ["measure.py", "--tables"])
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert measure.main() == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("ngdla: ")
+    assert "measure.py gram" in said[0]
+
+
+@pytest.fixture
+def small_methods(monkeypatch):
+    """Measure the methods on matrices so small that the times mean nothing."""
+    shapes = [(8, 60), (60, 8)]
+    cases = [methods.Case(shape, dtype, "numpy") for shape in shapes for dtype in methods.DAMPINGS]
+    monkeypatch.setattr(methods, "CASES", tuple(cases))
+    monkeypatch.setattr(methods, "LARGEST", cases[0])
+    monkeypatch.setattr(methods, "REPEATS", dict.fromkeys(shapes, 1))
+    methods.table.cache_clear()
+    yield methods
+    methods.table.cache_clear()
+
+
+def test_methods_are_as_accurate_as_their_precision(small_methods):
+    rows = small_methods.details()
+    assert len(rows) == 16
+    for row in rows:
+        tolerance = {"float64": 1e-11, "float32": 1e-4}[row["dtype"]]
+        assert row["error, mild damping"] < tolerance
+        assert row["extra memory over n m numbers"] > 0
+        assert np.isfinite(row["seconds"])
+    results.require_result(RESULT | {"details": rows})
+
+
+def test_methods_table(small_methods):
+    lines = results.methods_table({"details": small_methods.details()}).splitlines()
+    assert len(lines) == 2 + 16
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| 8 x 60 float64, numpy | `cholesky` | 1 | ")
+    assert "1e-04: " in lines[2]
+
+
+def test_method_that_gives_up_is_said():
+    row = {"tiny damping": 1e-15, "error, tiny damping": None, "outcome, tiny damping": "raised"}
+    assert results.outcome(row, "tiny") == "1e-15: – (raised)"
+
+
+# ----------------------------------------------------------------------------------- claims
+
+
+@pytest.mark.parametrize("name", measure.MODULES)
+def test_every_claim_is_described(name):
+    module = importlib.import_module(f"claims.{name}")
+    claims = [value for key, value in vars(module).items() if key.startswith("track_")]
+    assert claims
+    for claim in claims:
+        assert claim.what
+        assert claim.unit
+        assert claim.at_least is None or claim.at_most is None
+    assert len({claim.what for claim in claims}) == len(claims)
+
+
+def test_every_file_of_claims_is_measured():
+    files = {path.stem for path in (BENCHMARKS / "claims").glob("*.py")}
+    assert files - {"__init__", "tracked"} == set(measure.MODULES)
+
+
+# ------------------------------------------------------------------------------ asv classes
+
+CLASSES = [
+    value
+    for module in (damped_solve, gram, stochastic_reconfiguration)
+    for value in vars(module).values()
+    if inspect.isclass(value) and value.__module__ == module.__name__
+]
+
+
+def measures(cls, *prefixes):
+    return [function for name, function in inspect.getmembers(cls) if name.startswith(prefixes)]
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+def test_asv_class_says_what_it_measures(cls):
+    assert len(cls.params) == len(cls.param_names)
+    assert all(cls.params)
+    assert cls.timeout
+    assert cls.__doc__
+    tracks = measures(cls, "track_")
+    assert tracks
+    assert all(track.unit for track in tracks)
+
+
+def without_a_clock(functions, repeats):
+    for function in functions.values():
+        function()
+    return dict.fromkeys(functions, 1.0)
+
+
+@pytest.mark.parametrize("library", libraries.LIBRARIES)
+@pytest.mark.parametrize(
+    "cls", [cls for cls in CLASSES if issubclass(cls, libraries.LibraryBenchmark)]
+)
+def test_asv_class_runs_on_every_library_or_is_skipped(cls, library, monkeypatch):
+    for module in (libraries, gram):
+        monkeypatch.setattr(module, "alternating", without_a_clock)
+    for dtype in cls.params[2]:
+        case = ("8 x 60", library, dtype)
+        benchmark = cls()
+        try:
+            benchmark.setup(*case)
+        except NotImplementedError as reason:
+            pytest.skip(str(reason))
+        for function in measures(benchmark, "time_", "peakmem_"):
+            assert function(*case) is None
+        residual = benchmark.track_relative_residual(*case)
+        assert residual < {"float32": 1e-4}.get(dtype, 1e-10)
+        for track in measures(benchmark, "track_"):
+            assert 0 <= track(*case) <= 1
+
+
+@pytest.mark.parametrize("module", [damped_solve, stochastic_reconfiguration])
+def test_peers_agree_with_us(module, monkeypatch):
+    monkeypatch.setattr(module, "alternating", without_a_clock)
+    compared = 0
+    for peer in module.AgainstPeers.params[1]:
+        benchmark = module.AgainstPeers()
+        try:
+            benchmark.setup("8 x 60", peer)
+        except NotImplementedError:
+            continue
+        assert benchmark.track_ratio_to_peer("8 x 60", peer) == 1
+        compared += 1
+    assert compared >= 2
+
+
+def test_absent_library_is_a_reason_to_skip():
+    with pytest.raises(NotImplementedError, match="no_such_library is not installed"):
+        measuring.optional("no_such_library")
+
+
+def test_asv_finds_nothing_wrong():
+    pytest.importorskip("asv")
+    done = subprocess.run(
+        [sys.executable, "-m", "asv", "check", "--python=same"],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No problems found" in done.stdout
+
+
+# --------------------------------------------------------------------------- what bench says
+
+
+def test_bench_needs_asv(monkeypatch):
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^ngdla: asv is not installed: pip install"):
+        bench.main()
+
+
+def test_bench_needs_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit, match=r"^ngdla: git is not installed"):
+        bench.checked_out()
+
+
+def test_bench_needs_a_commit(monkeypatch, tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(SystemExit, match=r"^ngdla: no commit to file results under \(.*\); mea"):
+        bench.checked_out()
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, None), (2, 2)])
+def test_bench_ends_as_asv_does_and_says_where_results_are(monkeypatch, capsys, code, ends):
+    calls = []
+    monkeypatch.setattr(bench, "require_asv", lambda: None)
+    monkeypatch.setattr(bench, "checked_out", lambda: "0123")
+    monkeypatch.setattr(bench, "asv", lambda *call, quiet=False: calls.append(call) or code)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--bench=Gram"])
+    try:
+        bench.main()
+        ended = None
+    except SystemExit as stop:
+        ended = stop.code
+    assert ended == ends
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert "results: asv_benchmarks/.asv/results" in capsys.readouterr().out
+    assert {"--set-commit-hash=0123", "--bench=Gram"} <= set(calls[-1])
+
+
+# ----------------------------------------------------------------------------- offline pages
+
+
+def integrity(content):
+    return "sha256-" + base64.b64encode(hashlib.sha256(content).digest()).decode()
+
+
+FILES = {
+    "blueimp-md5@2.19.0": ("js/md5.min.js", b"md5();"),
+    "bootstrap@3.1.1": ("dist/css/bootstrap.min.css", b"a {}"),
+}
+PAGE = f"""<head>
+<script src="https://cdn/blueimp-md5/2.19.0/js/md5.min.js" integrity="{integrity(b"md5();")}"
+  crossorigin="anonymous" onerror="failed()"></script>
+<link rel="stylesheet" href="https://cdn/npm/bootstrap@3.1.1/dist/css/bootstrap.min.css"
+  integrity="{integrity(b"a {}")}" crossorigin="anonymous">
+<script src="asv.js"></script>
+</head>"""
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    """Return what stands in for npm."""
+
+    def from_folder(packages):
+        assert packages == sorted(FILES)
+        for package, (name, content) in FILES.items():
+            path = tmp_path / "node_modules" / package.partition("@")[0] / name
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+        return tmp_path / "node_modules"
+
+    return from_folder
+
+
+def test_pages_need_no_network(fetch, tmp_path):
+    page = offline_site.localised(PAGE, fetch, tmp_path / "vendor")
+    assert page.splitlines() == [
+        "<head>",
+        '<script src="vendor/md5.min.js"></script>',
+        '<link rel="stylesheet" href="vendor/bootstrap.min.css">',
+        '<script src="asv.js"></script>',
+        "</head>",
+    ]
+    assert (tmp_path / "vendor" / "md5.min.js").read_bytes() == b"md5();"
+
+
+def test_file_with_another_hash_is_named(fetch, tmp_path):
+    page = PAGE.replace(integrity(b"md5();"), integrity(b"other"))
+    with pytest.raises(SystemExit, match=r"ngdla: md5\.min\.js from npm is not the file with the"):
+        offline_site.localised(page, fetch, tmp_path / "vendor")
+
+
+def test_tag_without_a_hash_is_named(fetch, tmp_path):
+    page = re.sub(r'integrity="[^"]*"', "", PAGE)
+    with pytest.raises(SystemExit, match=r"ngdla: asv's tag of md5\.min\.js has no hash"):
+        offline_site.localised(page, fetch, tmp_path / "vendor")
+
+
+def test_file_that_the_package_lacks_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=r"ngdla: .*md5\.min\.js is missing"):
+        offline_site.localised(PAGE, lambda packages: tmp_path, tmp_path / "vendor")
+
+
+def test_address_that_is_not_known_is_named(fetch, tmp_path):
+    page = '<script src="https://cdn/new.js"></script>'
+    with pytest.raises(SystemExit, match=r"ngdla: asv's page loads https://cdn/new\.js"):
+        offline_site.localised(page, fetch, tmp_path / "vendor")
+
+
+def test_every_address_of_the_installed_asv_is_known():
+    asv = pytest.importorskip("asv")
+    page = (Path(asv.__file__).parent / "www" / "index.html").read_text(encoding="utf-8")
+    addresses = [match[2] for match in offline_site.TAG.finditer(page)]
+    assert addresses
+    assert len({offline_site.package_of(address) for address in addresses}) == len(addresses)
+
+
+def test_site_needs_asv_npm_and_results(monkeypatch, tmp_path):
+    monkeypatch.setattr(offline_site, "RESULTS", tmp_path)
+    monkeypatch.setattr(offline_site.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^ngdla: asv is not installed"):
+        offline_site.main()
+    monkeypatch.setattr(offline_site.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(offline_site.shutil, "which", lambda name: name)
+    with pytest.raises(SystemExit, match=r"^ngdla: no results yet; make bench writes them"):
+        offline_site.main()
+    monkeypatch.setattr(offline_site.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^ngdla: npm is not installed"):
+        offline_site.main()
