@@ -46,9 +46,13 @@ docs: ## build the documentation as docs/_build/html
 	$(bootstrap) docs
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+asv_site = asv_benchmarks/.asv/html
+asv_pages = '\#/' '\#/summarylist' '\#/regressions' '\#gram.Gram.time_gram'
+
 look: ## open all built pages in a headless Chromium: what is wrong with them, pictures in docs/_build/look
 	$(bootstrap) look
 	$(python) tools/look.py docs/_build/html --pictures docs/_build/look
+	$(if $(wildcard $(asv_site)/index.html),$(python) tools/look.py $(asv_site) $(asv_pages) --pictures docs/_build/look/asv)
 
 bench: ## run every asv benchmark once, quickly (ARGS="--bench Gram.time" for a part)
 	$(bootstrap) bench

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -68,8 +69,10 @@ def main() -> None:
     if published.returncode:
         sys.stderr.write(published.stdout + published.stderr)
         raise SystemExit("ngdla: asv publish failed; what it said is above")
-    page = SITE / "index.html"
-    page.write_text(localised(page.read_text("utf-8"), from_npm, SITE / "vendor"), "utf-8")
+    page, index, vendor = SITE / "index.html", SITE / "index.json", SITE / "vendor"
+    html = localised(page.read_text("utf-8"), from_npm, vendor)
+    page.write_text(for_narrow_screens(html, vendor), "utf-8")
+    index.write_text(with_results(index.read_text("utf-8"), SITE / "graphs" / "summary"), "utf-8")
     folder = SITE.relative_to(HERE.parent)
     print(f"pages: {folder}; to see them: python -m http.server --bind 127.0.0.1 -d {folder}")
 
@@ -87,6 +90,24 @@ def localised(html: str, fetch: Fetch, vendor: Path) -> str:
         shutil.copyfile(source, vendor / source.name)
         html = html.replace(tag, local_tag(attribute, f"{vendor.name}/{source.name}"))
     return html
+
+
+def for_narrow_screens(html: str, vendor: Path) -> str:
+    """Return the page with the style sheet that lays it out on a telephone."""
+    shutil.copyfile(HERE / "narrow.css", vendor / "narrow.css")
+    scale = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    style = local_tag("href", f"{vendor.name}/narrow.css")
+    return html.replace("</head>", f"{scale}{style}</head>")
+
+
+def with_results(index: str, summaries: Path) -> str:
+    """Return asv's index without the benchmarks that were never run, whose graphs it would miss."""
+    content = json.loads(index)
+    names = list(content["benchmarks"])
+    for name in names:
+        if not (summaries / f"{name}.json").exists():
+            del content["benchmarks"][name]
+    return json.dumps(content)
 
 
 def package_of(address: str) -> tuple[str, str]:

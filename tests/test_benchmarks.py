@@ -463,6 +463,20 @@ def test_every_address_of_the_installed_asv_is_known():
     assert len({offline_site.package_of(address) for address in addresses}) == len(addresses)
 
 
+def test_what_was_never_run_is_not_listed(tmp_path):
+    (tmp_path / "gram.Gram.time_gram.json").write_text("[]")
+    index = json.dumps({"project": "x", "benchmarks": {"gram.Gram.time_gram": 1, "other": 2}})
+    found = json.loads(offline_site.with_results(index, tmp_path))
+    assert found == {"project": "x", "benchmarks": {"gram.Gram.time_gram": 1}}
+
+
+def test_pages_fit_a_telephone(tmp_path):
+    page = offline_site.for_narrow_screens("<head><title>x</title></head>", tmp_path)
+    assert (tmp_path / "narrow.css").is_file()
+    assert f'href="{tmp_path.name}/narrow.css"' in page
+    assert page.index("width=device-width") < page.index("</head>")
+
+
 def test_site_needs_asv_npm_and_results(monkeypatch, tmp_path):
     monkeypatch.setattr(offline_site, "RESULTS", tmp_path)
     monkeypatch.setattr(offline_site.importlib.util, "find_spec", lambda name: None)
