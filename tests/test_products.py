@@ -44,11 +44,12 @@ def test_gram_is_its_definition(
         assert np.linalg.norm(values - H(values)) <= 4 * U[dtype] * size
 
 
+@pytest.mark.parametrize("kind", ["real", "complex"])
 @pytest.mark.parametrize(("n", "m"), [(512, 4096), (513, 4097), (64, 5000)])
 def test_gram_of_sizes_that_are_taken_in_blocks(
-    backend: Backend, n: int, m: int, rng: np.random.Generator
+    backend: Backend, n: int, m: int, kind: str, rng: np.random.Generator
 ) -> None:
-    dtype = backend.dtypes[-1]
+    dtype = [d for d in backend.dtypes if d.startswith("complex") == (kind == "complex")][-1]
     S = random_array(rng, (n, m), dtype)
     like = backend.asarray(S)
     G = backend.call(inside(products.gram), like)
