@@ -191,7 +191,8 @@ def probabilities(
         lambda: legal,
         lambda: ValueError("`weights` must be finite and not negative, and not all zero."),
     )
-    p = astype(column / xp.where(legal, largest, xp.nan * largest), dtype)
+    # a constant NaN: the gradient of what is not chosen must not be NaN
+    p = astype(column / xp.where(legal, largest, xp.full_like(largest, xp.nan)), dtype)
     return p / xp.sum(p, axis=-2, keepdims=True)
 
 

@@ -181,4 +181,6 @@ def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float
     xp = namespace(momentum)
     legal = (momentum >= 0) & (momentum < 1)
     checks.require(lambda: legal, lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."))
-    return astype(xp.where(legal, momentum, xp.nan * momentum), real_name(blocks.dtype))
+    # a constant NaN: the gradient of what is not chosen must not be NaN
+    value = xp.where(legal, momentum, xp.full_like(momentum, xp.nan))
+    return astype(value, real_name(blocks.dtype))

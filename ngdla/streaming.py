@@ -15,7 +15,7 @@ from operator import add
 from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite, require_array, require_like
-from ._backend.chunks import is_chunked, require_column_chunks
+from ._backend.chunks import in_column_chunks, is_chunked
 from ._backend.namespace import (
     Array,
     astype,
@@ -52,7 +52,7 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     Returns
     -------
     array, shape (..., n, n)
-        Hermitian, of the library and on the device of `S`.
+        Hermitian to rounding, of the library and on the device of `S`.
 
     Raises
     ------
@@ -66,8 +66,9 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     -----
     Half of a matrix product, n^2 m flops (4 n^2 m for complex S), by syrk and herk in NumPy, by
     blocks of the lower triangle elsewhere; one pass over S; n^2 numbers of extra memory for each
-    of up to three temporaries, in Dask for each chunk that is at work, and no copy of S. Products
-    of float32 never drop to TF32.
+    of up to three temporaries, and no copy of S. In Dask, terms of the sum over chunks wait for
+    each other in pairs: about log2(chunks) of them, and one for each worker. Products of float32
+    never drop to TF32.
 
     Examples
     --------
@@ -111,14 +112,12 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
     """Check `S` and return it as `ColumnBlocks`."""
     if not isinstance(S, (list, tuple)):
         require_array(S, name, ndim=2)
-        require_column_chunks(S, name)
-        return ColumnBlocks((S,), None, None, name)
+        return ColumnBlocks((in_column_chunks(S, name),), None, None, name)
     if not S:
         msg = f"`{name}` is an empty {type(S).__name__}; it needs at least one column block."
         raise ValueError(msg)
     for i, block in enumerate(S):
         require_array(block, f"{name}[{i}]", ndim=2)
-        require_column_chunks(block, f"{name}[{i}]")
         require_like(block, f"{name}[{i}]", S[0], f"{name}[0]")
         if block.ndim > 2 or block.shape[0] != S[0].shape[0]:
             msg = (
@@ -132,7 +131,8 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
                 f"{dtype_name(S[0].dtype)}; all column blocks are real or all are complex."
             )
             raise TypeError(msg)
-    return ColumnBlocks(tuple(S), None, "list" if isinstance(S, list) else "tuple", name)
+    blocks = tuple(in_column_chunks(block, f"{name}[{i}]") for i, block in enumerate(S))
+    return ColumnBlocks(blocks, None, "list" if isinstance(S, list) else "tuple", name)
 
 
 @register_pytree(static=("sequence", "name"))

@@ -420,6 +420,17 @@ def test_vmap_and_grad_of_torch(method: str, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(gradient.numpy(), expected.numpy(), rtol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_a_compiled_solve_takes_another_damping(rng: np.random.Generator) -> None:
+    """From the second value on, torch.compile traces a Python float as a symbol."""
+    torch = pytest.importorskip("torch")
+    S, f = (torch.from_numpy(rng.standard_normal(s)) for s in ((4, 9), (4,)))
+    solve = torch.compile(ngdla.damped_lstsq, fullgraph=True, backend="aot_eager")
+    for damping in (0.3, 0.2, 0.1):
+        expected = ngdla.damped_lstsq(S, f, damping)
+        np.testing.assert_allclose(solve(S, f, damping), expected, rtol=1e-11)
+
+
 # ---------------------------------------------------------------------------------- memory
 
 

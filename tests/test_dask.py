@@ -168,6 +168,14 @@ def test_chunks_of_rows_in_a_block(S: Any) -> None:
         ngdla.gram([S, S.rechunk((2, -1))])
 
 
+@pytest.mark.parametrize("kind", ["masked", "sparse"])
+def test_what_is_in_the_chunks(kind: str, S: Any) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    other = da.ma.masked_greater(S, 1.0) if kind == "masked" else S.map_blocks(sparse.csr_array)
+    with pytest.raises(TypeError, match=f"`S` is .*{kind}"):
+        ngdla.gram(other)
+
+
 def test_unknown_shapes(S: Any, data: dict[str, np.ndarray]) -> None:
     unknown = S[:, S[0] > 0]
     assert math.isnan(unknown.shape[1])
@@ -176,6 +184,18 @@ def test_unknown_shapes(S: Any, data: dict[str, np.ndarray]) -> None:
     v = da.from_array(data["v"])
     with pytest.raises(ValueError, match="`v` is a Dask array of unknown shape"):
         ngdla.damped_solve(S, v[v > 0], 0.1)
+    with pytest.raises(ValueError, match="`damping` is a Dask array of unknown shape"):
+        ngdla.damped_solve(S, v, v[v > 0])
+
+
+def test_chunks_that_a_filter_left_empty(S: Any, data: dict[str, np.ndarray]) -> None:
+    keep = np.arange(M) >= 2 * WIDTH
+    known = S[:, da.from_array(keep, chunks=WIDTH)].compute_chunk_sizes()
+    assert known.chunks[1][0] == 0
+    x, info = ngdla.damped_lstsq(known, da.from_array(data["f"]), 0.1, full_output=True)
+    x, info = dask.compute(x, info)
+    exact = exact_lstsq(data["S"][:, keep], data["f"][:, None], 0.1)[:, 0]
+    assert np.linalg.norm(x - exact) <= info.error_bound
 
 
 # -------------------------------------------------------- what is only known when it is computed

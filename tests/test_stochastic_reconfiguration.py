@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from conftest import BACKENDS, Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, random_array, sr_data
@@ -236,3 +236,29 @@ def test_illegal_weights_and_momenta_are_never_certified(rng: np.random.Generato
     assert step(np.ones(6), 0.5)
     for weights, momentum in ((-np.ones(6), 0.5), (np.zeros(6), 0.5), (np.ones(6), 5.0)):
         assert not step(weights, momentum)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_gradients_by_weights_and_momentum(library: str, rng: np.random.Generator) -> None:
+    """The checks of their values must not turn them into NaN."""
+    backend: Any = BACKENDS[library]()
+    O, E, previous, c = (rng.standard_normal(s) for s in ((5, 11), (5,), (11,), (11,)))
+    weights, momentum = rng.random(5), np.asarray(0.5)
+
+    def value(weights: Any, momentum: Any) -> Any:
+        arrays = (O, E, previous, c)
+        if not isinstance(weights, np.ndarray):
+            arrays = backend.asarray(arrays)
+        options = {"weights": weights, "previous": arrays[2], "momentum": momentum}
+        return (arrays[3] * ngdla.stochastic_reconfiguration(*arrays[:2], 0.3, **options)).sum()
+
+    if library == "jax":
+        gradients = backend.jax.grad(value, argnums=(0, 1))(*backend.asarray((weights, momentum)))
+    else:
+        leaves = [x.requires_grad_() for x in backend.asarray((weights, momentum))]
+        value(*leaves).backward()
+        gradients = [x.grad for x in leaves]
+    step, direction = 1e-6, rng.standard_normal(5)
+    ahead, behind = (value(weights + s * direction, momentum + s) for s in (step, -step))
+    slope = np.sum(backend.numpy(gradients[0]) * direction) + backend.numpy(gradients[1])
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-6)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from .chunks import require_known_shape
+from .chunks import is_chunked, require_known_shape
 from .namespace import (
     Array,
     astype,
@@ -57,7 +57,9 @@ def require_array(x: Any, name: str, *, ndim: int = 0) -> None:
     if x.ndim < ndim:
         msg = f"`{name}` has shape {tuple(x.shape)}; it needs at least {ndim} axes."
         raise ValueError(msg)
-    require_known_shape(x, name)
+    if is_chunked(x):
+        _require_dense(x._meta, name)
+        require_known_shape(x, name)
     if 0 in x.shape:
         msg = f"`{name}` has shape {tuple(x.shape)}; an empty array has nothing to solve."
         raise ValueError(msg)
@@ -155,6 +157,8 @@ def damping_values(
         msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
         raise TypeError(msg)
     _require_dense(damping, "damping")
+    if is_chunked(damping):
+        require_known_shape(damping, "damping")
     require_like(damping, "damping", like, like_name)
     xp = namespace(like)
     if not xp.isdtype(damping.dtype, ("real floating", "integral")):
@@ -174,7 +178,7 @@ def _damping_number(damping: Any, like_name: str, dtype: str) -> float:
         value = float(damping)
     except OverflowError:
         value = math.inf
-    if math.isnan(value) or value <= 0 or damping == math.inf:
+    if not value > 0 or damping == math.inf:  # NaN fails too; torch.compile cannot trace isnan
         msg = (
             f"`damping` is {value}; it must be positive and finite, in units of squared singular "
             f"values of `{like_name}`. For a plain least-squares or minimum-norm solution choose "

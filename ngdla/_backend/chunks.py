@@ -19,9 +19,9 @@ from .namespace import Array, computing, is_dask_namespace, namespace
 __all__ = [
     "chunked_like",
     "columns_chunked",
+    "in_column_chunks",
     "in_one_block",
     "is_chunked",
-    "require_column_chunks",
     "require_known_shape",
     "sum_over_chunks",
     "unchunked",
@@ -34,21 +34,24 @@ def is_chunked(x: Array) -> bool:
 
 
 def require_known_shape(x: Array, name: str) -> None:
-    """Raise if Dask does not know the shape of `x`."""
-    if is_chunked(x) and any(map(math.isnan, x.shape)):
+    """Raise if Dask does not know the shape of its array `x`."""
+    if any(map(math.isnan, x.shape)):
         msg = f"`{name}` is a Dask array of unknown shape {x.shape}; call compute_chunk_sizes()."
         raise ValueError(msg)
 
 
-def require_column_chunks(S: Array, name: str) -> None:
-    """Raise unless a Dask array is chunked along its last axis only."""
-    if is_chunked(S) and any(count > 1 for count in S.numblocks[:-1]):
+def in_column_chunks(S: Array, name: str) -> Array:
+    """Return S without empty chunks; raise if it is chunked along another axis than its last."""
+    if not is_chunked(S):
+        return S
+    if any(count > 1 for count in S.numblocks[:-1]):
         wanted = ", ".join(["-1"] * (S.ndim - 1) + ["'auto'"])
         msg = (
             f"`{name}` is a Dask array with {' x '.join(map(str, S.numblocks))} chunks; only the "
             f"last axis, that of the parameters, may be chunked. Use {name}.rechunk(({wanted}))."
         )
         raise ValueError(msg)
+    return S.rechunk({S.ndim - 1: tuple(width for width in S.chunks[-1] if width)})
 
 
 def unchunked(x: Array) -> Array:
@@ -85,7 +88,7 @@ def sum_over_chunks(gram: Callable[[Array], Array], S: Array) -> Array:
         adjust_chunks={column: 1},
         meta=S._meta,
     )
-    return da.sum(terms, axis=0)
+    return da.sum(terms, axis=0, split_every=2)  # in pairs, which keeps the fewest terms waiting
 
 
 def _term(gram: Callable[[Array], Array], chunk: Array) -> Array:
