@@ -62,21 +62,29 @@ bench-site: ## turn the results of make bench into pages that need no network
 	$(bootstrap) bench
 	$(python) asv_benchmarks/offline_site.py
 
-# The tests and the benchmark where there is a GPU use the python3 that is there; nothing is installed or fetched. The
-# flags share the card between libraries and processes, and save XLA the search for the fastest kernels.
-on_gpu = path=$$PWD; \
-	for wheel in $(if $(WHEELS),$(wildcard $(abspath $(WHEELS))/*.whl)); do path=$$path:$$wheel; done; \
-	export PYTHONPATH=$$path$${PYTHONPATH:+:$$PYTHONPATH} XLA_PYTHON_CLIENT_PREALLOCATE=false;
+# The tests and the benchmark where there is a GPU use the python3 that is there; nothing is installed or fetched.
+# JAX takes no memory in advance, since libraries and processes share the card. $(1): modules needed beyond those of ngdla.
 gpu_python = $(or $(PYTHON),python3)
+on_gpu = fail() { echo "ngdla: $$*" >&2; exit 1; }; path=$$PWD; \
+	$(if $(WHEELS),for wheel in $(abspath $(WHEELS))/*.whl; do path=$$path:$$wheel; done; \
+	[ -e "$$wheel" ] || fail 'no *.whl in $(WHEELS); name a folder with wheels: make ... WHEELS=folder';) \
+	export PYTHONPATH="$$path$${PYTHONPATH:+:$$PYTHONPATH}" XLA_PYTHON_CLIENT_PREALLOCATE=false; \
+	$(gpu_python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		fail '$(gpu_python) is not a Python >= 3.11; name one: make ... PYTHON=/path/to/python3'; \
+	missing=; for module in numpy scipy array_api_compat array_api_extra $(1); do \
+		$(gpu_python) -c "import $$module" >/dev/null 2>&1 || missing="$$missing $$module"; done; \
+	[ -z "$$missing" ] || fail "$(gpu_python) cannot import$$missing; install what is missing, or name another Python" \
+		"with PYTHON=, or give array_api_* by WHEELS=folder with its wheel";
 
+# XLA is saved the search for the fastest kernels; gpu-bench, which measures, lets it search.
 gpu-test: ## run the tests on the GPU of this machine: the current python3, nothing installed (WHEELS=folder)
-	@$(on_gpu) export XLA_FLAGS='--xla_gpu_autotune_level=0 --xla_force_host_platform_device_count=2'; \
+	@$(call on_gpu,pytest hypothesis array_api_strict) export XLA_FLAGS='--xla_gpu_autotune_level=0 --xla_force_host_platform_device_count=2'; \
 	$(gpu_python) -m pytest tests -p no:cacheprovider -W default -k 'cupy or torch-cuda or jax-gpu' \
 		$$($(gpu_python) -c 'import xdist' 2>/dev/null && printf %s '-n 8') \
 		--require-backend cupy --require-backend torch-cuda --require-backend jax-gpu $(ARGS)
 
 gpu-bench: ## measure on the GPU of this machine: the current python3, nothing installed (WHEELS=folder, OUT=folder)
-	@$(on_gpu) $(gpu_python) -m asv_benchmarks.gpu --output '$(OUT)' $(ARGS)
+	@$(call on_gpu) $(gpu_python) -m asv_benchmarks.gpu --output '$(OUT)' $(ARGS)
 
 venv: ## create .venv and install nothing
 	$(bootstrap)
@@ -85,5 +93,5 @@ clean: ## remove caches and what a build leaves
 	rm -rf docs/_build docs/auto_examples build dist ngdla.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find ngdla tests asv_benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv
-	rm -rf '$(VENV)'
+distclean: clean ## clean, and remove .venv and what asv keeps
+	rm -rf '$(VENV)' asv_benchmarks/.asv

@@ -2,7 +2,9 @@
 
 Neither a device nor an import of CuPy is needed: uses are read off our syntax trees, definitions
 off CuPy's and array-api-compat's. What is compiled keeps its names as bytes but no signature.
-Methods of arrays are not followed: what a variable holds is not known from the text.
+Methods of arrays are not followed: what a variable holds is not known from the text. Nor are
+calls of what `partial` returned, the second of two CuPy functions in `f = a if c else b`, and names
+bound by loops, `with` or the unpacking of anything but a tuple that is written out.
 """
 
 from __future__ import annotations
@@ -83,6 +85,10 @@ class Uses(ast.NodeVisitor):
             called = self.path(node.func)
             is_class = called is not None and called.rpartition(".")[2][:1].isupper()
             return called if is_class else RETURNS.get(called or "")
+        if isinstance(node, ast.NamedExpr):
+            return self.path(node.value)
+        if isinstance(node, ast.IfExp):
+            return self.path(node.body) or self.path(node.orelse)
         return None
 
     def add(self, node: ast.expr, positional: int | None, keywords: tuple[str, ...]) -> None:
@@ -115,16 +121,30 @@ class Uses(ast.NodeVisitor):
             if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                 pairs = list(zip(target.elts, node.value.elts))
             for left, right in pairs:
-                if isinstance(left, ast.Name) and left.id != "xp":
-                    path = self.path(right)
-                    self.names.pop(left.id, None)
-                    if path is not None:
-                        self.names[left.id] = path
+                self._assign(left, right)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+            self._assign(node.target, node.value)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self.visit(node.value)
+        self._assign(node.target, node.value)
+
+    def _assign(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Name) and target.id != "xp":
+            path = self.path(value)
+            self.names.pop(target.id, None)
+            if path is not None:
+                self.names[target.id] = path
 
     def visit_Call(self, node: ast.Call) -> None:
         starred = any(isinstance(argument, ast.Starred) for argument in node.args)
-        keywords = tuple(keyword.arg for keyword in node.keywords if keyword.arg)
+        keywords = tuple(keyword.arg or "**" for keyword in node.keywords)
         self.add(node.func, None if starred else len(node.args), keywords)
+        if node.args and ast.unparse(node.func) in ("partial", "functools.partial"):
+            self.add(node.args[0], None, keywords)
         inner = node.func.value if isinstance(node.func, ast.Attribute) else None
         if isinstance(inner, ast.Call):
             self.visit(inner)
@@ -395,6 +415,8 @@ def complaint(use: Use) -> str | None:
     thing = find(use.path)
     if thing is None:
         return f"there is no {use.path}"
+    if "**" in use.keywords:
+        return f"the keywords behind ** of {use.path} cannot be checked; write them out"
     if isinstance(thing, Class):
         thing = _inherited(thing, "__init__") or Opaque()
     if isinstance(thing, Compiled):
@@ -485,6 +507,15 @@ def test_names_without_signature_are_used() -> None:
         ("xp.linalg.cholesky(A, symmetrize_input=False)", "takes no keyword symmetrize_input"),
         ("xp.linalg.svd(A, full_matrices=False)", None),
         ("xp.full_like(A, 0.0, dtype=d)", None),
+        ("la: Any = xp.linalg\nla.choleskyy(A)", "there is no xp.linalg.choleskyy"),
+        ("la: Any", None),
+        ("if (la := xp.linalg):\n la.choleskyy(A)", "there is no xp.linalg.choleskyy"),
+        ("(la := xp.linalg).choleskyy(A)", "there is no xp.linalg.choleskyy"),
+        ("la = xp.linalg if c else other\nla.choleskyy(A)", "there is no xp.linalg.choleskyy"),
+        ("f = other if c else xp.sum\nf(A, axes=0)", "xp.sum takes no keyword axes"),
+        ("f = partial(xp.linalg.cholesky, lower=True)", "takes no keyword lower"),
+        ("f = functools.partial(xp.sum, axis=0)\nf(A)", None),
+        ("xp.sum(A, **options)", "the keywords behind ** of xp.sum cannot be checked"),
     ],
 )
 def test_checker(text: str, expected: str | None) -> None:

@@ -114,7 +114,7 @@ def test_gram_in_blocks(compute_types: list[int], dtype: str, rng: np.random.Gen
     S = random_array(rng, (1100, 7), dtype)
     np.testing.assert_allclose(ngdla.gram(S), S @ H(S), rtol=1e-4, atol=1e-4)
     if dtype == "float32":
-        np.testing.assert_allclose(products.gram_by_syrk(S), S @ S.T, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(products.gram_cupy_syrk(S), S @ S.T, rtol=1e-4, atol=1e-4)
 
 
 def test_products_run_in_float32_and_the_setting_is_restored(compute_types: list[int]) -> None:

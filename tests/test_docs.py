@@ -172,14 +172,23 @@ def test_an_excluded_place_has_its_whole_body(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("site", "complaint"),
-    [("missing", "is not a folder; build the pages first"), ("", "pip install playwright")],
+    ("site", "options", "complaint"),
+    [
+        ("missing", [], "is not a folder; build the pages first"),
+        ("empty", [], "no page in empty; build the pages first"),
+        ("built", ["--limit", "0"], "--limit must be 1 or more"),
+        ("built", ["--pictures", "built/index.html"], "(File exists); give another --pictures"),
+        ("built", ["--pictures", "/proc/look"], "give another --pictures"),
+        ("built", [], "pip install playwright"),
+    ],
 )
-def test_look_says_in_one_line_what_is_missing(site, complaint, tmp_path):
+def test_look_says_in_one_line_what_is_missing(site, options, complaint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built" / "index.html").touch()
     # -S: without the packages that are installed, so without a driver
-    look = [sys.executable, "-I", "-S", str(ROOT / "tools" / "look.py"), str(tmp_path / site)]
-    options = ["--pictures", str(tmp_path / "pictures")]
-    done = subprocess.run(look + options, capture_output=True, text=True, check=False)
+    look = [sys.executable, "-I", "-S", str(ROOT / "tools" / "look.py"), site, *options]
+    done = subprocess.run(look, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("look: ")

@@ -6,6 +6,7 @@ test_cupy_contract.py looks up.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -124,6 +125,110 @@ def test_result_files_are_whole_and_named_after_the_device(tmp_path: Path) -> No
     assert "(not finished)" in paths[1].read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "soon"])
+def test_seconds_that_are_none(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["--seconds", seconds])
+    assert left.value.code == 2
+    assert "argument --seconds: must be a finite number of seconds > 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/x"])
+def test_output_that_cannot_be_written(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delattr(command, "open_engines")  # nothing is started
+    assert command.main(["--output", str(tmp_path / place)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gpu-bench: cannot write into {tmp_path / place} (")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize(("visible", "used"), [("", "0"), ("3,1", "3"), ("GPU-8f2a", "GPU-8f2a")])
+def test_driver_is_asked_about_the_device_in_use(
+    visible: str, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(report, "_said_by", lambda *words: words)
+    assert report.driver()[:3] == ("nvidia-smi", "-i", used)
+
+
+def test_reports_say_which_times_include_a_host_read() -> None:
+    for name in ("chol", "unrefined", "eigh"):
+        assert "one host read of check=True for CuPy and torch" in methods.METHODS[name].what
+
+
+HANGING = """
+import sys, time
+from asv_benchmarks.gpu import __main__ as command, methods
+from test_gpu_bench import Made
+
+hanging = methods.METHODS[sys.argv[1]]._replace(step=lambda *_: time.sleep(60))
+methods.METHODS[sys.argv[1]] = hanging
+command.GRACE = 0.0
+command.open_engines = lambda device: ([Made()], {})
+command.main(["--device", "cpu", "--seconds", "2", "--output", sys.argv[2]])
+"""
+
+
+class Made(engines.Engine):
+    """NumPy, whose clock says what it likes."""
+
+    name, clock, memory, svd = "made", "none", "none", "none"
+
+    def normal(self, shape: tuple[int, ...], dtype: str, seed: int) -> Any:
+        return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+    def elapsed(self, function: Any, *arrays: Any, calls: int) -> float:
+        return 1e-3
+
+    def extra_memory(self, function: Any, *arrays: Any) -> None:
+        return None
+
+    def tf32(self) -> Any:
+        return contextlib.nullcontext()
+
+    def device(self) -> str:
+        return "made"
+
+    def facts(self) -> dict[str, Any]:
+        return self._described(version="0", cuda="none")
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "code"), [("eigh", ["chol", "unrefined", "plain"], 0), ("chol", [], 1)]
+)
+def test_a_row_that_hangs_is_cut_off(
+    method: str, before: list[str], code: int, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING, method, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0] == "gpu-bench: out of time: the row under way was cut off"
+    assert len(lines) == 1 + code
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rehearsal.json", "rehearsal.md"]
+    result = json.loads((tmp_path / "rehearsal.json").read_text(encoding="utf-8"))
+    assert not result["finished"]
+    assert [row["method"] for row in result["rows"]] == before
+
+
+def test_a_run_that_measured_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "open_engines", lambda device: ([Made()], {}))
+    arguments = ["--device", "cpu", "--seconds", "1e-9", "--output", str(tmp_path)]
+    assert command.main(arguments) == 1
+    assert capsys.readouterr().err == "gpu-bench: no row was measured; the result says why\n"
+
+
 # ------------------------------------------------------------------ NumPy in CuPy's place
 
 
@@ -224,6 +329,17 @@ def test_cupy_memory_is_the_high_water_mark(cupy: engines.CupyEngine) -> None:
 
 def test_cupy_time_is_that_between_events(cupy: engines.CupyEngine) -> None:
     assert cupy.elapsed(lambda: None, calls=3) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers_have_the_size_of_other_libraries(
+    cupy: engines.CupyEngine, dtype: str
+) -> None:
+    opened = [cupy, *engines.open_engines("cpu")[0]]
+    for engine in opened:
+        z = np.asarray(engine.normal((100, 100), dtype, 0))
+        assert z.dtype == dtype
+        assert np.mean(np.abs(z) ** 2) == pytest.approx(1.0, abs=0.05), engine.name
 
 
 # --------------------------------------------------------------------- what goes wrong

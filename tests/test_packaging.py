@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,65 @@ def test_help_names_every_target(checkout):
     assert done.returncode == 0
     for target in ["demo", "test", "lint", "format", "gpu-test", "clean"]:
         assert f"make {target} " in done.stdout
+
+
+MODULES = ["numpy", "scipy", "array_api_compat", "array_api_extra"]
+MODULES += ["pytest", "hypothesis", "array_api_strict"]
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Return a Python without any packages."""
+    return interpreter(tmp_path / "bin" / "python3", f'exec "{sys.executable}" -S "$@"')
+
+
+@needs_make
+@pytest.mark.parametrize(("target", "needed"), [("gpu-test", MODULES), ("gpu-bench", MODULES[:4])])
+def test_gpu_targets_say_what_cannot_be_imported(checkout, bare, target, needed):
+    line = complaint(make(checkout, target, f"PYTHON={bare}"))
+    assert f"{bare} cannot import {' '.join(needed)}; " in line
+
+
+@needs_make
+def test_gpu_targets_take_modules_from_wheels(checkout, bare, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "x.whl", "w") as wheel:
+        for module in MODULES[:-1]:
+            wheel.writestr(f"{module}.py", "")
+    line = complaint(make(checkout, "gpu-test", f"PYTHON={bare}", "WHEELS=../wheels"))
+    assert "cannot import array_api_strict; " in line
+    assert line.endswith("WHEELS=folder with its wheel")
+
+
+@needs_make
+@pytest.mark.parametrize("folder", ["tools", "missing"])
+def test_gpu_targets_say_that_there_are_no_wheels(checkout, folder):
+    line = complaint(make(checkout, "gpu-bench", f"WHEELS={folder}"))
+    assert line.startswith(f"ngdla: no *.whl in {folder}; ")
+
+
+@needs_make
+@pytest.mark.parametrize("script", ["exit 127", f'exec "{sys.executable}" -c "exit(True)"'])
+def test_gpu_targets_say_that_python_does_not_do(checkout, tmp_path, script):
+    old = interpreter(tmp_path / "bin" / "python3", script)
+    line = complaint(make(checkout, "gpu-bench", f"PYTHON={old}"))
+    assert f"{old} is not a Python >= 3.11" in line
+
+
+@needs_make
+def test_distclean_removes_what_asv_keeps(checkout):
+    (checkout / "asv_benchmarks" / ".asv").mkdir(parents=True)
+    for folder in ["tests", "docs"]:
+        (checkout / folder).mkdir()
+    assert make(checkout, "distclean").returncode == 0
+    assert not (checkout / "asv_benchmarks" / ".asv").exists()
+
+
+def test_sdist_has_what_tests_and_pages_read():
+    grafted = re.findall(r"^graft (\S+)$", text("MANIFEST.in"), re.MULTILINE)
+    assert grafted == [".ci", "asv_benchmarks", "docs", "tests", "tools"]
+    (files,) = re.findall(r"^include (.+)$", text("MANIFEST.in"), re.MULTILINE)
+    assert all((ROOT / name).is_file() for name in files.split())
 
 
 def test_ci_script_can_be_run():

@@ -14,6 +14,7 @@ import argparse
 import http.server
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,9 +62,20 @@ def main() -> int:
     root = options.site.resolve()
     if not root.is_dir():
         complain(f"{options.site} is not a folder; build the pages first")
-    pages = options.pages or all_pages(root)
+    if options.limit < 1:
+        complain("--limit must be 1 or more")
+    pages = (options.pages or all_pages(root))[: options.limit]
+    if not pages:
+        complain(f"no page in {options.site}; build the pages first")
+    try:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.pictures).close()
+    except OSError as error:
+        complain(
+            f"cannot write into {options.pictures} ({error.strerror}); give another --pictures"
+        )
     with served(root) as address, browser() as chromium:
-        looks = [(page, width) for page in pages[: options.limit] for width in WIDTHS]
+        looks = [(page, width) for page in pages for width in WIDTHS]
         findings = [
             f"{page} at {width} px: {finding}"
             for page, width in looks

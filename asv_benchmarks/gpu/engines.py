@@ -37,7 +37,7 @@ class Engine:
     svd: str
 
     def normal(self, shape: tuple[int, ...], dtype: str, seed: int) -> Array:
-        """Return standard normal numbers made on the device."""
+        """Return standard normal numbers made on the device; complex z too have E |z|^2 = 1."""
         raise NotImplementedError
 
     def compiled(self, function: Function, *arrays: Array) -> Function:
@@ -120,6 +120,7 @@ class CupyEngine(Engine):
         real = "float32" if dtype == "complex64" else "float64"
         x.real = rng.standard_normal(shape, dtype=real)
         x.imag = rng.standard_normal(shape, dtype=real)
+        x *= math.sqrt(0.5)  # what torch and JAX draw
         return x
 
     def elapsed(self, function: Function, *arrays: Array, calls: int) -> float:

@@ -23,7 +23,7 @@ from ngdla._backend.namespace import (
     namespace,
     unit_roundoff,
 )
-from ngdla._backend.products import adjoint, gram, gram_by_halves, gram_by_syrk, rmatvec
+from ngdla._backend.products import adjoint, gram, gram_by_halves, gram_cupy_syrk, rmatvec
 from ngdla._backend.spectral import eigh
 from ngdla._backend.triangular import cholesky
 
@@ -93,7 +93,7 @@ def _gram_times(engine: Engine, S: Array, leaves: tuple[int, ...]) -> dict[str, 
     ways: dict[str, Callable[[Array], Array]] = {"product": product, "ngdla": gram}
     ways |= {f"halves {leaf}": partial(halves, leaf=leaf) for leaf in leaves}
     if engine.name == "cupy" and not is_complex(S):
-        ways["syrk"] = gram_by_syrk
+        ways["syrk"] = gram_cupy_syrk
     reference = product(S)
     seconds, errors = {}, {}
     for way, function in ways.items():

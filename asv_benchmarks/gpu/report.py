@@ -33,9 +33,10 @@ def surroundings() -> dict[str, Any]:
 
 
 def driver() -> str:
-    """Return driver version and memory of the first GPU, as nvidia-smi says it."""
+    """Return driver version and memory of the GPU in use, as nvidia-smi says it."""
+    used = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
     fields = "--query-gpu=driver_version,memory.total"
-    return _said_by("nvidia-smi", fields, "--format=csv,noheader").partition("\n")[0]
+    return _said_by("nvidia-smi", "-i", used, fields, "--format=csv,noheader")
 
 
 def _said_by(*command: str) -> str:

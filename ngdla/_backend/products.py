@@ -32,7 +32,7 @@ __all__ = [
     "centred_rows",
     "gram",
     "gram_by_halves",
-    "gram_by_syrk",
+    "gram_cupy_syrk",
     "rmatvec",
     "trace",
 ]
@@ -121,7 +121,7 @@ def gram_by_halves(S: Array, *, leaf: int) -> Array:
     return xp.concat([upper, lower], axis=-2)
 
 
-def gram_by_syrk(S: Array) -> Array:
+def gram_cupy_syrk(S: Array) -> Array:
     """Return S S^T for a real 2-D CuPy array by cuBLAS syrk (CuPy wraps no herk).
 
     The output must be C-contiguous: otherwise `cupy.cublas.syrk` copies a C-ordered S.
