@@ -103,9 +103,15 @@ def environment(name: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit that was measured, with a mark where the tree differs from it."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """Return the commit that was measured, with a mark where the code differs from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(HERE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    measured = ("--", "ngdla", "asv_benchmarks", ":!asv_benchmarks/measured")
+    dirty = "-dirty" if git("status", "--porcelain", *measured) else ""
+    return git("rev-parse", "--short=12", "HEAD") + dirty
 
 
 def processor() -> str:

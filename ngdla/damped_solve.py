@@ -45,7 +45,7 @@ def damped_solve(
     method : {"auto", "cholesky", "eigh", "svd", "qr"}
         Factor of the small matrix: Cholesky of the Gram matrix (also "auto"), its eigenvectors,
         or the singular vectors of `S` by SVD or QR, which do not square the condition number
-        but copy `S` and are many times slower.
+        but copy `S` (SVD three times and more) and are many times slower.
     precision : {"auto", "native"}
         The factor is computed in the dtype of the result.
     refine : int
@@ -91,8 +91,9 @@ def damped_solve(
     is loaded once, and held from the Gram matrix to the last product, by all that is computed in
     one ``dask.compute(x, info)``.
     Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
-    / damping and u kappa << 1. Differentiable in PyTorch and JAX, best with "cholesky"; batches are
-    stacked problems, not broadcast.
+    / damping and u kappa << 1. Differentiable in PyTorch and JAX, by other methods than
+    "cholesky" only where the singular values are distinct. Batches are stacked problems, not
+    broadcast.
 
     References
     ----------

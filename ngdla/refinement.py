@@ -56,8 +56,8 @@ class SolveInfo(NamedTuple):
         With n < m, |f - S x0 - W y| for least squares; otherwise the norm of the gradient,
         |v - A x|.
     backward_error : array
-        The residual over the size of the terms that it is the difference of; about the unit
-        roundoff for a refined solution.
+        The residual over the size of the terms that it is the difference of: at the unit roundoff
+        or below where the factorisation succeeded, refined or not.
     error_bound : array
         Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
         far above the error.
