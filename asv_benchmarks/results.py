@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,32 +158,37 @@ def environment_line(environment: dict[str, Any]) -> str:
     )
 
 
-METHODS_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "S": lambda row: f"{row['n']:,} x {row['m']:,} {row['dtype']}, {row['library']}",
-    "method": lambda row: f"`{row['method']}`",
-    "time over `cholesky`": lambda row: f"{row['time over cholesky']:.2g}",
-    "extra memory over S": lambda row: number(row["extra memory over n m numbers"], ".2g"),
-    "mild λ/σ₁²: error": lambda row: outcome(row, "mild"),
-    "small λ/σ₁²: error": lambda row: outcome(row, "small"),
-    "tiny λ/σ₁²: error": lambda row: outcome(row, "tiny"),
-}
+DAMPINGS = ("mild", "small", "tiny")  # of claims/methods.py
 
 
 def methods_table(result: dict[str, Any]) -> str:
-    """Return time, memory and forward errors of the methods as a Markdown table."""
-    rows = [[cell(row) for cell in METHODS_COLUMNS.values()] for row in result["details"]]
-    lines = [list(METHODS_COLUMNS), ["---"] * len(METHODS_COLUMNS), *rows]
+    """Return time, memory and forward errors of the methods, a Markdown table for each S."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in result["details"]:
+        shape = f"{row['n']:,} x {row['m']:,} {row['dtype']}, {row['library']}"
+        groups.setdefault(shape, []).append(row)
+    return "\n\n".join(methods_of_one(shape, rows) for shape, rows in groups.items())
+
+
+def methods_of_one(shape: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of the methods on one S, whose head names S and the dampings."""
+    head = [shape, "time", "memory"]
+    head += [f"λ/σ₁² = {number(rows[0][f'{damping} damping'], '.0e')}" for damping in DAMPINGS]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        cells = [f"`{row['method']}`", number(row["time over cholesky"], ".2g")]
+        cells.append(number(row["extra memory over n m numbers"], ".2g"))
+        lines.append(cells + [outcome(row, damping) for damping in DAMPINGS])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def number(value: float | None, form: str) -> str:
-    """Return a number, or a dash where none was measured."""
-    return "–" if value is None else format(value, form)
+    """Return a number that no line ends within, or a dash where none was measured."""
+    return "–" if value is None else format(value, form).replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def outcome(row: dict[str, Any], damping: str) -> str:
-    """Return the relative damping, the error there, and what the method said where it gave up."""
+    """Return the error at one damping, and what the method said where it gave up."""
     said = row[f"outcome, {damping} damping"]
     error = number(row[f"error, {damping} damping"], ".1e")
-    remark = "" if said == "converged" else f" ({said})"
-    return f"{row[f'{damping} damping']:.0e}: {error}{remark}"
+    return error if said == "converged" else f"{error} ({said})"
