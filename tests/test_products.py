@@ -72,6 +72,15 @@ def test_gram_of_any_memory_layout(layout: str, dtype: str, rng: np.random.Gener
     np.testing.assert_allclose(products.gram(S), reference, atol=100 * U[dtype] * 24)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_adjoint_of_torch_is_a_view(dtype: str, rng: np.random.Generator) -> None:
+    """The conj of array-api-compat would copy S for each product with it."""
+    torch = pytest.importorskip("torch")
+    S = torch.from_numpy(random_array(rng, (3, 5), dtype))
+    assert products.adjoint(S).data_ptr() == S.data_ptr()
+    np.testing.assert_array_equal(products.adjoint(S).resolve_conj().numpy(), H(S.numpy()))
+
+
 @pytest.mark.parametrize("leaf", [1, 2, 3, 8, 100])
 def test_gram_by_halves_of_odd_sizes(leaf: int, rng: np.random.Generator) -> None:
     S = random_array(rng, (2, 13, 5), "complex128")

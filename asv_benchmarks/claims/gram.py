@@ -31,6 +31,15 @@ def track_torch() -> float:
     return times["plain"] / times["ours"]
 
 
+@tracked("torch CPU complex128 Gram, n = 512, m = 20,000, against S @ S.mH")
+def track_torch_complex() -> float:
+    torch = optional("torch")
+    torch.set_num_threads(2)
+    S = torch.from_numpy(normal((512, 20_000), "complex128"))
+    times = alternating({"ours": lambda: ngdla.gram(S), "plain": lambda: S @ S.mH}, 7)
+    return times["plain"] / times["ours"]
+
+
 def _jax_ratios(
     shapes: tuple[tuple[int, int], ...], *, eager: bool, dtype: str = "float64"
 ) -> list[float]:
