@@ -25,7 +25,8 @@ from threads import THREADS, fixed_threads
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-MODULES = ("damped_solve", "gram", "accuracy", "certificate", "demo", "methods")
+FRONT_PAGE = ("damped_solve", "gram", "accuracy", "certificate", "demo", "methods")
+MODULES = (*FRONT_PAGE, "instruments")
 LIBRARIES = ("ngdla", "numpy", "scipy", "array-api-compat", "array-api-extra", "torch", "jax")
 
 
@@ -136,7 +137,7 @@ def blas() -> str:
 
 def write_table() -> None:
     """Write the rows of all result files between the markers of README.md."""
-    files = [measured_file(name) for name in MODULES]
+    files = [measured_file(name) for name in FRONT_PAGE]
     table = results.claims_table([results.read(path) for path in files if path.exists()])
     text = README.read_text(encoding="utf-8")
     begin, end = "<!-- measured:begin -->", "<!-- measured:end -->"

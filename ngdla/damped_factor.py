@@ -66,8 +66,8 @@ def damped_factor(
     -----
     Cost: n^2 m flops and one pass over S for the Gram matrix, n^3 / 3 for "cholesky", about 9 n^3
     for "eigh"; about 6 n^2 m for "svd" and 2 n^2 m for "qr". Memory n^2 ("eigh", "svd", "qr": up to
-    3 n^2), while factoring a copy of S for "qr" and more than three for "svd". A right-hand side
-    then costs 4 n m flops a sweep.
+    3 n^2), while factoring also copies of S: one or two for "qr", several for "svd". A right-hand
+    side then costs 4 n m flops a sweep.
 
     Examples
     --------

@@ -45,7 +45,7 @@ def damped_solve(
     method : {"auto", "cholesky", "eigh", "svd", "qr"}
         Factor of the small matrix: Cholesky of the Gram matrix (also "auto"), its eigenvectors,
         or the singular vectors of `S` by SVD or QR, which do not square the condition number
-        but copy `S` (SVD three times and more) and are many times slower.
+        but copy `S` (SVD several times) and are many times slower.
     precision : {"auto", "native"}
         The factor is computed in the dtype of the result.
     refine : int

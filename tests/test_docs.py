@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -193,3 +194,19 @@ def test_look_says_in_one_line_what_is_missing(site, options, complaint, tmp_pat
     (line,) = done.stderr.splitlines()
     assert line.startswith("look: ")
     assert line.endswith(complaint)
+
+
+def test_look_needs_a_browser(monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("look", ROOT / "tools" / "look.py")
+    look = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(look)
+    driver = ModuleType("playwright.sync_api")
+    driver.Error, driver.sync_playwright = RuntimeError, None
+    monkeypatch.setitem(sys.modules, "playwright", ModuleType("playwright"))
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", driver)
+    monkeypatch.setattr(look.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit) as exit_info, look.browser():
+        pass
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("look: no Chromium is installed; install chromium")
