@@ -6,16 +6,18 @@ on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
 """
 
 from .centred_scores import residuals, scores
+from .certificates import SolveInfo
 from .damped_factor import DampedFactor, damped_factor
 from .damped_solve import damped_lstsq, damped_solve
-from .refinement import SolveInfo
+from .gram import gram
+from .precision import PrecisionWarning
 from .stochastic_reconfiguration import stochastic_reconfiguration
-from .streaming import gram
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DampedFactor",
+    "PrecisionWarning",
     "SolveInfo",
     "damped_factor",
     "damped_lstsq",

@@ -25,7 +25,7 @@ from ._backend.namespace import (
     real_name,
 )
 from ._backend.products import centred_rows, rmatvec
-from .streaming import ColumnBlocks, column_blocks
+from .column_blocks import ColumnBlocks, column_blocks
 from .vectors import sample_vector
 
 __all__ = [

@@ -5,7 +5,6 @@ All that can be known without reading values is checked here, before anything is
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from ._backend.checks import damping_values, require_choice, require_count
@@ -18,30 +17,29 @@ from ._backend.namespace import (
     real_name,
     result_name,
 )
-from .streaming import ColumnBlocks, Vector
+from .precision import Plan, planned
+from .score_matrix import ScoreMatrix, Vector
 from .vectors import Layout, parameter_vector, sample_vector
 
 __all__ = ["RightHandSide", "Setup", "setup"]
 
 METHODS = ("auto", "cholesky", "eigh", "svd", "qr")
-PRECISIONS = ("auto", "native")
 
 
 class Setup(NamedTuple):
     """Checked arguments of a damped problem without its right-hand side."""
 
-    scores: ColumnBlocks
+    scores: ScoreMatrix
     damping: Any
-    method: str
+    plan: Plan
     refine: int
     metric: Vector | None
     null: Array | None
-    dtype: str
     trusted: bool  # null comes from this library
 
 
 def setup(
-    scores: ColumnBlocks,
+    scores: ScoreMatrix,
     damping: Any,
     method: Any,
     precision: Any,
@@ -54,31 +52,27 @@ def setup(
 ) -> Setup:
     """Check everything that can be checked without reading values."""
     require_choice(method, "method", METHODS)
-    require_choice(precision, "precision", PRECISIONS)
     require_count(refine, "refine")
-    like = scores.blocks[0]
+    like = scores.like
+    plan = planned(method, precision, dtype, like)
     damping = damping_values(damping, like, scores.name, real_name(dtype), scores.batch)
     weights = None if metric is None else _metric(scores, metric, dtype)
     if weights is not None:
         scales = tuple(weight**-0.5 for weight in weights)
-        scores = dataclasses.replace(scores, scales=scales)
+        scores = scores.with_scales(scales)
     if null is not None:
         null = _null(scores, null, dtype)
-    return Setup(scores, damping, method, refine, weights, null, dtype, trusted)
+    return Setup(scores, damping, plan, refine, weights, null, trusted)
 
 
-def _metric(scores: ColumnBlocks, metric: Any, dtype: str) -> Vector:
+def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
     """Return the diagonal of D in pieces, (..., m_k, 1)."""
     if scores.sequence is not None and isinstance(metric, (list, tuple)):
-        xp = namespace(scores.blocks[0])
         metric = (
             [  # one scalar a block stands for all of its columns
-                xp.full_like(block[0, :], float(d), dtype=getattr(xp, real_name(dtype)))
-                if isinstance(d, (int, float)) and not isinstance(d, bool)
-                else d
-                for d, block in zip(metric, scores.blocks)
+                _filled(d, piece.block, real_name(dtype)) for d, piece in zip(metric, scores.pieces)
             ]
-            + list(metric[len(scores.blocks) :])
+            + list(metric[len(scores.pieces) :])
         )
     pieces, vector = parameter_vector(scores, metric, "metric")
     if not vector or any(is_complex(piece) for piece in pieces):
@@ -87,7 +81,15 @@ def _metric(scores: ColumnBlocks, metric: Any, dtype: str) -> Vector:
     return tuple(astype(piece, real_name(dtype)) for piece in pieces)
 
 
-def _null(scores: ColumnBlocks, null: Any, dtype: str) -> Array:
+def _filled(d: Any, block: Array, real: str) -> Any:
+    """Return a row of one number for the columns of a block; arrays as they are."""
+    if not isinstance(d, (int, float)) or isinstance(d, bool):
+        return d
+    xp = namespace(block)
+    return xp.full_like(block[0, :], float(d), dtype=getattr(xp, real))
+
+
+def _null(scores: ScoreMatrix, null: Any, dtype: str) -> Array:
     null, _ = sample_vector(scores, null, "null")
     if is_complex(null) and not dtype.startswith("complex"):
         msg = f"`null` is {dtype_name(null.dtype)} but `{scores.name}` is real; pass a real one."
@@ -105,13 +107,13 @@ class RightHandSide(NamedTuple):
     names: tuple[str, str, str] = ("v", "f", "x0")
 
     @classmethod
-    def of_solve(cls, scores: ColumnBlocks, v: Any) -> RightHandSide:
+    def of_solve(cls, scores: ScoreMatrix, v: Any) -> RightHandSide:
         """Check v."""
         pieces, vector = parameter_vector(scores, v, "v")
         return cls(pieces, None, None, vector)
 
     @classmethod
-    def of_lstsq(cls, scores: ColumnBlocks, f: Any, x0: Any) -> RightHandSide:
+    def of_lstsq(cls, scores: ScoreMatrix, f: Any, x0: Any) -> RightHandSide:
         """Check f and x0."""
         columns, vector = sample_vector(scores, f, "f")
         if x0 is None:
@@ -132,7 +134,7 @@ class RightHandSide(NamedTuple):
         arguments = zip(self.names, (self.v, f, self.x0))
         return [(name, arrays) for name, arrays in arguments if arrays is not None]
 
-    def layout(self, scores: ColumnBlocks) -> Layout:
+    def layout(self, scores: ScoreMatrix) -> Layout:
         """Return how to work and how to hand back the solution."""
         dtypes = (dtype_name(x.dtype) for _, arrays in self.named() for x in arrays)
         name = result_name(scores.dtype, *dtypes)

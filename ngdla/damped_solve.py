@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ._backend.namespace import Array
+from .column_blocks import score_matrix
 from .damped_factor import solved
 from .damped_problem import RightHandSide
-from .streaming import column_blocks
 
 __all__ = ["damped_lstsq", "damped_solve"]
 
@@ -111,7 +111,7 @@ def damped_solve(
     >>> bool(info.converged)
     True
     """
-    scores = column_blocks(S)
+    scores = score_matrix(S)
     return solved(
         scores,
         RightHandSide.of_solve(scores, v),
@@ -194,7 +194,7 @@ def damped_lstsq(
     >>> np.allclose(x, damped_solve(S, S.T @ f, 1e-3))
     True
     """
-    scores = column_blocks(S)
+    scores = score_matrix(S)
     return solved(
         scores,
         RightHandSide.of_lstsq(scores, f, x0),

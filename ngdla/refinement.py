@@ -1,4 +1,4 @@
-"""Iterative refinement of damped solves, and certificates of what was reached.
+"""Solves with an approximate inverse of the small damped matrix, and their refinement.
 
 With n < m the work is done in the sample space, with W = S S^H + damping (n x n). Both problems,
 
@@ -6,84 +6,60 @@ With n < m the work is done in the sample space, with W = S S^H + damping (n x n
 
 are  x = x0 + S^H y  with  W y = f - S x0,  where a solve has f = 0 and x0 = v / damping. A sweep is
 
-    w = W^-1 (f - S x - damping y),    x <- x + S^H w,    y <- y + w,
+    r = f - S x - damping y,    w = W^-1 r,    x <- x + S^H w,    y <- y + w,
 
-one product with S and one with S^H. Because the residual is formed with the current x, whose S x
-is small where S x0 is large, a sweep also repairs the cancellation in (v - S^H W^-1 S v) / damping.
-With n >= m the work is done in the parameter space, with A = S^H S + damping (m x m), and a sweep
-is x <- x + A^-1 r for the gradient r = S^H (f - S x) + damping (x0 - x).
+one pass over S. Because the residual is formed with the current x, whose S x is small where S x0
+is large, a sweep also repairs the cancellation in (v - S^H W^-1 S v) / damping. With n >= m the
+work is done in the parameter space, with A = S^H S + damping (m x m), and a sweep is x <- x +
+A^-1 r for the gradient r = S^H (f - S x) + damping (x0 - x), again one pass.
+
+Where the inverse at hand is that of a matrix formed in lower precision, or of one with a larger
+damping, sweeps contract slowly or not at all: w then comes from conjugate gradients on W or A,
+preconditioned by that inverse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
 
-from ._backend.namespace import Array, as_array, namespace, unit_roundoff
+from ._backend.namespace import Array, namespace
 from ._backend.products import rmatvec
-from .streaming import ColumnBlocks, Vector
-from .vectors import Layout
+from ._backend.tracing import choose, number
+from .column_blocks import joined
+from .conjugate_gradients import conjugate_gradients
+from .score_matrix import ScoreMatrix, Vector
+from .vectors import column_norms, expanded
 
 __all__ = [
+    "First",
+    "ParameterSpace",
     "Problem",
+    "SampleSpace",
     "Solution",
-    "SolveInfo",
-    "parameter_certificate",
-    "parameter_refinement",
-    "rounded_bound",
-    "sample_certificate",
-    "sample_refinement",
+    "Space",
+    "converged",
+    "over_damping",
+    "refined",
+    "without_null",
 ]
 
-
-def _rounding(u: float, length: int) -> float:
-    """Return the error of a product with S, sums of `length` terms, over |S|_F |x|.
-
-    4 u covers the few operations of a term. Sums of many numbers of one sign, accumulated in a few
-    dozen lanes as BLAS does, err by up to about sqrt(length) u (measured to length 3e6).
-    """
-    return 4.0 * u * max(1.0, length**0.5 / 4)
+Inverse = Callable[[Array], Array]
 
 
-class SolveInfo(NamedTuple):
-    """What is known of a solution, one value for each right-hand side.
+class First(NamedTuple):
+    """Products that were formed together with the Gram matrix, each None if not."""
 
-    Attributes
-    ----------
-    residual_norm : array
-        With n < m, |f - S x0 - W y| for least squares; otherwise the norm of the gradient,
-        |v - A x|.
-    backward_error : array
-        The residual over the size of the terms that it is the difference of: at the unit roundoff
-        or below where the factorisation succeeded, refined or not.
-    error_bound : array
-        Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
-        far above the error.
-    step_norm : array
-        |S (x - x0)|, or |S x| for a solve: the length of the step in the Fubini-Study (Fisher)
-        metric.
-    converged : array of bool
-        The factorisation succeeded and error_bound <= |x| / 2, so that the step is certified to
-        be neither twice too long nor half too short.
-
-    Notes
-    -----
-    With a metric D the norms of x are |D^(1/2) x|, and that of the gradient |D^(-1/2) r|.
-    """
-
-    residual_norm: Array
-    backward_error: Array
-    error_bound: Array
-    step_norm: Array
-    converged: Array
+    S_start: Array | None = None  # S x0 or S v / damping
+    gradient: Vector | None = None  # S^H (f - S x0)
 
 
 class Problem(NamedTuple):
     """min |S x - f|^2 + damping |x - x0|^2 + constant, or v = damping x0 given in its place."""
 
-    scores: ColumnBlocks
+    scores: ScoreMatrix
     damping: Any  # Python float or array (...)
     squared_norm: Array  # tr S S^H, (...)
     null: Array | None  # (..., n, p): orthonormal, S^H N = 0
@@ -91,223 +67,250 @@ class Problem(NamedTuple):
     f: Array | None  # (..., n, k)
     x0: Vector | None
     v: Vector | None
+    accuracy: float  # unit roundoff of the result
+    u: float  # unit roundoff of the work
 
 
 class Solution(NamedTuple):
-    """Refined x, and the corrections w of all sweeps: in the sample space x = x0 + S^H sum w."""
+    """Where the iteration stands: in the sample space x = start + S^H sum w."""
 
-    x: Vector
-    corrections: tuple[Array, ...]
-
-
-def sample_refinement(problem: Problem, inverse: Callable[[Array], Array], sweeps: int) -> Solution:
-    """Return x after one solve and `sweeps` sweeps with `inverse` = W^-1, for n < m."""
-    x = _start(problem)
-    corrections: tuple[Array, ...] = ()
-    for _ in range(1 + sweeps):
-        r, _ = _sample_residual(problem, x, corrections)
-        w = inverse(_without_null(r, problem.null))
-        step = problem.scores.rmatvec(w)
-        x = step if x is None else _plus(x, step)
-        corrections += (w,)
-    assert x is not None
-    return Solution(x, corrections)
+    x: Vector | None
+    corrections: tuple[Array, ...] = ()  # the w of all sweeps
+    Sx: Array | None = None  # S x, where it came with x
+    S_start: Array | None = None  # S x0, where x0 is given
+    gradient: Vector | None = None  # S^H (f - S x), where it came with something else
 
 
-def _start(problem: Problem) -> Vector | None:
-    if problem.v is None:
-        return problem.x0
-    damping = expanded(problem.damping, 2)
-    return tuple(piece / damping for piece in problem.v)
+# --------------------------------------------------------------------------------- sweeps
+
+_CONTRACTION = 0.1  # of |r| by a sweep, from which conjugate gradients are the faster way
+_SWEEPS = 8
+_STEPS = 100
+_FIXED_STEPS = 10  # where nothing can be read
 
 
-def _sample_residual(
-    problem: Problem, x: Vector | None, corrections: tuple[Array, ...]
-) -> tuple[Array, Array | None]:
-    """Return f - S x - damping y for y = the sum of the corrections, and S x."""
-    Sx = None if x is None else problem.scores.matvec(x)
-    r = problem.f
-    if Sx is not None:
-        r = -Sx if r is None else r - Sx
-    assert r is not None
-    if corrections:
-        r = r - expanded(problem.damping, 2) * reduce(add, corrections)
-    return r, Sx
+def refined(
+    space: Space,
+    inverse: Inverse,
+    solution: Solution,
+    sweeps: int,
+    *,
+    last_product: bool,
+    accelerate: Array | bool = False,
+) -> Solution:
+    """Return the solution after one solve and `sweeps` sweeps.
+
+    `accelerate`, a 0-d flag, lets the first sweep use conjugate gradients.
+    """
+    for sweep in range(1 + sweeps):
+        r, solution = space.residual(solution)
+        if sweep == 1 and accelerate is not False:
+            w = _accelerated(space, inverse, r, accelerate)
+        else:
+            w = inverse(r)
+        solution = space.moved(solution, w, product=last_product or sweep < sweeps)
+    return solution
 
 
-def _without_null(r: Array, null: Array | None) -> Array:
-    """Return r - N N^H r: as S^H N = 0 this part does not reach x, while W^-1 would blow it up."""
+def _accelerated(space: Space, inverse: Inverse, r: Array, flag: Array | bool) -> Array:
+    steps = partial(conjugate_gradients, space.product, inverse, steps=_FIXED_STEPS, target=None)
+    return steps(r) if flag is True else choose(flag, steps, inverse, r)
+
+
+def converged(
+    space: Space, inverse: Inverse, solution: Solution, sweeps: int, *, last_product: bool
+) -> Solution:
+    """Return the solution after as many sweeps as it needs, at least one where `sweeps` > 0.
+
+    Sweeps go on while each divides |r| by ten. From there on, or where values cannot be read,
+    their w comes from conjugate gradients.
+    """
+    if sweeps == 0:
+        return refined(space, inverse, solution, 0, last_product=last_product)
+    r, solution = space.residual(solution)
+    # a solve starts from v / damping, whose S x is far larger than any later residual
+    before = None if space.problem.f is None else column_norms((r,))
+    solution, slow = space.moved(solution, inverse(r), product=True), False
+    for sweep in range(_SWEEPS):
+        r, solution = space.residual(solution)
+        size, target = column_norms((r,)), space.target(solution)
+        distance = number(_largest(size, target))
+        contraction = 0.0 if before is None else number(_largest(size, before))
+        if distance is None or contraction is None:
+            return _continued(space, inverse, solution, sweeps, last_product=last_product)
+        stagnates = sweep > 1 and contraction > 0.5
+        if distance <= 1 or stagnates or not distance < float("inf"):
+            break
+        slow = slow or contraction > _CONTRACTION
+        if slow:
+            steps = namespace(target).expand_dims(target, axis=-2)
+            w = conjugate_gradients(space.product, inverse, r, steps=_STEPS, target=steps)
+            last = False
+        else:
+            w, last = inverse(r), 0 < distance * contraction <= 0.25
+        solution = space.moved(solution, w, product=last_product or not last)
+        if last:
+            break
+        before = size
+    return solution
+
+
+def _continued(
+    space: Space, inverse: Inverse, solution: Solution, sweeps: int, *, last_product: bool
+) -> Solution:
+    """Return the solution after conjugate gradients with a fixed number of steps, and sweeps."""
+    for sweep in range(sweeps):
+        r, solution = space.residual(solution)
+        w = _accelerated(space, inverse, r, True) if sweep == 0 else inverse(r)
+        solution = space.moved(solution, w, product=last_product or sweep < sweeps - 1)
+    return solution
+
+
+def _largest(size: Array, target: Array) -> Array:
+    """Return the largest size / target, 0 where a size is 0."""
+    xp = namespace(size)
+    return xp.max(xp.where(size > 0, size / target, xp.zeros_like(size)))
+
+
+# --------------------------------------------------------------------------- sample space
+
+
+class SampleSpace(NamedTuple):
+    """x = start + S^H y with W y = f - S start, for n < m."""
+
+    problem: Problem
+
+    def first(self, first: First) -> Solution:
+        """Return the solution before anything is solved."""
+        problem = self.problem
+        x = problem.x0
+        if problem.v is not None:
+            x = over_damping(problem.v, problem.damping)
+        return Solution(x, Sx=first.S_start)
+
+    def residual(self, solution: Solution) -> tuple[Array, Solution]:
+        """Return r = f - S x - damping y for y = the sum of the corrections.
+
+        The part along null vectors is left out: as S^H N = 0 it does not reach x, while W^-1 would
+        blow it up.
+        """
+        r, solution = self.whole_residual(solution)
+        return without_null(r, self.problem.null), solution
+
+    def whole_residual(self, solution: Solution) -> tuple[Array, Solution]:
+        """Return r with its part along null vectors."""
+        problem, Sx = self.problem, solution.Sx
+        if Sx is None and solution.x is not None:
+            Sx = problem.scores.matvec(solution.x)
+            solution = solution._replace(Sx=Sx)
+        if not solution.corrections and problem.x0 is not None:
+            solution = solution._replace(S_start=Sx)
+        r = problem.f
+        if Sx is not None:
+            r = -Sx if r is None else r - Sx
+        assert r is not None
+        if solution.corrections:
+            r = r - expanded(problem.damping, 2) * reduce(add, solution.corrections)
+        return r, solution
+
+    def moved(self, solution: Solution, w: Array, *, product: bool) -> Solution:
+        """Return x + S^H w."""
+        x, Sx = self.problem.scores.advanced(solution.x, w, product=product)
+        return solution._replace(x=x, corrections=(*solution.corrections, w), Sx=Sx)
+
+    def product(self, p: Array) -> Array:
+        """Return W p = S S^H p + damping p."""
+        _, SSp = self.problem.scores.advanced(None, p, product=True)
+        assert SSp is not None
+        return SSp + expanded(self.problem.damping, 2) * p
+
+    def target(self, solution: Solution) -> Array:
+        """Return the |r| that moves x by a rounding, |S^H W^-1 r| <= |r| / (2 sqrt(damping))."""
+        problem = self.problem
+        t, damping = _size(problem)
+        assert solution.x is not None
+        length = column_norms(solution.x)
+        return 2 * damping**0.5 * problem.accuracy * length + problem.u * t * length
+
+
+def over_damping(v: Vector, damping: Any) -> Vector:
+    """Return v / damping, from which a solve starts."""
+    return tuple(piece / expanded(damping, 2) for piece in v)
+
+
+def without_null(r: Array, null: Array | None) -> Array:
+    """Return r - N N^H r."""
     return r if null is None else r - null @ rmatvec(null, r)
 
 
-def parameter_refinement(
-    problem: Problem, inverse: Callable[[Array], Array], sweeps: int
-) -> Solution:
-    """Return x after one solve and `sweeps` sweeps with `inverse` = A^-1, for n >= m."""
-    x = problem.x0
-    for _ in range(1 + sweeps):
-        r = _gradient(problem, x, None if x is None else problem.scores.matvec(x))
-        step = _split(inverse(_joined(r)), r)
-        x = step if x is None else _plus(x, step)
-    assert x is not None
-    return Solution(x, ())
+# ------------------------------------------------------------------------ parameter space
 
 
-def _gradient(problem: Problem, x: Vector | None, Sx: Array | None) -> Vector:
-    """Return r = S^H (f - S x) + damping (x0 - x), where v stands for damping x0."""
-    damping = expanded(problem.damping, 2)
-    g = problem.f
-    if Sx is not None:
-        g = -Sx if g is None else g - Sx
-    r = problem.v
-    if g is not None:
-        r = problem.scores.rmatvec(g) if r is None else _plus(r, problem.scores.rmatvec(g))
-    assert r is not None
-    if x is not None and problem.x0 is not None and x is not problem.x0:
-        r = tuple(a + damping * (b - c) for a, b, c in zip(r, problem.x0, x))
-    elif x is not None and problem.x0 is None:
-        r = tuple(a - damping * c for a, c in zip(r, x))
-    return r
+class ParameterSpace(NamedTuple):
+    """A x = S^H f + damping x0, for n >= m."""
+
+    problem: Problem
+
+    def first(self, first: First) -> Solution:
+        """Return the solution before anything is solved."""
+        return Solution(self.problem.x0, Sx=first.S_start, gradient=first.gradient)
+
+    def residual(self, solution: Solution) -> tuple[Array, Solution]:
+        """Return r = S^H (f - S x) + damping (x0 - x), where v stands for damping x0."""
+        pieces, solution = self.gradient(solution)
+        return joined(list(pieces), axis=-2), solution
+
+    def gradient(self, solution: Solution) -> tuple[Vector, Solution]:
+        """Return r in pieces."""
+        problem, x, r = self.problem, solution.x, solution.gradient
+        if r is None and (problem.f is not None or x is not None):
+            r, Sx = problem.scores.gradient(problem.f, x)
+            solution = solution._replace(gradient=r, Sx=Sx)
+        if solution.S_start is None and x is problem.x0:
+            solution = solution._replace(S_start=solution.Sx)
+        if problem.v is not None:
+            r = problem.v if r is None else _plus(r, problem.v)
+        assert r is not None
+        damping = expanded(problem.damping, 2)
+        if x is not None and problem.x0 is not None and x is not problem.x0:
+            r = tuple(a + damping * (b - c) for a, b, c in zip(r, problem.x0, x))
+        elif x is not None and problem.x0 is None:
+            r = tuple(a - damping * c for a, c in zip(r, x))
+        return r, solution
+
+    def moved(self, solution: Solution, w: Array, *, product: bool) -> Solution:
+        """Return x + w."""
+        x = self._split(w) if solution.x is None else _plus(solution.x, self._split(w))
+        return solution._replace(x=x, Sx=None, gradient=None)
+
+    def product(self, p: Array) -> Array:
+        """Return A p = S^H S p + damping p."""
+        negative, _ = self.problem.scores.gradient(None, self._split(p))
+        return expanded(self.problem.damping, 2) * p - joined(list(negative), axis=-2)
+
+    def target(self, solution: Solution) -> Array:
+        """Return the |r| that moves x by a rounding, |A^-1 r| <= |r| / damping."""
+        problem = self.problem
+        t, damping = _size(problem)
+        assert solution.x is not None
+        length = column_norms(solution.x)
+        return damping * problem.accuracy * length + problem.u * t * t * length
+
+    def _split(self, x: Array) -> Vector:
+        pieces, start = [], 0
+        for piece in self.problem.scores.pieces:
+            pieces.append(x[..., start : start + piece.columns, :])
+            start += piece.columns
+        return (x,) if len(pieces) == 1 else tuple(pieces)
 
 
-# ---------------------------------------------------------------------------- certificates
+Space = SampleSpace | ParameterSpace
 
 
-def sample_certificate(
-    problem: Problem, solution: Solution, ok: Array, layout: Layout
-) -> SolveInfo:
-    """Return what is known of a solution that was found in the sample space.
-
-    The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
-    |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
-    """
-    x, corrections = solution
-    r, Sx = _sample_residual(problem, x, corrections)
-    size = _sizes(problem, layout)
-    t, damping = size.t, size.damping
-    x_norm, r_norm = layout.norm(x), layout.norm(_without_null(r, problem.null))
-    # of all sweeps, also of those that diverged and were taken back
-    y_norm = reduce(add, (layout.norm(w) for w in corrections))
-    by_rows = _rounding(size.u, problem.scores.rows)
-    by_columns = _rounding(size.u, problem.scores.columns)
-    by_one = _rounding(size.u, 1)
-    lost = _lost(problem, r, by_columns * t, layout) / damping
-    rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
-    rounding_x = by_rows * t * y_norm + by_one * size.start
-    error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
-    error = rounded_bound(error, x_norm, size.u)
-    if problem.v is None:
-        residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
-    else:
-        residual = layout.norm(_gradient(problem, x, Sx))
-        scale = (t * t + damping) * x_norm + damping * size.start
-    return _info(residual, scale, error, _step_norm(problem, Sx, layout), x_norm, ok, layout)
-
-
-def parameter_certificate(
-    problem: Problem, solution: Solution, ok: Array, layout: Layout
-) -> SolveInfo:
-    """Return what is known of a solution that was found in the parameter space.
-
-    |A^-1| <= 1 / damping for the gradient, to which the rounding of its terms is added.
-    """
-    Sx = problem.scores.matvec(solution.x)
-    r = _gradient(problem, solution.x, Sx)
-    size = _sizes(problem, layout)
-    t, damping = size.t, size.damping
-    x_norm, residual = layout.norm(solution.x), layout.norm(r)
-    scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
-    length = max(problem.scores.rows, problem.scores.columns)
-    error = (residual + _rounding(size.u, length) * scale) / damping
-    error = rounded_bound(error, x_norm, size.u)
-    return _info(residual, scale, error, _step_norm(problem, Sx, layout), x_norm, ok, layout)
-
-
-def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
-    """Return the error bound of a solution that was rounded to a dtype with unit roundoff u."""
-    return error_bound + u * x_norm / (1 - u)
-
-
-def _lost(problem: Problem, r: Array, rounding: Array, layout: Layout) -> Any:
-    """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
-    if problem.null is None:
-        return 0.0
-    leak = expanded(problem.leak, 0 if layout.vector else 1)
-    return (leak + rounding) * layout.norm(rmatvec(problem.null, r))
-
-
-class _Sizes(NamedTuple):
-    """Norms that bound the terms of a residual, each a number or of the shape of the info."""
-
-    u: float
-    damping: Any
-    t: Array  # |S|_F
-    f: Any
-    start: Any  # |x0|, or |v| / damping
-
-
-def _sizes(problem: Problem, layout: Layout) -> _Sizes:
-    trailing = 0 if layout.vector else 1
-    damping = expanded(problem.damping, trailing)
-    t = expanded(problem.squared_norm, trailing) ** 0.5
-    f: Any = 0.0 if problem.f is None else layout.norm(problem.f)
-    start: Any = 0.0
-    if problem.v is not None:
-        start = layout.norm(problem.v) / damping
-    elif problem.x0 is not None:
-        start = layout.norm(problem.x0)
-    return _Sizes(unit_roundoff(layout.working), damping, t, f, start)
-
-
-def _step_norm(problem: Problem, Sx: Array | None, layout: Layout) -> Array:
-    """Return |S (x - x0)|."""
-    assert Sx is not None
-    if problem.x0 is not None:
-        Sx = Sx - problem.scores.matvec(problem.x0)
-    return layout.norm(Sx)
-
-
-def _info(
-    residual: Array,
-    scale: Array,
-    error: Array,
-    step: Array,
-    x_norm: Array,
-    ok: Array,
-    layout: Layout,
-) -> SolveInfo:
-    xp = namespace(residual)
-    backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
-    certain = xp.isfinite(error) & (error <= x_norm / 2)
-    converged = expanded(ok, 0 if layout.vector else 1) & certain
-    fields = (residual, backward, error, step, converged)
-    return SolveInfo(*map(as_array, fields))
-
-
-# --------------------------------------------------------------------------------- pieces
-
-
-def expanded(value: Any, trailing: int) -> Any:
-    """Return an array (...) with `trailing` more axes of length 1; a Python number as it is."""
-    if isinstance(value, float):
-        return value
-    return namespace(value).reshape(value, value.shape + (1,) * trailing)
+def _size(problem: Problem) -> tuple[Array, Any]:
+    """Return |S|_F and the damping, each (..., 1) or a number."""
+    return expanded(problem.squared_norm, 1) ** 0.5, expanded(problem.damping, 1)
 
 
 def _plus(x: Vector, y: Vector) -> Vector:
     return tuple(a + b for a, b in zip(x, y))
-
-
-def _joined(x: Vector) -> Array:
-    return x[0] if len(x) == 1 else namespace(x[0]).concat(list(x), axis=-2)
-
-
-def _split(x: Array, like: Vector) -> Vector:
-    if len(like) == 1:
-        return (x,)
-    pieces, start = [], 0
-    for piece in like:
-        stop = start + piece.shape[-2]
-        pieces.append(x[..., start:stop, :])
-        start = stop
-    return tuple(pieces)

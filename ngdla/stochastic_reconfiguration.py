@@ -29,9 +29,10 @@ from .centred_scores import (
     null_vectors,
     probabilities,
 )
+from .column_blocks import ColumnBlocks, column_blocks
 from .damped_factor import solved
 from .damped_problem import RightHandSide
-from .streaming import ColumnBlocks, Vector, column_blocks
+from .score_matrix import Vector
 from .vectors import parameter_vector, sample_vector
 
 __all__ = ["stochastic_reconfiguration"]

@@ -14,10 +14,10 @@ from typing import Any
 
 from ._backend.checks import require_array, require_like
 from ._backend.chunks import chunked_like
-from ._backend.namespace import Array, astype, is_complex, namespace, real_name
-from .streaming import ColumnBlocks, Vector
+from ._backend.namespace import Array, astype, double_name, is_complex, namespace, real_name
+from .score_matrix import ScoreMatrix, Vector
 
-__all__ = ["Layout", "column_norms", "parameter_vector", "sample_vector"]
+__all__ = ["Layout", "column_norms", "expanded", "parameter_vector", "sample_vector"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +28,22 @@ class Layout:
     dtype: str  # of the result
     paired: bool  # real S, complex right-hand side
     sequence: str | None
+    double: bool = False  # work in double precision, whatever the result has
+
+    @property
+    def rounded(self) -> str:
+        """Dtype of the work but for `double`: real where complex columns are split into pairs."""
+        return real_name(self.dtype) if self.paired else self.dtype
 
     @property
     def working(self) -> str:
-        """Dtype of the work: real where complex right-hand sides are split into pairs."""
-        return real_name(self.dtype) if self.paired else self.dtype
+        """Dtype of the work."""
+        return double_name(self.rounded) if self.double else self.rounded
 
     def enter(self, x: Array) -> Array:
         """Return (..., m or n, k) in the working dtype, split into pairs where needed."""
         if not self.paired:
-            return astype(x, self.dtype)
+            return astype(x, self.working)
         xp = namespace(x)
         if is_complex(x):
             parts = [xp.real(x), xp.imag(x)]
@@ -46,7 +52,7 @@ class Layout:
         return astype(xp.concat(parts, axis=-1), self.working)
 
     def leave(self, x: Vector) -> Any:
-        """Return the solution in the form in which the right-hand side came."""
+        """Return a solution in `rounded` in the form in which the right-hand side came."""
         pieces = [self._joined(piece) for piece in x]
         if self.sequence is None:
             return pieces[0]
@@ -70,12 +76,12 @@ class Layout:
         return xp.squeeze(norms, axis=-1) if self.vector else norms
 
 
-def parameter_vector(scores: ColumnBlocks, v: Any, name: str) -> tuple[Vector, bool]:
+def parameter_vector(scores: ScoreMatrix, v: Any, name: str) -> tuple[Vector, bool]:
     """Check a vector with the m axis; return its pieces (..., m_k, k) and whether k was absent."""
     if scores.sequence is None:
-        piece, vector = _columns(v, name, scores.blocks[0], -1, scores.name)
+        piece, vector = _parameter_piece(scores, v, name, 0)
         return (piece,), vector
-    count = len(scores.blocks)
+    count = len(scores.pieces)
     if not isinstance(v, (list, tuple)):
         msg = (
             f"`{name}` is a {type(v).__name__}; `{scores.name}` is a {scores.sequence} of {count} "
@@ -86,10 +92,7 @@ def parameter_vector(scores: ColumnBlocks, v: Any, name: str) -> tuple[Vector, b
         msg = f"`{name}` has {len(v)} pieces but `{scores.name}` has {count} column blocks."
         raise ValueError(msg)
     pieces, vectors = zip(
-        *(
-            _columns(piece, f"{name}[{i}]", block, -1, f"{scores.name}[{i}]")
-            for i, (piece, block) in enumerate(zip(v, scores.blocks))
-        )
+        *(_parameter_piece(scores, piece, f"{name}[{i}]", i) for i, piece in enumerate(v))
     )
     if len({(piece.shape[-1], vector) for piece, vector in zip(pieces, vectors)}) > 1:
         shapes = [tuple(piece.shape) for piece in v]
@@ -98,26 +101,44 @@ def parameter_vector(scores: ColumnBlocks, v: Any, name: str) -> tuple[Vector, b
     return pieces, vectors[0]
 
 
-def sample_vector(scores: ColumnBlocks, f: Any, name: str) -> tuple[Array, bool]:
+def _parameter_piece(scores: ScoreMatrix, v: Any, name: str, i: int) -> tuple[Array, bool]:
+    S_name, block, columns = scores.pieces[i]
+    v, vector = _columns(v, name, scores, S_name, columns, columns)
+    return v if block is None else chunked_like(v, block, -1), vector
+
+
+def sample_vector(scores: ScoreMatrix, f: Any, name: str) -> tuple[Array, bool]:
     """Check a vector with the n axis; return it as (..., n, k), and whether k was absent."""
-    S_name = scores.name if scores.sequence is None else f"{scores.name}[0]"
-    return _columns(f, name, scores.blocks[0], -2, S_name)
+    S_name, block, columns = scores.pieces[0]
+    f, vector = _columns(f, name, scores, S_name, columns, scores.rows)
+    return f if block is None else chunked_like(f, block, -2), vector
 
 
-def _columns(v: Any, name: str, S: Array, axis: int, S_name: str) -> tuple[Array, bool]:
+def _columns(
+    v: Any, name: str, scores: ScoreMatrix, S_name: str, columns: int, length: int
+) -> tuple[Array, bool]:
+    """Return a checked vector (..., length) or (..., length, k) as (..., length, k)."""
     require_array(v, name)
-    require_like(v, name, S, S_name)
-    expected = tuple(S.shape[:-2]) + (S.shape[axis],)
+    require_like(v, name, scores.like, S_name)
+    expected = (*scores.batch, length)
     if tuple(v.shape) == expected:
-        return namespace(v).expand_dims(chunked_like(v, S, axis), axis=-1), True
-    if v.ndim == S.ndim and tuple(v.shape[:-1]) == expected:
-        return chunked_like(v, S, axis), False
-    columns = f"({', '.join(map(str, expected))}, k)"
+        return namespace(v).expand_dims(v, axis=-1), True
+    if v.ndim == len(expected) + 1 and tuple(v.shape[:-1]) == expected:
+        return v, False
+    shape = (*scores.batch, scores.rows, columns)
+    several = f"({', '.join(map(str, expected))}, k)"
     msg = (
-        f"`{name}` has shape {tuple(v.shape)} but `{S_name}` has shape {tuple(S.shape)}; `{name}` "
-        f"must have shape {expected}, or {columns} for k right-hand sides."
+        f"`{name}` has shape {tuple(v.shape)} but `{S_name}` has shape {shape}; `{name}` "
+        f"must have shape {expected}, or {several} for k right-hand sides."
     )
     raise ValueError(msg)
+
+
+def expanded(value: Any, trailing: int) -> Any:
+    """Return an array (...) with `trailing` more axes of length 1; a Python number as it is."""
+    if isinstance(value, float):
+        return value
+    return namespace(value).reshape(value, value.shape + (1,) * trailing)
 
 
 def column_norms(x: Vector) -> Array:

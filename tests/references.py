@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import numpy as np
@@ -137,9 +138,11 @@ class RandomProblem:
 
     def solve(self, **options: Any) -> Any:
         options = {**self.options, "metric": self.metric, **options}
-        if self.v is not None:
-            return ngdla.damped_solve(self.S, self.v, self.damping, **options)
-        return ngdla.damped_lstsq(self.S, self.f, self.damping, x0=self.x0, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ngdla.PrecisionWarning)
+            if self.v is not None:
+                return ngdla.damped_solve(self.S, self.v, self.damping, **options)
+            return ngdla.damped_lstsq(self.S, self.f, self.damping, x0=self.x0, **options)
 
     def exact(self) -> np.ndarray:
         if self.v is not None:
@@ -176,6 +179,7 @@ def random_problem(rng: np.random.Generator, dtype: str) -> RandomProblem:
     options = {
         "refine": int(rng.integers(0, 3)),
         "method": str(rng.choice(["cholesky", "eigh", "svd", "qr"])),
+        "precision": str(rng.choice(["auto", "native", "mixed"])),
     }
     return RandomProblem(S, damping, v, None if v is not None else f, x0, metric, options)
 

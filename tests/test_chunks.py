@@ -230,7 +230,8 @@ def test_nan_in_the_scores_shows_in_the_diagnostics(
 def test_an_indefinite_matrix_shows_in_the_diagnostics(rng: np.random.Generator) -> None:
     S = (rng.standard_normal((40, 2)) @ rng.standard_normal((2, 50))).astype("float32")
     chunked, f = da.from_array(S, chunks=(-1, 9)), da.ones(40, dtype="float32")
-    x, info = dask.compute(*ngdla.damped_lstsq(chunked, f, 1e-12, full_output=True))
+    options: Any = {"precision": "native", "full_output": True}
+    x, info = dask.compute(*ngdla.damped_lstsq(chunked, f, 1e-12, **options))
     assert np.all(np.isnan(x))
     assert not info.converged
 

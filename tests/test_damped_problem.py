@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import Backend
 
+from ngdla.column_blocks import column_blocks
 from ngdla.damped_problem import RightHandSide, setup
-from ngdla.streaming import column_blocks
 
 
 def test_setup_keeps_a_number_a_number(valued_backend: Backend) -> None:

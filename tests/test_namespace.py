@@ -34,43 +34,6 @@ def test_dtype_names(valued_backend: Backend, dtype: str) -> None:
         assert ns.astype(x, dtype) is x
 
 
-@pytest.mark.parametrize("value", [True, False])
-def test_eager_values_are_read(valued_backend: Backend, value: bool) -> None:
-    flag = valued_backend.asarray(np.asarray(value))
-    assert ns.concrete(flag) is value
-    assert ns.concrete(np.bool_(value)) is value
-
-
-def test_traced_values_are_not_read_in_jax() -> None:
-    jax = pytest.importorskip("jax")
-    seen = []
-
-    def look(x: Any) -> Any:
-        seen.append(ns.concrete(jax.numpy.all(x > 0)))
-        return x
-
-    jax.jit(look)(np.ones(3))
-    jax.vmap(look)(np.ones(3))
-    assert seen == [None, None]
-
-
-def test_values_are_not_read_where_torch_has_none() -> None:
-    torch = pytest.importorskip("torch")
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    assert ns.concrete(torch.ones((), dtype=torch.bool, device="meta")) is None
-    with FakeTensorMode():
-        assert ns.concrete(torch.ones((), dtype=torch.bool)) is None
-    seen = []
-
-    def look(x: Any) -> Any:
-        seen.append(ns.concrete(torch.all(x > 0)))
-        return x
-
-    torch.vmap(look)(torch.ones(3))
-    assert seen == [None]
-
-
 def test_numpy_warnings_are_silent_inside_only() -> None:
     with ns.computing(ns.namespace(np.ones(1))):
         assert np.isnan(np.zeros(1) / 0.0).all()

@@ -8,7 +8,7 @@ from conftest import Backend
 from references import random_array
 
 from ngdla import vectors
-from ngdla.streaming import column_blocks
+from ngdla.column_blocks import column_blocks
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])

@@ -20,7 +20,6 @@ from .chunks import is_chunked, require_known_shape
 from .namespace import (
     Array,
     astype,
-    concrete,
     dtype_name,
     is_array,
     is_jax_namespace,
@@ -30,6 +29,7 @@ from .namespace import (
     namespace,
     normal_range,
 )
+from .tracing import concrete
 
 __all__ = [
     "ValueChecks",
@@ -41,7 +41,7 @@ __all__ = [
     "require_like",
 ]
 
-_DTYPES = ("float32", "float64", "complex64", "complex128")
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
 def require_array(x: Any, name: str, *, ndim: int = 0) -> None:
@@ -215,6 +215,12 @@ class ValueChecks:
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
         self._tests: list[tuple[Array, Callable[[], Exception]]] = []
+
+    def copy(self) -> ValueChecks:
+        """Return the same tests, to which others can be added."""
+        copied = ValueChecks(enabled=self._enabled)
+        copied._tests = list(self._tests)
+        return copied
 
     def require(self, test: Callable[[], Array], error: Callable[[], Exception]) -> None:
         """Add a test, which returns a boolean array, and the error of its failure."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import (
     array_namespace,
+    device,
     is_array_api_obj,
     is_cupy_namespace,
     is_dask_namespace,
@@ -26,8 +27,9 @@ __all__ = [
     "as_array",
     "astype",
     "computing",
-    "concrete",
+    "double_name",
     "dtype_name",
+    "has_double",
     "is_array",
     "is_complex",
     "is_cupy_namespace",
@@ -41,6 +43,8 @@ __all__ = [
     "real_name",
     "register_pytree",
     "result_name",
+    "single_name",
+    "torch_compiling",
     "unit_roundoff",
 ]
 
@@ -48,12 +52,16 @@ Array = Any
 LinAlgError = np.linalg.LinAlgError
 
 _UNIT_ROUNDOFF = {
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
     "float32": 2.0**-24,
     "float64": 2.0**-53,
     "complex64": 2.0**-24,
     "complex128": 2.0**-53,
 }
 _REAL = {
+    "float16": "float32",  # stored, never computed with
+    "bfloat16": "float32",
     "float32": "float32",
     "float64": "float64",
     "complex64": "float32",
@@ -69,13 +77,15 @@ def namespace(x: Array) -> Any:
     xp = _NAMESPACES.get(type(x))
     if xp is None:
         xp = array_namespace(x)
-        if not (is_torch_namespace(xp) and _compiling()):  # which cannot trace the registration
+        if not (
+            is_torch_namespace(xp) and torch_compiling()
+        ):  # which cannot trace the registration
             _NAMESPACES[type(x)] = xp
             _register_pytrees()
     return xp
 
 
-def _compiling() -> bool:
+def torch_compiling() -> bool:
     """Tell whether `torch.compile` is tracing this call."""
     import torch
 
@@ -93,7 +103,8 @@ def library(x: Array) -> str:
 
 
 # ---------------------------------------------------------------------------------- dtypes
-# The four dtypes that LAPACK knows, by their names, which all libraries share.
+# The four dtypes that LAPACK knows and two in which arrays may be stored, by their names, which
+# all libraries share.
 
 
 _NAMES: dict[tuple[type, Any], str] = {}  # dtypes of different libraries must not be compared
@@ -119,7 +130,7 @@ def real_name(name: str) -> str:
 
 
 def result_name(*names: str) -> str:
-    """Return the dtype that the given ones promote to, as `result_type` does."""
+    """Return the dtype that the given ones promote to, as `result_type` does, from float32 up."""
     double = any(_REAL[name] == "float64" for name in names)
     if any(name.startswith("complex") for name in names):
         return "complex128" if double else "complex64"
@@ -129,6 +140,31 @@ def result_name(*names: str) -> str:
 def unit_roundoff(name: str) -> float:
     """Return u = eps / 2 of a dtype."""
     return _UNIT_ROUNDOFF[name]
+
+
+def single_name(name: str) -> str:
+    """Return the name of the dtype of the same kind in single precision."""
+    return "complex64" if name.startswith("complex") else "float32"
+
+
+def double_name(name: str) -> str:
+    """Return the name of the dtype of the same kind in double precision."""
+    return "complex128" if name.startswith("complex") else "float64"
+
+
+def has_double(x: Array) -> bool:
+    """Tell whether the library and device of `x` have double precision."""
+    xp = namespace(x)
+    if is_jax_namespace(xp):
+        import jax
+
+        return bool(jax.config.jax_enable_x64)
+    if is_torch_namespace(xp):
+        return x.device.type != "mps"
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp) or is_dask_namespace(xp):
+        return True
+    info = xp.__array_namespace_info__()
+    return "float64" in info.dtypes(device=device(x), kind="real floating")
 
 
 def normal_range(name: str) -> tuple[float, float]:
@@ -149,45 +185,6 @@ def astype(x: Array, name: str) -> Array:
         return x
     xp = namespace(x)
     return xp.astype(x, getattr(xp, name), copy=False)
-
-
-# ---------------------------------------------------------------------------------- values
-
-
-def concrete(flag: Array) -> bool | None:
-    """Return the truth value of a 0-d array, or None where it cannot be read.
-
-    It cannot be read inside `jax.jit`, `jax.vmap`, `torch.vmap` and `torch.compile`, on torch's
-    meta and fake devices, and it is not read on lazy Dask arrays.
-    """
-    if isinstance(flag, np.bool_):
-        return bool(flag)
-    xp = namespace(flag)
-    if is_dask_namespace(xp):
-        return None
-    if is_jax_namespace(xp):
-        return _concrete_jax(flag)
-    if is_torch_namespace(xp):
-        return _concrete_torch(flag)
-    return bool(flag)
-
-
-def _concrete_jax(flag: Array) -> bool | None:
-    import jax
-
-    try:
-        return bool(flag)
-    except jax.errors.ConcretizationTypeError:
-        return None
-
-
-def _concrete_torch(flag: Array) -> bool | None:
-    if _compiling() or flag.device.type == "meta":
-        return None
-    try:
-        return bool(flag)
-    except RuntimeError:  # torch.vmap and fake tensors refuse data-dependent control flow
-        return None
 
 
 # -------------------------------------------------------------------------------- settings
@@ -224,7 +221,7 @@ def computing(xp: Any) -> Iterator[None]:
 def _torch_full_precision() -> Iterator[None]:
     import torch
 
-    if _compiling():
+    if torch_compiling():
         yield
         return
     # The flags are touched only where a lower precision is allowed: writing them marks the

@@ -33,6 +33,7 @@ __all__ = [
     "gram",
     "gram_by_halves",
     "gram_cupy_syrk",
+    "preserved",
     "rmatvec",
     "trace",
 ]
@@ -235,6 +236,12 @@ def add_to_diagonal(A: Array, shift: float | Array) -> Array:
 
         return A + torch.diag_embed(diagonal)
     return A + xpx.create_diagonal(diagonal)
+
+
+def preserved(A: Array) -> Array:
+    """Return A to be used up by `add_to_diagonal`, a copy where that writes into it."""
+    xp = namespace(A)
+    return A.copy() if is_numpy_namespace(xp) or is_cupy_namespace(xp) else A
 
 
 # --------------------------------------------------------------------------------- centring

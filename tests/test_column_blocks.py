@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from references import H, U, random_array, wide
 
 import ngdla
-from ngdla import streaming
+from ngdla import column_blocks
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
@@ -54,27 +54,29 @@ def test_chunk_sizes_do_not_matter(n: int, widths: list[int], chunk: int, dtype:
     blocks = [random_array(rng, (n, m), low) for m in widths]
     S = np.concatenate(blocks, axis=1).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "_CHUNK_BYTES", 8 * chunk)
-        scores = streaming.column_blocks(blocks)
+        patch.setattr(column_blocks, "CHUNK_BYTES", 8 * chunk)
+        scores = column_blocks.column_blocks(blocks)
         x = tuple(random_array(rng, (m, 2), dtype) for m in widths)
         y = random_array(rng, (n, 2), dtype)
-        np.testing.assert_allclose(scores.gram(dtype), S @ H(S), rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(scores.parameter_gram(dtype), H(S) @ S, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(scores.gram(dtype)[0], S @ H(S), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            scores.parameter_gram(dtype)[0], H(S) @ S, rtol=1e-12, atol=1e-12
+        )
         np.testing.assert_allclose(scores.matvec(x), S @ np.concatenate(x), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(
             np.concatenate(scores.rmatvec(y)), H(S) @ y, rtol=1e-12, atol=1e-12
         )
-        np.testing.assert_array_equal(scores.dense(dtype), S)
+        np.testing.assert_array_equal(scores.to_dense(dtype), S)
 
 
 def test_scaled_products(rng: np.random.Generator) -> None:
     S, scale = rng.standard_normal((4, 7)), 0.5 + rng.random((7, 1))
-    scores = streaming.ColumnBlocks((S,), (scale,), None, "S")
+    scores = column_blocks.ColumnBlocks((S,), (scale,), None, "S")
     T = S * scale[:, 0]
     x, y = rng.standard_normal((7, 2)), rng.standard_normal((4, 2))
     np.testing.assert_allclose(scores.matvec((x,)), T @ x)
     np.testing.assert_allclose(scores.rmatvec(y)[0], T.T @ y)
-    np.testing.assert_allclose(scores.gram("float64"), T @ T.T)
-    np.testing.assert_allclose(scores.parameter_gram("float64"), T.T @ T)
-    np.testing.assert_allclose(scores.dense("float64"), T)
+    np.testing.assert_allclose(scores.gram("float64")[0], T @ T.T)
+    np.testing.assert_allclose(scores.parameter_gram("float64")[0], T.T @ T)
+    np.testing.assert_allclose(scores.to_dense("float64"), T)
     np.testing.assert_allclose(scores.unscaled(scores.scaled((x,)))[0], x)
