@@ -11,6 +11,7 @@ The rows of S have the exact null vector q: q^T S = 0.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite, require_array, require_choice
@@ -23,12 +24,15 @@ from ._backend.namespace import (
     is_complex,
     namespace,
     real_name,
+    result_name,
 )
 from ._backend.products import centred_rows, rmatvec
 from .column_blocks import ColumnBlocks, column_blocks
+from .score_matrix import ScoreMatrix
 from .vectors import sample_vector
 
 __all__ = [
+    "Centring",
     "centred_residuals",
     "centred_scores",
     "mode_of",
@@ -63,14 +67,16 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | No
     Raises
     ------
     TypeError
-        If an argument is not a floating-point array, or libraries are mixed.
+        If an argument is not a floating-point array, or libraries are mixed; of a stream, which
+        `stochastic_reconfiguration` takes itself.
     ValueError
         If shapes do not fit, `mode` is missing for complex `log_derivatives`, weights are negative,
         all zero or not finite.
 
     Notes
     -----
-    Two passes over `log_derivatives`; memory m numbers beside the result.
+    Two passes over `log_derivatives`; memory m numbers beside the result. Half precision is first
+    converted to float32, which the result has then.
 
     Examples
     --------
@@ -80,6 +86,12 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | No
     array([[-0.75 , -1.5  ],
            [ 0.433,  0.866]])
     """
+    if isinstance(log_derivatives, ScoreMatrix):
+        msg = (
+            f"`log_derivatives` is a {type(log_derivatives).__name__}, whose scores would be an "
+            f"array in memory. Pass it to stochastic_reconfiguration, which centres it on the way."
+        )
+        raise TypeError(msg)
     blocks = column_blocks(log_derivatives, name="log_derivatives")
     mode = mode_of(mode, blocks)
     checks = ValueChecks(enabled=True)
@@ -139,9 +151,9 @@ def residuals(
 # -------------------------------------------------------------------------------- checks
 
 
-def mode_of(mode: Any, blocks: ColumnBlocks) -> str:
+def mode_of(mode: Any, scores: ScoreMatrix) -> str:
     """Check the mode, and return that of real log-derivatives where none is given."""
-    complex_scores = blocks.dtype.startswith("complex")
+    complex_scores = scores.dtype.startswith("complex")
     if mode is None:
         if complex_scores:
             raise ValueError(_mode_message("log_derivatives"))
@@ -171,7 +183,7 @@ def _mode_message(name: str) -> str:
 
 
 def probabilities(
-    weights: Any, blocks: ColumnBlocks, checks: ValueChecks, dtype: str
+    weights: Any, scores: ScoreMatrix, checks: ValueChecks, dtype: str
 ) -> Array | None:
     """Return p = weights / sum(weights), (..., n, 1), or None for equal weights.
 
@@ -179,9 +191,9 @@ def probabilities(
     """
     if weights is None:
         return None
-    column, vector = sample_vector(blocks, weights, "weights")
+    column, vector = sample_vector(scores, weights, "weights")
     if not vector or is_complex(column):
-        msg = f"`weights` must be real, one for each row of `{blocks.name}`."
+        msg = f"`weights` must be real, one for each row of `{scores.name}`."
         raise ValueError(msg)
     xp = namespace(column)
     largest = xp.max(column, axis=-2, keepdims=True)
@@ -224,35 +236,72 @@ def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack
 
     NaN and Inf are seen in the mean, which they reach from any row.
     """
-    xp = namespace(O)
     msg = f"`{name}` contains NaN or Inf, or numbers whose mean overflows; pass finite values."
-    scale: float | Array
-    if p is None:
-        mean, scale = xp.mean(O, axis=-2, keepdims=True), O.shape[-2] ** -0.5
-    else:
-        weights = astype(p, real_name(dtype_name(O.dtype)))
-        mean = xp.matrix_transpose(rmatvec(O, astype(weights, dtype_name(O.dtype))))
-        mean, scale = xp.conj(mean) if is_complex(O) else mean, xp.sqrt(weights)
+    O = astype(O, result_name(dtype_name(O.dtype)))  # of half precision too little would be left
+    mean = _mean(O, p)
     checks.require(lambda: all_finite(mean), lambda: ValueError(msg))
-    return centred_rows(O, mean, scale, stack=stack)
+    return centred_rows(O, mean, _roots(O, p), stack=stack)
 
 
-def null_vectors(p: Array | None, S: ColumnBlocks, mode: str, dtype: str) -> Array:
-    """Return q as a vector, for stacked scores [q, 0; 0, q], in the real dtype of the solve."""
-    block = S.blocks[0]
-    xp = namespace(block)
+def _mean(O: Array, p: Array | None) -> Array:
+    """Return sum_j p_j O_j, (..., 1, m)."""
+    xp = namespace(O)
     if p is None:
-        n = block.shape[-2] // (2 if mode == "complex" else 1)
-        column = block[..., :n, :1]
-        column = xp.real(column) if is_complex(column) else column
-        q = xp.full_like(column, n**-0.5, dtype=getattr(xp, dtype))
+        return xp.mean(O, axis=-2, keepdims=True)
+    mean = xp.matrix_transpose(rmatvec(O, astype(p, dtype_name(O.dtype))))
+    return xp.conj(mean) if is_complex(O) else mean
+
+
+def _roots(O: Array, p: Array | None) -> float | Array:
+    """Return q, (..., n, 1), or the one number that all of it is."""
+    if p is None:
+        return O.shape[-2] ** -0.5
+    return namespace(p).sqrt(astype(p, real_name(dtype_name(O.dtype))))
+
+
+def null_vectors(p: Array | None, energies: Array, mode: str, dtype: str) -> Array:
+    """Return q as a column, for stacked scores [q, 0; 0, q], in the real dtype of the solve.
+
+    `energies`, (..., n, 1), lie where these vectors are to lie.
+    """
+    xp = namespace(energies)
+    if p is None:
+        column = xp.real(energies) if is_complex(energies) else energies
+        q = xp.full_like(column, energies.shape[-2] ** -0.5, dtype=getattr(xp, dtype))
     else:
         q = xp.sqrt(p)
     if mode != "complex":
-        return xp.squeeze(q, axis=-1)
+        return q
     zero = xp.zeros_like(q)
     left, right = xp.concat([q, zero], axis=-2), xp.concat([zero, q], axis=-2)
     return xp.concat([left, right], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Centring:
+    """Centring and weighting of log-derivatives that arrive in blocks, in `stack` mode or not."""
+
+    p: Array | None  # (n, 1)
+    null: Array  # of `null_vectors`
+    stack: bool
+
+    def columns(self, O: Array) -> Array:
+        """Return the scores of a block of columns, (n or 2n, m_k)."""
+        return centred_rows(O, _mean(O, self.p), _roots(O, self.p), stack=self.stack)
+
+    def shift(self, O: Array, span: slice) -> Array:
+        """Return the mean of the rows `span`, (1, m), or 0 where none of them has a weight."""
+        if self.p is None:
+            return _mean(O, None)
+        p = self.p[span, :]
+        total = namespace(p).sum(p)
+        return _mean(O, p / namespace(p).where(total > 0, total, namespace(p).ones_like(total)))
+
+    def rows(self, O: Array, span: slice, shift: Array) -> Array:
+        """Return the rows `span` of diag(q) (O - shift), (r or 2r, m)."""
+        q = self.null[span, :1]
+        scale = astype(q, real_name(dtype_name(O.dtype)))
+        return centred_rows(O, shift, scale, stack=self.stack)
 
 
 def _returned(S: tuple[Array, ...], blocks: ColumnBlocks) -> Any:

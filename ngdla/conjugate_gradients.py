@@ -13,31 +13,40 @@ Function = Callable[[Array], Array]
 
 
 def conjugate_gradients(
-    product: Function, preconditioner: Function, r: Array, *, steps: int, target: Array | None
+    product: Function,
+    preconditioner: Function,
+    r: Array,
+    *,
+    steps: int,
+    target: Array,
+    early: bool = True,
 ) -> Array:
-    """Return w with |r - A w| <= target, or after `steps` steps, from w = 0.
+    """Return w with |r - A w| <= target, (..., 1, k), or after `steps` steps, from w = 0.
 
     `product` and `preconditioner` apply A and an approximate inverse, both Hermitian and positive
-    definite, to (..., n, k). Where values cannot be read, or `target`, (..., 1, k), is None, all
-    steps are made; those after convergence change nothing. |w| grows from step to step, so that
-    too few steps give a w that is too short, never one that is too long.
+    definite, to (..., n, k). A column that has reached its target stays as it is; `early` lets the
+    host look whether all have. |w| grows from step to step, so that too few steps give a w that is
+    too short, never one that is too long.
     """
-    w = None
+    xp = namespace(r)
+    scale = _scale(r)  # so that squares do not underflow
+    r, target = r / scale, target / scale
+    w = xp.zeros_like(r)
     p = z = preconditioner(r)
     rho = _inner(r, z)
     for step in range(steps):
         q = product(p)
-        alpha = _ratio(rho, _inner(p, q))
-        w = alpha * p if w is None else w + alpha * p
-        change, r = -alpha * q, r - alpha * q
-        if step == steps - 1 or (target is not None and _reached(r, target)):
+        alpha = _ratio(_inner(p, r), _inner(p, q))
+        alpha = xp.where(_norms(r) > target, alpha, xp.zeros_like(alpha))
+        change = -alpha * q
+        w, r = w + alpha * p, r + change
+        if step == steps - 1 or (early and _reached(r, target)):
             break
         z = preconditioner(r)
         previous, rho = rho, _inner(r, z)
         # Polak and Ribiere's form, as the preconditioner errs by roundings of its own precision
         p = z + _ratio(_inner(change, z), previous) * p
-    assert w is not None
-    return w
+    return w * scale
 
 
 def _inner(x: Array, y: Array) -> Array:
@@ -54,7 +63,16 @@ def _ratio(a: Array, b: Array) -> Array:
     return xp.where(legal, a, xp.zeros_like(a)) / xp.where(legal, b, xp.ones_like(b))
 
 
-def _reached(r: Array, target: Array) -> bool:
+def _scale(r: Array) -> Array:
+    """Return the largest entry of each column, 1 for one of zeros, (..., 1, k)."""
     xp = namespace(r)
-    norms = xp.linalg.vector_norm(r, axis=-2, keepdims=True)
-    return concrete(xp.all(norms <= target)) is True
+    largest = xp.max(xp.abs(r), axis=-2, keepdims=True)
+    return xp.where(largest > 0, largest, xp.ones_like(largest))
+
+
+def _norms(r: Array) -> Array:
+    return namespace(r).linalg.vector_norm(r, axis=-2, keepdims=True)
+
+
+def _reached(r: Array, target: Array) -> bool:
+    return concrete(namespace(r).all(_norms(r) <= target)) is True

@@ -23,7 +23,7 @@ from .vectors import Layout, parameter_vector, sample_vector
 
 __all__ = ["RightHandSide", "Setup", "setup"]
 
-METHODS = ("auto", "cholesky", "eigh", "svd", "qr")
+METHODS = ("auto", "cholesky", "eigh", "svd", "qr", "cg")
 
 
 class Setup(NamedTuple):
@@ -54,6 +54,14 @@ def setup(
     require_choice(method, "method", METHODS)
     require_count(refine, "refine")
     like = scores.like
+    if method == "auto" and not scores.has_gram:
+        method = "cg"
+    if method in ("svd", "qr") and not scores.dense:
+        msg = (
+            f"`method` is {method!r}, which factors `{scores.name}` itself; that needs an array in "
+            f"memory, not a {type(scores).__name__}. Choose 'cholesky' or 'eigh'."
+        )
+        raise ValueError(msg)
     plan = planned(method, precision, dtype, like)
     damping = damping_values(damping, like, scores.name, real_name(dtype), scores.batch)
     weights = None if metric is None else _metric(scores, metric, dtype)

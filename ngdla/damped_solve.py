@@ -6,8 +6,8 @@ from typing import Any
 
 from ._backend.namespace import Array
 from .column_blocks import score_matrix
-from .damped_factor import solved
 from .damped_problem import RightHandSide
+from .solving import solved
 
 __all__ = ["damped_lstsq", "damped_solve"]
 
@@ -36,21 +36,29 @@ def damped_solve(
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
         Scores: one row for each of n samples, one column for each of m parameters, any n : m.
         A list or tuple holds column blocks of one matrix (layers), without batch axes. Dask arrays
-        may be chunked along the last axis only, and stay lazy.
+        may be chunked along the last axis only, and stay lazy. float16 and bfloat16 are converted
+        to float32 in chunks. Or a `ColumnStream`, `RowStream` or `ScoreOperator`; vectors are then
+        single arrays.
     v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k)
         Right-hand side, or k of them. If v = S^H f with f at hand, `damped_lstsq` is faster and
         more accurate. For real `S` complex `v` is allowed.
     damping : float or array, shape () or (...)
         Positive, in units of squared singular values of `S`.
-    method : {"auto", "cholesky", "eigh", "svd", "qr"}
+    method : {"auto", "cholesky", "eigh", "svd", "qr", "cg"}
         Factor of the small matrix: Cholesky of the Gram matrix (also "auto"), its eigenvectors,
         or the singular vectors of `S` by SVD or QR, which do not square the condition number
-        but copy `S` (SVD several times) and are many times slower.
-    precision : {"auto", "native"}
-        The factor is computed in the dtype of the result.
+        but copy `S` (SVD several times) and are many times slower. "cg": conjugate gradients with
+        a randomized preconditioner, where n^2 hurts.
+    precision : {"auto", "native", "mixed", "float32", "float64", "complex64", "complex128"}
+        "native": all in the dtype of the result. "mixed": the factor in single precision, refined
+        in the dtype of the result until that converges. "auto": native, but where the damping is
+        too small for it, residuals, then also the Gram matrix, in double precision, at last QR,
+        with a `PrecisionWarning`. A dtype: that of the factor; residuals are then computed in the
+        better of both.
     refine : int
         Number of refinement sweeps; 0 is about sqrt(kappa) times less accurate, 2 helps where
-        damping / sigma_1^2 is below about 1e4 unit roundoffs.
+        damping / sigma_1^2 is below about 1e4 unit roundoffs. Of a factor in lower precision, or
+        an approximate one: none, or as many as it takes.
     metric : array, shape (..., m), optional
         Diagonal of D > 0, by default 1. For a sequence `S` one scalar or array (m_k,) a block.
     null : array, shape (..., n) or (..., n, p), optional
@@ -77,7 +85,13 @@ def damped_solve(
         Shapes or Dask chunks that do not fit, mixed devices, empty arrays, unknown options; NaN or
         Inf; damping or metric that is not positive; `null` that is not one.
     numpy.linalg.LinAlgError
-        The damped Gram matrix is not positive definite in this precision. On every library.
+        The damped Gram matrix is not positive definite in this precision, which "auto" mends. On
+        every library.
+
+    Warns
+    -----
+    PrecisionWarning
+        "auto" computed more than a factor in the dtype of the result.
 
     Notes
     -----

@@ -4,7 +4,9 @@ Every method leads to the inverse of one Hermitian matrix, n x n or m x m, which
 W = S D^-1 S^H + damping with n < m, D^-1/2 S^H S D^-1/2 + damping with n >= m. It is applied by a
 Cholesky factor, or by eigenvectors and shifted eigenvalues, which come from the Gram matrix
 ("eigh"), from an SVD of S, or from the R of a QR of S^H and its SVD. The latter two do not square
-the condition number of S. None forms L^-1 S or other matrices of the size of S.
+the condition number of S. Where the matrix is too large to be formed ("cg"), a Nystrom
+approximation preconditions conjugate gradients. None forms L^-1 S or other matrices of the size
+of S.
 
 What costs a pass over S does not depend on the damping: it is an `Undamped`, from which the inverse
 for any damping follows.
@@ -21,7 +23,9 @@ from ._backend.namespace import Array, astype, dtype_name, is_complex, namespace
 from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ._backend.spectral import eigh, left_singular, qr_r
 from ._backend.triangular import cho_solve, cholesky
+from .column_blocks import joined
 from .damped_problem import Setup
+from .nystrom import Nystrom, NystromInverse, nystrom
 from .precision import LIFT
 from .refinement import First
 from .score_matrix import Vector
@@ -37,6 +41,7 @@ __all__ = [
     "Undamped",
     "inverse_of",
     "inverted",
+    "is_null",
     "smallest_eigenvalue",
 ]
 
@@ -95,8 +100,8 @@ class Spectrum(NamedTuple):
         return self
 
 
-Inverse = CholeskyInverse | SpectralInverse
-Undamped = GramMatrix | Spectrum
+Inverse = CholeskyInverse | SpectralInverse | NystromInverse
+Undamped = GramMatrix | Spectrum | Nystrom
 
 
 class Inverted(NamedTuple):
@@ -124,7 +129,7 @@ def inverse_of(
     kept = undamped.copy() if keep else None
     inverse, ok = inverted(undamped, given.damping, squared_norm, lifted=given.plan.lifted)
     if leak is not None and not given.trusted:
-        legal = _is_null(given, given.null, leak, squared_norm)
+        legal = is_null(given, given.null, leak, squared_norm)
         checks.require(lambda: legal, _null_error)
         ok = ok & legal
     return Inverted(inverse, kept, ok & _legal(given), squared_norm, leak, first)
@@ -150,7 +155,7 @@ _INVERSE_ITERATIONS = 4
 def smallest_eigenvalue(inverse: Inverse) -> Array:
     """Return an estimate of the smallest eigenvalue of the inverted matrix, (...), from above."""
     xp = namespace(inverse[0])
-    if isinstance(inverse, SpectralInverse):
+    if not isinstance(inverse, CholeskyInverse):
         return xp.min(inverse.shifted, axis=(-2, -1))
     z = xp.sin(xp.cumulative_sum(xp.ones_like(inverse.L[..., :1]), axis=-2) ** 2)
     for _ in range(_INVERSE_ITERATIONS):
@@ -163,6 +168,9 @@ def _undamped(
 ) -> tuple[Undamped, Array, Array | None, First]:
     scores, dtype = given.scores, given.plan.factor
     f, x = start
+    if given.plan.method == "cg":
+        sketch, squared_norm = _sketch(given)
+        return sketch, squared_norm, None, First()
     if given.plan.method in ("svd", "qr"):
         values, U = _singular(given)
         return Spectrum(values, U), namespace(values).sum(values, axis=-1), None, First()
@@ -177,6 +185,22 @@ def _undamped(
         return GramMatrix(K), squared_norm, K, first
     values, U = eigh(_lifted(K, squared_norm, given))
     return Spectrum(namespace(K).clip(values, min=0.0), U), squared_norm, K, first
+
+
+def _sketch(given: Setup) -> tuple[Nystrom, Array]:
+    """Return an approximation of the small matrix, and what |S|_F^2 is below, nearly certainly."""
+    scores, dtype = given.scores, given.plan.factor
+
+    def product(p: Array) -> Array:
+        if scores.wide:
+            return scores.advanced(None, p, product=True)[1]
+        negative, _ = scores.gradient(None, scores.split(p))
+        return -joined(list(negative), axis=-2)
+
+    size = scores.rows if scores.wide else scores.columns
+    rank = min(size, scores.sketched)
+    sketch, squared_norm = nystrom(product, (*scores.batch, size, rank), scores.like, dtype)
+    return sketch, squared_norm if rank == size else 2 * squared_norm
 
 
 def _legal(given: Setup) -> Any:
@@ -236,12 +260,12 @@ def _leak(given: Setup, K: Array | None) -> Array | None:
 _LARGEST_LEAK = 1e4
 
 
-def _is_null(given: Setup, N: Array, leak: Array, squared_norm: Array) -> Array:
+def is_null(given: Setup, N: Array, leak: Array, squared_norm: Array) -> Array:
     """Tell whether N^H N = 1, and |S^H N| is at the level of roundings, (...)."""
     xp, n = namespace(leak), given.scores.rows
     u = max(unit_roundoff(given.plan.factor), unit_roundoff(dtype_name(N.dtype)))
     identity = rmatvec(N, N)
-    skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(identity))))
+    skew = xp.abs(identity - xp.tril(xp.triu(xp.ones_like(xp.abs(identity)))))
     orthonormal = xp.all(skew <= 8 * n * u, axis=(-2, -1))
     size = xp.sqrt(squared_norm)
     # a NaN in S is reported as what it is: it must not fail here

@@ -20,6 +20,7 @@ preconditioned by that inverse.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial, reduce
 from operator import add
@@ -69,6 +70,7 @@ class Problem(NamedTuple):
     v: Vector | None
     accuracy: float  # unit roundoff of the result
     u: float  # unit roundoff of the work
+    steps: int  # of conjugate gradients, where nothing can be read
 
 
 class Solution(NamedTuple):
@@ -83,10 +85,9 @@ class Solution(NamedTuple):
 
 # --------------------------------------------------------------------------------- sweeps
 
-_CONTRACTION = 0.1  # of |r| by a sweep, from which conjugate gradients are the faster way
+_FEW = 4  # sweeps; where more would be needed, conjugate gradients are the faster way
 _SWEEPS = 8
 _STEPS = 100
-_FIXED_STEPS = 10  # where nothing can be read
 
 
 def refined(
@@ -105,16 +106,30 @@ def refined(
     for sweep in range(1 + sweeps):
         r, solution = space.residual(solution)
         if sweep == 1 and accelerate is not False:
-            w = _accelerated(space, inverse, r, accelerate)
+            w = _accelerated(space, inverse, r, solution, accelerate)
         else:
             w = inverse(r)
         solution = space.moved(solution, w, product=last_product or sweep < sweeps)
     return solution
 
 
-def _accelerated(space: Space, inverse: Inverse, r: Array, flag: Array | bool) -> Array:
-    steps = partial(conjugate_gradients, space.product, inverse, steps=_FIXED_STEPS, target=None)
+def _accelerated(
+    space: Space, inverse: Inverse, r: Array, solution: Solution, flag: Array | bool = True
+) -> Array:
+    """Return W^-1 r or A^-1 r by a fixed number of steps, if `flag` is set."""
+    steps = partial(
+        conjugate_gradients,
+        space.product,
+        inverse,
+        steps=space.problem.steps,
+        target=_as_row(space.target(solution)),
+        early=False,
+    )
     return steps(r) if flag is True else choose(flag, steps, inverse, r)
+
+
+def _as_row(norms: Array) -> Array:
+    return namespace(norms).expand_dims(norms, axis=-2)
 
 
 def converged(
@@ -122,37 +137,59 @@ def converged(
 ) -> Solution:
     """Return the solution after as many sweeps as it needs, at least one where `sweeps` > 0.
 
-    Sweeps go on while each divides |r| by ten. From there on, or where values cannot be read,
+    Where the contraction that is seen asks for more than a few, or where values cannot be read,
     their w comes from conjugate gradients.
     """
     if sweeps == 0:
         return refined(space, inverse, solution, 0, last_product=last_product)
     r, solution = space.residual(solution)
     # a solve starts from v / damping, whose S x is far larger than any later residual
-    before = None if space.problem.f is None else column_norms((r,))
-    solution, slow = space.moved(solution, inverse(r), product=True), False
-    for sweep in range(_SWEEPS):
+    pace = _Pace(None if space.problem.f is None else column_norms((r,)))
+    solution = space.moved(solution, inverse(r), product=True)
+    while not pace.over:
         r, solution = space.residual(solution)
-        size, target = column_norms((r,)), space.target(solution)
-        distance = number(_largest(size, target))
-        contraction = 0.0 if before is None else number(_largest(size, before))
-        if distance is None or contraction is None:
+        pace = pace.at(column_norms((r,)), space.target(solution))
+        if pace.distance is None:
             return _continued(space, inverse, solution, sweeps, last_product=last_product)
-        stagnates = sweep > 1 and contraction > 0.5
-        if distance <= 1 or stagnates or not distance < float("inf"):
+        if pace.distance <= 1:
             break
-        slow = slow or contraction > _CONTRACTION
-        if slow:
-            steps = namespace(target).expand_dims(target, axis=-2)
-            w = conjugate_gradients(space.product, inverse, r, steps=_STEPS, target=steps)
-            last = False
+        if pace.slow:
+            target = _as_row(space.target(solution))
+            w = conjugate_gradients(space.product, inverse, r, steps=_STEPS, target=target)
         else:
-            w, last = inverse(r), 0 < distance * contraction <= 0.25
-        solution = space.moved(solution, w, product=last_product or not last)
-        if last:
-            break
-        before = size
+            w = inverse(r)
+        solution = space.moved(solution, w, product=last_product or not pace.over)
     return solution
+
+
+class _Pace(NamedTuple):
+    """How far |r| is from its target, and how much of it a sweep leaves."""
+
+    size: Array | None  # |r| of each column before the last sweep
+    distance: float | None = math.inf  # the largest |r| / target; None where it cannot be read
+    contraction: float = 0.0
+    sweeps: int = 0
+    slow: bool = False
+    tried: int = 0  # sweeps by conjugate gradients
+
+    def at(self, size: Array, target: Array) -> _Pace:
+        """Return the pace at the next residual."""
+        distance, contraction = number(_largest(size, target)), 0.0
+        if self.size is not None:
+            contraction = number(_largest(size, self.size, size > target)) or 0.0
+        slow = self.slow or (self.sweeps > 0 and contraction > 0.5)
+        slow = slow or (distance is not None and distance * contraction**_FEW > 1)
+        return _Pace(size, distance, contraction, self.sweeps + 1, slow, self.tried + slow)
+
+    @property
+    def over(self) -> bool:
+        """Tell whether the sweep that follows this residual is the last one."""
+        if self.distance is None or not self.distance < math.inf:
+            return self.sweeps > 0
+        if self.slow:
+            return self.sweeps >= _SWEEPS or (self.tried > 2 and self.contraction > 0.5)
+        # the first solve contracts more than sweeps do
+        return self.sweeps > 1 and self.distance * self.contraction <= 0.1
 
 
 def _continued(
@@ -161,15 +198,16 @@ def _continued(
     """Return the solution after conjugate gradients with a fixed number of steps, and sweeps."""
     for sweep in range(sweeps):
         r, solution = space.residual(solution)
-        w = _accelerated(space, inverse, r, True) if sweep == 0 else inverse(r)
+        w = inverse(r) if sweep else _accelerated(space, inverse, r, solution)
         solution = space.moved(solution, w, product=last_product or sweep < sweeps - 1)
     return solution
 
 
-def _largest(size: Array, target: Array) -> Array:
-    """Return the largest size / target, 0 where a size is 0."""
+def _largest(size: Array, other: Array, counted: Array | None = None) -> Array:
+    """Return the largest size / other of the columns that are counted and not 0."""
     xp = namespace(size)
-    return xp.max(xp.where(size > 0, size / target, xp.zeros_like(size)))
+    counted = size > 0 if counted is None else counted
+    return xp.max(xp.where(counted, size / other, xp.zeros_like(size)))
 
 
 # --------------------------------------------------------------------------- sample space
@@ -280,12 +318,13 @@ class ParameterSpace(NamedTuple):
 
     def moved(self, solution: Solution, w: Array, *, product: bool) -> Solution:
         """Return x + w."""
-        x = self._split(w) if solution.x is None else _plus(solution.x, self._split(w))
+        step = self.problem.scores.split(w)
+        x = step if solution.x is None else _plus(solution.x, step)
         return solution._replace(x=x, Sx=None, gradient=None)
 
     def product(self, p: Array) -> Array:
         """Return A p = S^H S p + damping p."""
-        negative, _ = self.problem.scores.gradient(None, self._split(p))
+        negative, _ = self.problem.scores.gradient(None, self.problem.scores.split(p))
         return expanded(self.problem.damping, 2) * p - joined(list(negative), axis=-2)
 
     def target(self, solution: Solution) -> Array:
@@ -293,15 +332,9 @@ class ParameterSpace(NamedTuple):
         problem = self.problem
         t, damping = _size(problem)
         assert solution.x is not None
-        length = column_norms(solution.x)
-        return damping * problem.accuracy * length + problem.u * t * t * length
-
-    def _split(self, x: Array) -> Vector:
-        pieces, start = [], 0
-        for piece in self.problem.scores.pieces:
-            pieces.append(x[..., start : start + piece.columns, :])
-            start += piece.columns
-        return (x,) if len(pieces) == 1 else tuple(pieces)
+        assert solution.Sx is not None
+        rounding = problem.u * t * column_norms((solution.Sx,))
+        return damping * problem.accuracy * column_norms(solution.x) + rounding
 
 
 Space = SampleSpace | ParameterSpace

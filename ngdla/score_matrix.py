@@ -72,6 +72,16 @@ class ScoreMatrix(ABC):
         return False
 
     @property
+    def has_gram(self) -> bool:
+        """Tell whether method "auto" forms the Gram matrix."""
+        return True
+
+    @property
+    def sketched(self) -> int:
+        """Number of columns that a preconditioner may take of the Gram matrix."""
+        return 256
+
+    @property
     def pieces(self) -> tuple[Piece, ...]:
         """What the pieces of a vector with the m axis must fit."""
         return (Piece(self.name, None, self.columns),)
@@ -117,6 +127,18 @@ class ScoreMatrix(ABC):
     @abstractmethod
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite."""
+
+    def fault(self, dtype: str) -> Exception | None:
+        """Return the error of products with S that are not finite, where that can be told."""
+        return None
+
+    def split(self, x: Array) -> Vector:
+        """Return the pieces of a vector (..., m, k)."""
+        pieces, start = [], 0
+        for piece in self.pieces:
+            pieces.append(x[..., start : start + piece.columns, :])
+            start += piece.columns
+        return (x,) if len(pieces) == 1 else tuple(pieces)
 
     def scaled(self, x: Vector) -> Vector:
         """Return diag(scales) x."""

@@ -23,6 +23,7 @@ from ._backend.namespace import (
     result_name,
 )
 from .centred_scores import (
+    Centring,
     centred_residuals,
     centred_scores,
     mode_of,
@@ -30,9 +31,11 @@ from .centred_scores import (
     probabilities,
 )
 from .column_blocks import ColumnBlocks, column_blocks
-from .damped_factor import solved
 from .damped_problem import RightHandSide
-from .score_matrix import Vector
+from .score_matrix import ScoreMatrix, Vector
+from .score_stream import ScoreStream
+from .snr_filter import snr_filtered
+from .solving import solved
 from .vectors import parameter_vector, sample_vector
 
 __all__ = ["stochastic_reconfiguration"]
@@ -49,6 +52,7 @@ def stochastic_reconfiguration(
     mode: str | None = None,
     previous: Any = None,
     momentum: float = 0.0,
+    snr: float | None = None,
     **solve_options: Any,
 ) -> Any:
     """Return the SR (minSR, SPRING) step d; the update is theta <- theta - lr * d.
@@ -58,7 +62,7 @@ def stochastic_reconfiguration(
     Parameters
     ----------
     log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
-        As in `scores`.
+        As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives.
     local_energies : array, shape (..., n), real or complex
         As in `residuals`.
     damping : float or array, shape () or (...)
@@ -73,6 +77,10 @@ def stochastic_reconfiguration(
         The last d (not lr * d), for SPRING.
     momentum : float
         SPRING's mu, 0 <= mu < 1.
+    snr : float, optional
+        Multiply the part of the step along each eigenvector of S S^H by 1 / (1 + (snr / SNR)^6),
+        with the signal-to-noise ratio of this part over the samples. The method is then "eigh" (or
+        "auto"), without refinement; RowStreams are refused.
     **solve_options
         Keywords of `damped_lstsq`: method, precision, refine, metric, check, full_output. The
         null vectors of S are passed on by this function.
@@ -80,7 +88,7 @@ def stochastic_reconfiguration(
     Returns
     -------
     d : array or sequence, shape (..., m)
-        With ``full_output=True`` a pair (d, SolveInfo).
+        With ``full_output=True`` a pair (d, SolveInfo), with `snr` a pair (d, SNRInfo).
 
     Raises
     ------
@@ -89,12 +97,14 @@ def stochastic_reconfiguration(
 
     Notes
     -----
-    Cost and precision of `damped_lstsq`, plus the passes of `scores`.
+    Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
+    weighted as it arrives, without a pass of its own.
 
     References
     ----------
     S. Sorella, Phys. Rev. Lett. 80, 4558 (1998) (SR). A. Chen, M. Heyl, Nature Physics 20 (2024)
-    (minSR). G. Goldshlager, N. Abrahamsen, L. Lin, arXiv:2401.10190 (2024) (SPRING).
+    (minSR). G. Goldshlager, N. Abrahamsen, L. Lin, arXiv:2401.10190 (2024) (SPRING). M. Schmitt,
+    M. Heyl, Phys. Rev. Lett. 125, 100503 (2020) (SNR).
 
     Examples
     --------
@@ -106,26 +116,50 @@ def stochastic_reconfiguration(
     >>> d.shape
     (500,)
     """
-    blocks = column_blocks(log_derivatives, name="log_derivatives")
-    mode = mode_of(mode, blocks)
-    energies = _energies(local_energies, blocks)
+    given = _log_derivatives(log_derivatives)
+    mode = mode_of(mode, given)
+    energies = _energies(local_energies, given)
     _require_options(solve_options)
     checks = ValueChecks(enabled=solve_options.get("check", True))
     with computing(namespace(energies)):
-        dtype = real_name(result_name(blocks.dtype, dtype_name(energies.dtype)))
-        p = probabilities(weights, blocks, checks, dtype)
-        x0 = _prior(previous, momentum, blocks, mode, checks)
-        S = dataclasses.replace(blocks, blocks=centred_scores(blocks, p, mode, checks))
+        dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
+        p = probabilities(weights, given, checks, dtype)
+        x0 = _prior(previous, momentum, given, mode, checks)
+        null = null_vectors(p, energies, mode, dtype)
+        S = _scores(given, p, null, mode, checks)
         f = centred_residuals(energies, p, mode, checks)
         rhs = RightHandSide(None, f, x0, True, ("", "local_energies", "previous"))
-        null = null_vectors(p, S, mode, dtype)
-    return solved(S, rhs, damping, null=null, checks=checks, trusted=True, **solve_options)
+    if snr is not None:
+        return snr_filtered(S, rhs, damping, snr, null=null, checks=checks, **solve_options)
+    known = null if S.wide else None  # with n >= m nothing asks for it
+    return solved(S, rhs, damping, null=known, checks=checks, trusted=True, **solve_options)
 
 
-def _energies(local_energies: Any, blocks: ColumnBlocks) -> Array:
-    energies, vector = sample_vector(blocks, local_energies, "local_energies")
+def _log_derivatives(given: Any) -> ColumnBlocks | ScoreStream:
+    if isinstance(given, ScoreStream):
+        return given.named("log_derivatives")
+    if isinstance(given, ScoreMatrix):
+        msg = f"`log_derivatives` is a {type(given).__name__}, which cannot be centred."
+        raise TypeError(msg)
+    return column_blocks(given, name="log_derivatives")
+
+
+def _scores(
+    given: ColumnBlocks | ScoreStream,
+    p: Array | None,
+    null: Array,
+    mode: str,
+    checks: ValueChecks,
+) -> ScoreMatrix:
+    if isinstance(given, ScoreStream):
+        return given.centred(Centring(p, null, mode == "complex"))
+    return dataclasses.replace(given, blocks=centred_scores(given, p, mode, checks))
+
+
+def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
+    energies, vector = sample_vector(scores, local_energies, "local_energies")
     if not vector:
-        expected = (*blocks.batch, blocks.rows)
+        expected = (*scores.batch, scores.rows)
         msg = f"`local_energies` has shape {tuple(local_energies.shape)}; it must be {expected}."
         raise ValueError(msg)
     return energies
@@ -142,13 +176,13 @@ def _require_options(options: dict[str, Any]) -> None:
 
 
 def _prior(
-    previous: Any, momentum: Any, blocks: ColumnBlocks, mode: str, checks: ValueChecks
+    previous: Any, momentum: Any, scores: ScoreMatrix, mode: str, checks: ValueChecks
 ) -> Vector | None:
     """Return momentum * previous, or None where that is zero."""
-    factor = _momentum(momentum, blocks, checks)
+    factor = _momentum(momentum, scores, checks)
     if previous is None:
         return None
-    pieces, vector = parameter_vector(blocks, previous, "previous")
+    pieces, vector = parameter_vector(scores, previous, "previous")
     if not vector:
         msg = "`previous` must be one step d, without an axis of right-hand sides."
         raise ValueError(msg)
@@ -160,7 +194,7 @@ def _prior(
     return tuple(factor * piece for piece in pieces)
 
 
-def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float | Array:
+def _momentum(momentum: Any, scores: ScoreMatrix, checks: ValueChecks) -> float | Array:
     """Return the momentum as a Python float or a real 0-d array."""
     if isinstance(momentum, numbers.Real) and not isinstance(momentum, bool):
         value = float(momentum)
@@ -172,7 +206,7 @@ def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float
         msg = f"`momentum` is {momentum!r}; it must be a real number."
         raise TypeError(msg)
     require_array(momentum, "momentum")
-    require_like(momentum, "momentum", blocks.blocks[0], blocks.name)
+    require_like(momentum, "momentum", scores.like, scores.name)
     if is_complex(momentum):
         msg = f"`momentum` has dtype {dtype_name(momentum.dtype)}; it must be a real number."
         raise TypeError(msg)
@@ -184,4 +218,4 @@ def _momentum(momentum: Any, blocks: ColumnBlocks, checks: ValueChecks) -> float
     checks.require(lambda: legal, lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."))
     # a constant NaN: the gradient of what is not chosen must not be NaN
     value = xp.where(legal, momentum, xp.full_like(momentum, xp.nan))
-    return astype(value, real_name(blocks.dtype))
+    return astype(value, real_name(scores.dtype))

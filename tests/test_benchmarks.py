@@ -22,8 +22,18 @@ import bench
 import measure
 import offline_site
 import results
-from benchmarks import damped_solve, gram, libraries, measuring, stochastic_reconfiguration
+from benchmarks import (
+    damped_solve,
+    gram,
+    libraries,
+    measuring,
+    precision,
+    spectra,
+    stochastic_reconfiguration,
+)
 from claims import methods
+from claims import peers as peers_claim
+from claims import precision as precision_claim
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "asv_benchmarks"
@@ -239,6 +249,139 @@ def test_method_that_gives_up_is_said():
     assert results.outcome(row, "tiny") == "– (raised)"
 
 
+# ---------------------------------------------------------------------- precision and peers
+
+
+@pytest.fixture
+def small_precision(monkeypatch):
+    """Measure precisions on a small matrix, on NumPy alone, and no times at all."""
+    shape = (8, 60)
+    cases = (
+        precision_claim.Case(shape, "numpy", ("auto", "qr")),
+        precision_claim.Case(shape, "no library", ("auto",)),
+    )
+    monkeypatch.setattr(precision_claim, "CASES", cases)
+    monkeypatch.setattr(precision_claim, "LARGE", shape)
+    monkeypatch.setattr(precision_claim, "SMALL", shape)
+    monkeypatch.setattr(precision_claim, "TIMED", shape)
+    monkeypatch.setattr(precision_claim, "TIMED_LIBRARIES", ("numpy", "no library"))
+    monkeypatch.setattr(precision_claim, "alternating", without_a_clock)
+    monkeypatch.setitem(libraries.LIBRARIES, "no library", absent)
+    caches = [getattr(precision_claim, name) for name in ("table", "timing", "timed_problem")]
+    for cached in caches:
+        cached.cache_clear()
+    yield precision_claim
+    for cached in caches:
+        cached.cache_clear()
+
+
+def absent():
+    raise NotImplementedError("no library is not installed")
+
+
+def test_reference_is_exact():
+    S, f, v = spectra.spectrum_problem((8, 60))
+    reference = spectra.Reference(S)
+    for damping in (1e-2, 1e-6):
+        A = S.T @ S + damping * np.eye(60)
+        x = reference.lstsq(f, damping).astype(float)
+        assert np.linalg.norm(A @ x - S.T @ f) <= 1e-14 * np.linalg.norm(f)
+        x = reference.solve(v, damping).astype(float)
+        assert np.linalg.norm(A @ x - v) <= 1e-14 * np.linalg.norm(v) / damping
+    assert reference.error(2 * x, x) == 1
+
+
+def test_precisions_are_recorded(small_precision):
+    details = small_precision.details()
+    assert len(details["rows"]) == 2 * (3 + 4) * 3
+    for row in details["rows"]:
+        assert len(row["error"]) == len(row["length"]) == len(row["said"]) == 6
+        assert row["error"][0] < {"float64": 1e-13, "float32": 1e-5}[row["dtype"]]
+        assert set(row["said"]) <= {"converged", "not converged", "raised"}
+    assert small_precision.track_wrong_steps() == 0
+    (timing,) = details["timings"]
+    assert set(timing["seconds"]) == set(timing["error"])
+    assert small_precision.track_mixed_numpy() == 1
+    results.require_result(RESULT | {"details": details})
+
+
+def test_precision_tables(small_precision):
+    details = small_precision.details()
+    for row in details["rows"]:
+        row["n"] = 512
+    rows = results.precision_table({"details": details}).splitlines()
+    assert len(rows) == 2 + (3 + 4) * 3
+    for row in details["rows"]:
+        row["n"] = 128
+    rows += results.libraries_table({"details": details}).splitlines()
+    assert len(rows) == 2 + (3 + 4) * 3 + 2 + 2
+    assert rows[0].startswith("| dtype | precision | kind; λ/σ₁² = | 1e‑02 | ")
+    rows = results.mixed_table({"details": details}).splitlines()
+    assert sum("published" in row for row in rows) == 1
+
+
+def test_jax_without_x64_runs_in_a_process_of_its_own(monkeypatch):
+    pytest.importorskip("jax")
+    given = []
+
+    def run(command, *, env, **options):
+        given.append((command[-1], env["JAX_ENABLE_X64"]))
+        return subprocess.CompletedProcess(command, 0, stdout=b"[]")
+
+    monkeypatch.setattr(precision_claim.subprocess, "run", run)
+    for name in precision_claim.WITHOUT_X64:
+        case = precision_claim.Case((8, 60), name, ("auto",))
+        assert precision_claim.measured(case) == []
+    assert given == [(name, "0") for name in precision_claim.WITHOUT_X64]
+
+
+@pytest.fixture
+def small_peers(monkeypatch):
+    """Compare with peers on a small matrix without a clock."""
+    monkeypatch.setattr(peers_claim, "SHAPE", (8, 60))
+    monkeypatch.setattr(peers_claim, "alternating", without_a_clock)
+    caches = (peers_claim.table, peers_claim.problem)
+    for cached in caches:
+        cached.cache_clear()
+    yield peers_claim
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the peers
+def test_peers_solve_the_same_problem_or_say_why_not(small_peers, monkeypatch):
+    here = [
+        *(peer for peer in small_peers.PEERS if peer.library == "numpy"),
+        small_peers.Peer("nobody", "no-such-package", "numpy", lambda: None),
+    ]
+    monkeypatch.setattr(small_peers, "PEERS", here)
+    rows = small_peers.details()
+    assert len(rows) == len(here)
+    assert rows[-1]["skipped"] == "no-such-package is not installed"
+    compared = [row for row in rows if "skipped" not in row]
+    assert len(compared) >= 2
+    for row in compared:
+        assert row["peer error"] < 1e-10
+        assert row["ngdla error"] < 1e-12
+    table = results.peers_table({"details": rows}).splitlines()
+    assert len(table) == 2 + len(rows)
+    assert len({line.count("|") for line in table}) == 1
+    results.require_result(RESULT | {"details": rows})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", peers_claim.PEERS, ids=lambda peer: f"{peer.name} {peer.package}")
+def test_peer_on_jax(peer, small_peers):
+    if peer.library == "numpy":
+        pytest.skip("not on JAX")
+    for dtype in peer.dtypes:
+        try:
+            row = small_peers.compared(peer, dtype)
+        except NotImplementedError as reason:
+            pytest.skip(str(reason))
+        assert row["ngdla error"] <= max(row["peer error"], 1e-13)
+
+
 # ----------------------------------------------------------------------------------- claims
 
 
@@ -263,7 +406,7 @@ def test_every_file_of_claims_is_measured():
 
 CLASSES = [
     value
-    for module in (damped_solve, gram, stochastic_reconfiguration)
+    for module in (damped_solve, gram, precision, stochastic_reconfiguration)
     for value in vars(module).values()
     if inspect.isclass(value) and value.__module__ == module.__name__
 ]
@@ -307,7 +450,7 @@ def test_asv_class_runs_on_every_library_or_is_skipped(cls, library, monkeypatch
         for function in measures(benchmark, "time_", "peakmem_"):
             assert function(*case) is None
         residual = benchmark.track_relative_residual(*case)
-        assert residual < {"float32": 1e-4}.get(dtype, 1e-10)
+        assert residual < {"float32": 1e-4, "complex64": 1e-4}.get(dtype, 1e-10)
         for track in measures(benchmark, "track_"):
             assert 0 <= track(*case) <= 1
 

@@ -81,10 +81,10 @@ def test_null_vectors_save_a_float32_factor(rng: np.random.Generator) -> None:
         f = rng.standard_normal(n).astype("float32")
         damping = 1e-12 * np.linalg.norm(S) ** 2
         try:
-            ngdla.damped_lstsq(S, f, damping)
+            ngdla.damped_lstsq(S, f, damping, precision="native")
         except np.linalg.LinAlgError:
             failures += 1
-        x = ngdla.damped_lstsq(S, f, damping, null=null)
+        x = ngdla.damped_lstsq(S, f, damping, null=null, precision="native")
         exact = exact_lstsq(S, (f - f.mean())[:, None], damping)[:, 0]
         assert np.linalg.norm(x - exact) <= 1e-3 * np.linalg.norm(exact)
     assert failures > 0
@@ -100,10 +100,11 @@ def test_an_indefinite_gram_names_the_ratio(valued_backend: Backend) -> None:
     backend = valued_backend
     S = rank_two()
     like = backend.asarray(S)
+    damping = 1e-12 * float(np.sum(S.astype("float64") ** 2))
     with pytest.raises(
         np.linalg.LinAlgError, match=r"(?s)float32.*1\.0e-12 of \|S\|_F\^2.*float64"
     ):
-        ngdla.damped_factor(like, 1e-12 * float(np.sum(S.astype("float64") ** 2)))
+        ngdla.damped_factor(like, damping, precision="native")
 
 
 def test_one_bad_matrix_of_a_batch_is_found(
@@ -114,8 +115,8 @@ def test_one_bad_matrix_of_a_batch_is_found(
     S[1] = rank_two()
     like = backend.asarray(S)
     with pytest.raises(np.linalg.LinAlgError):
-        ngdla.damped_factor(like, 1e-12)
-    factor = ngdla.damped_factor(like, 1e-12, check=False)
+        ngdla.damped_factor(like, 1e-12, precision="native")
+    factor = ngdla.damped_factor(like, 1e-12, precision="native", check=False)
     np.testing.assert_array_equal(backend.numpy(factor.ok), [True, False, True])
 
 
@@ -126,7 +127,7 @@ def test_a_factor_passes_through_jit(rng: np.random.Generator) -> None:
     factor = jax.jit(lambda S: ngdla.damped_factor(S, 0.1))(S)
     x = jax.jit(lambda factor, v: factor.solve(v))(factor, v)
     np.testing.assert_allclose(x, ngdla.damped_solve(S, v, 0.1), rtol=1e-12)
-    assert len(jax.tree_util.tree_leaves(factor)) == 5
+    assert len(jax.tree_util.tree_leaves(factor)) == 6
 
 
 def test_a_factor_is_a_pytree_of_torch(rng: np.random.Generator) -> None:
@@ -140,3 +141,157 @@ def test_a_factor_is_a_pytree_of_torch(rng: np.random.Generator) -> None:
     v = [torch.ones(4, dtype=torch.float64), torch.ones(5, dtype=torch.float64)]
     for one, other in zip(again.solve(v), factor.solve(v)):
         assert torch.equal(one, other)
+
+
+# -------------------------------------------------------------------- for other dampings
+
+METHODS = ("cholesky", "eigh", "svd", "qr")
+SHAPES = [(5, 12), (12, 5), (6, 6)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("centred", [False, True])
+def test_another_damping(
+    valued_backend: Backend,
+    method: str,
+    shape: tuple[int, int],
+    centred: bool,
+    rng: np.random.Generator,
+) -> None:
+    backend = valued_backend
+    (n, m), dtype = shape, backend.dtypes[-1]
+    S, f, v = (random_array(rng, s, dtype) for s in (shape, (n,), (m,)))
+    like, options = backend.asarray(S), {}
+    if centred:
+        S = S - S.mean(axis=0)
+        null = np.full(n, n**-0.5, dtype=S.real.dtype)
+        like, options = backend.asarray(S), {"null": backend.asarray(null)}
+    before = ngdla.damped_factor(like, 5.0, method=method, refine=2, **options)
+    factor = before.with_damping(0.1)
+    kind = {"like": like, "dtype": dtype, "tolerance": 1e3 * U[dtype]}
+    x, info = factor.lstsq(backend.asarray(f), full_output=True)
+    backend.assert_matches(x, exact_lstsq(S, columns(f), 0.1)[:, 0], **kind)
+    assert bool(backend.numpy(info.converged))
+    x = factor.solve(backend.asarray(v))
+    backend.assert_matches(x, exact_solve(S, columns(v), 0.1)[:, 0], **kind)
+    x = before.solve(backend.asarray(v))  # which is as it was
+    backend.assert_matches(x, exact_solve(S, columns(v), 5.0)[:, 0], **kind)
+
+
+def test_no_pass_over_the_scores_for_another_damping(rng: np.random.Generator) -> None:
+    S = rng.standard_normal((4, 9))
+    factor = ngdla.damped_factor(S, 0.1)
+    again = factor.with_damping(np.asarray(2.0))
+    assert again.scores is factor.scores
+    assert again.squared_norm is factor.squared_norm
+    S[:] = np.nan
+    np.testing.assert_allclose(factor.with_damping(0.1).inverse.L, factor.inverse.L)
+
+
+def test_dampings_of_a_batch(valued_backend: Backend, rng: np.random.Generator) -> None:
+    backend = valued_backend
+    dtype = backend.dtypes[0]
+    S, v = random_array(rng, (2, 4, 9), dtype), random_array(rng, (2, 9), dtype)
+    like, damping = backend.asarray(S), np.asarray([0.1, 0.5], dtype=dtype)
+    factor = ngdla.damped_factor(like, 3.0).with_damping(backend.asarray(damping))
+    x = factor.solve(backend.asarray(v))
+    exact = [exact_solve(S[i], columns(v[i]), float(damping[i]))[:, 0] for i in range(2)]
+    backend.assert_matches(x, np.stack(exact), like=like, dtype=dtype, tolerance=1e3 * U[dtype])
+    determinants = [np.linalg.slogdet(s.T @ s + d * np.eye(9))[1] for s, d in zip(S, damping)]
+    kind = {"like": like, "dtype": dtype, "tolerance": 1e4 * U[dtype]}
+    backend.assert_matches(factor.logdet(), np.stack(determinants), **kind)
+
+
+def test_bad_dampings_of_a_factor(rng: np.random.Generator) -> None:
+    factor = ngdla.damped_factor(rng.standard_normal((4, 9)), 0.1)
+    with pytest.raises(ValueError, match=r"`damping` is -1.0; it must be positive"):
+        factor.with_damping(-1.0)
+    with pytest.raises(ValueError, match="`damping` holds values that are not positive"):
+        factor.with_damping(np.asarray(np.nan))
+    with pytest.raises(ValueError, match=r"`damping` has shape \(2,\)"):
+        factor.with_damping(np.ones(2))
+    factor = ngdla.damped_factor(rank_two(), 1e3, precision="native")
+    with pytest.raises(np.linalg.LinAlgError, match=r"`damping` is .* below the rounding"):
+        factor.with_damping(1e-9)
+
+
+@pytest.mark.parametrize("decades", [2, 5])
+def test_a_factor_goes_on_with_its_gram_matrix(decades: int, rng: np.random.Generator) -> None:
+    """What damped_factor would form anew in float64 only preconditions here."""
+    S = scores_with_spectrum(rng, 30, 80, "float32", decades=decades)
+    f = rng.standard_normal((30, 1)).astype("float32")
+    factor = ngdla.damped_factor(S, 0.1)
+    if decades == 2:  # the Gram matrix is far from singular by itself
+        factor = factor.with_damping(1e-8)
+    else:
+        message = r"of \|S\|_F\^2, too small for float32.*keeps its Gram matrix.*damped_factor"
+        with pytest.warns(ngdla.PrecisionWarning, match=message):
+            factor = factor.with_damping(1e-8)
+    x, info = factor.lstsq(f, full_output=True)
+    exact = exact_lstsq(S, f, 1e-8)
+    assert bool(np.all(info.converged))
+    assert np.linalg.norm(x - exact) <= 1e-4 * np.linalg.norm(exact)
+
+
+def test_legality_under_jit(rng: np.random.Generator) -> None:
+    """A null that is none stays one, and a damping that was too small does not."""
+    jax = pytest.importorskip("jax")
+    S, f = jax.numpy.asarray(rng.standard_normal((4, 9))), jax.numpy.ones(4)
+    factor = jax.jit(lambda S: ngdla.damped_factor(S, 0.1))(S)
+    with_damping = jax.jit(lambda factor, damping: factor.with_damping(damping))
+    assert not with_damping(factor, -1.0).ok
+    assert with_damping(with_damping(factor, -1.0), 1.0).ok
+    factor = jax.jit(lambda S, f: ngdla.damped_factor(S, 0.1, null=f))(S, f)
+    assert not with_damping(factor, 0.2).ok
+
+
+# ----------------------------------------------------- determinants, effective dimensions
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("centred", [False, True])
+def test_sums_over_the_eigenvalues(
+    backend: Backend,
+    method: str,
+    shape: tuple[int, int],
+    centred: bool,
+    rng: np.random.Generator,
+) -> None:
+    (n, m), dtype = shape, backend.dtypes[-1]
+    real = "float32" if dtype == "complex64" else "float64"
+    S, metric = random_array(rng, shape, dtype), (0.5 + rng.random(m)).astype(real)
+    S = S - S.mean(axis=0) if centred else S
+    null = np.full(n, n**-0.5, dtype=real)
+    like = backend.asarray(S)
+
+    def sums(S: Any, metric: Any, null: Any) -> Any:
+        null = null if centred else None
+        options: dict[str, Any] = {"method": method, "null": null, "check": False}
+        factor = ngdla.damped_factor(S, 0.1, metric=metric, **options)
+        return factor.logdet(), factor.effective_dimension()
+
+    found = backend.call(sums, like, backend.asarray(metric), backend.asarray(null))
+    wide = S.astype("complex128")
+    A = np.conj(wide.T) @ wide + 0.1 * np.diag(metric)
+    dimension = m - 0.1 * np.trace(np.linalg.solve(A, np.diag(metric))).real
+    for value, exact in zip(found, (np.linalg.slogdet(A)[1], dimension)):
+        backend.assert_matches(
+            value, np.asarray(exact), like=like, dtype=real, tolerance=1e4 * U[real]
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_effective_dimension_of_large_dampings(method: str, rng: np.random.Generator) -> None:
+    S = rng.standard_normal((6, 15))
+    S -= S.mean(axis=0)
+    factor = ngdla.damped_factor(S, 1e12, null=np.full(6, 6**-0.5), method=method)
+    np.testing.assert_allclose(factor.effective_dimension(), np.sum(S**2) / 1e12, rtol=1e-9)
+
+
+def test_an_approximation_has_no_determinant(rng: np.random.Generator) -> None:
+    factor = ngdla.damped_factor(rng.standard_normal((4, 9)), 0.1, method="cg")
+    for call in (factor.logdet, factor.effective_dimension, lambda: factor.leave_one_out(1.0)):
+        with pytest.raises(ValueError, match="method 'cg' has only an approximation"):
+            call()

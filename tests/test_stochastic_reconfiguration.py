@@ -262,3 +262,111 @@ def test_gradients_by_weights_and_momentum(library: str, rng: np.random.Generato
     ahead, behind = (value(weights + s * direction, momentum + s) for s in (step, -step))
     slope = np.sum(backend.numpy(gradients[0]) * direction) + backend.numpy(gradients[1])
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------- streams
+
+
+def stream_of(kind: str, O: Any, dtype: str, **options: Any) -> Any:
+    """Return a stream of columns or of rows in three blocks."""
+    n, m = O.shape
+    third = -(-(m if kind == "columns" else n) // 3)
+    cuts = [slice(start, start + third) for start in (0, third, 2 * third)]
+    if kind == "columns":
+        blocks = [O[:, cut] for cut in cuts]
+        return ngdla.ColumnStream(blocks, (n, m), dtype=dtype, **options)
+    return ngdla.RowStream([O[cut, :] for cut in cuts], (n, m), dtype=dtype, **options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("columns", (6, 15)), ("columns", (15, 6)), ("rows", (15, 6))], ids=str
+)
+def test_streams(
+    valued_backend: Backend,
+    mode: str,
+    weighted: bool,
+    kind: str,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> None:
+    backend, (n, m) = valued_backend, shape
+    dtype = backend.dtypes[-1]
+    real = "float32" if U[dtype] > 1e-10 else "float64"
+    O, E = sr_data(rng, mode, dtype, n, m)
+    E = E.real if mode == "real" else E
+    weights = rng.integers(0, 5, n).astype(real)
+    weights[: n // 3] = 0.0  # a first block of rows that tells nothing of the mean
+    p = (weights if weighted else np.ones(n)).astype("float64")
+    p = p / p.sum()
+    previous = random_array(rng, (m,), dtype if mode == "holomorphic" else real)
+    like = backend.asarray(O)
+    options: dict[str, Any] = {"weights": backend.asarray(weights)} if weighted else {}
+    d, info = ngdla.stochastic_reconfiguration(
+        stream_of(kind, O, str(O.dtype), like=like),
+        backend.asarray(E),
+        0.1,
+        mode=mode,
+        previous=backend.asarray(previous),
+        momentum=0.8,
+        metric=backend.asarray(np.ones(m, real)),
+        full_output=True,
+        **options,
+    )
+    reference = defined_step(O, E, 0.1, p, mode, 0.8 * previous)
+    expected = dtype if mode == "holomorphic" else real
+    backend.assert_matches(d, reference, like=like, dtype=expected, tolerance=1e4 * U[dtype])
+    assert bool(info.converged)
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("columns", 3), ("rows", 2)])
+@pytest.mark.parametrize("mode", MODES)
+def test_streams_are_centred_on_the_way(kind: str, passes: int, mode: str) -> None:
+    O, E = sr_data(np.random.default_rng(1), mode, "complex128", 15, 6)
+    given = stream_of(kind, O, str(O.dtype))._reader.source
+    calls = []
+
+    def counted() -> Any:
+        calls.append(1)
+        return iter(given)
+
+    make = ngdla.ColumnStream if kind == "columns" else ngdla.RowStream
+    stream = make(counted, O.shape, dtype=O.dtype)
+    ngdla.stochastic_reconfiguration(stream, E, 0.1, mode=mode)
+    assert len(calls) == passes
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+@pytest.mark.parametrize("mode", MODES)
+def test_streams_with_a_metric(kind: str, mode: str, rng: np.random.Generator) -> None:
+    O, E = sr_data(rng, mode, "complex128", 15, 6)
+    metric = 0.5 + rng.random(6)
+    d = ngdla.stochastic_reconfiguration(
+        stream_of(kind, O, str(O.dtype)), E, 0.1, mode=mode, metric=metric
+    )
+    one = ngdla.stochastic_reconfiguration(O, E, 0.1, mode=mode, metric=metric)
+    np.testing.assert_allclose(d, one, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_single_precision_streams_with_double_precision_energies(kind: str) -> None:
+    O, _ = sr_data(np.random.default_rng(2), "real", "complex64", 30, 6)
+    E = np.random.default_rng(3).standard_normal(30)
+    d = ngdla.stochastic_reconfiguration(stream_of(kind, O, "float32"), E, 0.1)
+    reference = defined_step(O.astype("float64"), E, 0.1, np.full(30, 1 / 30), "real")
+    assert d.dtype == np.float64
+    assert np.linalg.norm(d - reference) <= 1e-4 * np.linalg.norm(reference)
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_bad_streams_of_log_derivatives(kind: str) -> None:
+    O, E = np.ones((9, 6)), np.ones(9)
+    O[4, 3] = np.nan
+    stream = stream_of(kind, O, "float64")
+    with pytest.raises(ValueError, match=r"block 1 of the stream `log_derivatives`.*NaN"):
+        ngdla.stochastic_reconfiguration(stream, E, 0.1)
+    with pytest.raises(TypeError, match="Pass it to stochastic_reconfiguration"):
+        ngdla.scores(stream)
+    with pytest.raises(ValueError, match="`local_energies` has shape"):
+        ngdla.stochastic_reconfiguration(stream, E[1:], 0.1)

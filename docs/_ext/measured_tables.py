@@ -24,7 +24,11 @@ __all__ = [
     "environments",
     "files",
     "gpu_pages",
+    "libraries",
     "methods",
+    "mixed",
+    "peers",
+    "precision",
 ]
 
 
@@ -46,6 +50,32 @@ def bounds(folder: Path = MEASURED) -> str:
 def methods(folder: Path = MEASURED) -> str:
     """Return time, memory and errors of the methods."""
     return _of_file(folder / "methods.json", _methods_table)
+
+
+def precision(folder: Path = MEASURED) -> str:
+    """Return the errors of every precision."""
+    return _of_file(folder / "precision.json", results.precision_table)
+
+
+def libraries(folder: Path = MEASURED) -> str:
+    """Return the errors of every library with everything at its default."""
+    return _of_file(folder / "precision.json", results.libraries_table)
+
+
+def mixed(folder: Path = MEASURED) -> str:
+    """Return times and errors of mixed precision."""
+    return _of_file(
+        folder / "precision.json",
+        lambda result: f"{results.mixed_table(result)}\n\n{_measured_on(result)}",
+    )
+
+
+def peers(folder: Path = MEASURED) -> str:
+    """Return times and errors beside those of other libraries."""
+    return _of_file(
+        folder / "peers.json",
+        lambda result: f"{results.peers_table(result)}\n\n{_measured_on(result)}",
+    )
 
 
 def claims(folder: Path = MEASURED) -> str:

@@ -53,20 +53,25 @@ def _eigh_numpy(A: Array) -> tuple[Array, Array]:
 
 
 def left_singular(A: Array) -> tuple[Array, Array]:
-    """Return (s, U): singular values (descending) and left singular vectors of A (..., n, m)."""
+    """Return (s, U): singular values (descending) and left singular vectors of A (..., n, m).
+
+    With r = min(n, m), shapes (..., r) and (..., n, r).
+    """
     xp = namespace(A)
-    n = A.shape[-2]
+    r = min(A.shape[-2:])
     if is_dask_namespace(xp):
-        if A.ndim == 2 and A.numblocks[1] > 1:  # only the triangles of chunks meet in one block
+        if (
+            A.ndim == 2 and A.numblocks[1] > 1 and A.shape[0] <= A.shape[1]
+        ):  # only the triangles of chunks meet in one block
             A = xp.matrix_transpose(qr_r(xp.matrix_transpose(A)))
-        square = A[..., :, :n]
-        return in_one_block(left_singular, A, results=(_values_like(square), square))
+        vectors = A[..., :, :r]
+        return in_one_block(left_singular, A, results=(_values_like(vectors), vectors))
 
     def svd() -> tuple[Array, Array]:
         U, s, _ = xp.linalg.svd(A, full_matrices=False)
         return s, U
 
-    return _nan_on_failure(svd, A[..., :, :n])
+    return _nan_on_failure(svd, A[..., :, :r])
 
 
 def qr_r(A: Array) -> Array:
@@ -93,9 +98,9 @@ def qr_r(A: Array) -> Array:
 
 
 def _nan_on_failure(
-    factorise: Callable[[], tuple[Array, Array]], square: Array
+    factorise: Callable[[], tuple[Array, Array]], like: Array
 ) -> tuple[Array, Array]:
-    xp = namespace(square)
+    xp = namespace(like)
     failures: Any = (LinAlgError,)
     if is_torch_namespace(xp):
         import torch
@@ -105,10 +110,10 @@ def _nan_on_failure(
         values, vectors = factorise()
         return values, vectors
     except failures:
-        return _values_like(square) + xp.nan, xp.full_like(square, xp.nan)
+        return _values_like(like) + xp.nan, xp.full_like(like, xp.nan)
 
 
-def _values_like(square: Array) -> Array:
-    """Return zeros in the place of the eigenvalues or singular values of a square matrix."""
-    xp, row = namespace(square), square[..., 0]
+def _values_like(vectors: Array) -> Array:
+    """Return zeros in the place of the eigenvalues or singular values of these vectors."""
+    xp, row = namespace(vectors), vectors[..., 0, :]
     return xp.zeros_like(xp.real(row) if is_complex(row) else row)

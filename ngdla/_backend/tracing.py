@@ -50,7 +50,7 @@ def _read(kind: type, x: Array) -> Any:
         if torch_compiling() or x.device.type == "meta":
             return None
         try:
-            return kind(x)
+            return kind(x.detach())
         except RuntimeError:  # torch.vmap and fake tensors refuse data-dependent control flow
             return None
     return kind(x)

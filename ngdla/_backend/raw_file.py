@@ -1,0 +1,100 @@
+"""Blocks of a matrix in a file, as views of the page cache of the operating system."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import mmap
+import os
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from .namespace import Array
+
+__all__ = ["RawFile", "raw_file"]
+
+_BLOCK_BYTES = 64 * 2**20
+_DTYPES = ("float16", "float32", "float64", "complex64", "complex128")
+
+
+def raw_file(
+    path: Any,
+    shape: tuple[int, int],
+    dtype: str,
+    chunk: int | None,
+    offset: int,
+    *,
+    axis: int,
+    ahead: bool,
+) -> RawFile:
+    """Check that a file holds a matrix, and return its blocks of `chunk` rows or columns."""
+    if dtype not in _DTYPES:
+        msg = f"`dtype` is {dtype!r}; a file holds numbers of one of {', '.join(_DTYPES)}."
+        raise TypeError(msg)
+    if chunk is None:
+        chunk = max(1, _BLOCK_BYTES // (shape[1 - axis] * np.dtype(dtype).itemsize))
+    file = RawFile(os.fspath(path), shape, dtype, min(chunk, shape[axis]), offset, axis, ahead)
+    there, needed = os.stat(path).st_size - offset, file.end - offset
+    if there != needed:
+        msg = (
+            f"{os.fspath(path)!r} holds {there} bytes from `offset` {offset} on, but `shape` "
+            f"{shape} of {dtype} takes {needed}. Correct `shape`, `dtype` or `offset`."
+        )
+        raise ValueError(msg)
+    return file
+
+
+@dataclasses.dataclass(frozen=True)
+class RawFile:
+    """A C-ordered matrix in a file; each call goes through it once.
+
+    Each block is a memory map of its own, so that pages do not pile up in the memory of this
+    process. Copies in buffers would take longer than the products that they are made for.
+    """
+
+    path: Any
+    shape: tuple[int, int]
+    dtype: str
+    chunk: int  # rows (axis 0) or columns (axis 1) of a block
+    offset: int  # in bytes
+    axis: int
+    ahead: bool  # ask for the next block while one is used
+
+    @property
+    def end(self) -> int:
+        """Number of bytes up to the end of the matrix."""
+        return self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def __call__(self) -> Generator[Array, None, None]:
+        """Yield views of the blocks."""
+        length = self.shape[self.axis]
+        with open(self.path, "rb") as file:
+            for start in range(0, length, self.chunk):
+                stop = min(start + self.chunk, length)
+                if self.ahead and stop < length:
+                    self._ask_for(file.fileno(), stop, min(stop + self.chunk, length))
+                yield self._view(file.fileno(), start, stop)
+
+    def _view(self, file: int, start: int, stop: int) -> Array:
+        if os.fstat(file).st_size < self.end:  # to touch what is not there would end the process
+            msg = f"{self.path!r} has become shorter"
+            raise EOFError(msg)
+        # never written to, but torch wants arrays that could be
+        pages = mmap.mmap(file, self.end, access=mmap.ACCESS_COPY)
+        S = np.frombuffer(pages, self.dtype, offset=self.offset).reshape(self.shape)
+        return S[start:stop] if self.axis == 0 else S[:, start:stop]
+
+    def _ask_for(self, file: int, start: int, stop: int) -> None:
+        """Let the operating system read rows or columns in the background, where it can."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        itemsize, (n, m) = np.dtype(self.dtype).itemsize, self.shape
+        if self.axis == 0:
+            spans = [(start * m, (stop - start) * m)]
+        else:
+            spans = [(row * m + start, stop - start) for row in range(n)]
+        for first, count in spans:
+            position = self.offset + first * itemsize
+            os.posix_fadvise(file, position, count * itemsize, os.POSIX_FADV_WILLNEED)

@@ -1,0 +1,214 @@
+"""The factorisation of a damped problem, and what to do where its precision is too low."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from ._backend.checks import ValueChecks
+from ._backend.namespace import (
+    Array,
+    LinAlgError,
+    astype,
+    namespace,
+    real_name,
+    unit_roundoff,
+)
+from ._backend.tracing import number
+from .damped_problem import Setup
+from .inverses import Inverse, Undamped, inverse_of, inverted, is_null, smallest_eigenvalue
+from .precision import LIFT, Plan, climbed, warn_of_climbing
+from .refinement import First
+from .score_matrix import ScoreMatrix, Vector
+
+__all__ = [
+    "Factorisation",
+    "below",
+    "climb",
+    "enough",
+    "factored",
+    "preconditioning",
+    "redamped",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factorisation:
+    """A factored damped problem.
+
+    Attributes
+    ----------
+    scores : ScoreMatrix
+        S and the scaling by the metric.
+    inverse : Inverse
+        The inverse of the small damped matrix, as a function of (..., n or m, k).
+    undamped : Undamped or None
+        The matrix without its damping, for other dampings.
+    damping : float or array, shape (...)
+    squared_norm : array, shape (...)
+        |S|_F^2, the trace of the Gram matrix.
+    null : array, shape (..., n, p), or None
+    leak : array, shape (...), or None
+        |S^H N|_F, which should be a rounding error.
+    ok : array of bool, shape (...)
+        The factorisation succeeded.
+    plan : Plan
+        What is computed in which precision.
+    refine : int
+    check : bool
+    """
+
+    scores: ScoreMatrix
+    inverse: Inverse
+    undamped: Undamped | None
+    damping: Any
+    squared_norm: Array
+    null: Array | None
+    leak: Array | None
+    ok: Array
+    plan: Plan
+    refine: int
+    check: bool
+
+
+Factor = TypeVar("Factor", bound=Factorisation)
+
+
+class _InsufficientPrecisionError(Exception):
+    """The damping is below what the plan is good for."""
+
+
+def factored(
+    given: Setup,
+    checks: ValueChecks,
+    start: tuple[Array | None, Vector | None],
+    *,
+    keep: bool,
+    check: bool,
+) -> tuple[Factorisation, First]:
+    """Return the factor of a checked problem, adding its value tests to `checks`."""
+    if not isinstance(given.damping, float):
+        checks.positive("damping", given.damping)
+    checks.positive("metric", *(given.metric or ()))
+    if given.null is not None:
+        checks.finite("null", given.null)
+    inverse, undamped, ok, squared_norm, leak, first = inverse_of(given, checks, start, keep=keep)
+    factor = Factorisation(
+        scores=given.scores,
+        inverse=inverse,
+        undamped=undamped,
+        damping=given.damping,
+        squared_norm=squared_norm,
+        null=given.null,
+        leak=leak,
+        ok=ok,
+        plan=given.plan,
+        refine=given.refine,
+        check=check,
+    )
+    finite = namespace(squared_norm).isfinite
+    checks.require(lambda: finite(squared_norm), lambda: given.scores.not_finite(given.plan.factor))
+    if given.plan.least > 0:
+        enough = ok & ~below(factor)
+        checks.require(lambda: enough, _InsufficientPrecisionError)
+    else:
+        checks.require(lambda: ok, lambda: _factor_error(factor))
+    return factor, first
+
+
+def enough(checks: ValueChecks) -> bool:
+    """Read the checks and raise what is wrong; tell whether at least the precision is enough."""
+    try:
+        checks.raise_on_failure()
+    except _InsufficientPrecisionError:
+        return False
+    return True
+
+
+def below(factor: Factorisation) -> Array:
+    """Tell whether the damping is below what the plan is good for, (...)."""
+    damping = factor.damping
+    if not isinstance(damping, float):
+        damping = astype(damping, real_name(factor.plan.factor))
+    return damping < factor.plan.least * factor.squared_norm
+
+
+def climb(given: Setup, factor: Factorisation) -> tuple[Setup, Factorisation | None]:
+    """Return the problem with a plan that its damping allows, and the factor if it serves on."""
+    scores = given.scores
+    ratio, smallest = _ratios(factor)
+    plan, description = climbed(given.plan, ratio, smallest, scores.like, dense=scores.dense)
+    if description:
+        warn_of_climbing(
+            f"`damping` is {ratio:.1e} of |{scores.name}|_F^2, too small for {given.plan.factor} "
+            f"alone: {description}. Raise `damping`, or choose `precision` and `method` yourself "
+            f"to be rid of this warning."
+        )
+    same = plan.factor == given.plan.factor and plan.method == given.plan.method
+    kept = dataclasses.replace(factor, plan=plan) if same else None
+    return given._replace(plan=plan), kept
+
+
+def _ratios(factor: Factorisation) -> tuple[float, float]:
+    """Return damping and the smallest eigenvalue of the inverted matrix over |S|_F^2.
+
+    The worst of a batch; the latter is 0 where the factorisation failed.
+    """
+    xp = namespace(factor.squared_norm)
+    eigenvalue = smallest_eigenvalue(factor.inverse) / factor.squared_norm
+    eigenvalue = xp.where(factor.ok, eigenvalue, xp.zeros_like(eigenvalue))
+    ratio, smallest = (
+        number(xp.min(x)) for x in (factor.damping / factor.squared_norm, eigenvalue)
+    )
+    assert ratio is not None
+    assert smallest is not None
+    return ratio, smallest
+
+
+def redamped(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
+    """Return the factor for a checked damping, adding its value tests to `checks`."""
+    assert factor.undamped is not None
+    scores, plan, squared_norm = factor.scores, factor.plan, factor.squared_norm
+    if not isinstance(damping, float):
+        checks.positive("damping", damping)
+    inverse, ok = inverted(factor.undamped.copy(), damping, squared_norm, lifted=plan.lifted)
+    ok = ok & (damping > 0)
+    if factor.leak is not None:
+        given = Setup(scores, damping, plan, factor.refine, None, factor.null, False)
+        ok = ok & is_null(given, factor.null, factor.leak, squared_norm)
+    if plan.lifted and not plan.iterate:
+        plan = plan._replace(least=max(plan.least, LIFT * unit_roundoff(plan.factor)))
+    changed = dataclasses.replace(factor, inverse=inverse, damping=damping, ok=ok, plan=plan)
+    checks.require(lambda: ok, lambda: _factor_error(changed))
+    if plan.least > 0:
+        checks.require(lambda: ~below(changed), _InsufficientPrecisionError)
+    return changed
+
+
+def preconditioning(factor: Factor) -> Factor:
+    """Return the factor with a plan that goes on with the Gram matrix at hand."""
+    plan, like = factor.plan, factor.scores.like
+    ratio, smallest = _ratios(factor)
+    higher, description = climbed(plan, ratio, smallest, like, dense=False)
+    if higher.factor != plan.factor:
+        higher = plan._replace(double=True, iterate=True, least=0.0)
+        description = f"a factor keeps its Gram matrix of {plan.factor}, which only preconditions"
+    if description:
+        warn_of_climbing(
+            f"`damping` is {ratio:.1e} of |{factor.scores.name}|_F^2, too small for {plan.factor} "
+            f"alone: {description}. Raise `damping`, or factor anew with it by damped_factor."
+        )
+    return dataclasses.replace(factor, plan=higher)
+
+
+def _factor_error(factor: Factorisation) -> Exception:
+    xp = namespace(factor.squared_norm)
+    ratio = factor.damping / factor.squared_norm
+    worst = float(xp.min(xp.where(factor.ok, xp.full_like(ratio, xp.inf), ratio)))
+    name, least = factor.scores.name, LIFT * unit_roundoff(factor.plan.factor)
+    return LinAlgError(
+        f"the damped Gram matrix of `{name}` is not positive definite in {factor.plan.factor}: "
+        f"`damping` is {worst:.1e} of |S|_F^2, below the rounding errors of the Gram matrix. Raise "
+        f"it to {least:.0e} |S|_F^2 or more, pass float64 arrays, name the null vectors of centred "
+        f"scores by `null`, or use precision='auto' or method='qr'."
+    )

@@ -1,0 +1,204 @@
+"""Solutions of damped problems, with a factorisation at hand or made for one right-hand side."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from ._backend.checks import ValueChecks, all_finite
+from ._backend.namespace import (
+    Array,
+    astype,
+    computing,
+    double_name,
+    is_complex,
+    namespace,
+    real_name,
+    unit_roundoff,
+)
+from ._backend.tracing import is_traced
+from .certificates import SolveInfo, certificate
+from .damped_problem import RightHandSide, Setup, setup
+from .factorisation import Factorisation, below, climb, enough, factored
+from .precision import Plan
+from .refinement import (
+    First,
+    ParameterSpace,
+    Problem,
+    SampleSpace,
+    Space,
+    converged,
+    over_damping,
+    refined,
+)
+from .score_matrix import ScoreMatrix, Vector
+from .vectors import Layout
+
+__all__ = ["inverse_in", "layout_of", "solution", "solved"]
+
+
+def solved(
+    scores: ScoreMatrix,
+    rhs: RightHandSide,
+    damping: Any,
+    *,
+    method: str = "auto",
+    precision: str = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: bool = False,
+    checks: ValueChecks | None = None,
+    trusted: bool = False,
+) -> Any:
+    """Factor in the working dtype of the right-hand side, solve, and read all checks once.
+
+    `trusted` null vectors are those of this library's own scores, and are not tested. Where the
+    checks say that "auto" has to climb, everything but a factor that serves on is done again.
+    """
+    checks = checks or ValueChecks(enabled=check)
+    with computing(namespace(scores.like)):
+        options = (method, precision, refine, metric, null, rhs.layout(scores).working)
+        given = setup(scores, damping, *options, trusted=trusted)
+        attempt = checks.copy()
+        start = _start(given, rhs)
+        factor, first = factored(given, attempt, start, keep=False, check=check)
+        result = solution(factor, rhs, attempt, first, full_output)
+        if not enough(attempt):
+            given, kept = climb(given, factor)
+            factor = kept or factored(given, checks, (None, None), keep=False, check=check)[0]
+            result = solution(factor, rhs, checks, First(), full_output)
+            checks.raise_on_failure()
+    return result
+
+
+def _start(given: Setup, rhs: RightHandSide) -> tuple[Array | None, Vector | None]:
+    """Return f and the x from which the iteration starts, in the dtype of the work."""
+    layout = layout_of(given.scores, given.plan, rhs)
+    f, x0, v = _right_hand_side(given.scores, rhs, layout)
+    if v is not None and given.scores.wide:
+        x0 = over_damping(v, _damping_in(given.damping, layout))
+    return f, x0
+
+
+def solution(
+    factor: Factorisation, rhs: RightHandSide, checks: ValueChecks, first: First, full_output: bool
+) -> Any:
+    """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
+    scores, plan = factor.scores, factor.plan
+    layout = layout_of(scores, plan, rhs)
+    problem = _problem(factor, rhs, layout)
+    space: Space = SampleSpace(problem) if scores.wide else ParameterSpace(problem)
+    inverse = inverse_in(factor, layout.working)
+    solution = space.first(first)
+    low = unit_roundoff(plan.factor) > problem.u
+    if (plan.iterate or low) and factor.check:
+        solution = converged(space, inverse, solution, factor.refine, last_product=full_output)
+    else:
+        accelerate = plan.iterate or low or _accelerate(factor)
+        solution = refined(
+            space,
+            inverse,
+            solution,
+            factor.refine,
+            last_product=full_output,
+            accelerate=accelerate,
+        )
+    x = solution.x
+    assert x is not None
+    x = tuple(astype(piece, layout.rounded) for piece in scores.scaled(x))
+    checks.require(lambda: all_finite(*x), lambda: _solution_error(scores, rhs, layout))
+    if not full_output:
+        return layout.leave(x)
+    info: SolveInfo = certificate(space, solution, factor.ok, layout)
+    return layout.leave(x), info
+
+
+def _accelerate(factor: Factorisation) -> Array | bool:
+    """Tell whether "auto" needs conjugate gradients where it cannot read whether it has to climb.
+
+    In double precision it never does: there the certificate may refuse the step.
+    """
+    plan = factor.plan
+    if plan.least == 0.0 or plan.factor == double_name(plan.factor):
+        return False
+    if factor.check and not is_traced(factor.squared_norm):
+        return False
+    flags = below(factor)
+    return namespace(flags).any(flags)
+
+
+def _solution_error(scores: ScoreMatrix, rhs: RightHandSide, layout: Layout) -> Exception:
+    """Return why x is not finite although S is and the factorisation succeeded."""
+    arguments = rhs.named()
+    for name, arrays in arguments:
+        if not bool(all_finite(*arrays)):
+            return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
+    if fault := scores.fault(layout.working):
+        return fault
+    names = " and ".join(f"`{name}`" for name, _ in arguments)
+    return ValueError(
+        f"the solution exceeds the range of {layout.rounded}: {names} over `damping` is too large, "
+        f"or refinement diverged as `damping` is below the rounding errors of the Gram matrix. "
+        f"Scale {names} down, raise `damping`, or use float64."
+    )
+
+
+class _Vectors(NamedTuple):
+    f: Array | None
+    x0: Vector | None
+    v: Vector | None
+
+
+def _problem(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> Problem:
+    """Return the problem in the working dtype and in the coordinates D^(1/2) x."""
+    f, x0, v = _right_hand_side(factor.scores, rhs, layout)
+    working = real_name(layout.working)
+    null, leak = factor.null, factor.leak
+    if null is not None:
+        null, leak = astype(null, layout.working), astype(leak, working)
+    return Problem(
+        scores=factor.scores,
+        damping=_damping_in(factor.damping, layout),
+        squared_norm=astype(factor.squared_norm, working),
+        null=null,
+        leak=leak,
+        f=f,
+        x0=x0,
+        v=v,
+        accuracy=unit_roundoff(layout.dtype),
+        u=unit_roundoff(layout.working),
+        steps=factor.plan.steps,
+    )
+
+
+def _right_hand_side(scores: ScoreMatrix, rhs: RightHandSide, layout: Layout) -> _Vectors:
+    f = None if rhs.f is None else layout.enter(rhs.f)
+    x0 = v = None
+    if rhs.v is not None:
+        v = scores.scaled(tuple(layout.enter(piece) for piece in rhs.v))
+    if rhs.x0 is not None:
+        x0 = scores.unscaled(tuple(layout.enter(piece) for piece in rhs.x0))
+    return _Vectors(f, x0, v)
+
+
+def _damping_in(damping: Any, layout: Layout) -> Any:
+    return damping if isinstance(damping, float) else astype(damping, real_name(layout.working))
+
+
+def layout_of(scores: ScoreMatrix, plan: Plan, rhs: RightHandSide) -> Layout:
+    """Return how the plan works on a right-hand side."""
+    return dataclasses.replace(rhs.layout(scores), double=plan.double)
+
+
+def inverse_in(factor: Factorisation, working: str) -> Any:
+    """Return the inverse in the working dtype, whatever the factor was computed in.
+
+    Applied in lower precision, it would not be one Hermitian matrix, on which sweeps rely.
+    """
+    inverse = factor.inverse
+    if working == factor.plan.factor:
+        return inverse
+    dtypes = (real_name(working) if not is_complex(a) else working for a in inverse)
+    return type(inverse)(*(astype(a, dtype) for a, dtype in zip(inverse, dtypes)))
