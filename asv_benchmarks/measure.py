@@ -25,9 +25,32 @@ from threads import THREADS, fixed_threads
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-FRONT_PAGE = ("damped_solve", "gram", "accuracy", "certificate", "demo", "methods")
+FRONT_PAGE = (
+    "damped_solve",
+    "gram",
+    "accuracy",
+    "precision",
+    "certificate",
+    "demo",
+    "methods",
+    "peers",
+    "streaming",
+    "damping_path",
+)
 MODULES = (*FRONT_PAGE, "instruments")
-LIBRARIES = ("ngdla", "numpy", "scipy", "array-api-compat", "array-api-extra", "torch", "jax")
+LIBRARIES = (
+    "ngdla",
+    "numpy",
+    "scipy",
+    "array-api-compat",
+    "array-api-extra",
+    "torch",
+    "jax",
+    "scikit-learn",
+    "lineax",
+    "netket",
+    "quantax",
+)
 
 
 def main() -> int:

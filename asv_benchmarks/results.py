@@ -192,3 +192,71 @@ def outcome(row: dict[str, Any], damping: str) -> str:
     said = row[f"outcome, {damping} damping"]
     error = number(row[f"error, {damping} damping"], ".1e")
     return error if said == "converged" else f"{error} ({said})"
+
+
+# ----------------------------------------------------------------------------- precision
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Return rows of cells as a Markdown table, the first being its head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def precision_table(result: dict[str, Any]) -> str:
+    """Return the errors of every precision on NumPy with the default method."""
+    return errors_table(
+        result, ("dtype", "precision", "kind"), library="numpy", method="auto", n=512
+    )
+
+
+def libraries_table(result: dict[str, Any]) -> str:
+    """Return the errors of the default method and precision on every library, f given."""
+    return errors_table(
+        result, ("dtype", "library"), n=128, method="auto", precision="auto", kind="F"
+    )
+
+
+def errors_table(result: dict[str, Any], names: tuple[str, ...], **wanted: Any) -> str:
+    """Return the errors at each damping of the rows with the wanted entries."""
+    details = result["details"]
+    dampings = (number(x, ".0e") for x in details["damping over sigma_1^2"])
+    rows = [[*names[:-1], f"{names[-1]}; λ/σ₁² =", *dampings]]
+    for row in details["rows"]:
+        if all(row[key] == value for key, value in wanted.items()):
+            outcomes = zip(row["error"], row["said"])
+            cells = (
+                number(e, ".0e") + ("" if s == "converged" else f" ({s})") for e, s in outcomes
+            )
+            rows.append([*(row[name] for name in names), *cells])
+    return markdown(rows)
+
+
+def mixed_table(result: dict[str, Any]) -> str:
+    """Return the times and errors of the precisions that a factor may have in float64."""
+    rows = [["library", "call", "seconds", "error"]]
+    for row in result["details"]["timings"]:
+        for call, seconds in row["seconds"].items():
+            error = number(row["error"][call], ".0e")
+            rows.append([row["library"], call, number(seconds, ".2g"), error])
+    return markdown(rows)
+
+
+# --------------------------------------------------------------------------------- peers
+
+
+def peers_table(result: dict[str, Any]) -> str:
+    """Return times and errors beside those of other libraries, and what was not compared."""
+    head = ["peer", "on", "dtype", "time over ours", "over ours, mixed"]
+    rows = [[*head, "its error", "our error", "our error, mixed"]]
+    for row in result["details"]:
+        start = [row["peer"], row["library"], row["dtype"]]
+        if "skipped" in row:
+            rows.append([*start, row["skipped"], *["–"] * 4])
+            continue
+        mixed = row.get("mixed seconds")
+        ratios = (row["ratio"], None if mixed is None else row["peer seconds"] / mixed)
+        errors = (row[name] for name in ("peer error", "ngdla error"))
+        cells = [number(x, ".3g") for x in ratios] + [number(x, ".0e") for x in errors]
+        rows.append([*start, *cells, number(row.get("mixed error"), ".0e")])
+    return markdown(rows)
