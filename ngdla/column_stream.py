@@ -76,14 +76,15 @@ class ColumnStream(ScoreStream):
 
     Examples
     --------
+    >>> import ngdla
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> S, f = rng.standard_normal((20, 300)), rng.standard_normal(20)
     >>> def layers():
     ...     yield S[:, :100]
     ...     yield S[:, 100:]
-    >>> x = damped_lstsq(ColumnStream(layers, S.shape, dtype="float64"), f, 1e-3)
-    >>> np.allclose(x, damped_lstsq(S, f, 1e-3))
+    >>> x = ngdla.damped_lstsq(ngdla.ColumnStream(layers, S.shape, dtype="float64"), f, 1e-3)
+    >>> np.allclose(x, ngdla.damped_lstsq(S, f, 1e-3))
     True
     """
 

@@ -55,7 +55,8 @@ class Plan(NamedTuple):
     double: bool = False  # residuals and updates in double precision, whatever the result has
     lifted: bool = False  # the factor is of G + max(damping, 4 u |S|^2), and only preconditions
     iterate: bool = False  # refine until it converges, by conjugate gradients where need be
-    steps: int = 10  # of conjugate gradients, where nothing can be read
+    steps: int = 10  # of conjugate gradients, where the host cannot read whether they are needed,
+    blind_steps: int = 3  # and where the device cannot choose either
     least: float = 0.0  # damping / |S|^2 below which "auto" does not trust this plan
 
 
@@ -67,7 +68,8 @@ def planned(method: str, precision: Any, dtype: str, like: Array) -> Plan:
     else:
         plan = _chosen(method, precision, dtype, like)
     if method == "cg":  # whose factor is an approximation in any precision
-        plan = plan._replace(lifted=False, iterate=True, steps=_STEPS_FROM_A_SKETCH, least=0.0)
+        plan = plan._replace(lifted=False, iterate=True, least=0.0)
+        plan = plan._replace(steps=_STEPS_FROM_A_SKETCH, blind_steps=_STEPS_FROM_A_SKETCH)
     return plan
 
 
@@ -80,7 +82,7 @@ def _chosen(method: str, precision: str, dtype: str, like: Array) -> Plan:
     if precision == "native":
         return Plan(method, dtype)
     if precision == "mixed":
-        return Plan(method, single_name(dtype), lifted=True, iterate=True)
+        return _preconditioner(method, dtype)
     if precision.startswith("complex") and not dtype.startswith("complex"):
         msg = (
             f"`precision` is {precision!r} but the problem is real; pass {real_name(precision)!r}."
@@ -90,8 +92,16 @@ def _chosen(method: str, precision: str, dtype: str, like: Array) -> Plan:
     if factor == double_name(dtype) and not has_double(like):
         msg = f"`precision` is {precision!r}, which this device or the settings of JAX do not have."
         raise ValueError(msg)
-    low = factor != dtype and factor == single_name(dtype)
-    return Plan(method, factor, double=factor != dtype and not low, lifted=low, iterate=low)
+    if factor == dtype:
+        return Plan(method, factor)
+    if factor == single_name(dtype):
+        return _preconditioner(method, dtype)
+    return Plan(method, factor, double=True)
+
+
+def _preconditioner(method: str, dtype: str) -> Plan:
+    plan = Plan(method, single_name(dtype), lifted=True, iterate=True)
+    return plan._replace(blind_steps=plan.steps)
 
 
 def climbed(

@@ -125,7 +125,7 @@ def _accelerated(
         target=_as_row(space.target(solution)),
         early=False,
     )
-    return steps(r) if flag is True else choose(flag, steps, inverse, r)
+    return steps(r) if flag is True else choose(flag, lambda: steps(r), lambda: inverse(r))
 
 
 def _as_row(norms: Array) -> Array:

@@ -67,11 +67,12 @@ class RowStream(ScoreStream):
 
     Examples
     --------
+    >>> import ngdla
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> S, f = rng.standard_normal((300, 20)), rng.standard_normal(300)
-    >>> stream = RowStream([S[:100], S[100:]], S.shape, dtype="float64")
-    >>> np.allclose(damped_lstsq(stream, f, 1e-3), damped_lstsq(S, f, 1e-3))
+    >>> stream = ngdla.RowStream([S[:100], S[100:]], S.shape, dtype="float64")
+    >>> np.allclose(ngdla.damped_lstsq(stream, f, 1e-3), ngdla.damped_lstsq(S, f, 1e-3))
     True
     """
 

@@ -11,12 +11,13 @@ from ._backend.namespace import (
     astype,
     computing,
     double_name,
+    has_double,
     is_complex,
     namespace,
     real_name,
     unit_roundoff,
 )
-from ._backend.tracing import is_traced
+from ._backend.tracing import choose, chooses, is_traced
 from .certificates import SolveInfo, certificate
 from .damped_problem import RightHandSide, Setup, setup
 from .factorisation import Factorisation, below, climb, enough, factored
@@ -86,44 +87,67 @@ def solution(
     factor: Factorisation, rhs: RightHandSide, checks: ValueChecks, first: First, full_output: bool
 ) -> Any:
     """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
+    scores, layout = factor.scores, layout_of(factor.scores, factor.plan, rhs)
+    if _climbs_on_device(factor):
+        flags = below(factor)
+        higher = factor.plan._replace(double=True, iterate=True, least=0.0)
+        climbing = dataclasses.replace(factor, plan=higher)
+        x, info = choose(
+            namespace(flags).any(flags),
+            lambda: _computed(climbing, rhs, First(), full_output),
+            lambda: _computed(factor, rhs, first, full_output),
+        )
+    else:
+        x, info = _computed(factor, rhs, first, full_output)
+    checks.require(lambda: all_finite(*x), lambda: _solution_error(scores, rhs, layout))
+    return (layout.leave(x), info) if full_output else layout.leave(x)
+
+
+def _computed(
+    factor: Factorisation, rhs: RightHandSide, first: First, full_output: bool
+) -> tuple[Vector, SolveInfo | None]:
+    """Return x, rounded to the dtype of the result, and its certificate."""
     scores, plan = factor.scores, factor.plan
     layout = layout_of(scores, plan, rhs)
     problem = _problem(factor, rhs, layout)
     space: Space = SampleSpace(problem) if scores.wide else ParameterSpace(problem)
-    inverse = inverse_in(factor, layout.working)
-    solution = space.first(first)
-    low = unit_roundoff(plan.factor) > problem.u
-    if (plan.iterate or low) and factor.check:
-        solution = converged(space, inverse, solution, factor.refine, last_product=full_output)
+    inverse, start = inverse_in(factor, layout.working), space.first(first)
+    low = plan.iterate or unit_roundoff(plan.factor) > problem.u
+    if low and factor.check:
+        found = converged(space, inverse, start, factor.refine, last_product=full_output)
     else:
-        accelerate = plan.iterate or low or _accelerate(factor)
-        solution = refined(
+        found = refined(
             space,
             inverse,
-            solution,
+            start,
             factor.refine,
             last_product=full_output,
-            accelerate=accelerate,
+            accelerate=low or _accelerate(factor),
         )
-    x = solution.x
-    assert x is not None
-    x = tuple(astype(piece, layout.rounded) for piece in scores.scaled(x))
-    checks.require(lambda: all_finite(*x), lambda: _solution_error(scores, rhs, layout))
-    if not full_output:
-        return layout.leave(x)
-    info: SolveInfo = certificate(space, solution, factor.ok, layout)
-    return layout.leave(x), info
+    assert found.x is not None
+    x = tuple(astype(piece, layout.rounded) for piece in scores.scaled(found.x))
+    return x, certificate(space, found, factor.ok, layout) if full_output else None
+
+
+def _cannot_climb(factor: Factorisation) -> bool:
+    """Tell whether "auto" cannot read whether single precision is enough."""
+    plan = factor.plan
+    single = plan.least > 0 and plan.factor != double_name(plan.factor)
+    return single and (not factor.check or is_traced(factor.squared_norm))
+
+
+def _climbs_on_device(factor: Factorisation) -> bool:
+    """Tell whether to let the device choose residuals in double precision."""
+    like = factor.squared_norm
+    return _cannot_climb(factor) and factor.refine > 0 and chooses(like) and has_double(like)
 
 
 def _accelerate(factor: Factorisation) -> Array | bool:
-    """Tell whether "auto" needs conjugate gradients where it cannot read whether it has to climb.
+    """Tell, possibly by a flag on the device, whether "auto" needs conjugate gradients.
 
     In double precision it never does: there the certificate may refuse the step.
     """
-    plan = factor.plan
-    if plan.least == 0.0 or plan.factor == double_name(plan.factor):
-        return False
-    if factor.check and not is_traced(factor.squared_norm):
+    if not _cannot_climb(factor):
         return False
     flags = below(factor)
     return namespace(flags).any(flags)
@@ -169,7 +193,7 @@ def _problem(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> Probl
         v=v,
         accuracy=unit_roundoff(layout.dtype),
         u=unit_roundoff(layout.working),
-        steps=factor.plan.steps,
+        steps=factor.plan.steps if chooses(factor.squared_norm) else factor.plan.blind_steps,
     )
 
 

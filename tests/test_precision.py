@@ -44,7 +44,7 @@ LIKE = np.ones(1)
 def test_plans() -> None:
     assert planned("auto", "native", "float64", LIKE) == Plan("auto", "float64")
     low = planned("auto", "mixed", "complex128", LIKE)
-    assert low == Plan("auto", "complex64", lifted=True, iterate=True)
+    assert low == Plan("auto", "complex64", lifted=True, iterate=True, blind_steps=10)
     assert planned("auto", "float32", "float64", LIKE)[1:] == Plan("", "float32", *low[2:])[1:]
     assert planned("auto", "float64", "float32", LIKE) == Plan("auto", "float64", double=True)
     assert planned("auto", "float64", "float64", LIKE) == Plan("auto", "float64")
@@ -133,7 +133,8 @@ def test_auto_where_values_cannot_be_read(
         )
         error, length = errors(backend.numpy(x), exact)
         assert np.isfinite(error)
-        assert error <= 1e-3 or scale < 1e-6, (scale, error)
+        limit = 2e-5 if name == "jax" else 2e-3
+        assert error <= limit or scale < 1e-6, (scale, error)
         assert 0.5 <= length <= 2 or not backend.numpy(info.converged), (scale, length)
 
 

@@ -20,7 +20,7 @@ from .namespace import (
     torch_compiling,
 )
 
-__all__ = ["choose", "concrete", "is_traced", "number"]
+__all__ = ["choose", "chooses", "concrete", "is_traced", "number"]
 
 
 def concrete(flag: Array) -> bool | None:
@@ -75,15 +75,18 @@ def is_traced(x: Array) -> bool:
     return False
 
 
-def choose(
-    flag: Array, then: Callable[[Array], Array], otherwise: Callable[[Array], Array], x: Array
-) -> Array:
-    """Return then(x) where a 0-d flag is set, else otherwise(x); without values, then(x).
+def chooses(x: Array) -> bool:
+    """Tell whether `choose` computes only one of its two results."""
+    return bool(is_jax_namespace(namespace(x)))
 
-    Under `jax.jit` only the chosen one is computed.
+
+def choose(flag: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """Return then() where a 0-d flag is set, else otherwise(), without reading the flag.
+
+    Where the device cannot choose, it is then() in any case.
     """
-    if is_jax_namespace(namespace(x)):
-        import jax
+    if not chooses(flag):
+        return then()
+    import jax
 
-        return jax.lax.cond(flag, lambda x: then(x), lambda x: otherwise(x), x)  # noqa: PLW0108
-    return otherwise(x) if concrete(flag) is False else then(x)
+    return jax.lax.cond(flag, then, otherwise)
