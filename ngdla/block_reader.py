@@ -34,6 +34,7 @@ __all__ = [
 Source = Callable[[], Iterator[Array]] | Sequence[Any]
 
 _AXES = ("rows", "columns")
+_END: Any = object()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,9 +129,9 @@ def prefetched(blocks: Iterator[Array]) -> Generator[Array, None, None]:
     Never more than one ahead, so that two buffers suffice. The thread ends with this iterator.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ngdla-prefetch") as thread:
-        ahead = thread.submit(next, blocks, None)
-        while (block := ahead.result()) is not None:
-            ahead = thread.submit(next, blocks, None)
+        ahead = thread.submit(next, blocks, _END)
+        while (block := ahead.result()) is not _END:
+            ahead = thread.submit(next, blocks, _END)
             yield block
 
 

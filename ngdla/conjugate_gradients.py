@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ._backend.namespace import Array, is_complex, namespace
-from ._backend.tracing import concrete
+from ._backend.tracing import repeated
 
 __all__ = ["conjugate_gradients"]
 
@@ -28,25 +29,35 @@ def conjugate_gradients(
     host look whether all have. |w| grows from step to step, so that too few steps give a w that is
     too short, never one that is too long.
     """
-    xp = namespace(r)
     scale = _scale(r)  # so that squares do not underflow
-    r, target = r / scale, target / scale
-    w = xp.zeros_like(r)
-    p = z = preconditioner(r)
-    rho = _inner(r, z)
-    for step in range(steps):
-        q = product(p)
+    goal = target / scale
+
+    def unfinished(state: _State) -> Array:
+        return namespace(r).any(_norms(state.r) > goal)
+
+    def step(state: _State) -> _State:
+        w, r, p, rho = state
+        xp, q = namespace(r), product(p)
         alpha = _ratio(_inner(p, r), _inner(p, q))
-        alpha = xp.where(_norms(r) > target, alpha, xp.zeros_like(alpha))
+        alpha = xp.where(_norms(r) > goal, alpha, xp.zeros_like(alpha))
         change = -alpha * q
         w, r = w + alpha * p, r + change
-        if step == steps - 1 or (early and _reached(r, target)):
-            break
         z = preconditioner(r)
-        previous, rho = rho, _inner(r, z)
         # Polak and Ribiere's form, as the preconditioner errs by roundings of its own precision
-        p = z + _ratio(_inner(change, z), previous) * p
-    return w * scale
+        p = z + _ratio(_inner(change, z), rho) * p
+        return _State(w, r, p, _inner(r, z))
+
+    r = r / scale
+    z = preconditioner(r)
+    start = _State(namespace(r).zeros_like(r), r, z, _inner(r, z))
+    return repeated(step, unfinished, start, steps, early=early).w * scale
+
+
+class _State(NamedTuple):
+    w: Array
+    r: Array
+    p: Array
+    rho: Array  # r^H M^-1 r
 
 
 def _inner(x: Array, y: Array) -> Array:
@@ -72,7 +83,3 @@ def _scale(r: Array) -> Array:
 
 def _norms(r: Array) -> Array:
     return namespace(r).linalg.vector_norm(r, axis=-2, keepdims=True)
-
-
-def _reached(r: Array, target: Array) -> bool:
-    return concrete(namespace(r).all(_norms(r) <= target)) is True

@@ -14,11 +14,13 @@ from ._backend.namespace import (
     namespace,
     real_name,
     register_pytree,
+    unit_roundoff,
 )
 from .column_blocks import score_matrix
 from .damped_problem import RightHandSide, Setup, setup
 from .factorisation import (
     Factorisation,
+    below,
     climb,
     enough,
     factored,
@@ -27,9 +29,10 @@ from .factorisation import (
 )
 from .inverses import Inverse, Undamped
 from .leave_one_out import left_out_residuals
+from .precision import LIFT
 from .refinement import First
 from .sample_rows import is_stacked
-from .solving import inverse_in, layout_of, solution
+from .solving import inverse_in, solution, worked_in
 from .spectral_sums import effective_dimension, log_determinant
 
 __all__ = ["DampedFactor", "damped_factor"]
@@ -198,16 +201,17 @@ class DampedFactor(Factorisation):
         Raises
         ------
         ValueError
-            If the method is "cg".
+            If the method is "cg", or the damping below the rounding errors of the Gram matrix.
 
         Notes
         -----
         From the small factor: log det W + (m - n) log damping + log det D, with n < m; null vectors
-        count as the eigenvalue damping of W. Errs by about n u sigma_1^2 / damping. Below 4 u
-        |S|_F^2 a Cholesky factor is that of 4 u |S|_F^2, unless `precision="native"`.
+        count as the eigenvalue damping of W. Errs by about n u sigma_1^2 / damping, with the unit
+        roundoff u of the factor.
         """
         scores = self.scores
         with computing(namespace(self.squared_norm)):
+            _require_exact(self)
             xp, arguments = namespace(self.squared_norm), _spectral(self)
             value = log_determinant(*arguments)
             if scores.wide:
@@ -228,7 +232,7 @@ class DampedFactor(Factorisation):
         Raises
         ------
         ValueError
-            If the method is "cg".
+            If the method is "cg", or the damping below the rounding errors of the Gram matrix.
 
         Notes
         -----
@@ -236,6 +240,7 @@ class DampedFactor(Factorisation):
         for the others. For small dampings see `logdet`.
         """
         with computing(namespace(self.squared_norm)):
+            _require_exact(self)
             value = effective_dimension(*_spectral(self))
             return astype(value, real_name(self.scores.dtype))
 
@@ -274,12 +279,12 @@ class DampedFactor(Factorisation):
         >>> damped_factor(S, 1.0).leave_one_out(f)
         array([-0.33333333,  0.83333333,  1.        ])
         """
-        _require_exact(self)
         rhs = RightHandSide.of_lstsq(self.scores, f, None)
-        layout = dataclasses.replace(layout_of(self.scores, self.plan, rhs), sequence=None)
+        layout = dataclasses.replace(worked_in(rhs.layout(self.scores), self.plan), sequence=None)
         paired = is_stacked(stacked, self.null, self.scores)
         checks = ValueChecks(enabled=self.check)
         with computing(namespace(self.squared_norm)):
+            _require_exact(self)
             checks.finite("f", rhs.f)
             inverse = inverse_in(self, layout.working)
             null = None if self.null is None else astype(self.null, layout.working)
@@ -291,7 +296,7 @@ class DampedFactor(Factorisation):
     def _solved(self, rhs: RightHandSide, full_output: bool) -> Any:
         checks = ValueChecks(enabled=self.check)
         with computing(namespace(self.squared_norm)):
-            result = solution(self, rhs, checks, First(), full_output)
+            result = solution(self, rhs, rhs.layout(self.scores), checks, First(), full_output)
             checks.raise_on_failure()
         return result
 
@@ -307,12 +312,24 @@ def _factorised(given: Setup, *, check: bool) -> Factorisation:
 
 
 def _require_exact(factor: DampedFactor) -> None:
-    if factor.plan.method == "cg":
+    """Raise unless the factor is that of the damped matrix itself."""
+    plan, checks = factor.plan, ValueChecks(enabled=factor.check)
+    if plan.method == "cg":
         msg = (
             "method 'cg' has only an approximation of the Gram matrix; logdet, effective_dimension "
             "and leave_one_out need another `method`, and scores with a Gram matrix."
         )
         raise ValueError(msg)
+    if plan.lifted:
+        least = LIFT * unit_roundoff(plan.factor)
+        lifted = below(factor, least)
+        msg = (
+            f"`damping` is below {least:.0e} |S|_F^2, the rounding errors of this {plan.factor} "
+            f"Gram matrix, which solves refine, but logdet, effective_dimension and leave_one_out "
+            f"do not. Raise it, or factor with precision='float64' or method='qr'."
+        )
+        checks.require(lambda: ~lifted, lambda: ValueError(msg))
+    checks.raise_on_failure()
 
 
 class _SpectralArguments(NamedTuple):
@@ -324,7 +341,6 @@ class _SpectralArguments(NamedTuple):
 
 def _spectral(factor: DampedFactor) -> _SpectralArguments:
     """Return the arguments of the sums over the eigenvalues."""
-    _require_exact(factor)
     assert factor.undamped is not None
     squared_norm, damping, lift = factor.squared_norm, factor.damping, None
     if not isinstance(damping, float):

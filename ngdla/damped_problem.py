@@ -11,7 +11,9 @@ from ._backend.checks import damping_values, require_choice, require_count
 from ._backend.namespace import (
     Array,
     astype,
+    double_name,
     dtype_name,
+    has_double,
     is_complex,
     namespace,
     real_name,
@@ -66,7 +68,8 @@ def setup(
     damping = damping_values(damping, like, scores.name, real_name(dtype), scores.batch)
     weights = None if metric is None else _metric(scores, metric, dtype)
     if weights is not None:
-        scales = tuple(weight**-0.5 for weight in weights)
+        wide = double_name(real_name(dtype)) if has_double(like) else real_name(dtype)
+        scales = tuple(astype(weight, wide) ** -0.5 for weight in weights)
         scores = scores.with_scales(scales)
     if null is not None:
         null = _null(scores, null, dtype)
@@ -86,7 +89,8 @@ def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
     if not vector or any(is_complex(piece) for piece in pieces):
         msg = f"`metric` must be a real diagonal with one entry a column of `{scores.name}`."
         raise ValueError(msg)
-    return tuple(astype(piece, real_name(dtype)) for piece in pieces)
+    wide = (real_name(result_name(dtype, dtype_name(piece.dtype))) for piece in pieces)
+    return tuple(astype(piece, name) for piece, name in zip(pieces, wide))
 
 
 def _filled(d: Any, block: Array, real: str) -> Any:

@@ -91,7 +91,8 @@ def damped_solve(
     Warns
     -----
     PrecisionWarning
-        "auto" computed more than a factor in the dtype of the result.
+        "auto" computed more than a factor in the dtype of the result, or conjugate gradients ended
+        far from it.
 
     Notes
     -----

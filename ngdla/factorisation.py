@@ -17,7 +17,7 @@ from ._backend.namespace import (
 from ._backend.tracing import number
 from .damped_problem import Setup
 from .inverses import Inverse, Undamped, inverse_of, inverted, is_null, smallest_eigenvalue
-from .precision import LIFT, Plan, climbed, warn_of_climbing
+from .precision import LIFT, NATIVE, Plan, climbed, warn_of_climbing
 from .refinement import First
 from .score_matrix import ScoreMatrix, Vector
 
@@ -106,6 +106,9 @@ def factored(
         refine=given.refine,
         check=check,
     )
+    consistent = given.scores.consistent(given.plan.factor) if check else None
+    if consistent is not None:
+        checks.require(lambda: consistent, given.scores.inconsistent)
     finite = namespace(squared_norm).isfinite
     checks.require(lambda: finite(squared_norm), lambda: given.scores.not_finite(given.plan.factor))
     if given.plan.least > 0:
@@ -125,19 +128,27 @@ def enough(checks: ValueChecks) -> bool:
     return True
 
 
-def below(factor: Factorisation) -> Array:
-    """Tell whether the damping is below what the plan is good for, (...)."""
+def below(factor: Factorisation, least: float | None = None) -> Array:
+    """Tell whether damping / |S|^2 is below `least`, or what the plan is good for, (...)."""
     damping = factor.damping
     if not isinstance(damping, float):
         damping = astype(damping, real_name(factor.plan.factor))
-    return damping < factor.plan.least * factor.squared_norm
+    return damping < (factor.plan.least if least is None else least) * factor.squared_norm
 
 
-def climb(given: Setup, factor: Factorisation) -> tuple[Setup, Factorisation | None]:
-    """Return the problem with a plan that its damping allows, and the factor if it serves on."""
+def climb(
+    given: Setup, factor: Factorisation, *, in_row_space: bool = False
+) -> tuple[Setup, Factorisation | None]:
+    """Return the problem with a plan that its damping allows, and the factor if it serves on.
+
+    The solution lies `in_row_space` of S where f is given; else S^H S + damping has the damping
+    itself as an eigenvalue with n < m, however large those of the factored matrix are.
+    """
     scores = given.scores
-    ratio, smallest = _ratios(factor)
-    plan, description = climbed(given.plan, ratio, smallest, scores.like, dense=scores.dense)
+    ratio, smallest = _ratios(factor, in_row_space=in_row_space)
+    plan, description = climbed(
+        given.plan, ratio, smallest, scores.like, dense=scores.dense, regram=scores.regram
+    )
     if description:
         warn_of_climbing(
             f"`damping` is {ratio:.1e} of |{scores.name}|_F^2, too small for {given.plan.factor} "
@@ -149,10 +160,11 @@ def climb(given: Setup, factor: Factorisation) -> tuple[Setup, Factorisation | N
     return given._replace(plan=plan), kept
 
 
-def _ratios(factor: Factorisation) -> tuple[float, float]:
+def _ratios(factor: Factorisation, *, in_row_space: bool) -> tuple[float, float]:
     """Return damping and the smallest eigenvalue of the inverted matrix over |S|_F^2.
 
-    The worst of a batch; the latter is 0 where the factorisation failed.
+    The worst of a batch; the latter is 0 where the factorisation failed, and below what native
+    precision is good for where not only the factored matrix counts.
     """
     xp = namespace(factor.squared_norm)
     eigenvalue = smallest_eigenvalue(factor.inverse) / factor.squared_norm
@@ -162,6 +174,8 @@ def _ratios(factor: Factorisation) -> tuple[float, float]:
     )
     assert ratio is not None
     assert smallest is not None
+    if factor.scores.wide and not in_row_space:
+        smallest = min(smallest, NATIVE / 2 * unit_roundoff(factor.plan.factor))
     return ratio, smallest
 
 
@@ -188,7 +202,7 @@ def redamped(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
 def preconditioning(factor: Factor) -> Factor:
     """Return the factor with a plan that goes on with the Gram matrix at hand."""
     plan, like = factor.plan, factor.scores.like
-    ratio, smallest = _ratios(factor)
+    ratio, smallest = _ratios(factor, in_row_space=False)
     higher, description = climbed(plan, ratio, smallest, like, dense=False)
     if higher.factor != plan.factor:
         higher = plan._replace(double=True, iterate=True, least=0.0)

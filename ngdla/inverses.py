@@ -144,8 +144,7 @@ def inverted(
         damping = astype(damping, real)
     if lifted:
         least = LIFT * unit_roundoff(real) * squared_norm
-        given = xp.zeros_like(least) + damping
-        damping = xp.where(given < least, least, given)
+        damping = xp.where(least > damping, least, damping)
     return undamped.inverse(damping)
 
 

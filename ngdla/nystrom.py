@@ -9,6 +9,7 @@ from ._backend.namespace import Array, namespace, unit_roundoff
 from ._backend.products import adjoint, rmatvec, trace
 from ._backend.random import orthonormal_columns
 from ._backend.spectral import left_singular
+from ._backend.tracing import detached
 from ._backend.triangular import cholesky, solve_triangular
 from .vectors import expanded
 
@@ -59,11 +60,12 @@ def nystrom(
     SIAM J. Matrix Anal. Appl. 44 (2023), arXiv:2110.02820. Omega is the Q of a Gaussian matrix.
     """
     omega = orthonormal_columns(0, shape, like, dtype)
-    Y = product(omega)
+    Y = detached(product(omega))  # no gradient is that of a preconditioner
     xp = namespace(Y)
     core = rmatvec(omega, Y)  # Omega^H K Omega, whose trace is r / n tr K on average
     squared_norm = trace(core) * (shape[-2] / shape[-1])
     shift = unit_roundoff(dtype) * 4 * xp.linalg.matrix_norm(Y)
+    shift = xp.where(shift > 0, shift, xp.ones_like(shift))
     L, _ = cholesky((core + adjoint(core)) / 2 + expanded(shift, 2) * rmatvec(omega, omega))
     half = adjoint(solve_triangular(L, adjoint(Y + expanded(shift, 2) * omega)))
     s, U = left_singular(half)

@@ -44,7 +44,10 @@ _STEPS_FROM_A_SKETCH = 50
 
 
 class PrecisionWarning(UserWarning):
-    """`precision="auto"` had to compute more than a factor in the dtype of the result."""
+    """More was computed than a factor in the dtype of the result, or was not enough.
+
+    `precision="auto"` climbed the ladder of precisions, or refinement ended early.
+    """
 
 
 class Plan(NamedTuple):
@@ -74,8 +77,11 @@ def planned(method: str, precision: Any, dtype: str, like: Array) -> Plan:
 
 
 def _automatic(method: str, dtype: str) -> Plan:
-    least = (LIFT if dtype == double_name(dtype) else NATIVE) * unit_roundoff(dtype)
-    return Plan(method, dtype, lifted=True, least=least)
+    if dtype == double_name(dtype):
+        least = 0.0 if method in ("svd", "qr") else LIFT
+    else:
+        least = NATIVE
+    return Plan(method, dtype, lifted=True, least=least * unit_roundoff(dtype))
 
 
 def _chosen(method: str, precision: str, dtype: str, like: Array) -> Plan:
@@ -105,13 +111,14 @@ def _preconditioner(method: str, dtype: str) -> Plan:
 
 
 def climbed(
-    plan: Plan, ratio: float, smallest: float, like: Array, *, dense: bool
+    plan: Plan, ratio: float, smallest: float, like: Array, *, dense: bool, regram: bool = True
 ) -> tuple[Plan, str]:
     """Return a plan for a damping that `plan` is not good for, and what to warn of.
 
     `ratio` is damping / |S|^2, `smallest` the smallest eigenvalue of the factored matrix over
     |S|^2, 0 where the factorisation failed; the latter counts where it is not just the damping.
-    `dense` tells whether S can be factored itself, without its Gram matrix.
+    `dense` tells whether S can be factored itself, without its Gram matrix, and `regram` whether
+    that can be formed in higher precision.
     """
     u = unit_roundoff(plan.factor)
     doubled = double_name(plan.factor)
@@ -120,7 +127,8 @@ def climbed(
     if smallest >= NATIVE * u:
         return plan._replace(iterate=True, least=0.0), ""
     if single and has_double(like):
-        if smallest > 0 and (ratio >= LIFT * u or smallest >= 4 * LIFT * u):
+        serves = ratio >= LIFT * u or smallest >= 4 * LIFT * u or not regram
+        if smallest > 0 and serves:
             plan = plan._replace(double=True, iterate=True, least=0.0)
             return plan, "residuals were computed in double precision until they converged"
         if ratio >= LIFT * unit_roundoff(doubled) or not automatic:

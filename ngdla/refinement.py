@@ -31,6 +31,7 @@ from ._backend.products import rmatvec
 from ._backend.tracing import choose, number
 from .column_blocks import joined
 from .conjugate_gradients import conjugate_gradients
+from .precision import warn_of_climbing
 from .score_matrix import ScoreMatrix, Vector
 from .vectors import column_norms, expanded
 
@@ -88,6 +89,7 @@ class Solution(NamedTuple):
 _FEW = 4  # sweeps; where more would be needed, conjugate gradients are the faster way
 _SWEEPS = 8
 _STEPS = 100
+_FELT = 0.01  # error over length, from which a caller must know
 
 
 def refined(
@@ -159,7 +161,23 @@ def converged(
         else:
             w = inverse(r)
         solution = space.moved(solution, w, product=last_product or not pace.over)
+    if pace.exhausted:
+        _warn_of_error(space, solution, pace)
     return solution
+
+
+def _warn_of_error(space: Space, solution: Solution, pace: _Pace) -> None:
+    """Warn where what is left of the residual may be felt in the step."""
+    assert solution.x is not None
+    assert pace.size is not None
+    error = number(_largest(space.error(pace.size), column_norms(solution.x)))
+    if error is None or not error <= _FELT:
+        name = space.problem.scores.name
+        warn_of_climbing(
+            f"refinement with `{name}` ended before it had converged: the solution may err by "
+            f"{error:.0e} of its length. Look at SolveInfo.converged; raise `damping`, or choose "
+            f"another `method` or a higher `precision`."
+        )
 
 
 class _Pace(NamedTuple):
@@ -182,12 +200,19 @@ class _Pace(NamedTuple):
         return _Pace(size, distance, contraction, self.sweeps + 1, slow, self.tried + slow)
 
     @property
+    def exhausted(self) -> bool:
+        """Tell whether the sweep that follows is the last one for want of progress."""
+        if self.distance is None or not self.distance < math.inf or not self.slow:
+            return False
+        return self.sweeps >= _SWEEPS or (self.tried > 2 and self.contraction > 0.5)
+
+    @property
     def over(self) -> bool:
         """Tell whether the sweep that follows this residual is the last one."""
         if self.distance is None or not self.distance < math.inf:
             return self.sweeps > 0
         if self.slow:
-            return self.sweeps >= _SWEEPS or (self.tried > 2 and self.contraction > 0.5)
+            return self.exhausted
         # the first solve contracts more than sweeps do
         return self.sweeps > 1 and self.distance * self.contraction <= 0.1
 
@@ -262,8 +287,13 @@ class SampleSpace(NamedTuple):
         assert SSp is not None
         return SSp + expanded(self.problem.damping, 2) * p
 
+    def error(self, size: Array) -> Array:
+        """Return what |x| errs by at most for a residual of this size, |S^H W^-1| |r|."""
+        _, damping = _size(self.problem)
+        return size / (2 * damping**0.5)
+
     def target(self, solution: Solution) -> Array:
-        """Return the |r| that moves x by a rounding, |S^H W^-1 r| <= |r| / (2 sqrt(damping))."""
+        """Return the |r| that moves x by a rounding."""
         problem = self.problem
         t, damping = _size(problem)
         assert solution.x is not None
@@ -327,8 +357,12 @@ class ParameterSpace(NamedTuple):
         negative, _ = self.problem.scores.gradient(None, self.problem.scores.split(p))
         return expanded(self.problem.damping, 2) * p - joined(list(negative), axis=-2)
 
+    def error(self, size: Array) -> Array:
+        """Return what |x| errs by at most for a residual of this size, |A^-1| |r|."""
+        return size / _size(self.problem)[1]
+
     def target(self, solution: Solution) -> Array:
-        """Return the |r| that moves x by a rounding, |A^-1 r| <= |r| / damping."""
+        """Return the |r| that moves x by a rounding."""
         problem = self.problem
         t, damping = _size(problem)
         assert solution.x is not None

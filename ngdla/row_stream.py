@@ -14,7 +14,7 @@ mean rho times as large as the rest would cost rho^2 in accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -129,6 +129,15 @@ class RowStream(ScoreStream):
         """Return S^H (g - S x) and S x, where g or x may be None for 0."""
         _, E, r, Tx = self._contracted(None, g, x)
         return self._centred(E, r, Tx, g, x)
+
+    def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
+        """Yield spans of rows and these rows of S, (r, m), in one pass."""
+        if self._centring is not None:
+            msg = f"the rows of the RowStream `{self.name}` are not centred one by one; use arrays."
+            raise ValueError(msg)
+        with closing(self._blocks()) as blocks:
+            for span, S in blocks:
+                yield span, S.to_dense(dtype)
 
     def rmatvec(self, y: Array) -> Vector:
         """Return S^H y, one piece (m, k), in the dtype of y."""

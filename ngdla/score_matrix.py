@@ -77,6 +77,11 @@ class ScoreMatrix(ABC):
         return True
 
     @property
+    def regram(self) -> bool:
+        """Tell whether the Gram matrix can be formed in a higher precision than that of S."""
+        return True
+
+    @property
     def sketched(self) -> int:
         """Number of columns that a preconditioner may take of the Gram matrix."""
         return 256
@@ -118,7 +123,11 @@ class ScoreMatrix(ABC):
 
     def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
         """Yield spans of rows and these rows of S, (..., r, m), for n >= m."""
-        raise NotImplementedError
+        msg = (
+            f"`{self.name}` is a {type(self).__name__}, whose rows are not at hand; pass an array, "
+            f"or a RowStream of scores."
+        )
+        raise ValueError(msg)
 
     def to_dense(self, dtype: str) -> Array:
         """Return S diag(scales) as one array, for the factorisations that need one."""
@@ -127,6 +136,14 @@ class ScoreMatrix(ABC):
     @abstractmethod
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite."""
+
+    def consistent(self, dtype: str) -> Array | None:
+        """Return a flag whether products with S and with S^H fit together; None if they must."""
+        return None
+
+    def inconsistent(self) -> Exception:
+        """Return the error of products that do not fit together."""
+        raise NotImplementedError
 
     def fault(self, dtype: str) -> Exception | None:
         """Return the error of products with S that are not finite, where that can be told."""

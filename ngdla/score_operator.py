@@ -7,14 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 from ._backend.checks import all_finite, require_array, require_like
-from ._backend.namespace import Array, astype, dtype_name, is_complex, namespace, result_name
-from ._backend.products import preserved
+from ._backend.namespace import (
+    Array,
+    astype,
+    double_name,
+    dtype_name,
+    is_complex,
+    namespace,
+    result_name,
+)
+from ._backend.products import preserved, rmatvec
 from .score_matrix import ScoreMatrix, Vector
 
 __all__ = ["ScoreOperator"]
 
 Function = Callable[[Array], Array]
 
+_ADJOINT_TOLERANCE = 1e-3
 _SKETCHED = 256
 _SKETCHED_ONE_BY_ONE = 64  # each a call, as is each step that a better preconditioner saves
 
@@ -52,14 +61,16 @@ class ScoreOperator(ScoreMatrix):
     TypeError
         `matvec` or `rmatvec` is not callable, or returns arrays of another library or kind.
     ValueError
-        `shape` is not a pair of positive integers, or a function returns another shape.
+        `shape` is not a pair of positive integers, or a function returns another shape. While
+        solving: `rmatvec` is not the adjoint of `matvec`.
 
     Notes
     -----
     The functions are called with arrays in the dtype of the solution, one vector at a time unless
-    `batched`. Method "cg" needs up to 256 columns (64 unless `batched`) of S S^H for its
-    preconditioner, then two products a step. |S|_F^2, which error bounds contain, is estimated
-    from these columns and doubled.
+    `batched`; they must not write to their argument. With ``check=True`` one product each tests
+    that they are adjoint. Method "cg" needs up to 256 columns (64 unless `batched`) of S S^H for
+    its preconditioner, with n and m numbers for each in memory, then two products a step. |S|_F^2,
+    which error bounds contain, is estimated from these columns and doubled.
 
     Examples
     --------
@@ -119,6 +130,13 @@ class ScoreOperator(ScoreMatrix):
     def has_gram(self) -> bool:
         """Tell whether there is a Gram matrix to factor."""
         return self._gram is not None
+
+    @property
+    def regram(self) -> bool:
+        """Tell whether the Gram matrix can be formed in double precision."""
+        if self._gram is None:
+            return True
+        return not callable(self._gram) and dtype_name(self._gram.dtype) == double_name(self.dtype)
 
     @property
     def sketched(self) -> int:
@@ -182,6 +200,22 @@ class ScoreOperator(ScoreMatrix):
             f"and `gram`, or scale them down."
         )
 
+    def consistent(self, dtype: str) -> Array | None:
+        """Return a flag whether y^H (S x) = (S^H y)^H x for some x and y, roughly."""
+        x, y = (self._wave(length, dtype) for length in (self.columns, self.rows))
+        xp, norm = namespace(x), namespace(x).linalg.vector_norm
+        Sx = self._applied(self._matvec, x, "matvec", self.rows)
+        Sy = self._applied(self._rmatvec, y, "rmatvec", self.columns)
+        defect = xp.abs(xp.sum(rmatvec(y, Sx) - rmatvec(Sy, x)))
+        return ~(defect > _ADJOINT_TOLERANCE * (norm(y) * norm(Sx) + norm(Sy) * norm(x)))
+
+    def inconsistent(self) -> Exception:
+        """Return the error of functions that are not adjoint to each other."""
+        return ValueError(
+            f"`rmatvec` of `{self.name}` is not the adjoint of `matvec`: y^H (S x) and (S^H y)^H x "
+            f"differ. Check scales and signs, and for complex scores the conjugate."
+        )
+
     def fault(self, dtype: str) -> Exception | None:
         """Return the error of a function that makes NaN or Inf of a finite vector."""
         for function, name, length, size in (
@@ -227,6 +261,13 @@ class ScoreOperator(ScoreMatrix):
         xp = namespace(self._like)
         one = xp.ones_like(xp.reshape(self._like, (-1,))[:1])
         return xp.broadcast_to(astype(one, dtype), shape)
+
+    def _wave(self, length: int, dtype: str) -> Array:
+        """Return a column without structure, (length, 1), complex for complex S."""
+        ones = self._ones((length, 1), dtype)
+        xp = namespace(ones)
+        phase = xp.cumulative_sum(ones, axis=0) ** 2
+        return xp.sin(phase) + (1j * xp.cos(phase) if is_complex(ones) else 0.0)
 
     def _identity(self, length: int, dtype: str) -> Array:
         xp = namespace(self._like)

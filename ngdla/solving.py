@@ -35,7 +35,7 @@ from .refinement import (
 from .score_matrix import ScoreMatrix, Vector
 from .vectors import Layout
 
-__all__ = ["inverse_in", "layout_of", "solution", "solved"]
+__all__ = ["inverse_in", "solution", "solved", "worked_in"]
 
 
 def solved(
@@ -60,23 +60,26 @@ def solved(
     """
     checks = checks or ValueChecks(enabled=check)
     with computing(namespace(scores.like)):
-        options = (method, precision, refine, metric, null, rhs.layout(scores).working)
+        layout = rhs.layout(scores)
+        options = (method, precision, refine, metric, null, layout.working)
         given = setup(scores, damping, *options, trusted=trusted)
         attempt = checks.copy()
-        start = _start(given, rhs)
+        start = _start(given, rhs, layout)
         factor, first = factored(given, attempt, start, keep=False, check=check)
-        result = solution(factor, rhs, attempt, first, full_output)
+        result = solution(factor, rhs, layout, attempt, first, full_output)
         if not enough(attempt):
-            given, kept = climb(given, factor)
+            given, kept = climb(given, factor, in_row_space=rhs.v is None)
             factor = kept or factored(given, checks, (None, None), keep=False, check=check)[0]
-            result = solution(factor, rhs, checks, First(), full_output)
+            result = solution(factor, rhs, layout, checks, First(), full_output)
             checks.raise_on_failure()
     return result
 
 
-def _start(given: Setup, rhs: RightHandSide) -> tuple[Array | None, Vector | None]:
-    """Return f and the x from which the iteration starts, in the dtype of the work."""
-    layout = layout_of(given.scores, given.plan, rhs)
+def _start(given: Setup, rhs: RightHandSide, layout: Layout) -> tuple[Array | None, Vector | None]:
+    """Return f and the x from which the iteration starts, which a pass may multiply on the way."""
+    if given.scores.dense:  # where a pass with one product more is no cheaper
+        return None, None
+    layout = worked_in(layout, given.plan)
     f, x0, v = _right_hand_side(given.scores, rhs, layout)
     if v is not None and given.scores.wide:
         x0 = over_damping(v, _damping_in(given.damping, layout))
@@ -84,31 +87,35 @@ def _start(given: Setup, rhs: RightHandSide) -> tuple[Array | None, Vector | Non
 
 
 def solution(
-    factor: Factorisation, rhs: RightHandSide, checks: ValueChecks, first: First, full_output: bool
+    factor: Factorisation,
+    rhs: RightHandSide,
+    layout: Layout,
+    checks: ValueChecks,
+    first: First,
+    full_output: bool,
 ) -> Any:
     """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
-    scores, layout = factor.scores, layout_of(factor.scores, factor.plan, rhs)
     if _climbs_on_device(factor):
         flags = below(factor)
         higher = factor.plan._replace(double=True, iterate=True, least=0.0)
         climbing = dataclasses.replace(factor, plan=higher)
         x, info = choose(
             namespace(flags).any(flags),
-            lambda: _computed(climbing, rhs, First(), full_output),
-            lambda: _computed(factor, rhs, first, full_output),
+            lambda: _computed(climbing, rhs, layout, First(), full_output),
+            lambda: _computed(factor, rhs, layout, first, full_output),
         )
     else:
-        x, info = _computed(factor, rhs, first, full_output)
-    checks.require(lambda: all_finite(*x), lambda: _solution_error(scores, rhs, layout))
+        x, info = _computed(factor, rhs, layout, first, full_output)
+    checks.require(lambda: all_finite(*x), lambda: _solution_error(factor.scores, rhs, layout))
     return (layout.leave(x), info) if full_output else layout.leave(x)
 
 
 def _computed(
-    factor: Factorisation, rhs: RightHandSide, first: First, full_output: bool
+    factor: Factorisation, rhs: RightHandSide, layout: Layout, first: First, full_output: bool
 ) -> tuple[Vector, SolveInfo | None]:
     """Return x, rounded to the dtype of the result, and its certificate."""
     scores, plan = factor.scores, factor.plan
-    layout = layout_of(scores, plan, rhs)
+    layout = worked_in(layout, plan)
     problem = _problem(factor, rhs, layout)
     space: Space = SampleSpace(problem) if scores.wide else ParameterSpace(problem)
     inverse, start = inverse_in(factor, layout.working), space.first(first)
@@ -211,9 +218,9 @@ def _damping_in(damping: Any, layout: Layout) -> Any:
     return damping if isinstance(damping, float) else astype(damping, real_name(layout.working))
 
 
-def layout_of(scores: ScoreMatrix, plan: Plan, rhs: RightHandSide) -> Layout:
-    """Return how the plan works on a right-hand side."""
-    return dataclasses.replace(rhs.layout(scores), double=plan.double)
+def worked_in(layout: Layout, plan: Plan) -> Layout:
+    """Return the layout in which the plan works."""
+    return dataclasses.replace(layout, double=True) if plan.double else layout
 
 
 def inverse_in(factor: Factorisation, working: str) -> Any:

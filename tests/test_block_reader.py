@@ -198,3 +198,8 @@ def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match=r"pip install 'ngdla\[progress\]'"):
         ngdla.ColumnStream(blocks(), SHAPE, dtype="float64", progress=True)
+
+
+def test_a_block_that_is_none_is_not_the_end() -> None:
+    blocks = iter([np.ones(1), None, np.ones(2)])
+    assert [block is None for block in prefetched(blocks)] == [False, True, False]

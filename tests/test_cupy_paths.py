@@ -129,8 +129,9 @@ def test_a_silent_failure_is_heard(compute_types: list[int], batch: tuple[int, .
     S = np.broadcast_to(S, (*batch, 40, 50)).copy()
     f = np.ones((*batch, 40), dtype="float32")
     with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
-        ngdla.damped_lstsq(S, f, 1e-12)
-    x, info = ngdla.damped_lstsq(S, f, 1e-12, check=False, full_output=True)
+        ngdla.damped_lstsq(S, f, 1e-12, precision="native")
+    options: Any = {"precision": "native", "check": False, "full_output": True}
+    x, info = ngdla.damped_lstsq(S, f, 1e-12, **options)
     assert np.all(np.isnan(x))
     assert not np.any(info.converged)
 

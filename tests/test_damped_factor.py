@@ -222,12 +222,10 @@ def test_a_factor_goes_on_with_its_gram_matrix(decades: int, rng: np.random.Gene
     S = scores_with_spectrum(rng, 30, 80, "float32", decades=decades)
     f = rng.standard_normal((30, 1)).astype("float32")
     factor = ngdla.damped_factor(S, 0.1)
-    if decades == 2:  # the Gram matrix is far from singular by itself
+    said = {2: "residuals were computed in double precision", 5: "keeps its Gram matrix"}[decades]
+    message = rf"of \|S\|_F\^2, too small for float32.*{said}.*damped_factor"
+    with pytest.warns(ngdla.PrecisionWarning, match=message):
         factor = factor.with_damping(1e-8)
-    else:
-        message = r"of \|S\|_F\^2, too small for float32.*keeps its Gram matrix.*damped_factor"
-        with pytest.warns(ngdla.PrecisionWarning, match=message):
-            factor = factor.with_damping(1e-8)
     x, info = factor.lstsq(f, full_output=True)
     exact = exact_lstsq(S, f, 1e-8)
     assert bool(np.all(info.converged))
@@ -292,6 +290,14 @@ def test_the_effective_dimension_of_large_dampings(method: str, rng: np.random.G
 
 def test_an_approximation_has_no_determinant(rng: np.random.Generator) -> None:
     factor = ngdla.damped_factor(rng.standard_normal((4, 9)), 0.1, method="cg")
-    for call in (factor.logdet, factor.effective_dimension, lambda: factor.leave_one_out(1.0)):
+    for call in (factor.logdet, factor.effective_dimension, lambda: factor.leave_one_out(np.ones(4))):
         with pytest.raises(ValueError, match="method 'cg' has only an approximation"):
+            call()
+
+
+def test_sums_of_a_factor_that_only_preconditions(rng: np.random.Generator) -> None:
+    S = scores_with_spectrum(rng, 20, 60, "float64", 8)
+    factor = ngdla.damped_factor(S, 1e-9, precision="mixed")
+    for call in (factor.logdet, factor.effective_dimension, lambda: factor.leave_one_out(S[:, 0])):
+        with pytest.raises(ValueError, match=r"`damping` is below .* precision='float64'"):
             call()

@@ -178,3 +178,14 @@ def test_numbers_that_are_not_finite() -> None:
     S[7, 0] = np.inf
     with pytest.raises(ValueError, match=r"block 2 of the stream `S` \(rows 4 to 5\).*NaN"):
         ngdla.damped_lstsq(streamed(S, 2), np.ones(8), 1.0)
+
+
+def test_what_needs_rows_takes_a_pass_more(rng: np.random.Generator) -> None:
+    S, f = rng.standard_normal((30, 5)), rng.standard_normal(30)
+    path, reference = (ngdla.damping_path(s, f, [0.1, 1.0]) for s in (streamed(S, 11), S))
+    for one, other in zip(path, reference):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+    left, exact = (ngdla.damped_factor(s, 0.3).leave_one_out(f) for s in (streamed(S, 11), S))
+    np.testing.assert_allclose(left, exact, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"rows of the RowStream .* use arrays"):
+        ngdla.stochastic_reconfiguration(streamed(S, 11), f, 0.1, snr=1.0)

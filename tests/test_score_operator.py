@@ -166,6 +166,52 @@ def test_functions_that_are_wrong(
         ngdla.damped_lstsq(op, F, 0.1, method=method)
 
 
+@pytest.mark.parametrize("method", ["auto", "cholesky"])
+def test_functions_that_are_not_adjoint(method: str, rng: np.random.Generator) -> None:
+    T = random_array(rng, (5, 9), "complex128")
+    for rmatvec in (lambda y: T.T @ y, lambda y: 2 * (H(T) @ y), lambda y: -(H(T) @ y)):
+        op = ScoreOperator(lambda x: T @ x, rmatvec, T.shape, like=T)
+        with pytest.raises(ValueError, match="`rmatvec` of `S` is not the adjoint of `matvec`"):
+            ngdla.damped_lstsq(op, T[:, 0], 0.1, method=method)
+
+
+def test_zero_scores() -> None:
+    op = ScoreOperator(lambda x: 0 * F, lambda y: 0 * S[0], S.shape, like=S)
+    assert not np.any(ngdla.damped_lstsq(op, F, 0.5))
+    np.testing.assert_allclose(ngdla.damped_solve(op, S[0], 0.5), S[0] / 0.5)
+
+
+def test_what_does_not_converge_is_said(rng: np.random.Generator) -> None:
+    T = scores_with_spectrum(rng, 300, 400, "float64", 6)
+    op, f = operator(T, batched=False), rng.standard_normal(300)
+    damping = 1e-12 * float(np.linalg.norm(T, 2)) ** 2
+    with pytest.warns(ngdla.PrecisionWarning, match="ended before it had converged"):
+        _, info = ngdla.damped_lstsq(op, f, damping, full_output=True)
+    assert not info.converged
+
+
+def test_gram_matrices_of_lower_precision_only_precondition(rng: np.random.Generator) -> None:
+    T = scores_with_spectrum(rng, 20, 60, "float32", 8)
+    f = rng.standard_normal(20).astype("float32")
+    damping = 1e-7 * float(np.linalg.norm(T, 2)) ** 2
+    with pytest.warns(ngdla.PrecisionWarning, match="residuals"):
+        x = ngdla.damped_lstsq(operator(T, gram=T @ T.T), f, damping)
+    exact = exact_lstsq(T, f[:, None], damping)[:, 0]
+    assert np.linalg.norm((x - exact).astype(float)) <= 1e-5 * np.linalg.norm(exact.astype(float))
+
+
+def test_gradients_of_an_operator(rng: np.random.Generator) -> None:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+
+    def loss(T: Any, make: Any) -> Any:
+        return jax.numpy.sum(ngdla.damped_lstsq(make(T), jax.numpy.asarray(F), 0.1) ** 2)
+
+    found = jax.grad(loss)(jax.numpy.asarray(S), operator)
+    exact = jax.grad(loss)(jax.numpy.asarray(S), lambda T: T)
+    np.testing.assert_allclose(found, exact, rtol=1e-8, atol=1e-10)
+
+
 def test_arrays_of_another_library() -> None:
     torch = pytest.importorskip("torch")
     op = ScoreOperator(lambda x: torch.asarray(S @ x), lambda y: S.T @ y, S.shape, like=S)

@@ -28,6 +28,8 @@ from .namespace import (
     library,
     namespace,
     normal_range,
+    real_name,
+    result_name,
 )
 from .tracing import concrete
 
@@ -170,6 +172,8 @@ def damping_values(
             f"have the batch shape {batch} of `{like_name}`."
         )
         raise ValueError(msg)
+    if not xp.isdtype(damping.dtype, "integral"):  # it may be wider than S, as right-hand sides may
+        dtype = real_name(result_name(dtype, dtype_name(damping.dtype)))
     return xp.broadcast_to(astype(damping, dtype), batch)
 
 

@@ -221,7 +221,7 @@ def add_to_diagonal(A: Array, shift: float | Array) -> Array:
     `shift` is a Python number or a real array of shape `A.shape[:-2]`.
     """
     xp = namespace(A)
-    column = shift if isinstance(shift, float) else xp.expand_dims(shift, axis=-1)
+    column = shift if isinstance(shift, float) else shift[..., None]
     if is_numpy_namespace(xp) or is_cupy_namespace(xp):
         n = A.shape[-1]
         flat = A.reshape(A.shape[:-2] + (n * n,))

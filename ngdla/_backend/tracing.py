@@ -7,7 +7,7 @@ and fake devices, and they are not read of lazy Dask arrays.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .namespace import (
     torch_compiling,
 )
 
-__all__ = ["choose", "chooses", "concrete", "is_traced", "number"]
+__all__ = ["choose", "chooses", "concrete", "detached", "is_traced", "number", "repeated"]
 
 
 def concrete(flag: Array) -> bool | None:
@@ -43,7 +43,7 @@ def _read(kind: type, x: Array) -> Any:
         import jax
 
         try:
-            return kind(x)
+            return kind(jax.lax.stop_gradient(x))
         except jax.errors.ConcretizationTypeError:
             return None
     if is_torch_namespace(xp):
@@ -75,6 +75,16 @@ def is_traced(x: Array) -> bool:
     return False
 
 
+def detached(x: Array) -> Array:
+    """Return `x` as a constant, which has no gradient."""
+    xp = namespace(x)
+    if is_jax_namespace(xp):
+        import jax
+
+        return jax.lax.stop_gradient(x)
+    return x.detach() if is_torch_namespace(xp) else x
+
+
 def chooses(x: Array) -> bool:
     """Tell whether `choose` computes only one of its two results."""
     return bool(is_jax_namespace(namespace(x)))
@@ -90,3 +100,33 @@ def choose(flag: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -
     import jax
 
     return jax.lax.cond(flag, then, otherwise)
+
+
+State = TypeVar("State")
+
+
+def repeated(
+    step: Callable[[State], State],
+    unfinished: Callable[[State], Array],
+    state: State,
+    steps: int,
+    *,
+    early: bool,
+) -> State:
+    """Return the state after as many steps as leave it unfinished, at most `steps`.
+
+    The host looks before each step if `early`. Otherwise JAX skips steps on the device, and
+    elsewhere all are made, which must not change a state that is finished.
+    """
+    if not early and chooses(unfinished(state)):
+        import jax
+
+        def body(state: State, _: None) -> tuple[State, None]:
+            return choose(unfinished(state), lambda: step(state), lambda: state), None
+
+        return jax.lax.scan(body, state, None, length=steps)[0]
+    for _ in range(steps):
+        if early and concrete(unfinished(state)) is False:
+            break
+        state = step(state)
+    return state
