@@ -212,6 +212,7 @@ def require_positive(value: Any, name: str) -> None:
 def stored_dtype(dtype: Any) -> str:
     """Return the name of a dtype, given by its name, its type or as a dtype of any library."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", dtype_name(dtype))
+    name = {"float": "float64", "complex": "complex128"}.get(name, name)
     try:
         real_name(name)
     except KeyError:

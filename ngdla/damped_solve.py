@@ -191,7 +191,8 @@ def damped_lstsq(
     Notes
     -----
     Method and cost as in `damped_solve`, with one product with `S` less where `x0` is None: it
-    knows f, which S^H f has lost digits of. Forward error with one sweep about u sqrt(kappa).
+    knows f, which S^H f has lost digits of. Forward error with one sweep about
+    u sqrt(kappa); with n >= m up to u kappa where S has not full rank.
 
     References
     ----------

@@ -245,16 +245,15 @@ class ScoreOperator(ScoreMatrix):
 
     def _require(self, result: Any, name: str, shape: tuple[int, ...]) -> None:
         """Raise unless a function returned an array of the library, shape and kind of S."""
-        label = f"what `{name}` of `{self.name}` returns"
+        label = f"{name}` of `{self.name}"
         require_array(result, label)
         require_like(result, label, self._like, "like")
         if tuple(result.shape) != shape:
-            msg = f"{label} has shape {tuple(result.shape)}; it must have shape {shape}."
+            msg = f"`{label}` has shape {tuple(result.shape)}; it must have shape {shape}."
             raise ValueError(msg)
         if is_complex(result) and not self.dtype.startswith("complex"):
-            msg = (
-                f"{label} is {dtype_name(result.dtype)} but `like` is real; pass a complex `like`."
-            )
+            kind = dtype_name(result.dtype)
+            msg = f"`{label}` is {kind} but `like` is real; pass a complex `like`."
             raise TypeError(msg)
 
     def _ones(self, shape: tuple[int, int], dtype: str) -> Array:

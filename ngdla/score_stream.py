@@ -101,7 +101,7 @@ class ScoreStream(ScoreMatrix):
         dtype : str or dtype
             Of the numbers in the file, in native byte order.
         chunk : int, optional
-            Columns (`ColumnStream`) or rows (`RowStream`) of a block; by default 64 MB of them.
+            Columns (`ColumnStream`) or rows (`RowStream`) of a block; by default 128 MB of them.
         offset : int
             Bytes before the matrix.
         prefetch : bool

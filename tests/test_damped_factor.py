@@ -290,7 +290,11 @@ def test_the_effective_dimension_of_large_dampings(method: str, rng: np.random.G
 
 def test_an_approximation_has_no_determinant(rng: np.random.Generator) -> None:
     factor = ngdla.damped_factor(rng.standard_normal((4, 9)), 0.1, method="cg")
-    for call in (factor.logdet, factor.effective_dimension, lambda: factor.leave_one_out(np.ones(4))):
+    for call in (
+        factor.logdet,
+        factor.effective_dimension,
+        lambda: factor.leave_one_out(np.ones(4)),
+    ):
         with pytest.raises(ValueError, match="method 'cg' has only an approximation"):
             call()
 
