@@ -88,7 +88,7 @@ def factored(
 ) -> tuple[Factorisation, First]:
     """Return the factor of a checked problem, adding its value tests to `checks`."""
     if not isinstance(given.damping, float):
-        checks.positive("damping", given.damping)
+        checks.positive("damping", astype(given.damping, real_name(given.plan.factor)))
     checks.positive("metric", *(given.metric or ()))
     if given.null is not None:
         checks.finite("null", given.null)
@@ -184,7 +184,7 @@ def redamped(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
     assert factor.undamped is not None
     scores, plan, squared_norm = factor.scores, factor.plan, factor.squared_norm
     if not isinstance(damping, float):
-        checks.positive("damping", damping)
+        checks.positive("damping", astype(damping, real_name(plan.factor)))
     inverse, ok = inverted(factor.undamped.copy(), damping, squared_norm, lifted=plan.lifted)
     ok = ok & (damping > 0)
     if factor.leak is not None:

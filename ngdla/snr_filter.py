@@ -18,7 +18,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks
-from ._backend.namespace import Array, computing, is_complex, namespace
+from ._backend.namespace import Array, astype, computing, is_complex, namespace, real_name
 from ._backend.products import adjoint, rmatvec, trace
 from ._backend.spectral import eigh
 from .column_blocks import joined
@@ -104,7 +104,7 @@ def _require_options(snr: Any, method: str, precision: str, refine: int) -> None
 
 def _require_values(given: Setup, rhs: RightHandSide, checks: ValueChecks) -> None:
     if not isinstance(given.damping, float):
-        checks.positive("damping", given.damping)
+        checks.positive("damping", astype(given.damping, real_name(given.plan.factor)))
     checks.positive("metric", *(given.metric or ()))
     for name, arrays in rhs.named():
         checks.finite(name, *arrays)

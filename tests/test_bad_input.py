@@ -1961,7 +1961,7 @@ def test_the_remedies_of_an_indefinite_gram_matrix_work(valued: Arguments) -> No
     norm2 = float(np.linalg.norm(a.backend.numpy(S).astype(np.float64)) ** 2)
     works(partial(damped_solve, S, v, 2 * least * norm2, **native), a.backend)
     works(partial(damped_lstsq, S, S[:, 0], damping, method="qr", **native), a.backend)
-    with pytest.warns(PrecisionWarning, match="`damping` is .* of "):
+    with pytest.warns(PrecisionWarning, match="`damping`"):
         works(partial(damped_lstsq, S, S[:, 0], damping), a.backend)
     if a.dtype == "float64":
         S64, v64 = (a.array(a.backend.numpy(x), "float64") for x in (S, v))
