@@ -34,29 +34,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Factorisation:
-    """A factored damped problem.
-
-    Attributes
-    ----------
-    scores : ScoreMatrix
-        S and the scaling by the metric.
-    inverse : Inverse
-        The inverse of the small damped matrix, as a function of (..., n or m, k).
-    undamped : Undamped or None
-        The matrix without its damping, for other dampings.
-    damping : float or array, shape (...)
-    squared_norm : array, shape (...)
-        |S|_F^2, the trace of the Gram matrix.
-    null : array, shape (..., n, p), or None
-    leak : array, shape (...), or None
-        |S^H N|_F, which should be a rounding error.
-    ok : array of bool, shape (...)
-        The factorisation succeeded.
-    plan : Plan
-        What is computed in which precision.
-    refine : int
-    check : bool
-    """
+    """A factored damped problem; `DampedFactor` documents the fields."""
 
     scores: ScoreMatrix
     inverse: Inverse

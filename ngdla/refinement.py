@@ -171,7 +171,7 @@ def _warn_of_error(space: Space, solution: Solution, pace: _Pace) -> None:
     assert solution.x is not None
     assert pace.size is not None
     error = number(_largest(space.error(pace.size), column_norms(solution.x)))
-    if error is None or not error <= _FELT:
+    if error is not None and not error <= _FELT:
         name = space.problem.scores.name
         warn_of_climbing(
             f"refinement with `{name}` ended before it had converged: the solution may err by "
