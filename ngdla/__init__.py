@@ -12,7 +12,14 @@ from .damped_factor import DampedFactor, damped_factor
 from .damped_solve import damped_lstsq, damped_solve
 from .damping_path import DampingPath, damping_path
 from .gram import gram
+from .kronecker import ema, kronecker_solve
+from .low_rank import LowRankEigh
+from .nystrom_factor import NystromFactor, nystrom_factor
+from .online_eigh import OnlineEigh, online_eigh_init, online_eigh_result, online_eigh_update
 from .precision import PrecisionWarning
+from .randomized_eigh import randomized_eigh
+from .randomized_svd import SVDResult, randomized_svd
+from .rank_choice import RankWarning
 from .row_stream import RowStream
 from .score_operator import ScoreOperator
 from .snr_filter import SNRInfo
@@ -24,16 +31,29 @@ __all__ = [
     "ColumnStream",
     "DampedFactor",
     "DampingPath",
+    "LowRankEigh",
+    "NystromFactor",
+    "OnlineEigh",
     "PrecisionWarning",
+    "RankWarning",
     "RowStream",
     "SNRInfo",
+    "SVDResult",
     "ScoreOperator",
     "SolveInfo",
     "damped_factor",
     "damped_lstsq",
     "damped_solve",
     "damping_path",
+    "ema",
     "gram",
+    "kronecker_solve",
+    "nystrom_factor",
+    "online_eigh_init",
+    "online_eigh_result",
+    "online_eigh_update",
+    "randomized_eigh",
+    "randomized_svd",
     "residuals",
     "scores",
     "stochastic_reconfiguration",

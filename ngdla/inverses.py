@@ -25,7 +25,7 @@ from ._backend.spectral import eigh, left_singular, qr_r
 from ._backend.triangular import cho_solve, cholesky
 from .column_blocks import joined
 from .damped_problem import Setup
-from .nystrom import Nystrom, NystromInverse, nystrom
+from .nystrom_preconditioner import Nystrom, NystromInverse, nystrom
 from .precision import LIFT
 from .refinement import First
 from .score_matrix import Vector

@@ -1,73 +1,58 @@
-"""A randomized Nystrom approximation of the small matrix, as preconditioner where n^2 hurts."""
+"""The Nystrom approximation of a positive semi-definite matrix from one product."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ._backend.namespace import Array, namespace, unit_roundoff
-from ._backend.products import adjoint, rmatvec, trace
-from ._backend.random import orthonormal_columns
-from ._backend.spectral import left_singular
-from ._backend.tracing import detached
-from ._backend.triangular import cholesky, solve_triangular
+from ._backend.namespace import Array, namespace
+from ._backend.products import adjoint, rmatvec
+from ._backend.triangular import cholesky
+from .cholesky_qr import inverse_triangular
 from .vectors import expanded
 
-__all__ = ["Nystrom", "NystromInverse", "nystrom"]
+__all__ = ["SHIFT", "NystromRoot", "nystrom_root", "positive_shift", "stabilising_shift"]
+
+SHIFT = 4.0  # in roundings
 
 
-class NystromInverse(NamedTuple):
-    """U diag(1 / shifted) U^H + (1 - U U^H) / tail, where `tail` stands for all other eigenvalues.
+class NystromRoot(NamedTuple):
+    """B, (..., d, l), with B B^H the approximation of A + shift, (...).
 
-    Shapes (..., r, 1), (..., n, r), (..., 1, 1).
+    `core` is Omega^H (A + shift) Omega as it was computed, (..., l, l), L its Cholesky factor, and
+    `ok` says whether that exists.
     """
 
-    shifted: Array
-    U: Array
-    tail: Array
-
-    def __call__(self, r: Array) -> Array:
-        """Return the inverse times r, (..., n, k)."""
-        weights = 1 / self.shifted - 1 / self.tail
-        return r / self.tail + namespace(r).matmul(self.U, weights * rmatvec(self.U, r))
+    B: Array
+    core: Array
+    L: Array
+    shift: Array
+    ok: Array
 
 
-class Nystrom(NamedTuple):
-    """Eigenvalues, (..., r), descending, and eigenvectors, (..., n, r)."""
+def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
+    """Return the root of the approximation from Y = A Omega, with columns of norm 1 in Omega.
 
-    values: Array
-    U: Array
-
-    def inverse(self, damping: Any) -> tuple[NystromInverse, Array]:
-        """Return the preconditioner for a damping, and whether it exists."""
-        xp = namespace(self.values)
-        shifted = xp.expand_dims(self.values + expanded(damping, 1), axis=-1)
-        ok = xp.all(xp.isfinite(shifted), axis=(-2, -1))
-        return NystromInverse(shifted, self.U, shifted[..., -1:, :]), ok
-
-    def copy(self) -> Nystrom:
-        """Return this, as nothing is used up."""
-        return self
-
-
-def nystrom(
-    product: Callable[[Array], Array], shape: tuple[int, ...], like: Array, dtype: str
-) -> tuple[Nystrom, Array]:
-    """Return the approximation of K (..., n, n) from K Omega, (..., n, r), and tr K to 20 per cent.
-
-    K + shift is approximated, with a shift at the level of roundings, which is taken off again:
-    algorithm 2.1 of Z. Frangella, J. A. Tropp, M. Udell, "Randomized Nystrom preconditioning",
-    SIAM J. Matrix Anal. Appl. 44 (2023), arXiv:2110.02820. Omega is the Q of a Gaussian matrix.
+    B B^H = (A + shift) Omega (Omega^H (A + shift) Omega)^-1 Omega^H (A + shift) is the largest
+    positive semi-definite matrix below A + shift with that range. The shift, at the level of the
+    roundings of Y, keeps the Cholesky factor from failing: algorithm 3 of J. A. Tropp et al.,
+    "Fixed-rank approximation of a positive-semidefinite matrix from streaming data", NIPS 2017,
+    arXiv:1706.05736. `roundoff` is that of the product with A.
     """
-    omega = orthonormal_columns(0, shape, like, dtype)
-    Y = detached(product(omega))  # no gradient is that of a preconditioner
     xp = namespace(Y)
-    core = rmatvec(omega, Y)  # Omega^H K Omega, whose trace is r / n tr K on average
-    squared_norm = trace(core) * (shape[-2] / shape[-1])
-    shift = unit_roundoff(dtype) * 4 * xp.linalg.matrix_norm(Y)
-    shift = xp.where(shift > 0, shift, xp.ones_like(shift))
-    L, _ = cholesky((core + adjoint(core)) / 2 + expanded(shift, 2) * rmatvec(omega, omega))
-    half = adjoint(solve_triangular(L, adjoint(Y + expanded(shift, 2) * omega)))
-    s, U = left_singular(half)
-    values = s * s - expanded(shift, 1)
-    return Nystrom(xp.where(values > 0, values, xp.zeros_like(values)), U), squared_norm
+    shift = stabilising_shift(Y, roundoff)
+    shifted = Y + expanded(shift, 2) * omega
+    core = rmatvec(omega, shifted)
+    L, ok = cholesky((core + adjoint(core)) / 2)
+    B = xp.matmul(shifted, adjoint(inverse_triangular(L)))
+    return NystromRoot(B, core, L, shift, ok)
+
+
+def stabilising_shift(Y: Array, roundoff: float) -> Array:
+    """Return 4 u |Y|_F, (...), or a tiny number where Y is zero."""
+    return positive_shift(SHIFT * roundoff * namespace(Y).linalg.matrix_norm(Y))
+
+
+def positive_shift(shift: Array) -> Array:
+    """Return the shift, or a number whose square is still a normal float32 where it is zero."""
+    xp = namespace(shift)
+    return xp.where(shift > 0, shift, xp.full_like(shift, 2.0**-40))

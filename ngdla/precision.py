@@ -15,12 +15,9 @@ learns from damping / |S|_F^2, a by-product, whether that was enough.
 
 from __future__ import annotations
 
-import sys
-import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._backend.checks import require_choice
+from ._backend.checks import require_choice, warn_caller
 from ._backend.namespace import (
     Array,
     double_name,
@@ -141,12 +138,6 @@ def climbed(
     return plan, "the factor only preconditions conjugate gradients; look at SolveInfo.converged"
 
 
-_PACKAGE = str(Path(__file__).parent)
-
-
 def warn_of_climbing(message: str) -> None:
-    """Warn, naming the line of the caller's code from which this library was called."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, PrecisionWarning, stacklevel=level)
+    """Warn of more work than the dtype of the result, or of too little."""
+    warn_caller(message, PrecisionWarning)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Callable
 from functools import partial, reduce
 from operator import and_
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,13 +37,18 @@ from .namespace import (
 from .tracing import concrete
 
 __all__ = [
+    "EIGENVALUES",
     "ValueChecks",
     "all_finite",
     "damping_values",
+    "decay_values",
+    "real_values",
     "require_array",
     "require_choice",
+    "require_columns",
     "require_count",
     "require_like",
+    "warn_caller",
 ]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -146,48 +154,107 @@ def require_count(value: Any, name: str) -> None:
         raise ValueError(msg)
 
 
+def require_columns(
+    v: Any,
+    name: str,
+    expected: tuple[int, ...],
+    like: Array,
+    like_name: str,
+    shape: tuple[int, ...],
+) -> tuple[Array, bool]:
+    """Return a vector of the expected shape (..., d) or (..., d, k) as (..., d, k).
+
+    Also returned is whether the k axis was absent. `shape`, of `like_name`, is for the message.
+    """
+    require_array(v, name)
+    require_like(v, name, like, like_name)
+    if tuple(v.shape) == expected:
+        return namespace(v).expand_dims(v, axis=-1), True
+    if v.ndim == len(expected) + 1 and tuple(v.shape[:-1]) == expected:
+        return v, False
+    several = f"({', '.join(map(str, expected))}, k)"
+    msg = (
+        f"`{name}` has shape {tuple(v.shape)} but `{like_name}` has shape {shape}; `{name}` "
+        f"must have shape {expected}, or {several} for k right-hand sides."
+    )
+    raise ValueError(msg)
+
+
+# What a damping is measured in, for messages.
+SQUARED = (
+    "in units of squared singular values of `{0}`. For a plain least-squares or minimum-norm "
+    "solution choose it small against |{0}|^2, not zero"
+)
+EIGENVALUES = (
+    "in units of eigenvalues of `{0}`. For a pseudo-inverse choose it small against |{0}|, not zero"
+)
+
+
 def damping_values(
-    damping: Any, like: Array, like_name: str, dtype: str, batch: tuple[int, ...]
+    damping: Any,
+    like: Array,
+    like_name: str,
+    dtype: str,
+    batch: tuple[int, ...],
+    unit: str = SQUARED,
 ) -> float | Array:
     """Return the damping as a Python float, or as an array of shape `batch` in a real dtype.
 
     The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
     """
     if isinstance(damping, numbers.Real) and not isinstance(damping, (bool, np.bool_)):
-        return _damping_number(damping, like_name, dtype)
-    if isinstance(damping, str) or not is_array(damping):
-        msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
+        return _damping_number(damping, like_name, dtype, unit)
+    return real_values(damping, "damping", like, like_name, dtype, batch)
+
+
+def real_values(
+    value: Any, name: str, like: Array, like_name: str, dtype: str, batch: tuple[int, ...]
+) -> Array:
+    """Return an array of real numbers, 0-d or of shape `batch`, as one of shape `batch`."""
+    if isinstance(value, str) or not is_array(value):
+        msg = f"`{name}` is {value!r}; it must be a real number or an array of them."
         raise TypeError(msg)
-    _require_dense(damping, "damping")
-    if is_chunked(damping):
-        require_known_shape(damping, "damping")
-    require_like(damping, "damping", like, like_name)
+    _require_dense(value, name)
+    if is_chunked(value):
+        require_known_shape(value, name)
+    require_like(value, name, like, like_name)
     xp = namespace(like)
-    if not xp.isdtype(damping.dtype, ("real floating", "integral")):
-        msg = f"`damping` has dtype {dtype_name(damping.dtype)}; it must be real."
+    if not xp.isdtype(value.dtype, ("real floating", "integral")):
+        msg = f"`{name}` has dtype {dtype_name(value.dtype)}; it must be real."
         raise TypeError(msg)
-    if tuple(damping.shape) not in ((), batch):
+    if tuple(value.shape) not in ((), batch):
         msg = (
-            f"`damping` has shape {tuple(damping.shape)}; it must be a number, a 0-d array, or "
+            f"`{name}` has shape {tuple(value.shape)}; it must be a number, a 0-d array, or "
             f"have the batch shape {batch} of `{like_name}`."
         )
         raise ValueError(msg)
-    if not xp.isdtype(damping.dtype, "integral"):  # it may be wider than S, as right-hand sides may
-        dtype = real_name(result_name(dtype, dtype_name(damping.dtype)))
-    return xp.broadcast_to(astype(damping, dtype), batch)
+    if not xp.isdtype(value.dtype, "integral"):  # it may be wider than S, as right-hand sides may
+        dtype = real_name(result_name(dtype, dtype_name(value.dtype)))
+    return xp.broadcast_to(astype(value, dtype), batch)
 
 
-def _damping_number(damping: Any, like_name: str, dtype: str) -> float:
+def decay_values(
+    decay: Any, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+) -> float | Array:
+    """Return the decay of an average as a Python float, or as an array of shape `batch`."""
+    msg = f"`decay` is {decay!r}; it must be in [0, 1): the weight of the past."
+    if isinstance(decay, numbers.Real) and not isinstance(decay, (bool, np.bool_)):
+        if not 0 <= float(decay) < 1:
+            raise ValueError(msg)
+        return float(decay)
+    dtype = real_name(dtype_name(like.dtype))
+    values = astype(real_values(decay, "decay", like, like_name, dtype, batch), dtype)
+    checks.require(lambda: (values >= 0) & (values < 1), lambda: ValueError(msg))
+    return values
+
+
+def _damping_number(damping: Any, like_name: str, dtype: str, unit: str) -> float:
     try:
         value = float(damping)
     except OverflowError:
         value = math.inf
     if not value > 0 or damping == math.inf:  # NaN fails too; torch.compile cannot trace isnan
-        msg = (
-            f"`damping` is {value}; it must be positive and finite, in units of squared singular "
-            f"values of `{like_name}`. For a plain least-squares or minimum-norm solution choose "
-            f"it small against |{like_name}|^2, not zero."
-        )
+        msg = f"`damping` is {value}; it must be positive and finite, {unit.format(like_name)}."
         raise ValueError(msg)
     least, largest = normal_range(dtype)
     if not least <= value <= largest:
@@ -197,6 +264,17 @@ def _damping_number(damping: Any, like_name: str, dtype: str) -> float:
         )
         raise ValueError(msg)
     return value
+
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn, naming the line of the caller's code from which this library was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def all_finite(*arrays: Array) -> Array:

@@ -58,6 +58,7 @@ _UNIT_ROUNDOFF = {
     "float64": 2.0**-53,
     "complex64": 2.0**-24,
     "complex128": 2.0**-53,
+    "tf32": 2.0**-11,  # of products only
 }
 _REAL = {
     "float16": "float32",  # stored, never computed with
@@ -191,12 +192,13 @@ def astype(x: Array, name: str) -> Array:
 
 
 @contextlib.contextmanager
-def computing(xp: Any) -> Iterator[None]:
+def computing(xp: Any, *, tf32: bool = False) -> Iterator[None]:
     """Hold the settings under which this library computes, and restore the caller's.
 
     Products of float32 matrices run in float32, never in TF32 or bfloat16 (a Gram matrix squares
     the condition number, so that their 1e-3 would drown every damping in use), and NumPy keeps
     silent about NaN and overflow, which are reported by the checks with the argument's name.
+    With `tf32`, products may drop to TF32 where the device has it.
     """
     if is_numpy_namespace(xp):
         with np.errstate(all="ignore"):
@@ -204,13 +206,13 @@ def computing(xp: Any) -> Iterator[None]:
     elif is_jax_namespace(xp):
         import jax
 
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("tensorfloat32" if tf32 else "highest"):
             yield
     elif is_torch_namespace(xp):
-        with _torch_full_precision():
+        with _torch_products("tf32" if tf32 else "ieee"):
             yield
     elif is_cupy_namespace(xp):
-        with _cupy_full_precision():
+        with _cupy_products("TF32" if tf32 else "FP32"):
             yield
     else:  # array-api-strict computes by NumPy
         with np.errstate(all="ignore"):
@@ -218,32 +220,39 @@ def computing(xp: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _torch_full_precision() -> Iterator[None]:
+def _torch_products(wanted: str) -> Iterator[None]:
     import torch
 
     if torch_compiling():
         yield
         return
-    # The flags are touched only where a lower precision is allowed: writing them marks the
-    # process as a user of the newer interface, and torch then warns users of the older one.
-    products = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-    lowered = [(p, p.fp32_precision) for p in products if p.fp32_precision in ("tf32", "bf16")]
+    # The flags are touched only where they have to be: writing them marks the process as a user of
+    # the newer interface, and torch then warns users of the older one.
+    products = [torch.backends.cuda.matmul]
+    if wanted == "ieee":
+        products.append(torch.backends.mkldnn.matmul)
+    lower = ("tf32", "bf16")
+    before = [
+        (product, product.fp32_precision)
+        for product in products
+        if (product.fp32_precision in lower) != (wanted in lower)
+    ]
     try:
-        for product, _ in lowered:
-            product.fp32_precision = "ieee"
+        for product, _ in before:
+            product.fp32_precision = wanted
         yield
     finally:
-        for product, precision in lowered:
+        for product, precision in before:
             product.fp32_precision = precision
 
 
 @contextlib.contextmanager
-def _cupy_full_precision() -> Iterator[None]:
+def _cupy_products(wanted: str) -> Iterator[None]:
     # TF32 may be on by the environment variable CUPY_TF32 or by the user's own call.
     from cupy._core import _routines_linalg as routines
 
     before = routines.get_compute_type(np.float32)
-    routines.set_compute_type(np.float32, routines.COMPUTE_TYPE_FP32)
+    routines.set_compute_type(np.float32, getattr(routines, f"COMPUTE_TYPE_{wanted}"))
     try:
         yield
     finally:

@@ -2,22 +2,93 @@
 
 from __future__ import annotations
 
+import numbers
+from typing import Any
+
 import numpy as np
 from array_api_compat import device
 
-from .namespace import Array, is_dask_namespace, is_jax_namespace, namespace, real_name
+from .namespace import (
+    Array,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_torch_namespace,
+    namespace,
+    real_name,
+)
 
-__all__ = ["orthonormal_columns"]
+__all__ = ["gaussian", "generator", "orthonormal_columns", "require_generator"]
+
+
+def generator(rng: int | np.random.Generator) -> np.random.Generator:
+    """Return a Generator, from which several test matrices can be drawn."""
+    return np.random.default_rng(rng)
+
+
+def gaussian(
+    rng: int | np.random.Generator, shape: tuple[int, ...], like: Array, dtype: str
+) -> Array:
+    """Return independent standard normal numbers, E |g|^2 = 1, where `like` lives."""
+    return _drawn("gaussian", rng, shape, like, dtype)
+
+
+def require_generator(rng: Any) -> None:
+    """Raise unless `rng` is a seed or a NumPy Generator."""
+    if isinstance(rng, np.random.Generator):
+        return
+    if isinstance(rng, bool) or not isinstance(rng, numbers.Integral):
+        msg = f"`rng` is {rng!r}; it must be an integer, a numpy.random.Generator or an array."
+        raise TypeError(msg)
+    if rng < 0:
+        msg = f"`rng` is {rng}; a seed must not be negative."
+        raise ValueError(msg)
 
 
 def orthonormal_columns(seed: int, shape: tuple[int, ...], like: Array, dtype: str) -> Array:
     """Return the Q of a Gaussian matrix (..., n, r), of the library and on the device of `like`."""
-    rng = np.random.default_rng(seed)
+    return _drawn("orthonormal", seed, shape, like, dtype)
+
+
+def _drawn(
+    kind: str,
+    rng: int | np.random.Generator,
+    shape: tuple[int, ...],
+    like: Array,
+    dtype: str,
+) -> Array:
+    xp = namespace(like)
+    if is_torch_namespace(xp):
+        return _drawn_for_torch(kind, rng, shape, dtype, like.device)
+    x = _DRAW[kind](np.random.default_rng(rng), shape, dtype)
+    if is_dask_namespace(xp) or is_jax_namespace(xp):  # JAX places constants itself
+        return xp.asarray(x)
+    return xp.asarray(x, device=device(like))
+
+
+def _drawn_for_torch(kind: str, rng: Any, shape: tuple[int, ...], dtype: str, where: Any) -> Array:
+    import torch
+
+    return torch.asarray(_DRAW[kind](np.random.default_rng(rng), shape, dtype), device=where)
+
+
+# What torch.compiler.assume_constant_result sets: torch.compile, which cannot trace NumPy's
+# generators, calls the function once, while it compiles.
+_drawn_for_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    real = np.dtype(real_name(dtype)).type
+    if dtype == real_name(dtype):
+        return rng.standard_normal(shape, dtype=real)
+    pairs = rng.standard_normal((*shape, 2), dtype=real) * real(np.sqrt(0.5))
+    return pairs.view(dtype)[..., 0]
+
+
+def _orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     gaussian = rng.standard_normal(shape)
     if dtype != real_name(dtype):
         gaussian = gaussian + 1j * rng.standard_normal(shape)
-    Q = np.linalg.qr(gaussian).Q.astype(dtype)
-    xp = namespace(like)
-    if is_dask_namespace(xp) or is_jax_namespace(xp):  # JAX places constants itself
-        return xp.asarray(Q)
-    return xp.asarray(Q, device=device(like))
+    return np.linalg.qr(gaussian).Q.astype(dtype)
+
+
+_DRAW = {"gaussian": _gaussian, "orthonormal": _orthonormal}

@@ -27,7 +27,7 @@ from .namespace import (
 )
 from .triangular import over_batch
 
-__all__ = ["eigh", "left_singular", "qr_r"]
+__all__ = ["eigh", "left_singular", "qr_r", "svd"]
 
 
 def eigh(A: Array) -> tuple[Array, Array]:
@@ -74,6 +74,20 @@ def left_singular(A: Array) -> tuple[Array, Array]:
     return _nan_on_failure(svd, A[..., :, :r])
 
 
+def svd(A: Array) -> tuple[Array, Array, Array]:
+    """Return (U, s, Vh) with A = U diag(s) Vh for square A (..., n, n), s descending."""
+    xp = namespace(A)
+    if is_dask_namespace(xp):
+        return in_one_block(svd, A, results=(A, _values_like(A), A))
+    failures = _failures(xp)
+    try:
+        U, s, Vh = xp.linalg.svd(A, full_matrices=False)
+    except failures:
+        nan = xp.full_like(A, xp.nan)
+        return nan, _values_like(A) + xp.nan, nan
+    return U, s, Vh
+
+
 def qr_r(A: Array) -> Array:
     """Return the triangular factor R, (..., n, n), of A = Q R for A (..., m, n) with m >= n."""
     xp = namespace(A)  # array-api-compat 1.16 unpacks the lone R of mode="r" as a pair
@@ -101,16 +115,21 @@ def _nan_on_failure(
     factorise: Callable[[], tuple[Array, Array]], like: Array
 ) -> tuple[Array, Array]:
     xp = namespace(like)
-    failures: Any = (LinAlgError,)
-    if is_torch_namespace(xp):
-        import torch
-
-        failures = (torch.linalg.LinAlgError,)
+    failures = _failures(xp)
     try:
         values, vectors = factorise()
         return values, vectors
     except failures:
         return _values_like(like) + xp.nan, xp.full_like(like, xp.nan)
+
+
+def _failures(xp: Any) -> Any:
+    """Return what this library raises where a factorisation fails."""
+    if is_torch_namespace(xp):
+        import torch
+
+        return torch.linalg.LinAlgError
+    return LinAlgError
 
 
 def _values_like(vectors: Array) -> Array:

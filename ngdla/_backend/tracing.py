@@ -15,12 +15,22 @@ from .namespace import (
     Array,
     is_dask_namespace,
     is_jax_namespace,
+    is_numpy_namespace,
     is_torch_namespace,
     namespace,
     torch_compiling,
 )
 
-__all__ = ["choose", "chooses", "concrete", "detached", "is_traced", "number", "repeated"]
+__all__ = [
+    "choose",
+    "choose_if_free",
+    "chooses",
+    "concrete",
+    "detached",
+    "is_traced",
+    "number",
+    "repeated",
+]
 
 
 def concrete(flag: Array) -> bool | None:
@@ -100,6 +110,18 @@ def choose(flag: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -
     import jax
 
     return jax.lax.cond(flag, then, otherwise)
+
+
+def choose_if_free(flag: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """Return then() where a 0-d flag is set, else otherwise(), where choosing costs no waiting.
+
+    It is free on the host and in compiled JAX code. Elsewhere, it is otherwise() in any case.
+    """
+    if is_traced(flag) and chooses(flag):
+        return choose(flag, then, otherwise)
+    xp = namespace(flag)
+    on_host = is_numpy_namespace(xp) or (is_torch_namespace(xp) and flag.device.type == "cpu")
+    return then() if on_host and concrete(flag) else otherwise()
 
 
 State = TypeVar("State")

@@ -9,7 +9,7 @@ import pytest
 from conftest import Backend
 from references import H, U, random_array, scores_with_spectrum
 
-from ngdla.nystrom import Nystrom, nystrom
+from ngdla.nystrom_preconditioner import Nystrom, nystrom
 
 
 @pytest.mark.parametrize("rank", [4, 10])

@@ -1,0 +1,192 @@
+"""A positive semi-definite matrix that is met only in products: what it is, and what they show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ._backend.checks import (
+    ValueChecks,
+    all_finite,
+    real_values,
+    require_array,
+    require_choice,
+)
+from ._backend.namespace import (
+    Array,
+    astype,
+    computing,
+    dtype_name,
+    is_array,
+    namespace,
+    real_name,
+    result_name,
+    unit_roundoff,
+)
+from ._backend.products import adjoint, matmul_stored, trace
+from ._backend.spectral import eigh
+from ._backend.tracing import number
+
+__all__ = ["HermitianOperand", "hermitian_operand", "require_positive"]
+
+PRECISIONS = ("native", "tf32")
+
+
+@dataclasses.dataclass(frozen=True)
+class HermitianOperand:
+    """A, (..., d, d), in the dtype that is worked in; `roundoff` is that of its products."""
+
+    like: Array
+    batch: tuple[int, ...]
+    size: int
+    dtype: str
+    roundoff: float
+    trace: Array
+    product: Callable[[Array], Array]
+
+    @property
+    def real(self) -> str:
+        """Name of the real dtype that is worked in."""
+        return real_name(self.dtype)
+
+
+def hermitian_operand(
+    A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
+) -> HermitianOperand:
+    """Check A, an array or an object with @, .shape and .dtype, and return it as an operand.
+
+    `columns` are those that an object is multiplied with first: they say which library it takes.
+    """
+    require_choice(precision, "precision", PRECISIONS)
+    if not is_array(A) and all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
+        return _of_object(A, trace_of_A, columns, precision, product_eps)
+    require_array(A, "A", ndim=2)
+    dtype = result_name(dtype_name(A.dtype))
+    _require_square(A)
+    batch = tuple(A.shape[:-2])
+    if trace_of_A is None:
+        with computing(namespace(A)):
+            traced = astype(trace(A), real_name(dtype))
+    else:
+        traced = _given_trace(trace_of_A, A, dtype, batch)
+    return HermitianOperand(
+        like=A,
+        batch=batch,
+        size=A.shape[-1],
+        dtype=dtype,
+        roundoff=_roundoff(dtype, precision, product_eps),
+        trace=traced,
+        product=_product(lambda X: matmul_stored(A, X), precision),
+    )
+
+
+def _of_object(
+    A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
+) -> HermitianOperand:
+    if columns is None or not is_array(columns):
+        msg = (
+            f"`A` is a {type(A).__name__}, not an array, so that its library is not known; pass "
+            f"`basis`, or a test matrix as `rng`."
+        )
+        raise TypeError(msg)
+    if trace_of_A is None:
+        msg = f"`A` is a {type(A).__name__}, whose diagonal cannot be read; pass `trace`."
+        raise TypeError(msg)
+    _require_square(A)
+    dtype, batch = result_name(dtype_name(A.dtype)), tuple(A.shape[:-2])
+    return HermitianOperand(
+        like=columns,
+        batch=batch,
+        size=A.shape[-1],
+        dtype=dtype,
+        roundoff=_roundoff(dtype, precision, product_eps),
+        trace=_given_trace(trace_of_A, columns, dtype, batch),
+        product=_product(lambda X: A @ X, precision),
+    )
+
+
+def _require_square(A: Any) -> None:
+    if len(A.shape) < 2 or A.shape[-1] != A.shape[-2]:
+        msg = f"`A` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
+        raise ValueError(msg)
+
+
+def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
+    xp, real = namespace(like), real_name(dtype)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        zero = xp.zeros_like(astype(xp.real(like) if "complex" in dtype else like, real))
+        return xp.broadcast_to(zero[(0,) * like.ndim] + float(value), batch)
+    return astype(real_values(value, "trace", like, "A", real, batch), real)
+
+
+def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
+    if product_eps is not None:
+        if not isinstance(product_eps, float) or not 0 < product_eps < 1:
+            msg = f"`product_eps` is {product_eps!r}; it must be a unit roundoff, in (0, 1)."
+            raise ValueError(msg)
+        return product_eps
+    if precision == "tf32" and real_name(dtype) == "float32":
+        return unit_roundoff("tf32")
+    return unit_roundoff(dtype)
+
+
+def _product(product: Callable[[Array], Array], precision: str) -> Callable[[Array], Array]:
+    if precision == "native":
+        return product
+
+    def in_tf32(X: Array) -> Array:
+        with computing(namespace(X), tf32=True):
+            return product(X)
+
+    return in_tf32
+
+
+# ---------------------------------------------------------------------------------- values
+
+
+def require_positive(
+    checks: ValueChecks, A: HermitianOperand, Y: Array, core: Array, positive: Array
+) -> None:
+    """Require that A is finite, Hermitian and positive semi-definite, as far as it was seen.
+
+    Seen are Y = A Omega and core = Omega^H Y for orthonormal Omega; `positive` says whether the
+    factorisation of the core, which is to be positive up to rounding, went through.
+    """
+    xp = namespace(Y)
+    checks.require(
+        lambda: all_finite(Y, A.trace),
+        lambda: ValueError("`A` contains NaN or Inf; pass finite values."),
+    )
+    skew = core - adjoint(core)
+    rounding = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(Y)
+    checks.require(
+        lambda: xp.linalg.matrix_norm(skew) <= rounding, lambda: _not_hermitian(core, skew)
+    )
+    checks.require(lambda: positive, lambda: _negative(core))
+
+
+def _not_hermitian(core: Array, skew: Array) -> Exception:
+    xp = namespace(core)
+    size, deviation = (_largest(xp.linalg.matrix_norm(x)) for x in (core, skew))
+    return ValueError(
+        f"`A` is not Hermitian: |W^H (A - A^H) W| = {deviation:.2e} for the test matrix W, where "
+        f"|W^H A W| = {size:.2e}. Pass (A + A^H) / 2 if that is meant."
+    )
+
+
+def _negative(core: Array) -> Exception:
+    xp = namespace(core)
+    values, _ = eigh((core + adjoint(core)) / 2)
+    least, largest = _largest(-xp.min(values, axis=-1)), _largest(xp.max(values, axis=-1))
+    return ValueError(
+        f"`A` is not positive semi-definite: W^H A W has the eigenvalue {-least:.2e} beside "
+        f"{largest:.2e} for the test matrix W. If products with A are less exact than its dtype, "
+        f"say so by `product_eps`; a `basis` must have orthonormal columns."
+    )
+
+
+def _largest(x: Array) -> float:
+    value = number(namespace(x).max(x))
+    assert value is not None
+    return value

@@ -1,0 +1,364 @@
+"""Eigenpairs that follow an exponential average of X^T conj(X) without forming it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ._backend.checks import (
+    ValueChecks,
+    all_finite,
+    decay_values,
+    require_array,
+    require_choice,
+    require_count,
+    require_like,
+)
+from ._backend.namespace import (
+    Array,
+    astype,
+    computing,
+    dtype_name,
+    is_complex,
+    namespace,
+    result_name,
+    unit_roundoff,
+)
+from ._backend.products import add_diagonal, adjoint, squared_norm, trace
+from ._backend.spectral import eigh
+from ._backend.tracing import choose_if_free
+from ._backend.triangular import solve_triangular
+from .cholesky_qr import cholesky_qr, column_gram, equilibrated_cholesky, nearly_orthogonal
+from .eigen_sketches import (
+    descending,
+    eigenpairs,
+    nystrom_sketch,
+    nystrom_widths,
+    probed_error,
+    sketch_options,
+)
+from .hermitian_operand import HermitianOperand
+from .low_rank import TAILS, LowRankEigh, clipped, require_rank, truncated
+from .nystrom import SHIFT, positive_shift
+from .sketch_columns import gaussian_columns, require_rng
+from .vectors import expanded
+
+__all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
+
+_START = sketch_options("nystrom", 2, 10, "trace")
+
+
+class OnlineEigh(NamedTuple):
+    """State of an on-line eigendecomposition: a value, of arrays only, that can be saved.
+
+    All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
+    of the weights.
+
+    Attributes
+    ----------
+    eigenvalues : array, shape (..., r), real
+        In descending order, never negative.
+    eigenvectors : array, shape (..., d, r)
+        Orthonormal columns.
+    trace : array, shape (...), real
+        The trace of the average, exact to rounding.
+    weight : array, shape (...), real
+        The sum of the weights decay^(t - i).
+    probes : array, shape (..., d, p)
+        Standard normal columns G, which the eigenvectors never see.
+    sketch : array, shape (..., d, p)
+        The average times G, exact to rounding.
+    """
+
+    eigenvalues: Array
+    eigenvectors: Array
+    trace: Array
+    weight: Array
+    probes: Array
+    sketch: Array
+
+
+def online_eigh_init(
+    X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: bool = True
+) -> OnlineEigh:
+    """Return the state of an on-line eigendecomposition after its first batch.
+
+    Parameters
+    ----------
+    X : array, shape (..., N, d), real or complex
+        Rows are samples, N less or more than d. The caller scales them, for example by
+        1 / sqrt(N).
+    rank : int
+        The number of eigenpairs that are followed, 1 to d.
+    rng : int, numpy.random.Generator, or array, shape (d, c)
+        Seed of the Gaussian columns, which NumPy draws on the host, equal for all libraries; or
+        the c columns themselves: rank + 20 of them, fewer where d is less, and `probes`.
+    probes : int, default 8
+        Columns whose products with the average are kept exactly, to show the error. With 0, the
+        error is NaN.
+    check : bool, default True
+        Refuse NaN and Inf: reads one flag on the host.
+
+    Returns
+    -------
+    OnlineEigh
+        The state, for X^T conj(X) with weight 1.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong kind, dtype or library.
+    ValueError
+        If `rank` is not from 1 to d, or `X` contains NaN or Inf.
+
+    Notes
+    -----
+    Cost: 8 N d (rank + 20) flops and about 24 d (rank + 20)^2; no d x d and no N x N matrix. A
+    batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0.
+
+    References
+    ----------
+    D. Povey, X. Zhang, S. Khudanpur, "Parallel training of DNNs with natural gradient and
+    parameter averaging", arXiv:1410.7455 (on-line natural gradient).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> state = online_eigh_init(rng.standard_normal((20, 50)), 4)
+    >>> state = online_eigh_update(state, rng.standard_normal((20, 50)), decay=0.9)
+    >>> online_eigh_result(state).eigenvectors.shape
+    (50, 4)
+    """
+    require_array(X, "X", ndim=2)
+    require_rng(rng)
+    require_count(probes, "probes")
+    *batch, _, d = X.shape
+    require_rank(rank, d, "the number of columns of `X`")
+    dtype = result_name(dtype_name(X.dtype))
+    start = sum(nystrom_widths(_START, rank, 0, d))
+    checks = ValueChecks(enabled=check)
+    xp = namespace(X)
+    with computing(xp):
+        X = astype(X, dtype)
+        A = HermitianOperand(
+            like=X,
+            batch=tuple(batch),
+            size=d,
+            dtype=dtype,
+            roundoff=unit_roundoff(dtype),
+            trace=squared_norm(X),
+            product=lambda V: _from_rows(X, _to_rows(X, V)),
+        )
+        checks.require(lambda: all_finite(A.trace), _not_finite)
+        drawn = gaussian_columns(rng, start + int(probes), like=X, shape=(*batch, d), dtype=dtype)
+        columns, G = drawn[..., :start], drawn[..., start:]
+        root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
+        values, U = eigenpairs(root, int(rank))
+        state = OnlineEigh(
+            eigenvalues=values[..., :rank],
+            eigenvectors=U,
+            trace=A.trace,
+            weight=xp.ones_like(A.trace),
+            probes=G,
+            sketch=A.product(G),
+        )
+        checks.raise_on_failure()
+    return state
+
+
+def online_eigh_update(
+    state: OnlineEigh, X: Array, *, decay: Any, check: bool = True
+) -> OnlineEigh:
+    """Return the state after another batch: of decay A + (1 - decay) X^T conj(X), never formed.
+
+    The average is debiased: with t batches and a constant decay it is
+    (1 - decay) / (1 - decay^t) sum_i decay^(t - i) X_i^T conj(X_i).
+
+    Parameters
+    ----------
+    state : OnlineEigh
+        Left as it is.
+    X : array, shape (..., N, d)
+        Rows are samples; N may change from batch to batch.
+    decay : float or array, shape () or (...)
+        The weight of the past, in [0, 1).
+    check : bool, default True
+        Refuse NaN and Inf, read off |X|^2: reads one flag on the host.
+
+    Returns
+    -------
+    OnlineEigh
+        The new state, in the dtype of the old one.
+
+    Raises
+    ------
+    TypeError
+        If `X` is no floating-point array of the library of the state, or complex and that is real.
+    ValueError
+        If `X` has another shape, `decay` is outside of [0, 1), or `X` contains NaN or Inf.
+
+    Notes
+    -----
+    Method: one warm power step on the model of the new average,
+    M = new X^T conj(X) + old U diag(d) U^H, and the Nystrom approximation M U (U^H M U)^-1 U^H M.
+    Directions that are not kept are seen in single batches only, so that a sudden change of the
+    data is learned over some updates; the probes show it.
+    Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
+    Cholesky factors and one eigendecomposition. Memory: some four arrays of the size of the
+    eigenvectors; no d x d matrix. Where many new directions come at once, and always on a GPU, 9 d
+    rank^2 more make the columns orthonormal.
+
+    References
+    ----------
+    D. Povey, X. Zhang, S. Khudanpur, arXiv:1410.7455: the same power step, with
+    singular values of M U instead of the Nystrom approximation, and without debiasing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((20, 50))
+    >>> state = online_eigh_init(X, 4)
+    >>> for _ in range(30):
+    ...     state = online_eigh_update(state, X, decay=0.9)
+    >>> exact = np.linalg.eigvalsh(X.T @ X)[::-1]
+    >>> bool(np.allclose(state.eigenvalues, exact[:4]))
+    True
+    """
+    U, d = state.eigenvectors, state.eigenvalues
+    X = _checked_batch(X, U)
+    checks = ValueChecks(enabled=check)
+    decay = decay_values(decay, d, "eigenvalues", tuple(d.shape[:-1]), checks)
+    xp, r = namespace(X), d.shape[-1]
+    with computing(xp):
+        weight = decay * state.weight + 1
+        new, old = 1 / weight, decay * state.weight / weight  # they add to 1
+        size = squared_norm(X)
+        checks.require(lambda: all_finite(size), _not_finite)
+        rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
+        products = _from_rows(X, expanded(new, 2) * rows)
+        # M U and U^H M U for M = new X^T conj(X) + old U diag(d) U^H, up to a stabilising shift
+        core = expanded(new, 2) * column_gram(rows[..., :r])
+        past = expanded(old, 1) * d
+        shift = positive_shift(
+            SHIFT * unit_roundoff(dtype_name(U.dtype)) * (trace(core) + xp.sum(past, axis=-1))
+        )
+        past = past + expanded(shift, 1)
+        Y = products[..., :r] + U * xp.expand_dims(past, axis=-2)
+        values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past))
+        state = OnlineEigh(
+            eigenvalues=clipped(values - expanded(shift, 1)),
+            eigenvectors=vectors,
+            trace=old * state.trace + new * size,
+            weight=weight,
+            probes=state.probes,
+            sketch=products[..., r:] + expanded(old, 2) * state.sketch,
+        )
+        checks.raise_on_failure()
+    return state
+
+
+def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh:
+    """Return the decomposition that a state stands for, with the error that its probes show.
+
+    Parameters
+    ----------
+    state : OnlineEigh
+        After any number of updates.
+    tail : {"trace", "min", "zero"}
+        What stands for each missing eigenvalue: their mean by the trace, the smallest kept one,
+        or 0.
+
+    Returns
+    -------
+    LowRankEigh
+        Its `error` is the root mean square of |(A - U diag(d) U^H) g| over the probes g, an
+        estimate of the Frobenius norm; NaN without probes.
+
+    Raises
+    ------
+    ValueError
+        If `tail` is not one of the three.
+
+    Notes
+    -----
+    Cost: 4 d rank flops for each probe; nothing else is left to compute.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((20, 50))
+    >>> eigh = online_eigh_result(online_eigh_init(X, 19))
+    >>> U, d = eigh.eigenvectors, eigh.eigenvalues
+    >>> exact = np.linalg.norm(X.T @ X - (U * d) @ U.T)
+    >>> bool(0.5 * exact < eigh.error < 2 * exact)
+    True
+    """
+    require_choice(tail, "tail", TAILS)
+    xp = namespace(state.trace)
+    d, U, G = state.eigenvalues, state.eigenvectors, state.probes
+    with computing(xp):
+        error = state.trace + xp.nan
+        if G.shape[-1]:
+            error = probed_error(d, U, G, state.sketch)
+        return truncated(d, U, state.trace, error, d.shape[-1], tail)
+
+
+def _nystrom_eigenpairs(Y: Array, core: Array) -> tuple[Array, Array]:
+    """Return the eigenpairs of Y core^-1 Y^H for Y = M U and core = U^H M U.
+
+    With Y = Q R and core = C C^H they are those of (C^-1 R^H)^H (C^-1 R^H), rotated by Q. The
+    columns of U are eigenvectors of what M was before, and those of Y nearly orthogonal: then one
+    Cholesky factor of their equilibrated Gram matrix is R, and one product with Y makes the
+    vectors. Where many new directions came at once, Y is made orthonormal first.
+    """
+    xp = namespace(Y)
+    L = equilibrated_cholesky(column_gram(Y))
+    C = equilibrated_cholesky(core)
+
+    def at_once() -> tuple[Array, Array]:
+        values, W = _rotation(C, L)
+        return values, xp.matmul(Y, solve_triangular(L, W, transposed=True))
+
+    def safely() -> tuple[Array, Array]:
+        Q, R = cholesky_qr(Y)
+        values, W = _rotation(C, adjoint(R))
+        return values, xp.matmul(Q, W)
+
+    return choose_if_free(nearly_orthogonal(L), at_once, safely)
+
+
+def _rotation(C: Array, RH: Array) -> tuple[Array, Array]:
+    """Return the eigenpairs of R C^-H C^-1 R^H, in descending order."""
+    return descending(*eigh(column_gram(solve_triangular(C, RH))))
+
+
+def _to_rows(X: Array, V: Array) -> Array:
+    """Return conj(X) V, (..., N, k)."""
+    xp = namespace(X)
+    return xp.conj(xp.matmul(X, xp.conj(V))) if is_complex(X) else xp.matmul(X, V)
+
+
+def _from_rows(X: Array, P: Array) -> Array:
+    """Return X^T P, (..., d, k), with X as it lies in memory."""
+    xp = namespace(X)
+    return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(P), X))
+
+
+def _checked_batch(X: Array, U: Array) -> Array:
+    """Return X in the dtype of the state."""
+    require_array(X, "X", ndim=2)
+    require_like(X, "X", U, "state")
+    *batch, d, _ = U.shape
+    if (*X.shape[:-2], X.shape[-1]) != (*batch, d):
+        expected = f"({', '.join(map(str, (*batch, 'N', d)))})"
+        msg = f"`X` has shape {tuple(X.shape)}; for this state it must have shape {expected}."
+        raise ValueError(msg)
+    if is_complex(X) and not is_complex(U):
+        msg = "`X` is complex but the state is real; start a state with a complex batch."
+        raise TypeError(msg)
+    return astype(X, dtype_name(U.dtype))
+
+
+def _not_finite() -> Exception:
+    msg = "`X` contains NaN or Inf, or |X|^2 is beyond its dtype; the state is left as it was."
+    return ValueError(msg)
