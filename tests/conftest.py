@@ -3,6 +3,9 @@
 Inputs are made in NumPy, converted by `backend.asarray`, and passed through `backend.call`, which
 jits under JAX, counts host reads under array-api-strict, and refuses changed inputs under NumPy.
 Results are compared by `backend.assert_matches`, which also asserts library, device, dtype, shape.
+
+Where a library traces or compiles, each case of a test costs seconds. `@pytest.mark.thinned` leaves
+there as few cases as have every value of every parameter; the others are `slow`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import contextlib
+import dataclasses
 import importlib.util
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -203,7 +209,7 @@ class TorchCuda(Torch):
 
 
 class Jax(Backend):
-    """Jitted: everything but arrays is static."""
+    """Jitted: everything but arrays is static. What a test calls again is not compiled again."""
 
     name = "jax"
     platform = "cpu"
@@ -217,6 +223,7 @@ class Jax(Backend):
         except RuntimeError:
             pytest.skip(f"no {self.platform} device for JAX")
         self.jax = jax
+        self.compiled: dict[tuple[Callable[..., Any], str], Any] = {}
 
     def convert(self, x: np.ndarray) -> Any:
         return self.jax.device_put(np.array(x), self.target)
@@ -240,7 +247,7 @@ class Jax(Backend):
             positional, keywords = _fill(template, values)
             return function(*positional, **keywords)
 
-        return self.jax.jit(traced)(*arrays)
+        return self.compiled.setdefault((function, repr(template)), self.jax.jit(traced))(*arrays)
 
 
 class JaxGpu(Jax):
@@ -248,9 +255,9 @@ class JaxGpu(Jax):
     platform = "gpu"
 
 
+@dataclasses.dataclass(frozen=True)
 class _Slot:
-    def __init__(self, index: int) -> None:
-        self.index = index
+    index: int
 
 
 def _fill(x: Any, values: Any) -> Any:
@@ -340,6 +347,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=sorted(BACKENDS),
         help="stop instead of skipping where this array library or device is missing (repeatable)",
     )
+
+
+# Each case is traced, and compiled in JAX.
+THINNED = ("torch-meta", "jax", "jax-gpu", "dask")
+
+
+@pytest.hookimpl(tryfirst=True)  # before cases are deselected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `thinned` leaves out."""
+    groups: dict[tuple[str, str, int], list[tuple[pytest.Item, dict[str, Any]]]] = defaultdict(list)
+    for item in items:
+        mark = item.get_closest_marker("thinned")
+        if mark is not None:
+            parameters: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
+            library = parameters.get("backend") or parameters.get("valued_backend")
+            if library in THINNED:
+                key = item.nodeid.partition("[")[0], library, *(mark.args or (1,))
+                groups[key].append((item, parameters))
+    for (_, _, strength), group in groups.items():
+        kept = covering([parameters for _, parameters in group], strength)
+        for i, (item, _) in enumerate(group):
+            if i not in kept:
+                item.add_marker("slow")
+
+
+def covering(cases: list[dict[str, Any]], strength: int) -> set[int]:
+    """Return few of the cases in which every `strength` parameters have all values they have."""
+    named = [sorted((name, repr(value)) for name, value in case.items()) for case in cases]
+    held = [set(itertools.combinations(values, strength)) for values in named]
+    missing, kept, uses = set().union(*held), set(), Counter[tuple[str, str]]()
+    while missing:
+        most = max(len(one & missing) for one in held)
+        ties = [i for i, one in enumerate(held) if len(one & missing) == most]
+        best = min(ties, key=lambda i: sum(uses[value] for value in named[i]))  # in equal shares
+        kept.add(best)
+        missing -= held[best]
+        uses.update(named[best])
+    return kept
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -74,11 +74,12 @@ def test_info_of_a_lstsq(backend: Backend, rng: np.random.Generator) -> None:
     assert backend.numpy(info.residual_norm) <= 100 * U[dtype] * np.linalg.norm(f)
 
 
-def test_error_bounds_hold_in_a_thousand_cases() -> None:
+@pytest.mark.parametrize("least", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_error_bounds_hold_in_random_cases(least: int) -> None:
     """Every dtype, method, shape, number of sweeps, spectrum, scale and kind of right-hand side."""
     rng = np.random.default_rng(4)
     cases = 0
-    for case in range(1000):
+    for case in range(least):
         problem = random_problem(rng, list(U)[case % 4])
         try:
             x, info = problem.solve(full_output=True)
@@ -98,7 +99,7 @@ def test_error_bounds_hold_in_a_thousand_cases() -> None:
             handed = rounded_bound(bound, problem.norm(low), U["float32"])
             assert np.all(problem.norm(low - exact) <= handed)
             cases += len(bound)
-    assert cases >= 1000
+    assert cases >= least
 
 
 def test_a_step_that_cannot_be_trusted_says_so(rng: np.random.Generator) -> None:
@@ -136,9 +137,8 @@ def test_jit_reports_what_it_cannot_raise(rng: np.random.Generator) -> None:
 def test_zero_right_hand_sides_are_solved_exactly(valued_backend: Backend) -> None:
     dtype = valued_backend.dtypes[-1]
     S = valued_backend.asarray(np.eye(3, 5, dtype=dtype))
-    x, info = ngdla.damped_lstsq(
-        S, valued_backend.asarray(np.zeros(3, dtype=dtype)), 0.1, full_output=True
-    )
+    f = valued_backend.asarray(np.zeros(3, dtype=dtype))
+    x, info = valued_backend.call(ngdla.damped_lstsq, S, f, 0.1, full_output=True)
     assert not np.any(valued_backend.numpy(x))
     assert valued_backend.numpy(info.converged)
     assert valued_backend.numpy(info.error_bound) == 0
@@ -147,11 +147,12 @@ def test_zero_right_hand_sides_are_solved_exactly(valued_backend: Backend) -> No
 
 @pytest.mark.parametrize("method", ["eigh", "svd", "qr"])
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("cases", [20, pytest.param(60, marks=pytest.mark.slow)])
 def test_bounds_hold_where_sweeps_diverge(
-    method: str, dtype: str, rng: np.random.Generator
+    cases: int, method: str, dtype: str, rng: np.random.Generator
 ) -> None:
     """u kappa > 1: sweeps may blow up and come back; the bound must remember their size."""
-    for _ in range(60):
+    for _ in range(cases):
         S = scores_with_spectrum(rng, 12, 40, dtype, decades=rng.uniform(0, 6))
         damping = float(10 ** rng.uniform(-9, -5))
         f = random_array(rng, (12, 2), dtype)

@@ -50,6 +50,7 @@ def tolerance(S: np.ndarray, dtype: str) -> float:
 # ------------------------------------------------------------------------------- results
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(5, 12), (12, 5), (1, 6), (6, 1), (1, 1)], ids=str)
 @pytest.mark.parametrize("host", [True, False], ids=["NumPy blocks", "blocks of the library"])
 @pytest.mark.parametrize("prefetch", [False, True])

@@ -21,6 +21,7 @@ def same(r: Any) -> Any:
     return r
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("batch", [(), (2,)], ids=str)
 def test_it_solves(
     backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator

@@ -12,6 +12,7 @@ from references import U, columns, exact_lstsq, exact_solve, random_array, score
 import ngdla
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("method", ["cholesky", "eigh", "svd", "qr"])
 @pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
 def test_a_factor_solves_as_the_functions_do(
@@ -47,9 +48,11 @@ def test_a_float32_factor_solves_in_float64(rng: np.random.Generator) -> None:
     assert np.linalg.norm(x - exact) <= 1e-13 * np.linalg.norm(exact)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("n", [4, 12])
+@pytest.mark.parametrize("method", ["cholesky", "eigh", "svd", "qr"])
 def test_null_vectors_do_not_change_the_solution(
-    valued_backend: Backend, n: int, rng: np.random.Generator
+    valued_backend: Backend, n: int, method: str, rng: np.random.Generator
 ) -> None:
     backend = valued_backend
     dtype = backend.dtypes[-1]
@@ -58,16 +61,15 @@ def test_null_vectors_do_not_change_the_solution(
     f, v = random_array(rng, (n, 1), dtype), random_array(rng, (9, 1), dtype)
     null = np.full(n, n**-0.5).astype(np.real(S).dtype)
     like = backend.asarray(S)
-    for method in ("cholesky", "eigh", "svd", "qr"):
-        factor = ngdla.damped_factor(like, 0.1, null=backend.asarray(null), method=method)
-        x, info = factor.lstsq(backend.asarray(f), full_output=True)
-        exact = exact_lstsq(S, f, 0.1)
-        bound = 1e3 * U[dtype]
-        backend.assert_matches(x, exact, like=like, dtype=dtype, tolerance=bound)
-        assert np.linalg.norm(backend.numpy(x) - exact) <= backend.numpy(info.error_bound)
-        x = factor.solve(backend.asarray(v))
-        exact = exact_solve(S, v, 0.1)
-        backend.assert_matches(x, exact, like=like, dtype=dtype, tolerance=bound)
+    factor = ngdla.damped_factor(like, 0.1, null=backend.asarray(null), method=method)
+    x, info = factor.lstsq(backend.asarray(f), full_output=True)
+    exact = exact_lstsq(S, f, 0.1)
+    bound = 1e3 * U[dtype]
+    backend.assert_matches(x, exact, like=like, dtype=dtype, tolerance=bound)
+    assert np.linalg.norm(backend.numpy(x) - exact) <= backend.numpy(info.error_bound)
+    x = factor.solve(backend.asarray(v))
+    exact = exact_solve(S, v, 0.1)
+    backend.assert_matches(x, exact, like=like, dtype=dtype, tolerance=bound)
 
 
 def test_null_vectors_save_a_float32_factor(rng: np.random.Generator) -> None:
@@ -149,6 +151,7 @@ METHODS = ("cholesky", "eigh", "svd", "qr")
 SHAPES = [(5, 12), (12, 5), (6, 6)]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("centred", [False, True])
@@ -247,6 +250,7 @@ def test_legality_under_jit(rng: np.random.Generator) -> None:
 # ----------------------------------------------------- determinants, effective dimensions
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("centred", [False, True])

@@ -32,6 +32,7 @@ def tolerance(S: np.ndarray, dtype: str, damping: float = DAMPING) -> float:
     return 40 * U[dtype] * condition(S, damping) ** 0.5
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
 def test_definition(
@@ -42,6 +43,7 @@ def test_definition(
     assert_solves(backend, shape, dtype, rng, method=method)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (7, 7), (6, 1)], ids=str)
 @pytest.mark.parametrize("method", ["cholesky", "svd"])
 def test_extreme_shapes(
@@ -73,6 +75,7 @@ def test_auto_is_cholesky(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
 @pytest.mark.parametrize("vector", [True, False])
 @pytest.mark.parametrize("method", ["cholesky", "svd"])
@@ -113,6 +116,7 @@ def test_a_batch_is_a_loop(
             assert np.all(backend.numpy(info.converged))
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("n", [4, 20])
 @pytest.mark.parametrize("method", METHODS)
@@ -161,6 +165,7 @@ def test_one_metric_scalar_a_block(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_metric(
@@ -222,6 +227,7 @@ def test_complex_right_hand_sides_of_real_scores(
     backend.assert_matches(x, reference, like=like, dtype=dtype, tolerance=tolerance(S, dtype))
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(
     ("scores", "right", "expected"),
     [
@@ -399,7 +405,8 @@ def test_vmap_of_jax_is_a_batch(method: str, rng: np.random.Generator) -> None:
     jax.config.update("jax_enable_x64", True)
     S, v = rng.standard_normal((3, 4, 9)), rng.standard_normal((3, 9))
     damping = np.array([0.1, 0.2, 0.3])
-    one = jax.vmap(lambda S, v, d: ngdla.damped_solve(S, v, d, method=method))(S, v, damping)
+    solve = jax.vmap(lambda S, v, d: ngdla.damped_solve(S, v, d, method=method))
+    one = jax.jit(solve)(S, v, damping)
     other = ngdla.damped_solve(S, v, damping, method=method)
     np.testing.assert_allclose(one, other, rtol=1e-10)
 

@@ -34,6 +34,7 @@ def defined_path(
     return [np.stack(field) for field in zip(*fields)]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(6, 15), (15, 6), (8, 8)], ids=str)
 @pytest.mark.parametrize("k", [None, 2])
 @pytest.mark.parametrize("kind", ["real", "paired", "complex", "null", "stacked"])

@@ -13,6 +13,7 @@ from ngdla.damped_problem import setup
 from ngdla.inverses import inverse_of
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("method", ["cholesky", "eigh", "svd", "qr"])
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=str)
 def test_inverse(

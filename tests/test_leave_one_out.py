@@ -46,6 +46,7 @@ def sample_problem(
     return S.astype(given), f.astype(given), N.astype(real), design, samples
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("mode", ["real", "complex", "holomorphic"])
 @pytest.mark.parametrize("shape", [(7, 17), (17, 7)], ids=str)
 @pytest.mark.parametrize("method", ["cholesky", "eigh", "qr"])
@@ -112,7 +113,11 @@ def test_batches_are_stacked_problems(valued_backend: Backend, rng: np.random.Ge
     for shape in ((3, 5, 9), (3, 9, 5)):
         S, f = random_array(rng, shape, dtype), random_array(rng, shape[:2], dtype)
         like = backend.asarray(S)
-        e = ngdla.damped_factor(like, 0.1).leave_one_out(backend.asarray(f))
+
+        def residuals(S: Any, f: Any) -> Any:
+            return ngdla.damped_factor(S, 0.1, check=False).leave_one_out(f)
+
+        e = backend.call(residuals, like, backend.asarray(f))
         looped = np.stack([ngdla.damped_factor(a, 0.1).leave_one_out(b) for a, b in zip(S, f)])
         backend.assert_matches(e, looped, like=like, dtype=dtype, tolerance=1e4 * U[dtype])
 

@@ -83,6 +83,7 @@ def test_the_ladder_in_double_precision() -> None:
 # -------------------------------------------------------------------------------- accuracy
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", SHAPES, ids=["wide", "tall"])
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_auto_in_single_precision(
@@ -121,13 +122,13 @@ def test_auto_where_values_cannot_be_read(
     backend = BACKENDS[name]()
     S, f, sigma = problem(rng, "float32", shape)
     for scale in (1e-2, 1e-4, *TINY):
-        damping = scale * sigma**2
-        exact = exact_lstsq(S, f[:, None], damping)[:, 0]
+        damping = np.asarray(scale * sigma**2, dtype="float32")
+        exact = exact_lstsq(S, f[:, None], float(damping))[:, 0]
         x, info = backend.call(
             ngdla.damped_lstsq,
             backend.asarray(S),
             backend.asarray(f),
-            damping,
+            backend.asarray(damping),
             check=name != "torch",
             full_output=True,
         )
@@ -176,9 +177,10 @@ def test_float64_for_float32_scores(backend: Backend, rng: np.random.Generator) 
             ngdla.damped_lstsq(like, backend.asarray(f), 1.0, **options)
         return
     for scale in TINY:
-        damping = scale * sigma**2
-        x, info = backend.call(ngdla.damped_lstsq, like, backend.asarray(f), damping, **options)
-        exact = exact_lstsq(S, f[:, None], damping)[:, 0]
+        damping = np.asarray(scale * sigma**2, dtype="float32")
+        given = backend.asarray([f, damping])
+        x, info = backend.call(ngdla.damped_lstsq, like, *given, **options)
+        exact = exact_lstsq(S, f[:, None], float(damping))[:, 0]
         backend.assert_matches(x, exact, like=like, dtype="float32", tolerance=1e-6)
         backend.assert_kind(info.error_bound, like=like, dtype="float32", shape=())
 
@@ -213,16 +215,19 @@ def test_gradients_do_not_mind_climbing(
     jax.config.update("jax_enable_x64", True)
     S, f = (rng.standard_normal(s).astype("float32") for s in ((6, 20), (6,)))
 
-    def loss(S: Any, l: Any, precision: str) -> Any:
-        right = jax.numpy.asarray(f, dtype=S.dtype)
-        return jax.numpy.sum(ngdla.damped_lstsq(S, right, l, precision=precision) ** 2)
+    def loss(S: Any, l: Any) -> Any:
+        return jax.numpy.sum(
+            ngdla.damped_lstsq(S, jax.numpy.asarray(f), l, precision=precision) ** 2
+        )
 
-    gradient = jax.grad(loss, argnums=(0, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrecisionWarning)
-        found = gradient(jax.numpy.asarray(S), jax.numpy.float32(damping), precision)
-    exact = gradient(jax.numpy.asarray(S, dtype="float64"), jax.numpy.float64(damping), "native")
-    for one, other in zip(found, exact):
+        found = jax.grad(loss, argnums=(0, 1))(jax.numpy.asarray(S), jax.numpy.float32(damping))
+    S, f = S.astype("float64"), f.astype("float64")
+    A = S.T @ S + damping * np.eye(20)
+    x = np.linalg.solve(A, S.T @ f)
+    u = np.linalg.solve(A, 2 * x)  # A dx = dS^T (f - S x) - S^T dS x - x d damping
+    for one, other in zip(found, (np.outer(f - S @ x, u) - np.outer(S @ u, x), -u @ x)):
         assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(other)
 
 

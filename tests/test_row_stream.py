@@ -46,6 +46,7 @@ def streamed(S: np.ndarray, height: int, **options: Any) -> ngdla.RowStream:
 # ------------------------------------------------------------------------------- results
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(12, 5), (7, 7), (6, 1), (1, 1)], ids=str)
 @pytest.mark.parametrize("host", [True, False], ids=["NumPy blocks", "blocks of the library"])
 @pytest.mark.parametrize("prefetch", [False, True])

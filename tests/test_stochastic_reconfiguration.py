@@ -35,6 +35,7 @@ def defined_step(
     return np.linalg.solve(metric + damping * np.eye(O.shape[1]), force + prior)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", [(6, 15), (15, 6)], ids=str)
@@ -253,7 +254,8 @@ def test_gradients_by_weights_and_momentum(library: str, rng: np.random.Generato
         return (arrays[3] * ngdla.stochastic_reconfiguration(*arrays[:2], 0.3, **options)).sum()
 
     if library == "jax":
-        gradients = backend.jax.grad(value, argnums=(0, 1))(*backend.asarray((weights, momentum)))
+        gradient = backend.jax.grad(value, argnums=(0, 1))
+        gradients = backend.call(gradient, *backend.asarray((weights, momentum)))
     else:
         leaves = [x.requires_grad_() for x in backend.asarray((weights, momentum))]
         value(*leaves).backward()
@@ -278,6 +280,7 @@ def stream_of(kind: str, O: Any, dtype: str, **options: Any) -> Any:
     return ngdla.RowStream([O[cut, :] for cut in cuts], (n, m), dtype=dtype, **options)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
