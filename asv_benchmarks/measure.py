@@ -36,6 +36,9 @@ FRONT_PAGE = (
     "peers",
     "streaming",
     "damping_path",
+    "randomized_eigh",
+    "online_eigh",
+    "kronecker",
 )
 MODULES = (*FRONT_PAGE, "instruments")
 LIBRARIES = (

@@ -151,7 +151,7 @@ def online_eigh_init(
         )
         checks.require(lambda: all_finite(A.trace), _not_finite)
         drawn = gaussian_columns(rng, start + int(probes), like=X, shape=(*batch, d), dtype=dtype)
-        columns, G = drawn[..., :start], drawn[..., start:]
+        columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
         values, U = eigenpairs(root, int(rank))
         state = OnlineEigh(

@@ -28,6 +28,7 @@ from benchmarks import (
     libraries,
     measuring,
     precision,
+    randomized_eigh,
     spectra,
     stochastic_reconfiguration,
 )
@@ -406,7 +407,7 @@ def test_every_file_of_claims_is_measured():
 
 CLASSES = [
     value
-    for module in (damped_solve, gram, precision, stochastic_reconfiguration)
+    for module in (damped_solve, gram, precision, randomized_eigh, stochastic_reconfiguration)
     for value in vars(module).values()
     if inspect.isclass(value) and value.__module__ == module.__name__
 ]
@@ -433,12 +434,19 @@ def without_a_clock(functions, repeats):
     return dict.fromkeys(functions, 1.0)
 
 
-@pytest.mark.parametrize("library", libraries.LIBRARIES)
+# What traces takes seconds for a class, and all of them reach it in the same way.
 @pytest.mark.parametrize(
-    "cls", [cls for cls in CLASSES if issubclass(cls, libraries.LibraryBenchmark)]
+    ("cls", "library"),
+    [
+        pytest.param(cls, library, marks=() if quick else pytest.mark.slow)
+        for cls in CLASSES
+        if issubclass(cls, libraries.LibraryBenchmark)
+        for library in libraries.LIBRARIES
+        for quick in (cls is gram.Gram or not library.startswith(("jax", "dask")),)
+    ],
 )
 def test_asv_class_runs_on_every_library_or_is_skipped(cls, library, monkeypatch):
-    for module in (libraries, gram):
+    for module in (libraries, gram, randomized_eigh):
         monkeypatch.setattr(module, "alternating", without_a_clock)
     for dtype in cls.params[2]:
         case = ("8 x 60", library, dtype)

@@ -204,6 +204,9 @@ def damping_values(
     """
     if isinstance(damping, numbers.Real) and not isinstance(damping, (bool, np.bool_)):
         return _damping_number(damping, like_name, dtype, unit)
+    if isinstance(damping, str) or not is_array(damping):
+        msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
+        raise TypeError(msg)
     return real_values(damping, "damping", like, like_name, dtype, batch)
 
 
