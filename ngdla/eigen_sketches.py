@@ -136,9 +136,13 @@ def _columns(
 
 
 def _power_step(A: HermitianOperand, Q: Array) -> Array:
-    """Return an orthonormal basis of the range of (A + shift) Q, which has full rank."""
-    Y = A.product(Q)
-    return cholesky_qr(Y + expanded(stabilising_shift(Y, A.roundoff), 2) * Q)[0]
+    """Return an orthonormal basis of the range of (A + shift) Q."""
+    return cholesky_qr(_shifted(A, A.product(Q), Q))[0]
+
+
+def _shifted(A: HermitianOperand, AQ: Array, Q: Array) -> Array:
+    """Return (A + shift) Q, which has full rank also where A Q has not."""
+    return AQ + expanded(stabilising_shift(AQ, A.roundoff), 2) * Q
 
 
 def _complement(Q: Array | None, G: Array) -> tuple[Array, Array]:
@@ -209,7 +213,7 @@ def _projected(
     allowed = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(AQ)
     require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
     if options.method == "rsvd":
-        values, U = _left_singular(AQ, rank)
+        values, U = _left_singular(AQ, _shifted(A, AQ, Q), rank)
     else:
         U = xp.matmul(Q, W[..., :rank])
     values = clipped(values[..., :rank])
@@ -217,10 +221,11 @@ def _projected(
     return truncated(values, U, A.trace, error, rank, options.tail)
 
 
-def _left_singular(Y: Array, rank: int) -> tuple[Array, Array]:
-    Q, R = cholesky_qr(Y)
-    s, W = left_singular(R)
-    return s, namespace(Q).matmul(Q, W[..., :rank])
+def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:
+    """Return the first singular values and left vectors of Y, which may be of lower rank."""
+    P, _ = cholesky_qr(shifted)
+    s, W = left_singular(rmatvec(P, Y))
+    return s, namespace(P).matmul(P, W[..., :rank])
 
 
 def probed_error(values: Array, U: Array, G: Array, AG: Array) -> Array:

@@ -19,6 +19,7 @@ from ._backend.namespace import (
     computing,
     dtype_name,
     is_array,
+    is_complex,
     namespace,
     real_name,
     result_name,
@@ -115,8 +116,8 @@ def _require_square(A: Any) -> None:
 def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
     xp, real = namespace(like), real_name(dtype)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        zero = xp.zeros_like(astype(xp.real(like) if "complex" in dtype else like, real))
-        return xp.broadcast_to(zero[(0,) * like.ndim] + float(value), batch)
+        corner = xp.real(like[..., 0, 0]) if is_complex(like) else like[..., 0, 0]
+        return xp.broadcast_to(astype(xp.zeros_like(corner), real) + float(value), batch)
     return astype(real_values(value, "trace", like, "A", real, batch), real)
 
 
