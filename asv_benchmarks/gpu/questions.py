@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,28 +27,11 @@ from ngdla._backend.products import adjoint, gram, gram_by_halves, gram_cupy_syr
 from ngdla._backend.spectral import eigh
 from ngdla._backend.triangular import cholesky
 
+from .answers import Answer, Sizes
+from .decompositions import decomposition_costs, stacked_layers, tf32_decomposition
 from .engines import Engine
 
 __all__ = ["QUESTIONS", "Answer", "Sizes"]
-
-
-class Sizes(NamedTuple):
-    """How large the problems are."""
-
-    gram: tuple[tuple[int, int], ...]
-    leaves: tuple[int, ...]
-    stack: int
-    stacked: tuple[int, ...]
-    tall: tuple[int, int]
-    factored: tuple[int, ...]
-    solved: tuple[tuple[int, int], ...]
-
-
-class Answer(NamedTuple):
-    """One sentence, and the numbers behind it."""
-
-    sentence: str
-    numbers: list[dict[str, Any]]
 
 
 # ------------------------------------------------------------------------------ Gram matrices
@@ -364,5 +347,8 @@ QUESTIONS: tuple[tuple[str, Callable[[Engine, Sizes], Answer], tuple[str, ...]],
     ("What does the host read of check=True cost?", host_read, ("cupy", "torch")),
     ("Does torch.linalg.cholesky wait for the device?", cholesky_wait, ("torch",)),
     ("eigh of a stack, or of each matrix?", stacked_eigh, ("cupy", "torch")),
+    ("What does a randomized decomposition save?", decomposition_costs, ("cupy", "torch", "jax")),
+    ("What does TF32 do to a decomposition?", tf32_decomposition, ("cupy", "torch", "jax")),
+    ("A stack of layers: with eigenvectors or without?", stacked_layers, ("cupy", "torch", "jax")),
     ("How accurate is gesvda?", gesvda_accuracy, ("cupy", "torch")),
 )

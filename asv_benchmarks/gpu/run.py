@@ -37,6 +37,9 @@ FULL = Plan(
         tall=(20_000, 256),
         factored=(256, 1024, 4096),
         solved=((64, 10_000), (256, 100_000)),
+        decomposed=(1024, 4096, 8192),
+        layers=(16, 1024),
+        rank=128,
     ),
 )
 
@@ -51,6 +54,9 @@ REHEARSAL = Plan(
         tall=(30, 6),
         factored=(8,),
         solved=((6, 40),),
+        decomposed=(40,),
+        layers=(2, 30),
+        rank=4,
     ),
 )
 
