@@ -103,6 +103,9 @@ OF_A_FILE = {
     "methods": measured_tables.methods,
     "precision": measured_tables.precision,
     "peers": measured_tables.peers,
+    "randomized_eigh": measured_tables.randomized_eigh,
+    "online_eigh": measured_tables.online_eigh,
+    "kronecker": measured_tables.kronecker,
 }
 
 

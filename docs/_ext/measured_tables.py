@@ -24,11 +24,14 @@ __all__ = [
     "environments",
     "files",
     "gpu_pages",
+    "kronecker",
     "libraries",
     "methods",
     "mixed",
+    "online_eigh",
     "peers",
     "precision",
+    "randomized_eigh",
 ]
 
 
@@ -76,6 +79,22 @@ def peers(folder: Path = MEASURED) -> str:
         folder / "peers.json",
         lambda result: f"{results.peers_table(result)}\n\n{_measured_on(result)}",
     )
+
+
+def randomized_eigh(folder: Path = MEASURED) -> str:
+    """Return times and errors of decompositions, and how the time grows with the matrix."""
+    return _of_file(folder / "randomized_eigh.json", lambda result: _records(result, "methods"))
+
+
+def online_eigh(folder: Path = MEASURED) -> str:
+    """Return times of ways to take in a batch, errors along a stream, and how the time grows."""
+    path = folder / "online_eigh.json"
+    return _of_file(path, lambda result: _records(result, "times", "errors"))
+
+
+def kronecker(folder: Path = MEASURED) -> str:
+    """Return errors of the damped inverse by spectrum, method and tail."""
+    return _of_file(folder / "kronecker.json", _tails_table)
 
 
 def claims(folder: Path = MEASURED) -> str:
@@ -126,6 +145,36 @@ def _accuracy_tables(result: dict[str, Any]) -> str:
         rows += [[f"`{name}`", *(_power(x) for x in values)] for name, values in errors.items()]
         tables.append(_table(rows))
     return "\n\n".join([*tables, _measured_on(result)])
+
+
+def _records(result: dict[str, Any], *names: str) -> str:
+    """Return a table for each named list of records, and one of the growth."""
+    details = result["details"]
+    tables = [_records_table(details[name]) for name in names]
+    sizes, seconds = details["growth"]["size"], details["growth"]["seconds"]
+    rows = [["size", *map(_cell, sizes)], ["seconds", *map(_cell, seconds)]]
+    return "\n\n".join([*tables, _table(rows), _measured_on(result)])
+
+
+def _records_table(records: list[dict[str, Any]]) -> str:
+    head = list(records[0])
+    return _table([head, *([_cell(record[name]) for name in head] for record in records)])
+
+
+def _tails_table(result: dict[str, Any]) -> str:
+    details = result["details"]
+    dampings = [_power(damping) for damping in details["dampings"]]
+    rows = [["power", "method", "tail; λ/a₁ =", *dampings]]
+    for row in details["tails"]:
+        name = [f"{row['power']:g}", row["method"], f"`{row['tail']}`"]
+        rows.append([*name, *(results.number(error, ".2g") for error in row["errors"])])
+    return f"{results.markdown(rows)}\n\n{_measured_on(result)}"
+
+
+def _cell(x: str | float | None) -> str:
+    if isinstance(x, str):
+        return x
+    return f"{x:,}" if isinstance(x, int) else results.number(x, ".3g")
 
 
 def _power(x: float) -> str:
