@@ -2,7 +2,7 @@
 
 Arrays of NumPy, CuPy, PyTorch and JAX (also under `jax.jit`) go in, arrays of the same library,
 on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
-`stochastic_reconfiguration`.
+`stochastic_reconfiguration`; for Kronecker factors with `randomized_eigh` and `kronecker_solve`.
 """
 
 from .centred_scores import residuals, scores

@@ -40,7 +40,7 @@ class SketchOptions(NamedTuple):
 
 
 class NystromSketch(NamedTuple):
-    """The root of an approximation, and the estimate of its error in the Frobenius norm."""
+    """The root of an approximation of A / unit, and the estimate of its Frobenius error."""
 
     root: NystromRoot
     error: Array
@@ -70,8 +70,16 @@ def decomposed(
     if options.method == "nystrom":
         sketch = nystrom_sketch(A, options, rank, basis, rng, checks)
         values, U = eigenpairs(sketch.root, rank)
-        return truncated(values, U, A.trace, sketch.error, rank, options.tail)
+        return _in_units(A, values, U, sketch.error, rank, options.tail)
     return _projected(A, options, rank, basis, rng, checks)
+
+
+def _in_units(
+    A: HermitianOperand, values: Array, U: Array, error: Array, rank: int, tail: str
+) -> LowRankEigh:
+    """Return the decomposition of A from that of A / unit; of zero it is zero."""
+    values = values * expanded(clipped(A.trace), 1)
+    return truncated(values, U, A.trace, error * A.unit, rank, tail)
 
 
 # --------------------------------------------------------------------------------- Nystrom
@@ -102,11 +110,11 @@ def nystrom_sketch(
         F, R = _complement(Q, columns.fresh)
         blocks.append(F)
     omega = xp.concat(blocks, axis=-1) if len(blocks) > 1 else blocks[0]
-    Y = A.product(omega)
+    Y = A.times(omega)
     root = nystrom_root(omega, Y, A.roundoff)
     require_positive(checks, A, Y, root.core, root.ok)
     size = xp.linalg.matrix_norm(Y)
-    error = clipped(A.trace - squared_norm(root.B))  # bounds the norm
+    error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
     if R is not None:
         error = _left_out(root, R)
     return NystromSketch(root, xp.where(size > 0, error, size))  # of zero: not of the shift
@@ -137,7 +145,7 @@ def _columns(
 
 def _power_step(A: HermitianOperand, Q: Array) -> Array:
     """Return an orthonormal basis of the range of (A + shift) Q."""
-    return cholesky_qr(_shifted(A, A.product(Q), Q))[0]
+    return cholesky_qr(_shifted(A, A.times(Q), Q))[0]
 
 
 def _shifted(A: HermitianOperand, AQ: Array, Q: Array) -> Array:
@@ -201,12 +209,13 @@ def _projected(
     columns = _columns(A, basis, rng, wanted, options.oversample)
     Q, G = columns.start, columns.fresh
     assert Q is not None
-    for _ in range(options.passes - 1):
-        Q = A.product(Q) if options.method == "sre" else _power_step(A, Q)
-    if options.method == "sre" or options.passes == 1:
-        Q = cholesky_qr(Q)[0]
     xp, width = namespace(Q), Q.shape[-1]
-    Y = A.product(Q if G is None else xp.concat([Q, G], axis=-1))
+    for _ in range(options.passes - 1):
+        Q = A.times(Q) if options.method == "sre" else _power_step(A, Q)
+    if options.method == "sre" or options.passes == 1:
+        some = expanded(xp.linalg.matrix_norm(Q), 2) > 0
+        Q = cholesky_qr(xp.where(some, Q, columns.start))[0]  # also of zero
+    Y = A.times(Q if G is None else xp.concat([Q, G], axis=-1))
     AQ, AG = Y[..., :width], Y[..., width:]
     core = rmatvec(Q, AQ)
     values, W = descending(*eigh((core + adjoint(core)) / 2))
@@ -218,7 +227,7 @@ def _projected(
         U = xp.matmul(Q, W[..., :rank])
     values = clipped(values[..., :rank])
     error = A.trace + xp.nan if G is None else probed_error(values, U, G, AG)
-    return truncated(values, U, A.trace, error, rank, options.tail)
+    return _in_units(A, values, U, error, rank, options.tail)
 
 
 def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -28,15 +29,20 @@ from ._backend.namespace import (
 from ._backend.products import adjoint, matmul_stored, trace
 from ._backend.spectral import eigh
 from ._backend.tracing import number
+from .vectors import expanded
 
-__all__ = ["HermitianOperand", "hermitian_operand", "require_positive"]
+__all__ = ["HermitianOperand", "hermitian_operand", "require_positive", "trace_unit"]
 
 PRECISIONS = ("native", "tf32")
 
 
 @dataclasses.dataclass(frozen=True)
 class HermitianOperand:
-    """A, (..., d, d), in the dtype that is worked in; `roundoff` is that of its products."""
+    """A, (..., d, d), in the dtype that is worked in; `roundoff` is that of its products.
+
+    What is worked with is A / unit, for its trace as `unit`, (...): squares of the entries of a
+    factor of small gradients would underflow in float32.
+    """
 
     like: Array
     batch: tuple[int, ...]
@@ -47,9 +53,25 @@ class HermitianOperand:
     product: Callable[[Array], Array]
 
     @property
+    def unit(self) -> Array:
+        """The trace, or 1 where it is not positive and finite, (...)."""
+        return trace_unit(self.trace)
+
+    def times(self, X: Array) -> Array:
+        """Return A X / unit."""
+        return self.product(X / expanded(self.unit, 2))
+
+    @property
     def real(self) -> str:
         """Name of the real dtype that is worked in."""
         return real_name(self.dtype)
+
+
+def trace_unit(trace: Array) -> Array:
+    """Return a trace, or 1 where it is not positive and finite, (...)."""
+    xp = namespace(trace)
+    usual = (trace > 0) & xp.isfinite(trace)
+    return xp.where(usual, trace, xp.ones_like(trace))
 
 
 def hermitian_operand(
@@ -95,7 +117,11 @@ def _of_object(
         msg = f"`A` is a {type(A).__name__}, whose diagonal cannot be read; pass `trace`."
         raise TypeError(msg)
     _require_square(A)
-    dtype, batch = result_name(dtype_name(A.dtype)), tuple(A.shape[:-2])
+    try:
+        dtype, batch = result_name(dtype_name(A.dtype)), tuple(A.shape[:-2])
+    except KeyError:
+        msg = f"`A` has dtype {A.dtype}; it must be a real or complex floating-point dtype."
+        raise TypeError(msg) from None
     return HermitianOperand(
         like=columns,
         batch=batch,
@@ -123,10 +149,10 @@ def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) ->
 
 def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
     if product_eps is not None:
-        if not isinstance(product_eps, float) or not 0 < product_eps < 1:
+        if not isinstance(product_eps, numbers.Real) or not 0 < product_eps < 1:
             msg = f"`product_eps` is {product_eps!r}; it must be a unit roundoff, in (0, 1)."
             raise ValueError(msg)
-        return product_eps
+        return float(product_eps)
     if precision == "tf32" and real_name(dtype) == "float32":
         return unit_roundoff("tf32")
     return unit_roundoff(dtype)
@@ -151,8 +177,8 @@ def require_positive(
 ) -> None:
     """Require that A is finite, Hermitian and positive semi-definite, as far as it was seen.
 
-    Seen are Y = A Omega and core = Omega^H Y for orthonormal Omega; `positive` says whether the
-    factorisation of the core, which is to be positive up to rounding, went through.
+    Seen are Y = A Omega / unit and core = Omega^H Y for orthonormal Omega; `positive` says whether
+    the factorisation of the core, which is to be positive up to rounding, went through.
     """
     xp = namespace(Y)
     checks.require(
@@ -160,26 +186,28 @@ def require_positive(
         lambda: ValueError("`A` contains NaN or Inf; pass finite values."),
     )
     skew = core - adjoint(core)
-    rounding = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(Y)
+    size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))  # zero and shifted
+    rounding = 4 * A.roundoff * A.size**0.5 * size
     checks.require(
-        lambda: xp.linalg.matrix_norm(skew) <= rounding, lambda: _not_hermitian(core, skew)
+        lambda: xp.linalg.matrix_norm(skew) <= rounding, lambda: _not_hermitian(A, core, skew)
     )
-    checks.require(lambda: positive, lambda: _negative(core))
+    checks.require(lambda: positive, lambda: _negative(A, core))
 
 
-def _not_hermitian(core: Array, skew: Array) -> Exception:
+def _not_hermitian(A: HermitianOperand, core: Array, skew: Array) -> Exception:
     xp = namespace(core)
-    size, deviation = (_largest(xp.linalg.matrix_norm(x)) for x in (core, skew))
+    size, deviation = (_largest(A.unit * xp.linalg.matrix_norm(x)) for x in (core, skew))
     return ValueError(
         f"`A` is not Hermitian: |W^H (A - A^H) W| = {deviation:.2e} for the test matrix W, where "
         f"|W^H A W| = {size:.2e}. Pass (A + A^H) / 2 if that is meant."
     )
 
 
-def _negative(core: Array) -> Exception:
+def _negative(A: HermitianOperand, core: Array) -> Exception:
     xp = namespace(core)
     values, _ = eigh((core + adjoint(core)) / 2)
-    least, largest = _largest(-xp.min(values, axis=-1)), _largest(xp.max(values, axis=-1))
+    extremes = -xp.min(values, axis=-1), xp.max(values, axis=-1)
+    least, largest = (_largest(A.unit * value) for value in extremes)
     return ValueError(
         f"`A` is not positive semi-definite: W^H A W has the eigenvalue {-least:.2e} beside "
         f"{largest:.2e} for the test matrix W. If products with A are less exact than its dtype, "

@@ -149,7 +149,7 @@ def kronecker_solve(
     Notes
     -----
     Method: with eigenvalues alpha, gamma, tails a, g and f(x, y) = 1 / (x y + damping), the part
-    of V in the span of both bases is divided by f(alpha, gamma), that in the span of one by
+    of V in the span of both bases is multiplied by f(alpha, gamma), that in the span of one by
     f(alpha, g) or f(a, gamma), the rest by f(a, g). That is exact for the matrices with their
     tails, without the d_in d_out x d_in d_out matrix.
     Cost: 4 d_in d_out (r_A + r_G) flops, for "factored" as well, and about 9 d^3 for the
@@ -253,7 +253,8 @@ def _basis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEig
         lambda: values[..., 0] >= -rounding,
         lambda: ValueError(
             f"`{name}` is not positive semi-definite: its eigenvalues reach down to "
-            f"{float(xp.min(values)):.2e}, beyond rounding."
+            f"{float(xp.min(values)):.2e}, beyond rounding. Pass clipped eigenvalues and "
+            f"eigenvectors as a pair if that is meant."
         ),
     )
     return _with_tail_zero(clipped(values), U, trace(F))
@@ -288,7 +289,10 @@ def _solved(
     if isinstance(F, LowRankEigh):
         return F.solve(V, shift, check=False)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
-    msg = f"`{name}` is not positive definite with its damping, or it contains NaN or Inf."
+    msg = (
+        f"`{name}` is not positive definite with its damping, or it contains NaN or Inf; pass "
+        f"finite, positive semi-definite factors."
+    )
     checks.require(lambda: ok, lambda: ValueError(msg))
     return in_common_dtype(cho_solve, L, V)
 
@@ -296,7 +300,7 @@ def _solved(
 def _joint(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
     """Return X with G X A + damping X = V.
 
-    With f(x, y) = 1 / (x y + damping), what lies in the span of both bases is divided by
+    With f(x, y) = 1 / (x y + damping), what lies in the span of both bases is multiplied by
     f(alpha, gamma), what lies in one of them by f(alpha, tail) or f(tail, gamma), the rest by
     f(tail, tail). Where a basis is complete nothing is outside of it, and nothing is subtracted.
     """

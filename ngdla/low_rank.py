@@ -51,9 +51,12 @@ class LowRankEigh(NamedTuple):
     `torch.vmap`, and its fields can be saved. All products cost 4 d r flops a column; nothing of
     size d x d is formed but by `to_dense`.
 
-    On a mode of eigenvalue e that is not kept, the damped inverse is off by the factor
-    (tail - e) / (tail + damping) of the exact one. With tail 0 that is e / damping, without bound
-    as the damping falls.
+    On a mode of eigenvalue e that is not kept, the damped inverse has the relative error
+    (e - tail) / (tail + damping). With tail 0 that is e / damping, without bound as the damping
+    falls; with the smallest kept eigenvalue it is from -1 to 0.
+
+    What truncation drops is added to `error` as if it were orthogonal to the rest. The term that
+    this leaves out is never negative: after truncation the estimate is a few per cent low.
     """
 
     eigenvalues: Array
@@ -66,12 +69,11 @@ class LowRankEigh(NamedTuple):
     def trace_bound(self) -> Array:
         """Return tr A - sum(d), (...): a bound on |A - U diag(d) U^H| in every Schatten norm.
 
-        It holds where the remainder is positive semi-definite, which that of method "nystrom" is
-        before it is truncated and, for exact eigenvectors, always.
+        It holds where the remainder is positive semi-definite: by method "nystrom", truncated or
+        not, up to its shift; for exact eigenpairs always.
         """
         xp = namespace(self.trace)
-        rest = self.trace - xp.sum(self.eigenvalues, axis=-1)
-        return xp.where(rest > 0, rest, xp.zeros_like(rest))
+        return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))
 
     def matmul(self, V: Array) -> Array:
         """Return the product with V, of the shape of V.
@@ -218,7 +220,9 @@ def truncated(
     xp = namespace(eigenvalues)
     kept, dropped = eigenvalues[..., :rank], eigenvalues[..., rank:]
     if dropped.shape[-1]:
-        error = xp.hypot(error, xp.linalg.vector_norm(dropped, axis=-1))
+        largest = xp.where(dropped[..., :1] > 0, dropped[..., :1], xp.ones_like(dropped[..., :1]))
+        norm = xp.linalg.vector_norm(dropped / largest, axis=-1)  # squares may underflow
+        error = xp.hypot(error, xp.squeeze(largest, axis=-1) * norm)
     U = eigenvectors[..., :rank]
     return LowRankEigh(kept, U, tail_of(tail, kept, trace, U.shape[-2]), trace, error)
 
@@ -238,8 +242,7 @@ def tail_of(tail: str, eigenvalues: Array, trace: Array, size: int) -> Array:
         return xp.zeros_like(trace)
     if tail == "min":
         return eigenvalues[..., -1]
-    mean = (trace - xp.sum(eigenvalues, axis=-1)) / missing
-    return xp.where(mean > 0, mean, xp.zeros_like(mean))
+    return clipped((trace - xp.sum(eigenvalues, axis=-1)) / missing)
 
 
 def checked_damping(

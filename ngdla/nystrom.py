@@ -9,9 +9,17 @@ from ._backend.products import adjoint, rmatvec
 from ._backend.triangular import cholesky, solve_triangular
 from .vectors import expanded
 
-__all__ = ["SHIFT", "NystromRoot", "nystrom_root", "positive_shift", "stabilising_shift"]
+__all__ = [
+    "LEAST_SHIFT",
+    "SHIFT",
+    "NystromRoot",
+    "nystrom_root",
+    "positive_shift",
+    "stabilising_shift",
+]
 
 SHIFT = 4.0  # in roundings
+LEAST_SHIFT = 2.0**-56  # where A is zero: squares of it are normal in float32
 
 
 class NystromRoot(NamedTuple):
@@ -54,6 +62,6 @@ def stabilising_shift(Y: Array, roundoff: float) -> Array:
 
 
 def positive_shift(shift: Array) -> Array:
-    """Return the shift, or a number whose square is still a normal float32 where it is zero."""
+    """Return the shift, or a tiny number where it is zero."""
     xp = namespace(shift)
-    return xp.where(shift > 0, shift, xp.full_like(shift, 2.0**-40))
+    return xp.where(shift > 0, shift, xp.full_like(shift, LEAST_SHIFT))

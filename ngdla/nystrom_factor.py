@@ -11,7 +11,7 @@ from ._backend.triangular import cho_solve, cholesky
 from .cholesky_qr import column_gram
 from .eigen_sketches import nystrom_sketch, sketch_options
 from .hermitian_operand import hermitian_operand
-from .low_rank import checked_damping, require_rank
+from .low_rank import checked_damping, clipped, require_rank
 from .sketch_columns import require_basis, require_rng
 from .vectors import as_given, expanded, in_common_dtype
 
@@ -215,8 +215,7 @@ def nystrom_factor(
     with computing(xp):
         sketch = nystrom_sketch(operand, options, rank, basis, rng, checks)
         checks.raise_on_failure()
-        B = sketch.root.B
-        mean = (operand.trace - squared_norm(B)) / operand.size
-        rest = xp.where(mean > 0, mean, xp.zeros_like(mean))
+        B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
+        rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest
-        return NystromFactor(B, column_gram(B), rest, operand.trace, sketch.error)
+        return NystromFactor(B, column_gram(B), rest, operand.trace, sketch.error * operand.unit)

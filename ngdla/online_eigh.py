@@ -36,7 +36,7 @@ from .eigen_sketches import (
     probed_error,
     sketch_options,
 )
-from .hermitian_operand import HermitianOperand
+from .hermitian_operand import HermitianOperand, trace_unit
 from .low_rank import TAILS, LowRankEigh, clipped, require_rank, truncated
 from .nystrom import SHIFT, positive_shift
 from .sketch_columns import gaussian_columns, require_rng
@@ -155,7 +155,7 @@ def online_eigh_init(
         root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
         values, U = eigenpairs(root, int(rank))
         state = OnlineEigh(
-            eigenvalues=values[..., :rank],
+            eigenvalues=values[..., :rank] * expanded(A.trace, 1),
             eigenvectors=U,
             trace=A.trace,
             weight=xp.ones_like(A.trace),
@@ -200,7 +200,8 @@ def online_eigh_update(
     Notes
     -----
     Method: one warm power step on the model of the new average,
-    M = new X^T conj(X) + old U diag(d) U^H, and the Nystrom approximation M U (U^H M U)^-1 U^H M.
+    M = new X^T conj(X) + old U diag(d) U^H, whose weights new = 1 / weight and old add to 1, and
+    the Nystrom approximation M U (U^H M U)^-1 U^H M.
     Directions that are not kept are seen in single batches only, so that a sudden change of the
     data is learned over some updates; the probes show it.
     Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
@@ -228,31 +229,10 @@ def online_eigh_update(
     X = _checked_batch(X, U)
     checks = ValueChecks(enabled=check)
     decay = decay_values(decay, d, "eigenvalues", tuple(d.shape[:-1]), checks)
-    xp, r = namespace(X), d.shape[-1]
-    with computing(xp):
-        weight = decay * state.weight + 1
-        new, old = 1 / weight, decay * state.weight / weight  # they add to 1
+    with computing(namespace(X)):
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
-        rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
-        products = _from_rows(X, expanded(new, 2) * rows)
-        # M U and U^H M U for M = new X^T conj(X) + old U diag(d) U^H, up to a stabilising shift
-        core = expanded(new, 2) * column_gram(rows[..., :r])
-        past = expanded(old, 1) * d
-        shift = positive_shift(
-            SHIFT * unit_roundoff(dtype_name(U.dtype)) * (trace(core) + xp.sum(past, axis=-1))
-        )
-        past = past + expanded(shift, 1)
-        Y = products[..., :r] + U * xp.expand_dims(past, axis=-2)
-        values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past))
-        state = OnlineEigh(
-            eigenvalues=clipped(values - expanded(shift, 1)),
-            eigenvectors=vectors,
-            trace=old * state.trace + new * size,
-            weight=weight,
-            probes=state.probes,
-            sketch=products[..., r:] + expanded(old, 2) * state.sketch,
-        )
+        state = _updated(state, X, size, decay)
         checks.raise_on_failure()
     return state
 
@@ -299,8 +279,41 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     with computing(xp):
         error = state.trace + xp.nan
         if G.shape[-1]:
-            error = probed_error(d, U, G, state.sketch)
+            unit = trace_unit(state.trace)
+            error = unit * probed_error(
+                d / expanded(unit, 1), U, G, state.sketch / expanded(unit, 2)
+            )
         return truncated(d, U, state.trace, error, d.shape[-1], tail)
+
+
+def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any) -> OnlineEigh:
+    """Return the state after a batch of squared norm `size`.
+
+    With M = new X^T conj(X) + old U diag(d) U^H, whose weights add to 1, in units of its trace, the
+    eigenpairs are those of the Nystrom approximation from M U and U^H M U.
+    """
+    xp, U, r = namespace(X), state.eigenvectors, state.eigenvalues.shape[-1]
+    weight = decay * state.weight + 1
+    new, old = 1 / weight, decay * state.weight / weight
+    average = old * state.trace + new * size
+    unit = trace_unit(average)
+    rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
+    scaled = expanded(new / unit, 2) * rows[..., :r]
+    products = _from_rows(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
+    core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))
+    past = expanded(old / unit, 1) * state.eigenvalues
+    rounding = SHIFT * unit_roundoff(dtype_name(U.dtype))
+    shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
+    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)
+    values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift))
+    return OnlineEigh(
+        eigenvalues=clipped(values - shift) * expanded(average, 1),
+        eigenvectors=vectors,
+        trace=average,
+        weight=weight,
+        probes=state.probes,
+        sketch=products[..., r:] + expanded(old, 2) * state.sketch,
+    )
 
 
 def _nystrom_eigenpairs(Y: Array, core: Array) -> tuple[Array, Array]:
@@ -360,5 +373,5 @@ def _checked_batch(X: Array, U: Array) -> Array:
 
 
 def _not_finite() -> Exception:
-    msg = "`X` contains NaN or Inf, or |X|^2 is beyond its dtype; the state is left as it was."
+    msg = "`X` contains NaN or Inf, or |X|^2 is beyond its dtype; pass finite values, or scale it."
     return ValueError(msg)

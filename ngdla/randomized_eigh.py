@@ -43,25 +43,26 @@ def randomized_eigh(
     rank : int or "auto"
         The number of eigenpairs, 1 to d. "auto": as many as `damping` asks for.
     method : {"nystrom", "rayleigh-ritz", "rsvd", "sre"}
-        "nystrom": the Nystrom approximation with a stabilising shift, one power iteration ahead of
-        the others at equal cost. "rayleigh-ritz": SRE-KFAC, made safe by orthonormal columns
-        between products. "rsvd": RSVD-KFAC, singular vectors of A Q. "sre": SRE-KFAC as published,
-        without orthonormalisation, for comparison only: in float32 all eigenvalues below
-        u^(1 / (passes - 1)) of the largest one are noise.
+        "nystrom": the Nystrom approximation with a stabilising shift. From the same products it is
+        where "rayleigh-ritz" is after one more, and closer than "rsvd". "rayleigh-ritz": SRE-KFAC,
+        made safe by orthonormal columns between products. "rsvd": RSVD-KFAC, left singular vectors
+        and singular values of A Q. "sre": SRE-KFAC as published, without orthonormalisation, for
+        comparison only: all eigenvalues below u^(1 / (passes - 1)) of the largest one are noise.
     passes : int, default 2
         Products with `A`. One is enough with a `basis`.
     oversample : int, default 10
         Gaussian columns beside the `rank` ones, and as many fresh ones in the last product, which
         show the error.
     basis : array, shape (..., d, k), optional
-        Orthonormal columns to start from, as `eigenvectors` of an earlier, similar matrix.
+        Orthonormal columns to start from, as `eigenvectors` of an earlier, similar matrix. They
+        take the place of as many Gaussian ones.
     rng : int, numpy.random.Generator, or array, shape (d, c)
         Seed of the Gaussian columns, which NumPy draws on the host, equal for all libraries; or
         the c standard normal columns themselves. Where one matrix follows another, give a
         Generator, or another seed each time: columns that the basis has seen are not fresh.
     tail : {"trace", "min", "zero"}
         What stands for each missing eigenvalue: their mean by the trace of `A`, the smallest kept
-        one, or 0.
+        one, or 0. `LowRankEigh.truncate` changes it afterwards.
     trace : float or array, shape (...), optional
         The trace of `A`; by default it is read off the diagonal.
     damping : float, optional
@@ -70,7 +71,8 @@ def randomized_eigh(
         For rank="auto": the error is to be at most target * damping. By default the rank is 1.5
         times the effective dimension tr A (A + damping)^-1.
     max_rank : int, optional
-        For rank="auto", by default d / 4: beyond that a dense decomposition is as fast.
+        For rank="auto", by default d / 4, rounded up to a multiple of 32: beyond that a dense
+        decomposition is about as fast.
     precision : {"native", "tf32"}
         "tf32" lets the products with a float32 `A` drop to TF32 on devices that have it.
     product_eps : float, optional

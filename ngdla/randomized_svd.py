@@ -152,5 +152,8 @@ def _product(A: Array, Q: Array, i: int) -> Array:
 
 def _orthonormal(F: Array) -> Array:
     """Return an orthonormal basis of the range of F, of as many columns also where F has less."""
+    xp = namespace(F)
+    largest = xp.max(xp.abs(F), axis=(-2, -1), keepdims=True)
+    F = F / xp.where(largest > 0, largest, xp.ones_like(largest))  # whose squares do not underflow
     shift = expanded(stabilising_shift(F, unit_roundoff(dtype_name(F.dtype))), 2)
     return cholesky_qr(F + shift * unit_columns(F))[0]

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ._backend.checks import EIGENVALUES, damping_values, warn_caller
-from ._backend.namespace import Array, is_array, namespace
+from ._backend.namespace import Array, namespace
 from ._backend.random import generator
 from ._backend.tracing import number
 from .hermitian_operand import HermitianOperand
 from .low_rank import LowRankEigh, require_rank
+from .sketch_columns import is_test_matrix
 
 __all__ = ["RankRule", "RankWarning", "adapted", "rank_rule"]
 
@@ -57,11 +58,12 @@ def rank_rule(
     if not isinstance(damping, numbers.Real):
         msg = f"`damping` is {damping!r}; rank='auto' needs the damping, a positive number."
         raise TypeError(msg)
-    if is_array(rng):
+    if is_test_matrix(rng):
         msg = "`rng` is a test matrix; with rank='auto' its width is not known: pass a seed."
         raise TypeError(msg)
     value = damping_values(damping, A.like, "A", A.real, A.batch, EIGENVALUES)
-    if target is not None and not (isinstance(target, numbers.Real) and float(target) > 0):
+    positive = isinstance(target, numbers.Real) and target is not True and float(target) > 0
+    if target is not None and not positive:
         msg = f"`target` is {target!r}; it must be positive, an error in units of `damping`."
         raise ValueError(msg)
     if max_rank is not None:
@@ -82,7 +84,7 @@ def adapted(attempt: Attempt, rule: RankRule, basis: Array | None, tail: str) ->
         if needed <= rank or rank == rule.most:
             break
         basis, rank = result.eigenvectors, min(2 * rank, rule.most)
-    if needed > rank:
+    if needed > rank and rank < rule.size:  # a complete decomposition is no cap
         _warn(result, rule, needed)
     return result.truncate(min(_bucket(needed, rule.size), rank), tail=tail)
 

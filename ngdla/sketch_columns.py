@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 from ._backend.checks import require_array, require_like
 from ._backend.namespace import Array, astype, dtype_name, is_array, is_complex, namespace
 from ._backend.random import gaussian, require_generator
 
-__all__ = ["SketchColumns", "gaussian_columns", "require_basis", "require_rng", "sketch_columns"]
+__all__ = [
+    "SketchColumns",
+    "gaussian_columns",
+    "is_test_matrix",
+    "require_basis",
+    "require_rng",
+    "sketch_columns",
+]
 
 
 class SketchColumns(NamedTuple):
@@ -57,7 +65,7 @@ def gaussian_columns(
 ) -> Array:
     """Return the caller's test matrix, or standard normal columns, as (..., d, count)."""
     *batch, d = shape
-    if not is_array(rng):
+    if not is_test_matrix(rng):
         columns = gaussian(rng, (d, count), like, dtype)
     else:
         require_like(rng, "rng", like, "A")
@@ -67,16 +75,24 @@ def gaussian_columns(
                 f"{(d, count)}: {count} standard normal columns."
             )
             raise ValueError(msg)
+        if is_complex(rng) and not dtype.startswith("complex"):
+            msg = f"`rng` has dtype {dtype_name(rng.dtype)} but `A` is real; pass real columns."
+            raise TypeError(msg)
         columns = astype(rng, dtype)
     return namespace(like).broadcast_to(columns, (*batch, d, count))
 
 
 def require_rng(rng: Any) -> None:
     """Raise unless `rng` is a seed, a NumPy Generator, or a test matrix."""
-    if is_array(rng):
+    if is_test_matrix(rng):
         require_array(rng, "rng", ndim=2)
     else:
         require_generator(rng)
+
+
+def is_test_matrix(rng: Any) -> bool:
+    """Tell a test matrix from a seed, which may be an integer of NumPy."""
+    return is_array(rng) and not isinstance(rng, numbers.Number)
 
 
 def require_basis(basis: Any, like: Array, shape: tuple[int, ...], dtype: str) -> Array | None:

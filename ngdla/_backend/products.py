@@ -29,6 +29,7 @@ from .namespace import (
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
+    real_name,
 )
 
 __all__ = [
@@ -277,10 +278,11 @@ def _gram_jax() -> Any:
 
 
 def trace(A: Array) -> Array:
-    """Return the real trace of a Hermitian matrix, (...)."""
+    """Return the real trace of a Hermitian matrix, (...), summed in float32 or wider."""
     xp = namespace(A)
     diagonal = xp.linalg.diagonal(A)
-    return xp.sum(xp.real(diagonal) if is_complex(A) else diagonal, axis=-1)
+    diagonal = xp.real(diagonal) if is_complex(A) else diagonal
+    return xp.sum(astype(diagonal, real_name(dtype_name(A.dtype))), axis=-1)
 
 
 def add_to_diagonal(A: Array, shift: float | Array) -> Array:
