@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,7 @@ def hermitian_operand(
     require_choice(precision, "precision", PRECISIONS)
     if not is_array(A) and all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
         return _of_object(A, trace_of_A, columns, precision, product_eps)
-    require_array(A, "A", ndim=2)
+    require_array(A, "A", ndim=2, blocks=False)
     dtype = result_name(dtype_name(A.dtype))
     _require_square(A)
     batch = tuple(A.shape[:-2])
@@ -141,7 +142,10 @@ def _require_square(A: Any) -> None:
 
 def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
     xp, real = namespace(like), real_name(dtype)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if not 0 <= float(value) < math.inf:
+            msg = f"`trace` is {value}; that of a positive semi-definite matrix is finite and >= 0."
+            raise ValueError(msg)
         corner = xp.real(like[..., 0, 0]) if is_complex(like) else like[..., 0, 0]
         return xp.broadcast_to(astype(xp.zeros_like(corner), real) + float(value), batch)
     return astype(real_values(value, "trace", like, "A", real, batch), real)
@@ -183,7 +187,7 @@ def require_positive(
     xp = namespace(Y)
     checks.require(
         lambda: all_finite(Y, A.trace),
-        lambda: ValueError("`A` contains NaN or Inf; pass finite values."),
+        lambda: ValueError("`A` or its trace contains NaN or Inf; pass finite values."),
     )
     skew = core - adjoint(core)
     size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))  # zero and shifted

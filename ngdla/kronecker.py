@@ -31,7 +31,9 @@ from ._backend.products import (
     trace,
     weighted_sum_with_gram,
 )
+from ._backend.random import gaussian
 from ._backend.spectral import eigh
+from ._backend.tracing import is_traced
 from ._backend.triangular import cho_solve, cholesky
 from .low_rank import LowRankEigh, checked_damping, clipped
 from .vectors import expanded, in_common_dtype
@@ -88,8 +90,8 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
     array([[1. , 0.5],
            [0.5, 2. ]])
     """
-    require_array(A, "A", ndim=2)
-    require_array(X, "X", ndim=2)
+    require_array(A, "A", ndim=2, blocks=False)
+    require_array(X, "X", ndim=2, blocks=False)
     require_like(X, "X", A, "A")
     if tuple(A.shape) != (*X.shape[:-2], X.shape[-1], X.shape[-1]):
         msg = (
@@ -174,7 +176,7 @@ def kronecker_solve(
            [2.        , 2.        ]])
     """
     require_choice(coupling, "coupling", COUPLINGS)
-    require_array(V, "V", ndim=2)
+    require_array(V, "V", ndim=2, blocks=False)
     *batch, d_out, d_in = V.shape
     checks = ValueChecks(enabled=check)
     with computing(namespace(V)):
@@ -203,7 +205,7 @@ def _factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankEigh:
             f"eigenvectors), or a LowRankEigh."
         )
         raise TypeError(msg)
-    require_array(F, name, ndim=2)
+    require_array(F, name, ndim=2, blocks=False)
     require_like(F, name, V, "V")
     if tuple(F.shape) != (*batch, size, size):
         raise _shape_error(name, "", F, (*batch, size, size), V)
@@ -217,7 +219,7 @@ def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
         raise TypeError(msg)
     values, U = F[0], F[1]
     for what, x in (("eigenvalues", values), ("eigenvectors", U)):
-        require_array(x, f"{what} of {name}", ndim=1)
+        require_array(x, f"{what} of {name}", ndim=1, blocks=False)
         require_like(x, f"{what} of {name}", V, "V")
     if tuple(U.shape[:-1]) != (*batch, size) or not 1 <= U.shape[-1] <= size:
         raise _shape_error(name, "eigenvectors of ", U, (*batch, size, "r"), V)
@@ -244,20 +246,53 @@ def _with_tail_zero(values: Array, U: Array, total: Array) -> LowRankEigh:
 def _basis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEigh:
     """Return the eigenpairs of a factor; those of a dense one are all there are."""
     if isinstance(F, LowRankEigh):
+        _require_positive(F.eigenvalues, name, checks)
         return F
+    _require_hermitian(F, name, checks)
     values, U = eigh(F)
-    xp = namespace(F)
-    rounding = F.shape[-1] * unit_roundoff(dtype_name(F.dtype)) * xp.max(values, axis=-1)
     checks.require(lambda: all_finite(values), lambda: _not_finite(name))
+    _require_positive(values, name, checks)
+    return _with_tail_zero(clipped(values), U, trace(F))
+
+
+def _require_positive(values: Array, name: str, checks: ValueChecks) -> None:
+    xp = namespace(values)
+    least, largest = xp.min(values, axis=-1), xp.max(values, axis=-1)
+    rounding = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
     checks.require(
-        lambda: values[..., 0] >= -rounding,
+        lambda: least >= -rounding,
         lambda: ValueError(
             f"`{name}` is not positive semi-definite: its eigenvalues reach down to "
             f"{float(xp.min(values)):.2e}, beyond rounding. Pass clipped eigenvalues and "
             f"eigenvectors as a pair if that is meant."
         ),
     )
-    return _with_tail_zero(clipped(values), U, trace(F))
+
+
+def _require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
+    """Require |(F - F^H) g| of roundings for a Gaussian g: factorisations read one triangle."""
+    if is_traced(F):
+        return
+    xp, dtype = namespace(F), dtype_name(F.dtype)
+    g = gaussian(0, (F.shape[-1], 1), F, dtype)
+    Fg = xp.matmul(F, g)
+
+    def deviation() -> Array:
+        return xp.linalg.matrix_norm(Fg - rmatvec(F, g))
+
+    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * xp.linalg.matrix_norm(Fg)
+    checks.require(
+        lambda: ~(deviation() > rounding),
+        lambda: ValueError(
+            f"`{name}` is not Hermitian: |({name} - {name}^H) g| = {_largest(deviation()):.2e} for "
+            f"a random vector g, where |{name} g| = {_largest(xp.linalg.matrix_norm(Fg)):.2e}. "
+            f"Pass ({name} + {name}^H) / 2 if that is meant."
+        ),
+    )
+
+
+def _largest(x: Array) -> float:
+    return float(namespace(x).max(x))
 
 
 # ---------------------------------------------------------------------------------- solves
@@ -288,6 +323,7 @@ def _solved(
 ) -> Array:
     if isinstance(F, LowRankEigh):
         return F.solve(V, shift, check=False)
+    _require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
     msg = (
         f"`{name}` is not positive definite with its damping, or it contains NaN or Inf; pass "

@@ -12,7 +12,7 @@ from .cholesky_qr import column_gram
 from .eigen_sketches import nystrom_sketch, sketch_options
 from .hermitian_operand import hermitian_operand
 from .low_rank import checked_damping, clipped, require_rank
-from .sketch_columns import require_basis, require_rng
+from .sketch_columns import require_basis, require_finite_columns, require_rng
 from .vectors import as_given, expanded, in_common_dtype
 
 __all__ = ["NystromFactor", "nystrom_factor"]
@@ -213,6 +213,7 @@ def nystrom_factor(
     checks = ValueChecks(enabled=check)
     xp = namespace(operand.like)
     with computing(xp):
+        require_finite_columns(checks, basis, rng)
         sketch = nystrom_sketch(operand, options, rank, basis, rng, checks)
         checks.raise_on_failure()
         B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)

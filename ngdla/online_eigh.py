@@ -39,7 +39,7 @@ from .eigen_sketches import (
 from .hermitian_operand import HermitianOperand, trace_unit
 from .low_rank import TAILS, LowRankEigh, clipped, require_rank, truncated
 from .nystrom import SHIFT, positive_shift
-from .sketch_columns import gaussian_columns, require_rng
+from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
 from .vectors import expanded
 
 __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
@@ -129,7 +129,7 @@ def online_eigh_init(
     >>> online_eigh_result(state).eigenvectors.shape
     (50, 4)
     """
-    require_array(X, "X", ndim=2)
+    require_array(X, "X", ndim=2, blocks=False)
     require_rng(rng)
     require_count(probes, "probes")
     *batch, _, d = X.shape
@@ -150,6 +150,7 @@ def online_eigh_init(
             product=lambda V: _from_rows(X, _to_rows(X, V)),
         )
         checks.require(lambda: all_finite(A.trace), _not_finite)
+        require_finite_columns(checks, None, rng)
         drawn = gaussian_columns(rng, start + int(probes), like=X, shape=(*batch, d), dtype=dtype)
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
@@ -225,6 +226,7 @@ def online_eigh_update(
     >>> bool(np.allclose(state.eigenvalues, exact[:4]))
     True
     """
+    _require_state(state)
     U, d = state.eigenvectors, state.eigenvalues
     X = _checked_batch(X, U)
     checks = ValueChecks(enabled=check)
@@ -273,6 +275,7 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     >>> bool(0.5 * exact < eigh.error < 2 * exact)
     True
     """
+    _require_state(state)
     require_choice(tail, "tail", TAILS)
     xp = namespace(state.trace)
     d, U, G = state.eigenvalues, state.eigenvectors, state.probes
@@ -357,9 +360,18 @@ def _from_rows(X: Array, P: Array) -> Array:
     return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(P), X))
 
 
+def _require_state(state: Any) -> None:
+    if not isinstance(state, OnlineEigh):
+        msg = (
+            f"`state` is a {type(state).__name__}; it must be what online_eigh_init returned. From "
+            f"saved fields it is made anew by OnlineEigh(*fields)."
+        )
+        raise TypeError(msg)
+
+
 def _checked_batch(X: Array, U: Array) -> Array:
     """Return X in the dtype of the state."""
-    require_array(X, "X", ndim=2)
+    require_array(X, "X", ndim=2, blocks=False)
     require_like(X, "X", U, "state")
     *batch, d, _ = U.shape
     if (*X.shape[:-2], X.shape[-1]) != (*batch, d):

@@ -10,7 +10,7 @@ from .eigen_sketches import decomposed, sketch_options
 from .hermitian_operand import hermitian_operand
 from .low_rank import LowRankEigh, require_rank
 from .rank_choice import adapted, rank_rule
-from .sketch_columns import require_basis, require_rng
+from .sketch_columns import require_basis, require_finite_columns, require_rng
 
 __all__ = ["randomized_eigh"]
 
@@ -60,6 +60,7 @@ def randomized_eigh(
         Seed of the Gaussian columns, which NumPy draws on the host, equal for all libraries; or
         the c standard normal columns themselves. Where one matrix follows another, give a
         Generator, or another seed each time: columns that the basis has seen are not fresh.
+        `torch.compile(fullgraph=True)` draws once in a graph: pass others as arrays.
     tail : {"trace", "min", "zero"}
         What stands for each missing eigenvalue: their mean by the trace of `A`, the smallest kept
         one, or 0. `LowRankEigh.truncate` changes it afterwards.
@@ -145,6 +146,7 @@ def randomized_eigh(
 
     def attempt(rank: int, basis: Array | None, rng: Any) -> LowRankEigh:
         checks = ValueChecks(enabled=check)
+        require_finite_columns(checks, basis, rng)
         result = decomposed(operand, options, rank, basis, rng, checks)
         checks.raise_on_failure()
         return result

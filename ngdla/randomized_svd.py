@@ -11,7 +11,7 @@ from ._backend.spectral import svd
 from .cholesky_qr import cholesky_qr
 from .low_rank import require_rank
 from .nystrom import stabilising_shift
-from .sketch_columns import require_basis, require_rng, sketch_columns
+from .sketch_columns import require_basis, require_finite_columns, require_rng, sketch_columns
 from .vectors import expanded
 
 __all__ = ["SVDResult", "randomized_svd"]
@@ -99,7 +99,7 @@ def randomized_svd(
     >>> S.round(6)
     array([5.328427])
     """
-    require_array(A, "A", ndim=2)
+    require_array(A, "A", ndim=2, blocks=False)
     require_rng(rng)
     require_count(oversample, "oversample")
     require_count(passes, "passes")
@@ -112,6 +112,7 @@ def randomized_svd(
     basis = require_basis(basis, A, (*batch, n), dtype)
     checks = ValueChecks(enabled=check)
     with computing(namespace(A)):
+        require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         columns = sketch_columns(basis, rng, width, 0, like=A, shape=(*batch, n), dtype=dtype)
         result = _decomposed(A, columns.start, passes, rank, checks)

@@ -6,7 +6,7 @@ import math
 import numbers
 from typing import Any, NamedTuple
 
-from ._backend.checks import require_array, require_like
+from ._backend.checks import ValueChecks, require_array, require_like
 from ._backend.namespace import Array, astype, dtype_name, is_array, is_complex, namespace
 from ._backend.random import gaussian, require_generator
 
@@ -15,6 +15,7 @@ __all__ = [
     "gaussian_columns",
     "is_test_matrix",
     "require_basis",
+    "require_finite_columns",
     "require_rng",
     "sketch_columns",
 ]
@@ -85,9 +86,17 @@ def gaussian_columns(
 def require_rng(rng: Any) -> None:
     """Raise unless `rng` is a seed, a NumPy Generator, or a test matrix."""
     if is_test_matrix(rng):
-        require_array(rng, "rng", ndim=2)
+        require_array(rng, "rng", ndim=2, blocks=False)
     else:
         require_generator(rng)
+
+
+def require_finite_columns(checks: ValueChecks, basis: Array | None, rng: Any) -> None:
+    """Require finite values of what the caller gave to start from."""
+    if basis is not None:
+        checks.finite("basis", basis)
+    if is_test_matrix(rng):
+        checks.finite("rng", rng)
 
 
 def is_test_matrix(rng: Any) -> bool:
@@ -99,7 +108,7 @@ def require_basis(basis: Any, like: Array, shape: tuple[int, ...], dtype: str) -
     """Return the checked basis, (..., d, k), in the named dtype."""
     if basis is None:
         return None
-    require_array(basis, "basis", ndim=2)
+    require_array(basis, "basis", ndim=2, blocks=False)
     require_like(basis, "basis", like, "A")
     if tuple(basis.shape[:-1]) != shape or basis.shape[-1] > shape[-1]:
         *batch, d = shape

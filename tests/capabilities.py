@@ -39,11 +39,11 @@ MODES = {
 
 
 def _factor(S: Any) -> Any:
-    return S.T @ S
+    return S @ S.T
 
 
 def _followed(S: Any) -> Any:
-    return ngdla.online_eigh_update(ngdla.online_eigh_init(S, 4), 2 * S, decay=0.9)
+    return ngdla.online_eigh_update(ngdla.online_eigh_init(S.T, 4), 2 * S.T, decay=0.9)
 
 
 # One call of each public function with S (n, m), v (m,) and f (n,).
@@ -55,14 +55,14 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "damping_path": lambda S, v, f: ngdla.damping_path(S, f, [0.3, 2.0]).leave_one_out,
     "scores": lambda S, v, f: ngdla.scores(S),
     "residuals": lambda S, v, f: ngdla.residuals(f),
-    "randomized_eigh": lambda S, v, f: ngdla.randomized_eigh(_factor(S), 4).solve(v, 0.3),
+    "randomized_eigh": lambda S, v, f: ngdla.randomized_eigh(_factor(S), 3).solve(f, 0.3),
     "randomized_svd": lambda S, v, f: ngdla.randomized_svd(S, 2).S,
-    "nystrom_factor": lambda S, v, f: ngdla.nystrom_factor(_factor(S), 4).solve(v, 0.3),
-    "online_eigh_init": lambda S, v, f: ngdla.online_eigh_init(S, 4).eigenvalues,
+    "nystrom_factor": lambda S, v, f: ngdla.nystrom_factor(_factor(S), 3).solve(f, 0.3),
+    "online_eigh_init": lambda S, v, f: ngdla.online_eigh_init(S.T, 4).eigenvalues,
     "online_eigh_update": lambda S, v, f: _followed(S).eigenvalues,
-    "online_eigh_result": lambda S, v, f: ngdla.online_eigh_result(_followed(S)).solve(v, 0.3),
-    "ema": lambda S, v, f: ngdla.ema(_factor(S), S, decay=0.9),
-    "kronecker_solve": lambda S, v, f: ngdla.kronecker_solve(_factor(S), S @ S.T, S, 0.3),
+    "online_eigh_result": lambda S, v, f: ngdla.online_eigh_result(_followed(S)).solve(f, 0.3),
+    "ema": lambda S, v, f: ngdla.ema(_factor(S), S.T, decay=0.9),
+    "kronecker_solve": lambda S, v, f: ngdla.kronecker_solve(S.T @ S, _factor(S), S, 0.3),
     "stochastic_reconfiguration": lambda S, v, f: ngdla.stochastic_reconfiguration(S, f, 0.3),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from conftest import Backend
 from hypothesis import given
 from hypothesis import strategies as st
-from references import H, U, random_array, wide
+from references import H, U, narrow, random_array, wide
 
 from ngdla._backend import products
 from ngdla._backend.namespace import computing, namespace
@@ -44,17 +45,26 @@ def test_gram_is_its_definition(
         assert np.linalg.norm(values - H(values)) <= 4 * U[dtype] * size
 
 
+def large(n: int, m: int, dtype: str) -> np.ndarray:
+    return random_array(np.random.default_rng(n), (n, m), dtype)
+
+
+@functools.cache
+def large_gram(n: int, m: int, dtype: str) -> np.ndarray:
+    S = narrow(large(n, m, dtype))
+    return S @ H(S)
+
+
+@pytest.mark.thinned
 @pytest.mark.parametrize("kind", ["real", "complex"])
 @pytest.mark.parametrize(("n", "m"), [(512, 4096), (513, 4097), (64, 5000)])
 def test_gram_of_sizes_that_are_taken_in_blocks(
-    backend: Backend, n: int, m: int, kind: str, rng: np.random.Generator
+    backend: Backend, n: int, m: int, kind: str
 ) -> None:
     dtype = [d for d in backend.dtypes if d.startswith("complex") == (kind == "complex")][-1]
-    S = random_array(rng, (n, m), dtype)
-    like = backend.asarray(S)
+    like, tolerance = backend.asarray(large(n, m, dtype)), 8 * m**0.5 * U[dtype]
     G = backend.call(inside(products.gram), like)
-    reference = S.astype(np.complex128) @ H(S.astype(np.complex128))
-    backend.assert_matches(G, reference, like=like, dtype=dtype, tolerance=8 * m**0.5 * U[dtype])
+    backend.assert_matches(G, large_gram(n, m, dtype), like=like, dtype=dtype, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "rows", "columns", "reversed"])
@@ -185,3 +195,76 @@ def test_jax_products_ask_for_the_highest_precision() -> None:
 
     assert uses(products.gram).count("HIGHEST") >= 1
     assert "HIGHEST" in uses(lambda S: products.rmatvec(S, S[:, :1]))
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+def test_squared_norm_and_trace(
+    backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    X = random_array(rng, (*batch, 4, 4), dtype)
+    real, like = np.real(X).dtype.name, backend.asarray(X)
+    squares = np.sum(np.abs(wide(X)) ** 2, axis=(-2, -1))
+    trace = np.trace(wide(X), axis1=-2, axis2=-1).real
+    for function, reference in ((products.squared_norm, squares), (products.trace, trace)):
+        result = backend.call(function, like)
+        tolerance = 16 * U[dtype] * np.linalg.norm(squares) / np.linalg.norm(reference)
+        backend.assert_matches(result, reference, like=like, dtype=real, tolerance=tolerance)
+
+
+def test_add_diagonal(backend: Backend, dtype: str, rng: np.random.Generator) -> None:
+    """A number, one for each row, and one for each matrix; `preserved` spares the argument."""
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    A = random_array(rng, (2, 5, 5), dtype)
+    rows = rng.random((2, 5)).astype(np.real(A).dtype)
+    like = backend.asarray(A)
+
+    def added(A: Any, *diagonal: Any) -> Any:
+        return products.add_diagonal(products.preserved(A), *(diagonal or (0.5,)))
+
+    for diagonal in (None, rows, rows[:, :1], rows[0]):
+        given = () if diagonal is None else (backend.asarray(diagonal),)
+        result = backend.call(added, like, *given)
+        reference = A + (0.5 if diagonal is None else diagonal[..., None, :]) * np.eye(5)
+        backend.assert_matches(result, reference, like=like, dtype=dtype, tolerance=2 * U[dtype])
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 4), (2, 4, 2)], ids=str)
+def test_unit_columns(backend: Backend, shape: tuple[int, ...]) -> None:
+    for dtype in backend.dtypes:
+        like = backend.asarray(np.ones(shape, dtype))
+        result = backend.call(products.unit_columns, like)
+        reference = np.eye(*shape[-2:])
+        backend.assert_matches(result, reference, like=like, dtype=dtype, tolerance=0.0)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_products_with_stored_matrices(
+    batch: tuple[int, ...], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half precision is converted in blocks of rows, never as a whole."""
+    A = random_array(rng, (*batch, 7, 5), "float32").astype("float16")
+    X = random_array(rng, (*batch, 5, 2), "float32")
+    expected = A.astype("float32") @ X
+    for limit in (1, 3 * 4 * 5 * 2, 2**20):
+        monkeypatch.setattr(products, "_COPIED_BYTES", limit)
+        np.testing.assert_allclose(products.matmul_stored(A, X), expected, rtol=1e-6, atol=1e-6)
+    same = X.mT @ X
+    np.testing.assert_array_equal(products.matmul_stored(X.mT, X), same)
+
+
+@pytest.mark.parametrize("d", [5, 700])
+@pytest.mark.parametrize("old", [0.25, np.full((2, 1, 1), 0.25)], ids=["number", "array"])
+def test_weighted_sum_with_gram(d: int, old: Any, rng: np.random.Generator) -> None:
+    """old A + new X^T conj(X), by blocks of 256 rows in NumPy; nothing is written to."""
+    X = random_array(rng, (2, 3, d), "complex64")
+    A = random_array(rng, (2, d, d), "complex64")
+    A = A + H(A)
+    kept = A.copy(), X.copy()
+    result = products.weighted_sum_with_gram(A, old, X, 1 - old)
+    expected = 0.25 * A + 0.75 * np.swapaxes(X, -1, -2) @ X.conj()
+    assert np.linalg.norm(result - expected) <= 8 * U["complex64"] * np.linalg.norm(expected)
+    np.testing.assert_array_equal(A, kept[0])
+    np.testing.assert_array_equal(X, kept[1])

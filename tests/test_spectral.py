@@ -79,3 +79,31 @@ def test_eigh_of_numpy_works_in_the_precision_of_its_argument(rng: np.random.Gen
     exact = np.linalg.eigvalsh(A.astype(np.float64))
     error = np.max(np.abs(w - exact)) / np.max(np.abs(exact))
     assert U["float32"] / 100 < error < 100 * U["float32"]
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_svd(
+    backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    A = random_array(rng, (*batch, 6, 6), dtype)
+    like = backend.asarray(A)
+    V, s, Wh = backend.call(spectral.svd, like)
+    for factor in (V, Wh):
+        backend.assert_kind(factor, like=like, dtype=dtype, shape=A.shape)
+    real = np.real(A).dtype.name
+    backend.assert_kind(s, like=like, dtype=real, shape=A.shape[:-1])
+    if backend.has_values:
+        V, s, Wh = (backend.numpy(x) for x in (V, s, Wh))
+        assert np.all(np.diff(s) <= 0)
+        rest = np.linalg.norm((V * s[..., None, :]) @ Wh - A)
+        assert rest <= 100 * U[dtype] * np.linalg.norm(A)
+
+
+def test_failures_of_svd_are_nan(backend: Backend) -> None:
+    A = np.full((3, 3), np.nan, dtype=backend.dtypes[0])
+    results = backend.call(spectral.svd, backend.asarray(A))
+    assert [tuple(x.shape) for x in results] == [(3, 3), (3,), (3, 3)]
+    if backend.has_values:
+        assert np.isnan(backend.numpy(results[1])).all()

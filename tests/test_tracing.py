@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from conftest import Backend
 
-from ngdla._backend.tracing import choose, chooses, concrete, is_traced, number
+from ngdla._backend.tracing import (
+    choose,
+    choose_if_free,
+    chooses,
+    concrete,
+    is_traced,
+    number,
+)
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -73,4 +80,19 @@ def test_choose(backend: Backend, flag: bool) -> None:
     assert chooses(x) is (backend.name == "jax")
     if backend.has_values:
         expected = 2.0 if flag or not chooses(x) else 0.0
+        np.testing.assert_array_equal(backend.numpy(y), expected)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_choose_if_free(backend: Backend, flag: bool) -> None:
+    """The one that the flag says on the host and in compiled code, elsewhere always the second."""
+    x = backend.asarray(np.ones(3, "float32"))
+
+    def chosen(flag: Any, x: Any) -> Any:
+        return choose_if_free(flag, lambda: x + 1, lambda: x - 1)
+
+    y = backend.call(chosen, backend.asarray(np.asarray(flag)), x)
+    free = backend.name in ("numpy", "numpy-readonly", "torch", "jax", "jax-gpu")
+    if backend.has_values:
+        expected = 2.0 if flag and free else 0.0
         np.testing.assert_array_equal(backend.numpy(y), expected)

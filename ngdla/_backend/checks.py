@@ -54,10 +54,13 @@ __all__ = [
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
-def require_array(x: Any, name: str, *, ndim: int = 0) -> None:
-    """Raise unless `x` is a dense floating-point array with at least `ndim` axes, none empty."""
+def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> None:
+    """Raise unless `x` is a dense floating-point array with at least `ndim` axes, none empty.
+
+    `blocks` says whether the caller takes lists of column blocks too, for the remedy.
+    """
     if not isinstance(x, np.ndarray) or type(x) is not np.ndarray:
-        _require_dense(x, name)
+        _require_dense(x, name, blocks=blocks)
     if dtype_name(x.dtype) not in _DTYPES:
         msg = (
             f"`{name}` has dtype {dtype_name(x.dtype)}; it must be one of {', '.join(_DTYPES)}, "
@@ -75,8 +78,12 @@ def require_array(x: Any, name: str, *, ndim: int = 0) -> None:
         raise ValueError(msg)
 
 
-def _require_dense(x: Any, name: str) -> None:
+def _require_dense(x: Any, name: str, *, blocks: bool = True) -> None:
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    sparse = "sparse" in kind or str(getattr(x, "layout", "torch.strided")) != "torch.strided"
+    if not blocks and (sparse or isinstance(x, dict)):
+        msg = f"`{name}` is a {kind}; it must be one dense array."
+        raise TypeError(msg)
     if isinstance(x, dict):
         msg = (
             f"`{name}` is a dict; its order is not a contract. Pass a list or tuple of arrays, for "
@@ -87,7 +94,7 @@ def _require_dense(x: Any, name: str) -> None:
     if isinstance(x, (list, tuple)):
         msg = f"`{name}` is a {type(x).__name__}; it must be one array."
         raise TypeError(msg)
-    if "sparse" in kind or str(getattr(x, "layout", "torch.strided")) != "torch.strided":
+    if sparse:
         msg = (
             f"`{name}` is sparse ({kind}); only dense scores are supported. Pass a dense array, or "
             f"a list of dense column blocks."

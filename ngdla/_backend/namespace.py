@@ -71,6 +71,7 @@ _REAL = {
 
 
 _NAMESPACES: dict[type, Any] = {}
+_PLAIN = {bool, int, float, complex, str, list, tuple, dict, type(None)}
 
 
 def namespace(x: Array) -> Any:
@@ -95,6 +96,8 @@ def torch_compiling() -> bool:
 
 def is_array(x: Any) -> bool:
     """Tell whether `x` is an array of any library."""
+    if type(x) in _PLAIN:  # torch.compile fails in array-api-compat: it goes through sys.modules
+        return False
     return type(x) in _NAMESPACES or is_array_api_obj(x)
 
 

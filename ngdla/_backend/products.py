@@ -315,9 +315,14 @@ def add_diagonal(A: Array, diagonal: float | Array) -> Array:
 def unit_columns(like: Array) -> Array:
     """Return the first l unit vectors, (d, l), for an array (..., d, l)."""
     xp = namespace(like)
-    if is_jax_namespace(xp) or is_dask_namespace(xp):
+    if is_jax_namespace(xp):
         return xp.eye(*like.shape[-2:], dtype=like.dtype)
-    return xp.eye(*like.shape[-2:], dtype=like.dtype, device=device(like))
+    if is_dask_namespace(xp):  # its eye fails where there are more columns than rows
+        d, columns = like.shape[-2:]
+        return xp.eye(max(d, columns), dtype=like.dtype)[:d, :columns]
+    # array-api-compat's `device` goes through sys.modules, where torch.compile fails
+    where = like.device if is_torch_namespace(xp) else device(like)
+    return xp.eye(*like.shape[-2:], dtype=like.dtype, device=where)
 
 
 def preserved(A: Array) -> Array:

@@ -1,0 +1,369 @@
+"""Kronecker factors: averages against their definition, solves against the dense matrix."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from array_api_strict import Device
+from array_api_strict import asarray as strict_array
+from conftest import Backend, counted_host_reads
+from references import H, U, narrow, random_array, wide
+from spectra import (
+    REAL,
+    geometric,
+    model,
+    needs,
+    norm,
+    orthonormal,
+    power_law,
+    psd,
+    quick_compilation,  # noqa: F401
+    refused,
+    relative,
+)
+
+from ngdla import LowRankEigh, ema, kronecker_solve, online_eigh_init, randomized_eigh
+
+IN, OUT, DAMPING = 7, 5, 1e-3
+KINDS = ("dense", "pair", "short pair", "low rank", "full rank")
+COMPLEX = {"float32": "complex64", "float64": "complex128"}
+
+
+def factor(rng: np.random.Generator, d: int, kind: str, dtype: str) -> tuple[Any, np.ndarray]:
+    """Return a factor of largest eigenvalue 1, and the matrix that it stands for."""
+    d_kept = 3 if kind in ("short pair", "low rank") else d
+    values, V = geometric(d, 0.3).astype(REAL[dtype]), orthonormal(rng, d, d, dtype)
+    A = narrow(wide(V) * wide(values) @ H(wide(V)))
+    if kind == "dense":
+        A = ((A + H(A)) / 2).astype(dtype)
+        return A, narrow(A)
+    order = rng.permutation(d_kept)  # of a pair: any
+    pair = values[order].copy(), V[:, order].copy()
+    if kind.endswith("pair"):
+        return pair, narrow(model(*pair, 0.0))
+    tail = 0.0 if d_kept == d else values[d_kept:].mean()
+    rest = [np.asarray(x, REAL[dtype]) for x in (tail, values.sum(), 1.0)]
+    low = LowRankEigh(values[:d_kept], V[:, :d_kept], *rest)
+    return low, narrow(model(low.eigenvalues, low.eigenvectors, tail))
+
+
+def solve_dense(A: np.ndarray, G: np.ndarray, V: np.ndarray, damping: float) -> np.ndarray:
+    """Return X with G X A + damping X = V, by the matrix G kron A^T of the rows of X."""
+    K = np.kron(G, A.T) + damping * np.eye(len(A) * len(G))
+    return np.linalg.solve(K, narrow(V).reshape(-1)).reshape(V.shape)
+
+
+def solve_factored(
+    A: np.ndarray, G: np.ndarray, V: np.ndarray, damping: float, traces: tuple[float, float]
+) -> np.ndarray:
+    """Return (G + root / pi)^-1 V (A + pi root)^-1 for pi^2 = (tr A / d_in) / (tr G / d_out)."""
+    pi, root = np.sqrt((traces[0] / len(A)) / (traces[1] / len(G))), damping**0.5
+    Y = np.linalg.solve(G + root / pi * np.eye(len(G)), narrow(V))
+    return H(np.linalg.solve(A + pi * root * np.eye(len(A)), H(Y)))
+
+
+@pytest.mark.thinned
+@pytest.mark.parametrize("of_A", KINDS)
+@pytest.mark.parametrize("of_G", KINDS)
+def test_all_kinds_of_factors(
+    backend: Backend, dtype: str, of_A: str, of_G: str, rng: np.random.Generator
+) -> None:
+    """Jointly damped: u times the condition, 1e3, where factors are truncated; and factored."""
+    needs(backend, dtype)
+    A, dense_A = factor(rng, IN, of_A, dtype)
+    G, dense_G = factor(rng, OUT, of_G, dtype)
+    V = random_array(rng, (OUT, IN), dtype)
+    types = [LowRankEigh if isinstance(F, LowRankEigh) else None for F in (A, G)]
+
+    def run(A: Any, G: Any, V: Any) -> list[Any]:
+        A, G = (F if kind is None else kind(*F) for F, kind in zip((A, G), types))
+        return [
+            kronecker_solve(A, G, V, DAMPING, coupling=coupling, check=coupling == "joint")
+            for coupling in ("joint", "factored")
+        ]
+
+    arguments = [F if kind is None else list(F) for F, kind in zip((A, G), types)]
+    like = backend.asarray(V)
+    joint, factored = backend.call(run, *backend.asarray(arguments), like)
+    tolerance = 10 * IN * U[dtype] / DAMPING
+    reference = solve_dense(dense_A, dense_G, V, DAMPING)
+    backend.assert_matches(joint, reference, like=like, dtype=dtype, tolerance=tolerance)
+    traces = tuple(
+        float(F.trace if isinstance(F, LowRankEigh) else np.trace(M).real)
+        for F, M in ((A, dense_A), (G, dense_G))
+    )
+    reference = solve_factored(dense_A, dense_G, V, DAMPING, traces)  # type: ignore[arg-type]
+    backend.assert_matches(factored, reference, like=like, dtype=dtype, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("of_A", ["dense", "pair", "full rank"])
+@pytest.mark.parametrize("of_G", ["dense", "pair", "full rank"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_nothing_is_lost_where_nothing_is_truncated(of_A: str, of_G: str, dtype: str) -> None:
+    """1e-12 down to a damping of 1e-3 of the largest eigenvalue."""
+    rng = np.random.default_rng(5)
+    (A, dense_A), (G, dense_G) = factor(rng, 20, of_A, dtype), factor(rng, 15, of_G, dtype)
+    V = random_array(rng, (15, 20), dtype)
+    for damping in (1e-3, 1.0):
+        X = kronecker_solve(A, G, V, damping)
+        assert relative(X, solve_dense(dense_A, dense_G, V, damping)) <= 1e-12
+
+
+@pytest.mark.parametrize("of_A", KINDS)
+@pytest.mark.parametrize("of_G", KINDS)
+def test_real_and_complex_factors_mix(of_A: str, of_G: str) -> None:
+    """Any of the three may be complex, or single; the result has the dtype all promote to."""
+    rng = np.random.default_rng(6)
+    for dtypes in (
+        ("float64", "float64", "complex128"),
+        ("complex128", "float64", "float64"),
+        ("float64", "complex128", "float64"),
+        ("float32", "complex64", "float64"),
+    ):
+        (A, dense_A), (G, dense_G) = (
+            factor(rng, d, kind, dtype) for d, kind, dtype in zip((IN, OUT), (of_A, of_G), dtypes)
+        )
+        V = random_array(rng, (OUT, IN), dtypes[2])
+        X = kronecker_solve(A, G, V, DAMPING)
+        assert X.dtype == "complex128"
+        tolerance = 10 * IN * max(U[dtype] for dtype in dtypes) / DAMPING
+        assert relative(X, solve_dense(dense_A, dense_G, V, DAMPING)) <= tolerance
+
+
+@pytest.mark.thinned(0)
+@pytest.mark.parametrize("coupling", ["joint", "factored"])
+@pytest.mark.parametrize("kind", ["dense", "low rank"])
+def test_batches(backend: Backend, coupling: str, kind: str, rng: np.random.Generator) -> None:
+    """Stacked = looped, with one damping, a 0-d one, and one for each."""
+    dtype = backend.dtypes[-1]
+    pairs = [(factor(rng, IN, kind, dtype)[0], factor(rng, OUT, kind, dtype)[0]) for _ in range(2)]
+    V = random_array(rng, (2, OUT, IN), dtype)
+    stacked = [
+        np.stack(Fs) if kind == "dense" else [np.stack(field) for field in zip(*Fs)]
+        for Fs in zip(*pairs)
+    ]
+
+    def run(A: Any, G: Any, V: Any, damping: Any) -> Any:
+        if kind == "low rank":
+            A, G = LowRankEigh(*A), LowRankEigh(*G)
+        return kronecker_solve(A, G, V, damping, coupling=coupling, check=False)
+
+    like = backend.asarray(V)
+    for damping in (np.array([0.1, 0.02], REAL[dtype]), np.asarray(0.1, REAL[dtype])):
+        X = backend.call(run, *backend.asarray(stacked), like, backend.asarray(damping))
+        looped = [
+            kronecker_solve(A, G, V[i], np.broadcast_to(damping, 2)[i], coupling=coupling)
+            for i, (A, G) in enumerate(pairs)
+        ]
+        tolerance = 10 * IN * U[dtype] / 0.02
+        backend.assert_matches(X, np.stack(looped), like=like, dtype=dtype, tolerance=tolerance)
+
+
+def test_truncated_factors_come_from_decompositions(rng: np.random.Generator) -> None:
+    """What `randomized_eigh` returns goes in as it is."""
+    A, G = psd(rng, power_law(20), "float64"), psd(rng, power_law(15), "float64")
+    V = random_array(rng, (15, 20), "float64")
+    a, g = randomized_eigh(A, 4), randomized_eigh(G, 3)
+    X = kronecker_solve(a, g, V, 0.01)
+    assert relative(X, solve_dense(a.to_dense(), g.to_dense(), V, 0.01)) <= 1e-11
+    assert relative(g.to_dense() @ X @ a.to_dense() + 0.01 * X, V) <= 1e-11
+
+
+@pytest.mark.parametrize("kind", ["dense", "low rank"])
+def test_a_zero_factor_is_damped_only(kind: str, rng: np.random.Generator) -> None:
+    """Jointly: V / damping. Factored: there is no ratio of traces, and pi is 1."""
+    G, _ = factor(rng, OUT, kind, "float64")
+    A: Any = np.zeros((IN, IN))
+    if kind == "low rank":
+        A = randomized_eigh(A, 2)
+    V = random_array(rng, (OUT, IN), "float64")
+    np.testing.assert_allclose(kronecker_solve(A, G, V, 0.25), 4 * V, rtol=1e-12)
+    dense_G = G if kind == "dense" else G.to_dense()
+    X = kronecker_solve(A, G, V, 0.25, coupling="factored")
+    expected = np.linalg.solve(dense_G + 0.5 * np.eye(OUT), V) / 0.5
+    np.testing.assert_allclose(X, expected, rtol=1e-12)
+
+
+# -------------------------------------------------------------------------------- averages
+
+
+@pytest.mark.thinned
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_an_average_is_its_definition(
+    backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    """decay A + (1 - decay) X^T conj(X), with a number and with an array of decays."""
+    needs(backend, dtype)
+    A = np.broadcast_to(psd(rng, power_law(IN), dtype), (*batch, IN, IN)).copy()
+    X = random_array(rng, (*batch, 9, IN), dtype)
+    decay = np.linspace(0, 0.9, int(np.prod(batch))).reshape(batch).astype(REAL[dtype])
+    like = backend.asarray(A)
+    gram = np.swapaxes(wide(X), -1, -2) @ np.conj(wide(X))
+    for value in (0.75, decay):
+        given = value if isinstance(value, float) else backend.asarray(value)
+        result = backend.call(ema, like, backend.asarray(X), decay=given)
+        weight = np.asarray(value)[..., None, None]
+        reference = weight * A + (1 - weight) * gram
+        backend.assert_matches(
+            result, reference, like=like, dtype=dtype, tolerance=2 * 9 * U[dtype]
+        )
+
+
+@pytest.mark.parametrize("d", [256, 300])
+@pytest.mark.parametrize("layout", ["C", "F", "strided", "batch"])
+def test_a_large_average_of_numpy(dtype: str, d: int, layout: str) -> None:
+    """By syrk and herk, from d = 256; of any memory layout, and exactly Hermitian."""
+    rng = np.random.default_rng(d)
+    X = random_array(rng, (2, 12, 2 * d), dtype)
+    A = random_array(rng, (2, d, d), dtype)
+    A = A + H(A)
+    decay: Any = 0.75
+    if layout == "batch":
+        X, decay = X[..., :d], np.array([0.75, 0.0], REAL[dtype])
+    else:
+        X = {
+            "C": X[0, :, :d].copy(),
+            "F": np.asfortranarray(X[0, :, :d]),
+            "strided": X[0, ::2, ::2],
+        }[layout]
+        A = {"C": A[0], "F": np.asfortranarray(A[0]), "strided": A[0]}[layout]
+    before = A.copy(), X.copy()
+    result = ema(A, X, decay=decay)
+    weight = np.asarray(decay)[..., None, None]
+    gram = np.swapaxes(narrow(X), -1, -2) @ np.conj(narrow(X))
+    assert relative(result, weight * narrow(A) + (1 - weight) * gram) <= 24 * U[dtype]
+    np.testing.assert_array_equal(result, H(result))
+    np.testing.assert_array_equal(A, before[0])
+    np.testing.assert_array_equal(X, before[1])
+
+
+def test_a_large_average_of_numpy_reads_one_triangle(rng: np.random.Generator) -> None:
+    A, X = random_array(rng, (260, 260), "complex128"), random_array(rng, (5, 260), "complex128")
+    A += H(A)
+    np.testing.assert_array_equal(ema(np.triu(A), X, decay=0.5), ema(A, X, decay=0.5))
+
+
+def test_an_average_promotes(rng: np.random.Generator) -> None:
+    """Never below float32, and by its arrays only."""
+    A, X = np.eye(IN), random_array(rng, (3, IN), "complex64")
+    assert ema(A, X, decay=0.5).dtype == "complex128"
+    assert ema(A.astype("float32"), X, decay=np.asarray(0.5)).dtype == "complex64"
+    assert ema(A.astype("float16"), A.astype("float16"), decay=0).dtype == "float32"
+
+
+# -------------------------------------------------------------------------------- bad input
+
+RNG = np.random.default_rng(4)
+A, G = psd(RNG, geometric(IN), "float64"), psd(RNG, geometric(OUT), "float64")
+V, X = RNG.standard_normal((OUT, IN)), RNG.standard_normal((6, IN))
+PAIR = np.linalg.eigh(A)
+NAN = np.where(np.eye(IN) > 0, A, np.nan)
+
+WRONG: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
+    "damping 0": ("damping", ValueError, {"damping": 0}),
+    "damping -1": ("damping", ValueError, {"damping": -1.0}),
+    "damping NaN": ("damping", ValueError, {"damping": np.nan}),
+    "damping None": ("damping", TypeError, {"damping": None}),
+    "damping True": ("damping", TypeError, {"damping": True}),
+    "damping 0-d": ("damping", ValueError, {"damping": np.asarray(0.0)}),
+    "damping shape": ("damping", ValueError, {"damping": np.ones(2)}),
+    "coupling": ("coupling", ValueError, {"coupling": "both"}),
+    "A, size": ("A", ValueError, {"A": G}),
+    "G, size": ("G", ValueError, {"G": A}),
+    "A, not square": ("A", ValueError, {"A": A[:3]}),
+    "V, vector": ("V", ValueError, {"V": V[0]}),
+    "V, list": ("V", TypeError, {"V": V.tolist()}),
+    "A, None": ("A", TypeError, {"A": None}),
+    "A, dict": ("A", TypeError, {"A": {"values": A}}),
+    "A, sparse": ("A", TypeError, {"A": scipy.sparse.csr_array(A)}),
+    "A, integers": ("A", TypeError, {"A": np.eye(IN, dtype=int)}),
+    "A, state": ("A", TypeError, {"A": online_eigh_init(X, 2)}),
+    "A, three": ("A", TypeError, {"A": (A, A, A)}),
+    "A, library": ("A", TypeError, {"A": strict_array(A)}),
+    "pair, lists": ("eigenvalues of A", TypeError, {"A": ([1.0], [1.0])}),
+    "pair, values": ("eigenvalues of A", ValueError, {"A": (A, A)}),
+    "pair, vectors": ("eigenvectors of A", ValueError, {"A": (PAIR[0], A[:3])}),
+    "pair, library": ("eigenvalues of G", TypeError, {"G": (strict_array(V[:, 0]), G)}),
+    "A, negative": ("A", ValueError, {"A": A - np.eye(IN) / 2}),
+    "G, negative": ("G", ValueError, {"G": G - np.eye(OUT) / 2}),
+    "A, NaN": ("A", ValueError, {"A": NAN}),
+    "V, NaN": ("V", ValueError, {"V": np.where(V > 1, np.nan, V)}),
+}
+
+
+@pytest.mark.parametrize("coupling", ["joint", "factored"])
+@pytest.mark.parametrize("wrong", list(WRONG))
+def test_wrong_arguments(wrong: str, coupling: str) -> None:
+    name, kind, changes = WRONG[wrong]
+    arguments: dict[str, Any] = {"A": A, "G": G, "V": V, "damping": 1e-3, "coupling": coupling}
+    refused(kind, name, lambda: kronecker_solve(**{**arguments, **changes}))
+
+
+WRONG_AVERAGES: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
+    "width": ("A", ValueError, {"X": X[:, :3]}),
+    "A, vector": ("A", ValueError, {"A": A[0]}),
+    "X, vector": ("X", ValueError, {"X": X[0]}),
+    "A, list": ("A", TypeError, {"A": [A]}),
+    "X, integers": ("X", TypeError, {"X": X.astype(int)}),
+    "X, library": ("X", TypeError, {"X": strict_array(X)}),
+    "X, NaN": ("X", ValueError, {"X": np.where(X > 1, np.nan, X)}),
+    "A, Inf": ("A", ValueError, {"A": np.where(np.eye(IN) > 0, np.inf, A)}),
+    "decay 1": ("decay", ValueError, {"decay": 1.0}),
+    "decay -1": ("decay", ValueError, {"decay": -1}),
+    "decay None": ("decay", TypeError, {"decay": None}),
+    "decay 0-d": ("decay", ValueError, {"decay": np.asarray(1.0)}),
+    "decay shape": ("decay", ValueError, {"decay": np.ones(2) / 2}),
+}
+
+
+@pytest.mark.parametrize("wrong", list(WRONG_AVERAGES))
+def test_wrong_averages(wrong: str) -> None:
+    name, kind, changes = WRONG_AVERAGES[wrong]
+    arguments: dict[str, Any] = {"A": A, "X": X, "decay": 0.5, **changes}
+    refused(kind, name, lambda: ema(**arguments))
+
+
+def test_values_are_looked_at_on_every_library(valued_backend: Backend) -> None:
+    if valued_backend.name.startswith("jax"):
+        pytest.skip("compiled operation by operation, which takes seconds")
+    real = valued_backend.dtypes[0]
+
+    def on(x: np.ndarray) -> Any:
+        return valued_backend.asarray(x.astype(real))
+
+    a, g, v, x, bad = map(on, (A, G, V, X, A - np.eye(IN) / 2))
+    with np.errstate(invalid="ignore"):
+        for coupling in ("joint", "factored"):
+            call = partial(kronecker_solve, bad, g, v, 1e-3, coupling=coupling)
+            refused(ValueError, "A", call)
+        refused(ValueError, "decay", lambda: ema(a, x, decay=on(np.asarray(1.5))))
+        refused(ValueError, "X", lambda: ema(a, on(X * np.nan), decay=0.5))
+        result = valued_backend.numpy(ema(a, on(X * np.nan), decay=0.5, check=False))
+    assert np.isnan(result).any()
+
+
+@pytest.mark.parametrize("coupling", ["joint", "factored"])
+def test_nothing_is_read_without_checks(coupling: str) -> None:
+    """With a number as damping, and one flag with checks."""
+    on = Device("device1")
+    a, g, v, x = (strict_array(y, device=on) for y in (A, G, V, X))
+    decay = strict_array(0.5, device=on)
+    for check in (False, True):
+        with counted_host_reads() as reads:
+            kronecker_solve(a, g, v, 0.1, coupling=coupling, check=check)
+        assert len(reads) == check
+        with counted_host_reads() as reads:
+            ema(a, x, decay=decay, check=check)
+        assert len(reads) == check
+    with counted_host_reads() as reads:
+        kronecker_solve(a, g, v, decay, check=False)
+    assert reads == []
+
+
+def test_references_agree() -> None:
+    X = solve_dense(A, G, V, 0.1)
+    assert norm(G @ X @ A + 0.1 * X - V) <= 1e-12
