@@ -9,7 +9,8 @@ from ._backend.checks import ValueChecks, require_choice, require_count
 from ._backend.namespace import Array, namespace
 from ._backend.products import adjoint, rmatvec, squared_norm
 from ._backend.spectral import eigh, left_singular
-from .cholesky_qr import cholesky_qr, inverse_triangular
+from ._backend.triangular import inverse_triangular
+from .cholesky_qr import cholesky_qr
 from .hermitian_operand import HermitianOperand, require_positive
 from .low_rank import TAILS, LowRankEigh, clipped, truncated
 from .nystrom import NystromRoot, nystrom_root, stabilising_shift
@@ -115,7 +116,7 @@ def nystrom_sketch(
     require_positive(checks, A, Y, root.core, root.ok)
     size = xp.linalg.matrix_norm(Y)
     error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
-    if R is not None:
+    if R is not None and omega.shape[-1] < A.size:  # nothing is missing where all are used
         error = _left_out(root, R)
     return NystromSketch(root, xp.where(size > 0, error, size))  # of zero: not of the shift
 

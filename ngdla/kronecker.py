@@ -145,8 +145,9 @@ def kronecker_solve(
     TypeError
         If a factor is neither an array, nor a pair, nor a LowRankEigh; for mixed libraries.
     ValueError
-        If shapes do not fit, `damping` is not positive, a factor has negative eigenvalues beyond
-        rounding, or NaN or Inf is found.
+        If shapes do not fit, `damping` is not positive, a dense factor is not Hermitian, a factor
+        has negative eigenvalues beyond rounding (a dense one with coupling "factored": if it is
+        not positive definite together with its damping), or NaN or Inf is found.
 
     Notes
     -----
@@ -281,8 +282,9 @@ def _require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
         return xp.linalg.matrix_norm(Fg - rmatvec(F, g))
 
     rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * xp.linalg.matrix_norm(Fg)
+    checks.require(lambda: all_finite(Fg), lambda: _not_finite(name))
     checks.require(
-        lambda: ~(deviation() > rounding),
+        lambda: deviation() <= rounding,
         lambda: ValueError(
             f"`{name}` is not Hermitian: |({name} - {name}^H) g| = {_largest(deviation()):.2e} for "
             f"a random vector g, where |{name} g| = {_largest(xp.linalg.matrix_norm(Fg)):.2e}. "
@@ -307,8 +309,10 @@ def _factored(
     """
     xp = namespace(V)
     d_out, d_in = V.shape[-2:]
-    ratio = (_trace(A) / d_in) / (_trace(G) / d_out)
-    pi = xp.sqrt(xp.where((ratio > 0) & xp.isfinite(ratio), ratio, xp.ones_like(ratio)))
+    mean_A, mean_G = _trace(A) / d_in, _trace(G) / d_out
+    usual = (mean_A > 0) & (mean_G > 0)
+    one = xp.ones_like(mean_G)
+    pi = xp.sqrt(xp.where(usual, mean_A / xp.where(usual, mean_G, one), one))
     root = damping**0.5
     Y = _solved(G, V, root / pi, "G", checks)
     return adjoint(_solved(A, adjoint(Y), root * pi, "A", checks))
@@ -322,6 +326,7 @@ def _solved(
     F: Array | LowRankEigh, V: Array, shift: Array, name: str, checks: ValueChecks
 ) -> Array:
     if isinstance(F, LowRankEigh):
+        _require_positive(F.eigenvalues, name, checks)
         return F.solve(V, shift, check=False)
     _require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
@@ -357,14 +362,14 @@ def _joint(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
     def one_sided(U: Array, W: Array, V: Array) -> Array:
         """Return the solution where U leaves nothing outside."""
         Q = xp.matmul(V, U)
-        inside = xp.matmul(W, (g - gamma) * alpha * both * in_A * rmatvec(W, Q))
+        inside = xp.matmul(W, (g - gamma) * both * (alpha * in_A * rmatvec(W, Q)))
         return xp.matmul(in_A * Q + inside, adjoint(U))
 
     def truncated(U: Array, W: Array, V: Array) -> Array:
         P, Q = rmatvec(W, V), xp.matmul(V, U)
-        cross = (g - gamma) * (alpha * both * in_A - a * in_G * neither) * xp.matmul(P, U)
-        right = (a - alpha) * g * in_A * neither * Q + xp.matmul(W, cross)
-        left = xp.matmul(W, (g - gamma) * a * in_G * neither * P)
+        weights = (g - gamma) * both * (alpha * in_A) - (g - gamma) * in_G * (a * neither)
+        right = (a - alpha) * in_A * (g * neither) * Q + xp.matmul(W, weights * xp.matmul(P, U))
+        left = xp.matmul(W, (g - gamma) * in_G * (a * neither) * P)
         return neither * V + xp.matmul(right, adjoint(U)) + left
 
     solution = truncated

@@ -69,6 +69,8 @@ class LowRankEigh(NamedTuple):
     def trace_bound(self) -> Array:
         """Return tr A - sum(d), (...): a bound on |A - U diag(d) U^H| in every Schatten norm.
 
+        It is one up to rounding, of u tr A.
+
         It holds where the remainder is positive semi-definite: by method "nystrom", truncated or
         not, up to its shift; for exact eigenpairs always.
         """
@@ -110,7 +112,8 @@ class LowRankEigh(NamedTuple):
         -------
         array
             V / (tail + damping) + U ((tail - d) / (d + damping) / (tail + damping)) U^H V, of the
-            shape of V. With r = d it is U (1 / (d + damping)) U^H V, as no mode is left.
+            shape of V. With r = d it is U (1 / (d + damping)) U^H V, as no mode is left. A
+            truncated one loses u (|A| + damping) / (tail + damping) in its stiffest direction.
         """
         columns, vector = self._columns(V)
         xp = namespace(columns)

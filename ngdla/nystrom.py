@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from ._backend.namespace import Array, namespace
 from ._backend.products import adjoint, rmatvec
-from ._backend.triangular import cholesky, solve_triangular
+from ._backend.tracing import choose_if_free
+from ._backend.triangular import cholesky, inverse_triangular
+from .cholesky_qr import column_gram
 from .vectors import expanded
 
 __all__ = [
@@ -25,8 +28,8 @@ LEAST_SHIFT = 2.0**-56  # where A is zero: squares of it are normal in float32
 class NystromRoot(NamedTuple):
     """B, (..., d, l), with B B^H the approximation of A + shift, (...).
 
-    `core` is Omega^H (A + shift) Omega as it was computed, (..., l, l), L its Cholesky factor, and
-    `ok` says whether that exists.
+    `core` is Omega^H A Omega as it was computed, (..., l, l), L the Cholesky factor of
+    Omega^H (A + shift) Omega, and `ok` says whether that exists.
     """
 
     B: Array
@@ -45,15 +48,35 @@ def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
     "Fixed-rank approximation of a positive-semidefinite matrix from streaming data", NIPS 2017,
     arXiv:1706.05736. `roundoff` is that of the product with A.
 
-    By a triangular solve: with the inverse of L, whose condition is (4 u)^-1/2 where A has lower
-    rank, B B^H would exceed A + shift by up to thousands of shifts.
+    Where a factor does not exist, the shift grows to what sums of d terms may err by: sqrt(d)
+    roundings, then d, as they do for terms of one sign. The product with the inverse of L is
+    corrected once, since B B^H would exceed A + shift by up to thousands of shifts otherwise.
     """
-    shift = stabilising_shift(Y, roundoff)
-    shifted = Y + expanded(shift, 2) * omega
-    core = rmatvec(omega, shifted)
-    L, ok = cholesky((core + adjoint(core)) / 2)
-    B = adjoint(solve_triangular(L, adjoint(shifted)))
+    xp, d = namespace(Y), Y.shape[-2]
+    core, overlap = rmatvec(omega, Y), column_gram(omega)
+    least = shift = stabilising_shift(Y, roundoff)
+    factored = _factored(core, overlap, shift)
+    for roundings in (math.sqrt(d), float(d)):
+        shift = xp.where(factored[1], shift, least * roundings)
+        factored = _unless_there(factored, core, overlap, shift)
+    L, ok = factored
+    inverse, shifted = adjoint(inverse_triangular(L)), Y + expanded(shift, 2) * omega
+    B = xp.matmul(shifted, inverse)
+    B = B + xp.matmul(shifted - xp.matmul(B, adjoint(L)), inverse)
     return NystromRoot(B, core, L, shift, ok)
+
+
+def _factored(core: Array, overlap: Array, shift: Array) -> tuple[Array, Array]:
+    """Return the Cholesky factor of core + shift * overlap, and whether it exists."""
+    shifted = core + expanded(shift, 2) * overlap
+    return cholesky((shifted + adjoint(shifted)) / 2)
+
+
+def _unless_there(
+    factored: tuple[Array, Array], core: Array, overlap: Array, shift: Array
+) -> tuple[Array, Array]:
+    flag = namespace(core).all(factored[1])
+    return choose_if_free(flag, lambda: factored, lambda: _factored(core, overlap, shift))
 
 
 def stabilising_shift(Y: Array, roundoff: float) -> Array:

@@ -23,10 +23,10 @@ from ._backend.namespace import (
     result_name,
     unit_roundoff,
 )
-from ._backend.products import add_diagonal, adjoint, squared_norm, trace
+from ._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
 from ._backend.spectral import eigh
 from ._backend.tracing import choose_if_free
-from ._backend.triangular import solve_triangular
+from ._backend.triangular import inverse_triangular
 from .cholesky_qr import cholesky_qr, column_gram, equilibrated_cholesky, nearly_orthogonal
 from .eigen_sketches import (
     descending,
@@ -45,10 +45,14 @@ from .vectors import expanded
 __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
 
 _START = sketch_options("nystrom", 2, 10, "trace")
+_FAR = 0.7  # of the norm of a column lies outside of the span of those before it
 
 
 class OnlineEigh(NamedTuple):
-    """State of an on-line eigendecomposition: a value, of arrays only, that can be saved.
+    """State of an on-line eigendecomposition: a value, of arrays only.
+
+    It is saved as `state._asdict()`, by np.savez, torch.save or the like, and made anew by
+    OnlineEigh(**fields).
 
     All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
     of the weights.
@@ -147,7 +151,7 @@ def online_eigh_init(
             dtype=dtype,
             roundoff=unit_roundoff(dtype),
             trace=squared_norm(X),
-            product=lambda V: _from_rows(X, _to_rows(X, V)),
+            product=lambda V: transposed_product(X, _to_rows(X, V)),
         )
         checks.require(lambda: all_finite(A.trace), _not_finite)
         require_finite_columns(checks, None, rng)
@@ -235,6 +239,7 @@ def online_eigh_update(
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
         state = _updated(state, X, size, decay)
+        checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
         checks.raise_on_failure()
     return state
 
@@ -302,13 +307,13 @@ def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any) -> OnlineEigh
     unit = trace_unit(average)
     rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
     scaled = expanded(new / unit, 2) * rows[..., :r]
-    products = _from_rows(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
+    products = transposed_product(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
     core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))
     past = expanded(old / unit, 1) * state.eigenvalues
     rounding = SHIFT * unit_roundoff(dtype_name(U.dtype))
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
     Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)
-    values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift))
+    values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
     return OnlineEigh(
         eigenvalues=clipped(values - shift) * expanded(average, 1),
         eigenvectors=vectors,
@@ -319,45 +324,39 @@ def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any) -> OnlineEigh
     )
 
 
-def _nystrom_eigenpairs(Y: Array, core: Array) -> tuple[Array, Array]:
+def _nystrom_eigenpairs(Y: Array, core: Array, terms: int) -> tuple[Array, Array]:
     """Return the eigenpairs of Y core^-1 Y^H for Y = M U and core = U^H M U.
 
-    With Y = Q R and core = C C^H they are those of (C^-1 R^H)^H (C^-1 R^H), rotated by Q. The
+    With Y = Q R and core^-1 = C^H C they are those of (C R^H)^H (C R^H), rotated by Q. The
     columns of U are eigenvectors of what M was before, and those of Y nearly orthogonal: then one
     Cholesky factor of their equilibrated Gram matrix is R, and one product with Y makes the
     vectors. Where many new directions came at once, Y is made orthonormal first.
     """
     xp = namespace(Y)
-    L = equilibrated_cholesky(column_gram(Y))
-    C = equilibrated_cholesky(core)
+    L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
+    C = inverse_triangular(equilibrated_cholesky(core, terms))
 
     def at_once() -> tuple[Array, Array]:
         values, W = _rotation(C, L)
-        return values, xp.matmul(Y, solve_triangular(L, W, transposed=True))
+        return values, xp.matmul(Y, xp.matmul(adjoint(inverse_triangular(L)), W))
 
     def safely() -> tuple[Array, Array]:
         Q, R = cholesky_qr(Y)
         values, W = _rotation(C, adjoint(R))
         return values, xp.matmul(Q, W)
 
-    return choose_if_free(nearly_orthogonal(L), at_once, safely)
+    return choose_if_free(nearly_orthogonal(L, _FAR), at_once, safely)
 
 
 def _rotation(C: Array, RH: Array) -> tuple[Array, Array]:
-    """Return the eigenpairs of R C^-H C^-1 R^H, in descending order."""
-    return descending(*eigh(column_gram(solve_triangular(C, RH))))
+    """Return the eigenpairs of R C^H C R^H, in descending order."""
+    return descending(*eigh(column_gram(namespace(C).matmul(C, RH))))
 
 
 def _to_rows(X: Array, V: Array) -> Array:
     """Return conj(X) V, (..., N, k)."""
     xp = namespace(X)
     return xp.conj(xp.matmul(X, xp.conj(V))) if is_complex(X) else xp.matmul(X, V)
-
-
-def _from_rows(X: Array, P: Array) -> Array:
-    """Return X^T P, (..., d, k), with X as it lies in memory."""
-    xp = namespace(X)
-    return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(P), X))
 
 
 def _require_state(state: Any) -> None:

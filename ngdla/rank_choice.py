@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ._backend.checks import EIGENVALUES, damping_values, warn_caller
 from ._backend.namespace import Array, namespace
 from ._backend.random import generator
-from ._backend.tracing import number
+from ._backend.tracing import is_traced, number
 from .hermitian_operand import HermitianOperand
 from .low_rank import LowRankEigh, require_rank
 from .sketch_columns import is_test_matrix
@@ -61,6 +61,8 @@ def rank_rule(
     if is_test_matrix(rng):
         msg = "`rng` is a test matrix; with rank='auto' its width is not known: pass a seed."
         raise TypeError(msg)
+    if is_traced(A.like):
+        raise _unreadable()
     value = damping_values(damping, A.like, "A", A.real, A.batch, EIGENVALUES)
     positive = isinstance(target, numbers.Real) and target is not True and float(target) > 0
     if target is not None and not positive:
@@ -123,12 +125,15 @@ def _needed_by_error(result: LowRankEigh, rule: RankRule) -> float:
 def _read(x: Array) -> float:
     value = number(x)
     if value is None:
-        msg = (
-            "rank='auto' reads eigenvalues, which cannot be read under jit, vmap and the like; "
-            "choose the rank outside, and pass it as a number."
-        )
-        raise TypeError(msg)
+        raise _unreadable()
     return value
+
+
+def _unreadable() -> Exception:
+    return TypeError(
+        "rank='auto' reads eigenvalues, which cannot be read under jit and vmap, nor of lazy "
+        "arrays; choose the rank outside, and pass it as a number."
+    )
 
 
 def _warn(result: LowRankEigh, rule: RankRule, needed: float) -> None:

@@ -7,8 +7,10 @@ import numbers
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks, require_array, require_like
+from ._backend.chunks import is_chunked
 from ._backend.namespace import Array, astype, dtype_name, is_array, is_complex, namespace
 from ._backend.random import gaussian, require_generator
+from ._backend.tracing import is_traced
 
 __all__ = [
     "SketchColumns",
@@ -67,6 +69,12 @@ def gaussian_columns(
     """Return the caller's test matrix, or standard normal columns, as (..., d, count)."""
     *batch, d = shape
     if not is_test_matrix(rng):
+        if not isinstance(rng, numbers.Integral) and is_traced(like) and not is_chunked(like):
+            msg = (
+                "`rng` is a Generator, which would be drawn from once, while this is compiled; "
+                "pass a seed, or standard normal columns as an argument of the compiled function."
+            )
+            raise TypeError(msg)
         columns = gaussian(rng, (d, count), like, dtype)
     else:
         require_like(rng, "rng", like, "A")

@@ -78,7 +78,7 @@ def test_the_factor_of_a_singular_matrix_exists(dtype: str, rng: np.random.Gener
     Y[:, 4] = 3 * Y[:, 1]
     Y[:, 2] = 0
     G = column_gram(Y)
-    L = equilibrated_cholesky(G.copy())
+    L = equilibrated_cholesky(G.copy(), ROWS)
     sizes = np.linalg.norm(Y, axis=0)
     sizes[2] = 1
     error = (L @ H(L) - G) / sizes / sizes[:, None]
@@ -93,7 +93,7 @@ def test_nearly_orthogonal(valued_backend: Backend, cosine: float, far: bool) ->
     Y = np.array([[1, cosine], [0, (1 - cosine**2) ** 0.5]], real) * np.array([3, 1e-4], real)
 
     def asked(Y: Any) -> Any:
-        return nearly_orthogonal(equilibrated_cholesky(column_gram(Y)))
+        return nearly_orthogonal(equilibrated_cholesky(column_gram(Y), 2), 0.7)
 
     flag = valued_backend.call(asked, valued_backend.asarray(Y))
     assert bool(valued_backend.numpy(flag)) is far
@@ -108,3 +108,14 @@ def test_inverse_triangular(backend: Backend, dtype: str, rng: np.random.Generat
     backend.assert_matches(
         inverse, np.linalg.inv(narrow(L)), like=like, dtype=dtype, tolerance=tolerance
     )
+
+
+@pytest.mark.parametrize("rows", [60, 1000])
+def test_equal_columns(rows: int, valued_backend: Backend) -> None:
+    """Sums of many terms of one sign err by more than what is shrunk at first."""
+    real = valued_backend.dtypes[0]
+    noise = np.random.default_rng(0).standard_normal((rows, 20)).astype(real)
+    Y = np.ones((rows, 20), real) + 16 * np.asarray(U[real], real) * noise
+    Q, R = (valued_backend.numpy(x) for x in cholesky_qr(valued_backend.asarray(Y)))
+    assert np.abs(H(Q) @ Q - np.eye(20)).max() <= rows * U[real]
+    assert np.abs(Q @ R - Y).max() <= 100 * rows * U[real]

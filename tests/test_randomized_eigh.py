@@ -28,7 +28,7 @@ from spectra import (
     relative,
 )
 
-from ngdla import LowRankEigh, nystrom_factor, randomized_eigh
+from ngdla import LowRankEigh, nystrom_factor, randomized_eigh, randomized_svd
 
 METHODS = ("nystrom", "rayleigh-ritz", "rsvd", "sre")
 D, RANK, MORE = 30, 4, 6
@@ -499,3 +499,45 @@ def test_wrong_values_pass_without_checks() -> None:
     """NaN comes out where the core has no Cholesky factor, and nothing is raised."""
     assert np.isnan(randomized_eigh(-A, 3, check=False).eigenvalues).all()
     assert np.isnan(randomized_eigh(A * np.nan, 3, check=False).tail)
+
+
+@pytest.mark.parametrize("method", ["nystrom", "rayleigh-ritz", "rsvd"])
+@pytest.mark.parametrize("real", ["float32", "float64"])
+def test_one_direction_of_one_sign(method: str, real: str) -> None:
+    """All columns of A Omega are parallel, and sums of 300 equal terms err by as many roundings."""
+    eigh = randomized_eigh(np.ones((300, 300), real), 10, method=method)
+    np.testing.assert_allclose(eigh.eigenvalues, [300, *[0] * 9], atol=600 * 300 * U[real])
+    assert np.abs(eigh.eigenvectors.T @ eigh.eigenvectors - np.eye(10)).max() <= 100 * U[real]
+
+
+@pytest.mark.parametrize("method", ["nystrom", "rayleigh-ritz"])
+def test_nearly_all_columns_are_orthonormal(method: str) -> None:
+    A = np.diag(np.exp(-np.arange(100.0))).astype("float32")
+    for seed in range(5):
+        V = randomized_eigh(A, 90, method=method, rng=seed).eigenvectors
+        assert np.abs(V.T @ V - np.eye(90)).max() <= 100 * U["float32"]
+
+
+def test_nothing_is_missing_where_all_columns_are_used() -> None:
+    A = np.diag(1 / (1 + np.arange(15.0)))
+    assert randomized_eigh(A, 15, passes=1).error <= 1e-14
+    assert nystrom_factor(A, 2).error <= 1e-14
+
+
+def test_one_bad_matrix_of_a_stack_does_not_spoil_the_others() -> None:
+    torch = pytest.importorskip("torch")
+    stack = np.stack([np.eye(24)] * 3)
+    stack[1, 3, 3] = np.nan
+    for library in (np.asarray, torch.asarray):
+        A = library(stack)
+        values = randomized_eigh(A, 3, check=False).eigenvalues
+        assert np.isnan(np.asarray(values)).any(-1).tolist() == [False, True, False]
+        values = randomized_svd(A, 3, check=False).S
+        assert np.isnan(np.asarray(values)).any(-1).tolist() == [False, True, False]
+
+
+def test_a_generator_is_not_frozen_by_a_compiler() -> None:
+    jax = pytest.importorskip("jax")
+    rng = np.random.default_rng(0)
+    with pytest.raises(TypeError, match=r"`rng` is a Generator.*pass a seed"):
+        jax.jit(lambda A: randomized_eigh(A, 2, rng=rng))(np.eye(6))

@@ -45,6 +45,7 @@ __all__ = [
     "rmatvec",
     "squared_norm",
     "trace",
+    "transposed_product",
     "unit_columns",
     "weighted_sum_with_gram",
 ]
@@ -77,6 +78,14 @@ def rmatvec(S: Array, Y: Array) -> Array:
     if is_complex(Y):
         return xp.conj(xp.matrix_transpose(xp.matmul(xp.matrix_transpose(xp.conj(Y)), S)))
     return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(Y), S))
+
+
+def transposed_product(X: Array, P: Array) -> Array:
+    """Return X^T P, (..., d, k), for X (..., N, d) with X as it lies in memory."""
+    xp = namespace(X)
+    if is_jax_namespace(xp):  # XLA is slow on the CPU with the transpose of a wide matrix
+        return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(P), X))
+    return xp.matmul(xp.matrix_transpose(X), P)
 
 
 def matmul_stored(A: Array, X: Array) -> Array:

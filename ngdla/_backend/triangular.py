@@ -23,9 +23,9 @@ from .namespace import (
     namespace,
     unit_roundoff,
 )
-from .products import adjoint
+from .products import adjoint, unit_columns
 
-__all__ = ["cho_solve", "cholesky", "over_batch", "solve_triangular"]
+__all__ = ["cho_solve", "cholesky", "inverse_triangular", "over_batch", "solve_triangular"]
 
 
 def cholesky(A: Array) -> tuple[Array, Array]:
@@ -165,6 +165,30 @@ def solve_triangular(L: Array, B: Array, *, transposed: bool = False) -> Array:
         return xp.linalg.solve(adjoint(L) if transposed else L, B)
     except LinAlgError:  # NaN in L, which array-api-strict may take for singular
         return xp.full_like(B, xp.nan)
+
+
+# Below this n, trtri of OpenBLAS works in the calling thread; see above on two BLAS libraries.
+_TRTRI = 160
+
+
+def inverse_triangular(L: Array) -> Array:
+    """Return L^-1 for small lower triangular L: products with it are faster than solves."""
+    xp = namespace(L)
+    if is_numpy_namespace(xp):
+        return over_batch(_inverse_numpy, L)
+    identity = xp.zeros_like(L) + unit_columns(L)
+    return solve_triangular(L, identity)
+
+
+def _inverse_numpy(L: Array) -> Array:
+    if len(L) <= _TRTRI:
+        (trtri,) = lapack.get_lapack_funcs(("trtri",), (L,))
+        inverse, failure = trtri(L.T, lower=0)
+        return np.full_like(L, np.nan) if failure else inverse.T
+    try:
+        return np.tril(np.linalg.inv(L))
+    except LinAlgError:
+        return np.full_like(L, np.nan)
 
 
 def over_batch(function: Callable[..., Any], *arrays: Array) -> Any:
