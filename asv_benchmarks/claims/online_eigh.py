@@ -32,12 +32,12 @@ Ways = dict[str, Callable[[], Any]]
 
 @cache
 def problem() -> tuple[np.ndarray, ngdla.OnlineEigh, np.ndarray]:
-    """Return a batch, a state that has seen some, and a factor in Fortran order."""
+    """Return a batch, a state that has seen some, and a factor."""
     *first, X = islice(batches(D, N), 5)
     state = ngdla.online_eigh_init(first[0], RANK)
     for batch in first[1:]:
         state = ngdla.online_eigh_update(state, batch, decay=DECAY)
-    return X, state, np.zeros((D, D), dtype="float32", order="F")
+    return X, state, np.zeros((D, D), dtype="float32")
 
 
 def ways() -> Ways:
@@ -51,12 +51,12 @@ def ways() -> Ways:
         "formed by gemm, as written": lambda: np.float32(DECAY) * A + scale * (X.T @ other),
         "formed by syrk, as written": lambda: np.float32(DECAY) * A + scale * (X.T @ X),
         "formed by gemm, in place": lambda: blas.sgemm(
-            1 - DECAY, X.T, X.T, DECAY, A, trans_b=1, overwrite_c=1
+            1 - DECAY, X.T, X.T, DECAY, A.T, trans_b=1, overwrite_c=1
         ),
         "one triangle formed by syrk, in place": lambda: blas.ssyrk(
-            1 - DECAY, X.T, DECAY, A, overwrite_c=1
+            1 - DECAY, X.T, DECAY, A.T, overwrite_c=1
         ),
-        "ngdla.ema": lambda: ngdla.ema(A.T, X, decay=DECAY),
+        "ngdla.ema": lambda: ngdla.ema(A, X, decay=DECAY),
         "Brand's update": lambda: brand_update(*pairs, X, DECAY, RANK),
     }
 
