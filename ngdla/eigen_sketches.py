@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks, require_choice, require_count
 from ._backend.namespace import Array, namespace
-from ._backend.products import adjoint, rmatvec, squared_norm
+from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, squared_norm
 from ._backend.spectral import eigh, left_singular
 from ._backend.triangular import inverse_triangular
 from .cholesky_qr import cholesky_qr
@@ -113,6 +113,7 @@ def nystrom_sketch(
     omega = xp.concat(blocks, axis=-1) if len(blocks) > 1 else blocks[0]
     Y = A.times(omega)
     root = nystrom_root(omega, Y, A.roundoff)
+    checks.require(lambda: _nearly_identity(root.overlap), _not_orthonormal)
     require_positive(checks, A, Y, root.core, root.ok)
     size = xp.linalg.matrix_norm(Y)
     error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
@@ -164,6 +165,18 @@ def _complement(Q: Array | None, G: Array) -> tuple[Array, Array]:
 
 def _without(Q: Array, G: Array) -> Array:
     return G - namespace(G).matmul(Q, rmatvec(Q, G))
+
+
+def _nearly_identity(overlap: Array) -> Array:
+    """Tell whether test columns are orthonormal; NaN passes, which others look for."""
+    deviation = add_to_diagonal(preserved(overlap), -1.0)
+    return ~(namespace(overlap).max(namespace(overlap).abs(deviation)) > 0.1)
+
+
+def _not_orthonormal() -> Exception:
+    return ValueError(
+        "`basis` does not have orthonormal columns; pass the Q of a QR factorisation of it."
+    )
 
 
 def _left_out(root: NystromRoot, R: Array) -> Array:

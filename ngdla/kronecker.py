@@ -18,10 +18,8 @@ from ._backend.namespace import (
     astype,
     computing,
     dtype_name,
-    is_array,
     namespace,
     result_name,
-    unit_roundoff,
 )
 from ._backend.products import (
     add_to_diagonal,
@@ -31,11 +29,15 @@ from ._backend.products import (
     trace,
     weighted_sum_with_gram,
 )
-from ._backend.random import gaussian
-from ._backend.spectral import eigh
-from ._backend.tracing import is_traced
 from ._backend.triangular import cho_solve, cholesky
-from .low_rank import LowRankEigh, checked_damping, clipped
+from .kronecker_factor import (
+    eigenbasis,
+    kronecker_factor,
+    not_finite,
+    require_hermitian,
+    require_positive_values,
+)
+from .low_rank import LowRankEigh, checked_damping
 from .vectors import expanded, in_common_dtype
 
 __all__ = ["ema", "kronecker_solve"]
@@ -106,7 +108,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
         A, X = astype(A, dtype), astype(X, dtype)
         average = weighted_sum_with_gram(A, expanded(decay, 2), X, expanded(1 - decay, 2))
         diagonal = namespace(A).linalg.diagonal(average)
-        checks.require(lambda: all_finite(diagonal), lambda: _not_finite("X", "A"))
+        checks.require(lambda: all_finite(diagonal), lambda: not_finite("X", "A"))
         checks.raise_on_failure()
     return average
 
@@ -182,119 +184,14 @@ def kronecker_solve(
     checks = ValueChecks(enabled=check)
     with computing(namespace(V)):
         damping = checked_damping(damping, V, tuple(batch), name="kron(A, G)", check=check)
-        A, G = _factor(A, V, "A", d_in), _factor(G, V, "G", d_out)
+        A, G = kronecker_factor(A, V, "A", d_in), kronecker_factor(G, V, "G", d_out)
         if coupling == "factored":
             X = _factored(A, G, V, damping, checks)
         else:
-            X = _joint(_basis(A, "A", checks), _basis(G, "G", checks), V, damping)
-        checks.require(lambda: all_finite(X), lambda: _not_finite("V", "A", "G"))
+            X = _joint(eigenbasis(A, "A", checks), eigenbasis(G, "G", checks), V, damping)
+        checks.require(lambda: all_finite(X), lambda: not_finite("V", "A", "G"))
         checks.raise_on_failure()
     return X
-
-
-# --------------------------------------------------------------------------------- factors
-
-
-def _factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankEigh:
-    """Return a checked factor: a dense array, or eigenpairs with a tail."""
-    batch = tuple(V.shape[:-2])
-    if isinstance(F, (tuple, list)):
-        return _eigenpairs(F, V, name, size)
-    if not is_array(F):
-        msg = (
-            f"`{name}` is a {type(F).__name__}; it must be an array, a pair (eigenvalues, "
-            f"eigenvectors), or a LowRankEigh."
-        )
-        raise TypeError(msg)
-    require_array(F, name, ndim=2, blocks=False)
-    require_like(F, name, V, "V")
-    if tuple(F.shape) != (*batch, size, size):
-        raise _shape_error(name, "", F, (*batch, size, size), V)
-    return astype(F, result_name(dtype_name(F.dtype)))
-
-
-def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
-    batch = tuple(V.shape[:-2])
-    if not isinstance(F, LowRankEigh) and len(F) != 2:
-        msg = f"`{name}` is a {type(F).__name__} of {len(F)}; pass (eigenvalues, eigenvectors)."
-        raise TypeError(msg)
-    values, U = F[0], F[1]
-    for what, x in (("eigenvalues", values), ("eigenvectors", U)):
-        require_array(x, f"{what} of {name}", ndim=1, blocks=False)
-        require_like(x, f"{what} of {name}", V, "V")
-    if tuple(U.shape[:-1]) != (*batch, size) or not 1 <= U.shape[-1] <= size:
-        raise _shape_error(name, "eigenvectors of ", U, (*batch, size, "r"), V)
-    if tuple(values.shape) != (*batch, U.shape[-1]):
-        raise _shape_error(name, "eigenvalues of ", values, (*batch, U.shape[-1]), V)
-    if isinstance(F, LowRankEigh):
-        return F
-    total = namespace(values).sum(values, axis=-1)
-    return _with_tail_zero(values, U, total)
-
-
-def _shape_error(name: str, what: str, x: Array, expected: tuple[Any, ...], V: Array) -> Exception:
-    return ValueError(
-        f"`{what}{name}` has shape {tuple(x.shape)}; for `V` of shape {tuple(V.shape)}, (..., "
-        f"d_out, d_in), it must be ({', '.join(map(str, expected))})."
-    )
-
-
-def _with_tail_zero(values: Array, U: Array, total: Array) -> LowRankEigh:
-    zero = namespace(total).zeros_like(total)
-    return LowRankEigh(values, U, zero, total, zero)
-
-
-def _basis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEigh:
-    """Return the eigenpairs of a factor; those of a dense one are all there are."""
-    if isinstance(F, LowRankEigh):
-        _require_positive(F.eigenvalues, name, checks)
-        return F
-    _require_hermitian(F, name, checks)
-    values, U = eigh(F)
-    checks.require(lambda: all_finite(values), lambda: _not_finite(name))
-    _require_positive(values, name, checks)
-    return _with_tail_zero(clipped(values), U, trace(F))
-
-
-def _require_positive(values: Array, name: str, checks: ValueChecks) -> None:
-    xp = namespace(values)
-    least, largest = xp.min(values, axis=-1), xp.max(values, axis=-1)
-    rounding = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
-    checks.require(
-        lambda: least >= -rounding,
-        lambda: ValueError(
-            f"`{name}` is not positive semi-definite: its eigenvalues reach down to "
-            f"{float(xp.min(values)):.2e}, beyond rounding. Pass clipped eigenvalues and "
-            f"eigenvectors as a pair if that is meant."
-        ),
-    )
-
-
-def _require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
-    """Require |(F - F^H) g| of roundings for a Gaussian g: factorisations read one triangle."""
-    if is_traced(F):
-        return
-    xp, dtype = namespace(F), dtype_name(F.dtype)
-    g = gaussian(0, (F.shape[-1], 1), F, dtype)
-    Fg = xp.matmul(F, g)
-
-    def deviation() -> Array:
-        return xp.linalg.matrix_norm(Fg - rmatvec(F, g))
-
-    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * xp.linalg.matrix_norm(Fg)
-    checks.require(lambda: all_finite(Fg), lambda: _not_finite(name))
-    checks.require(
-        lambda: deviation() <= rounding,
-        lambda: ValueError(
-            f"`{name}` is not Hermitian: |({name} - {name}^H) g| = {_largest(deviation()):.2e} for "
-            f"a random vector g, where |{name} g| = {_largest(xp.linalg.matrix_norm(Fg)):.2e}. "
-            f"Pass ({name} + {name}^H) / 2 if that is meant."
-        ),
-    )
-
-
-def _largest(x: Array) -> float:
-    return float(namespace(x).max(x))
 
 
 # ---------------------------------------------------------------------------------- solves
@@ -326,9 +223,9 @@ def _solved(
     F: Array | LowRankEigh, V: Array, shift: Array, name: str, checks: ValueChecks
 ) -> Array:
     if isinstance(F, LowRankEigh):
-        _require_positive(F.eigenvalues, name, checks)
+        require_positive_values(F.eigenvalues, name, checks)
         return F.solve(V, shift, check=False)
-    _require_hermitian(F, name, checks)
+    require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
     msg = (
         f"`{name}` is not positive definite with its damping, or it contains NaN or Inf; pass "
@@ -376,8 +273,3 @@ def _joint(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
     if A.complete:
         solution = complete if G.complete else one_sided
     return in_common_dtype(solution, A.eigenvectors, G.eigenvectors, V)
-
-
-def _not_finite(*names: str) -> Exception:
-    text = " or ".join(f"`{name}`" for name in names)
-    return ValueError(f"{text} contains NaN or Inf; pass finite values.")

@@ -28,12 +28,13 @@ LEAST_SHIFT = 2.0**-56  # where A is zero: squares of it are normal in float32
 class NystromRoot(NamedTuple):
     """B, (..., d, l), with B B^H the approximation of A + shift, (...).
 
-    `core` is Omega^H A Omega as it was computed, (..., l, l), L the Cholesky factor of
-    Omega^H (A + shift) Omega, and `ok` says whether that exists.
+    `core` is Omega^H A Omega as it was computed, (..., l, l), `overlap` Omega^H Omega, L the
+    Cholesky factor of Omega^H (A + shift) Omega, and `ok` says whether that exists.
     """
 
     B: Array
     core: Array
+    overlap: Array
     L: Array
     shift: Array
     ok: Array
@@ -63,7 +64,7 @@ def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
     inverse, shifted = adjoint(inverse_triangular(L)), Y + expanded(shift, 2) * omega
     B = xp.matmul(shifted, inverse)
     B = B + xp.matmul(shifted - xp.matmul(B, adjoint(L)), inverse)
-    return NystromRoot(B, core, L, shift, ok)
+    return NystromRoot(B, core, overlap, L, shift, ok)
 
 
 def _factored(core: Array, overlap: Array, shift: Array) -> tuple[Array, Array]:

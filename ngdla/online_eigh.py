@@ -52,7 +52,7 @@ class OnlineEigh(NamedTuple):
     """State of an on-line eigendecomposition: a value, of arrays only.
 
     It is saved as `state._asdict()`, by np.savez, torch.save or the like, and made anew by
-    OnlineEigh(**fields).
+    ``OnlineEigh(**fields)``.
 
     All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
     of the weights.
@@ -155,7 +155,8 @@ def online_eigh_init(
         )
         checks.require(lambda: all_finite(A.trace), _not_finite)
         require_finite_columns(checks, None, rng)
-        drawn = gaussian_columns(rng, start + int(probes), like=X, shape=(*batch, d), dtype=dtype)
+        count, shape = start + int(probes), (*batch, d)
+        drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
         values, U = eigenpairs(root, int(rank))

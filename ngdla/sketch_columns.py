@@ -64,7 +64,7 @@ def sketch_columns(
 
 
 def gaussian_columns(
-    rng: Any, count: int, *, like: Array, shape: tuple[int, ...], dtype: str
+    rng: Any, count: int, *, like: Array, shape: tuple[int, ...], dtype: str, name: str = "A"
 ) -> Array:
     """Return the caller's test matrix, or standard normal columns, as (..., d, count)."""
     *batch, d = shape
@@ -77,7 +77,7 @@ def gaussian_columns(
             raise TypeError(msg)
         columns = gaussian(rng, (d, count), like, dtype)
     else:
-        require_like(rng, "rng", like, "A")
+        require_like(rng, "rng", like, name)
         if tuple(rng.shape) not in ((d, count), (*batch, d, count)):
             msg = (
                 f"`rng` is a test matrix of shape {tuple(rng.shape)}; here it must have shape "

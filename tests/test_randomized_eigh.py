@@ -541,3 +541,11 @@ def test_a_generator_is_not_frozen_by_a_compiler() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(TypeError, match=r"`rng` is a Generator.*pass a seed"):
         jax.jit(lambda A: randomized_eigh(A, 2, rng=rng))(np.eye(6))
+
+
+def test_a_basis_without_orthonormal_columns_is_refused() -> None:
+    """One pass multiplies it as it is; more passes start from its range only."""
+    A, basis = np.diag(np.arange(50.0)), np.random.default_rng(0).standard_normal((50, 5))
+    with pytest.raises(ValueError, match=r"`basis` does not have orthonormal.*QR"):
+        randomized_eigh(A, 5, passes=1, basis=basis)
+    assert randomized_eigh(A, 5, passes=4, basis=basis).eigenvalues[0] > 48
