@@ -84,7 +84,7 @@ def errors() -> list[dict[str, Any]]:
         if state is None or brand is None:
             state = ngdla.online_eigh_init(X, RANK)
             U, s, _ = np.linalg.svd(X.T, full_matrices=False)
-            brand = (s[:RANK] ** 2, U[:, :RANK])
+            brand = ((1 - DECAY) * s[:RANK] ** 2, U[:, :RANK])
         else:
             state = ngdla.online_eigh_update(state, X, decay=DECAY)
             brand = brand_update(brand[1], brand[0], X, DECAY, RANK)
