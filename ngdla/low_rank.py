@@ -69,10 +69,8 @@ class LowRankEigh(NamedTuple):
     def trace_bound(self) -> Array:
         """Return tr A - sum(d), (...): a bound on |A - U diag(d) U^H| in every Schatten norm.
 
-        It is one up to rounding, of u tr A.
-
-        It holds where the remainder is positive semi-definite: by method "nystrom", truncated or
-        not, up to its shift; for exact eigenpairs always.
+        It holds up to roundings, u tr A, where the remainder is positive semi-definite: by method
+        "nystrom", truncated or not, up to its shift; for exact eigenpairs always.
         """
         xp = namespace(self.trace)
         return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))

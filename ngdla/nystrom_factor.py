@@ -182,9 +182,8 @@ def nystrom_factor(
     Notes
     -----
     Cost: as `randomized_eigh` without its eigendecomposition, and l^3 / 3 + 4 d l k flops a solve
-    with k right-hand sides, for l columns. Many small matrices in a stack are factored at once
-    where batched eigensolvers are slow. Nothing is truncated: where joint damping of two factors or
-    a truncation is wanted, use `randomized_eigh`.
+    with k right-hand sides, for l columns. Nothing is truncated: where joint damping of two
+    factors or a truncation is wanted, use `randomized_eigh`.
     Precision: a solve loses u |A| / (tail + damping) relative to the solution in its stiffest
     direction, as one with eigenvectors does.
 

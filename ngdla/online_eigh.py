@@ -116,7 +116,7 @@ def online_eigh_init(
 
     Notes
     -----
-    Cost: 8 N d (rank + 20) flops and about 24 d (rank + 20)^2; no d x d and no N x N matrix. A
+    Cost: 8 N d (rank + 20) flops and about 30 d (rank + 20)^2; no d x d and no N x N matrix. A
     batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0.
 
     References

@@ -109,8 +109,8 @@ def randomized_eigh(
 
     Notes
     -----
-    Cost: 2 d^2 (rank + 2 oversample) flops a product, and about 24 d (rank + 2 oversample)^2 for
-    orthonormal columns, by products and small Cholesky factors. Memory: some six arrays (..., d,
+    Cost: 2 d^2 (rank + 2 oversample) flops a product, and about 30 d (rank + 2 oversample)^2 for
+    orthonormal columns, by products and small Cholesky factors. Memory: some nine arrays (..., d,
     rank + 2 oversample); no second d x d matrix.
     Precision: eigenvalues to about 4 u |A Omega|_F, eigenvectors orthonormal to a few u.
     "auto" doubles the rank, starting each time from the basis it has, until it is enough, and

@@ -21,7 +21,8 @@ import array_api_strict
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import BACKENDS, Backend, has_module
+from conftest import BACKENDS, Backend
+from spectra import quick_compilation  # noqa: F401
 
 from ngdla import (
     PrecisionWarning,
@@ -132,20 +133,6 @@ _ARGUMENTS: dict[str, Arguments] = {}
 def arguments(backend: Backend) -> Arguments:
     """Return the arguments of a library; shared, since nothing may change them."""
     return _ARGUMENTS.setdefault(backend.name, Arguments(backend))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Let XLA compile without optimising: most of the time here would be spent on that."""
-    if not has_module("jax"):
-        yield
-        return
-    import jax
-
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
