@@ -5,6 +5,7 @@ on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
 `stochastic_reconfiguration`; for Kronecker factors with `randomized_eigh` and `kronecker_solve`.
 """
 
+from . import structures
 from .centred_scores import residuals, scores
 from .certificates import SolveInfo
 from .column_stream import ColumnStream
@@ -12,8 +13,26 @@ from .damped_factor import DampedFactor, damped_factor
 from .damped_solve import damped_lstsq, damped_solve
 from .damping_path import DampingPath, damping_path
 from .gram import gram
+from .inverse_free import (
+    StepSizeWarning,
+    inverse_free_apply,
+    inverse_free_init,
+    inverse_free_statistics,
+    inverse_free_update,
+)
+from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
 from .kronecker import ema, kronecker_solve
 from .low_rank import LowRankEigh
+from .matrix_functions import (
+    InverseRoot,
+    SeriesResult,
+    expm,
+    expm_series,
+    inv_sqrtm_newton_schulz,
+    inv_sqrtm_psd,
+    logm_psd,
+    sqrtm_psd,
+)
 from .nystrom_factor import NystromFactor, nystrom_factor
 from .online_eigh import OnlineEigh, online_eigh_init, online_eigh_result, online_eigh_update
 from .precision import PrecisionWarning
@@ -24,6 +43,7 @@ from .row_stream import RowStream
 from .score_operator import ScoreOperator
 from .snr_filter import SNRInfo
 from .stochastic_reconfiguration import stochastic_reconfiguration
+from .structured_factor import structured_factor
 
 __version__ = "0.1.0"
 
@@ -31,6 +51,10 @@ __all__ = [
     "ColumnStream",
     "DampedFactor",
     "DampingPath",
+    "InverseFreeReport",
+    "InverseFreeState",
+    "InverseFreeStatistics",
+    "InverseRoot",
     "LowRankEigh",
     "NystromFactor",
     "OnlineEigh",
@@ -40,14 +64,25 @@ __all__ = [
     "SNRInfo",
     "SVDResult",
     "ScoreOperator",
+    "SeriesResult",
     "SolveInfo",
+    "StepSizeWarning",
     "damped_factor",
     "damped_lstsq",
     "damped_solve",
     "damping_path",
     "ema",
+    "expm",
+    "expm_series",
     "gram",
+    "inv_sqrtm_newton_schulz",
+    "inv_sqrtm_psd",
+    "inverse_free_apply",
+    "inverse_free_init",
+    "inverse_free_statistics",
+    "inverse_free_update",
     "kronecker_solve",
+    "logm_psd",
     "nystrom_factor",
     "online_eigh_init",
     "online_eigh_result",
@@ -56,5 +91,8 @@ __all__ = [
     "randomized_svd",
     "residuals",
     "scores",
+    "sqrtm_psd",
     "stochastic_reconfiguration",
+    "structured_factor",
+    "structures",
 ]

@@ -46,6 +46,14 @@ def _followed(S: Any) -> Any:
     return ngdla.online_eigh_update(ngdla.online_eigh_init(S.T, 4), 2 * S.T, decay=0.9)
 
 
+def _inverse_free(S: Any, **options: Any) -> Any:
+    state = ngdla.inverse_free_init(
+        S.shape[-1], S.shape[-2], structures=(("hierarchical", {"k1": 2, "k2": 1}), "dense"), like=S
+    )
+    statistics = ngdla.inverse_free_statistics(state, S[..., :4, :], _factor(S)[..., :4, :])
+    return ngdla.inverse_free_update(state, statistics, damping=0.3, step_size=0.1, **options)
+
+
 # One call of each public function with S (n, m), v (m,) and f (n,).
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "gram": lambda S, v, f: ngdla.gram(S),
@@ -63,6 +71,21 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "online_eigh_result": lambda S, v, f: ngdla.online_eigh_result(_followed(S)).solve(f, 0.3),
     "ema": lambda S, v, f: ngdla.ema(_factor(S), S.T, decay=0.9),
     "kronecker_solve": lambda S, v, f: ngdla.kronecker_solve(S.T @ S, _factor(S), S, 0.3),
+    "inverse_free_init": lambda S, v, f: S + ngdla.inverse_free_init(11, 5, like=S).report.step_K,
+    "inverse_free_statistics": lambda S, v, f: ngdla.inverse_free_statistics(
+        ngdla.inverse_free_init(11, 5, like=S), S, _factor(S)
+    ).H_K.to_dense(),
+    "inverse_free_update": lambda S, v, f: _inverse_free(S).K @ v,
+    "inverse_free_apply": lambda S, v, f: ngdla.inverse_free_apply(_inverse_free(S), S),
+    "structured_factor": lambda S, v, f: ngdla.structured_factor(
+        _factor(S), "upper-triangular", 0.3
+    ).solve(f),
+    "expm": lambda S, v, f: ngdla.expm(0.1 * _factor(S)),
+    "expm_series": lambda S, v, f: ngdla.expm_series(0.1 * _factor(S), 3),
+    "logm_psd": lambda S, v, f: ngdla.logm_psd(_factor(S)),
+    "sqrtm_psd": lambda S, v, f: ngdla.sqrtm_psd(_factor(S)),
+    "inv_sqrtm_psd": lambda S, v, f: ngdla.inv_sqrtm_psd(_factor(S)),
+    "inv_sqrtm_newton_schulz": lambda S, v, f: ngdla.inv_sqrtm_newton_schulz(_factor(S), 20),
     "stochastic_reconfiguration": lambda S, v, f: ngdla.stochastic_reconfiguration(S, f, 0.3),
 }
 

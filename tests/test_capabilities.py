@@ -40,6 +40,8 @@ def test_the_table_is_complete() -> None:
     functions = {name for name in ngdla.__all__ if callable(getattr(ngdla, name))}
     results = {"DampedFactor", "DampingPath", "PrecisionWarning", "SNRInfo", "SolveInfo"}
     results |= {"LowRankEigh", "NystromFactor", "OnlineEigh", "RankWarning", "SVDResult"}
+    results |= {"InverseFreeReport", "InverseFreeState", "InverseFreeStatistics", "InverseRoot"}
+    results |= {"SeriesResult", "StepSizeWarning"}
     results |= {"ColumnStream", "RowStream", "ScoreOperator"}  # with tests of their own
     assert set(FUNCTIONS) == functions - results
     assert (

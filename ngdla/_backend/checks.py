@@ -37,6 +37,7 @@ from .namespace import (
 from .tracing import concrete
 
 __all__ = [
+    "DTYPES",
     "EIGENVALUES",
     "ValueChecks",
     "all_finite",
@@ -51,7 +52,7 @@ __all__ = [
     "warn_caller",
 ]
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
 def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> None:
@@ -61,9 +62,9 @@ def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> N
     """
     if not isinstance(x, np.ndarray) or type(x) is not np.ndarray:
         _require_dense(x, name, blocks=blocks)
-    if dtype_name(x.dtype) not in _DTYPES:
+    if dtype_name(x.dtype) not in DTYPES:
         msg = (
-            f"`{name}` has dtype {dtype_name(x.dtype)}; it must be one of {', '.join(_DTYPES)}, "
+            f"`{name}` has dtype {dtype_name(x.dtype)}; it must be one of {', '.join(DTYPES)}, "
             f"in native byte order. Convert it, for example to float64."
         )
         raise TypeError(msg)

@@ -27,9 +27,12 @@ __all__ = [
     "as_array",
     "astype",
     "computing",
+    "conjugate",
+    "constant",
     "double_name",
     "dtype_name",
     "has_double",
+    "host_array",
     "is_array",
     "is_complex",
     "is_cupy_namespace",
@@ -41,11 +44,13 @@ __all__ = [
     "namespace",
     "normal_range",
     "real_name",
+    "real_part",
     "register_pytree",
     "result_name",
     "single_name",
     "torch_compiling",
     "unit_roundoff",
+    "zeros",
 ]
 
 Array = Any
@@ -128,6 +133,16 @@ def is_complex(x: Array) -> bool:
     return dtype_name(x.dtype).startswith("complex")
 
 
+def conjugate(x: Array) -> Array:
+    """Return the conjugate of `x`; `x` itself where it is real."""
+    return namespace(x).conj(x) if is_complex(x) else x
+
+
+def real_part(x: Array) -> Array:
+    """Return Re x in a real dtype; `x` itself where it is real."""
+    return namespace(x).real(x) if is_complex(x) else x
+
+
 def real_name(name: str) -> str:
     """Return the name of the real dtype of the same precision."""
     return _REAL[name]
@@ -188,7 +203,46 @@ def astype(x: Array, name: str) -> Array:
     if dtype_name(x.dtype) == name:
         return x
     xp = namespace(x)
-    return xp.astype(x, getattr(xp, name), copy=False)
+    return xp.astype(x, _dtype(xp, name), copy=False)
+
+
+def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
+    """Return zeros of the named dtype, of the library and on the device of `like`."""
+    xp = namespace(like)
+    return xp.zeros(shape, dtype=_dtype(xp, name), **_placed(xp, like))
+
+
+def host_array(values: Any, name: str) -> np.ndarray:
+    """Return nested sequences of numbers as an array on the host, to be made a `constant`."""
+    return np.asarray(values, dtype=name)
+
+
+def constant(values: Any, like: Array, name: str) -> Array:
+    """Return numbers of the host as a constant, of the library and on the device of `like`."""
+    xp = namespace(like)
+    return xp.asarray(np.asarray(values, dtype=name), **_placed(xp, like))
+
+
+def _placed(xp: Any, like: Array) -> dict[str, Any]:
+    if is_numpy_namespace(xp) or is_dask_namespace(xp) or is_jax_namespace(xp):
+        return {}  # JAX places constants itself
+    # array-api-compat's `device` goes through sys.modules, where torch.compile fails
+    return {"device": like.device if is_torch_namespace(xp) else device(like)}
+
+
+def _dtype(xp: Any, name: str) -> Any:
+    if name == "bfloat16" and is_numpy_namespace(xp):
+        return _numpy_bfloat16()
+    return getattr(xp, name)
+
+
+def _numpy_bfloat16() -> Any:
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        msg = "NumPy has no bfloat16 by itself; install ml_dtypes, or use float16 or float32."
+        raise TypeError(msg) from None
+    return bfloat16
 
 
 # -------------------------------------------------------------------------------- settings

@@ -40,6 +40,7 @@ __all__ = [
     "gram",
     "gram_by_halves",
     "gram_cupy_syrk",
+    "identity_like",
     "matmul_stored",
     "preserved",
     "rmatvec",
@@ -323,15 +324,24 @@ def add_diagonal(A: Array, diagonal: float | Array) -> Array:
 
 def unit_columns(like: Array) -> Array:
     """Return the first l unit vectors, (d, l), for an array (..., d, l)."""
+    d, columns = like.shape[-2:]
+    return _eye(d, columns, like)
+
+
+def identity_like(like: Array, n: int) -> Array:
+    """Return the n x n identity in the dtype of an array."""
+    return _eye(n, n, like)
+
+
+def _eye(rows: int, columns: int, like: Array) -> Array:
     xp = namespace(like)
     if is_jax_namespace(xp):
-        return xp.eye(*like.shape[-2:], dtype=like.dtype)
+        return xp.eye(rows, columns, dtype=like.dtype)
     if is_dask_namespace(xp):  # its eye fails where there are more columns than rows
-        d, columns = like.shape[-2:]
-        return xp.eye(max(d, columns), dtype=like.dtype)[:d, :columns]
+        return xp.eye(max(rows, columns), dtype=like.dtype)[:rows, :columns]
     # array-api-compat's `device` goes through sys.modules, where torch.compile fails
     where = like.device if is_torch_namespace(xp) else device(like)
-    return xp.eye(*like.shape[-2:], dtype=like.dtype, device=where)
+    return xp.eye(rows, columns, dtype=like.dtype, device=where)
 
 
 def preserved(A: Array) -> Array:

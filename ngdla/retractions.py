@@ -1,0 +1,105 @@
+"""Steps in the logarithm of a factor: how K follows a tangent m, and how far it may go.
+
+All are functions of b = step m applied from the right, K f(b), and stay in the structure of K:
+exp(-b) and what approximates it, or (I + 2 b)^(-1/2), which is the exact step of an exponential
+average of (K K^H)^-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ._backend.namespace import Array, namespace
+from .structures import StructuredMatrix
+
+__all__ = ["RETRACTIONS", "largest_step", "retract", "shortened", "stable_product"]
+
+# The largest product of the step and of the largest eigenvalue of m for which f(b) is positive
+# (exp: does not overshoot), and the part of it that a guarded step may use.
+_STABLE = {"series": 1.0, "expm": 1.0, "binomial": 0.5}
+_USED = 0.5
+
+
+def retract(
+    K: StructuredMatrix, m: StructuredMatrix, step: Any, retraction: str, order: int
+) -> StructuredMatrix:
+    """Return K f(step m)."""
+    return RETRACTIONS[retraction](K, m.scaled(step), order)
+
+
+def _series(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+    """K (I - b + b^2 / 2 - ...), the exponential series."""
+    return _power_series(K, b, (-1.0 / j for j in range(1, order + 1)))
+
+
+def _binomial(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+    """K (I - b + 3/2 b^2 - 5/2 b^3 + ...), the series of (I + 2 b)^(-1/2)."""
+    return _power_series(K, b, (-(2.0 * j - 1.0) / j for j in range(1, order + 1)))
+
+
+def _power_series(
+    K: StructuredMatrix, b: StructuredMatrix, ratios: Iterable[float]
+) -> StructuredMatrix:
+    """Return the sum of terms each of which is the last one times a ratio and b."""
+    total = term = K
+    for ratio in ratios:
+        term = term.matmul(b).scaled(ratio)
+        total = total + term
+    return total
+
+
+def _expm(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+    return K.matmul(b.scaled(-1.0).expm())
+
+
+def _implicit(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+    """K (I + b)^-1."""
+    return K.matmul(b.add_identity(1.0).inverse())
+
+
+def _exact(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+    """K (I + 2 b)^(-1/2)."""
+    return K.matmul(b.scaled(2.0).add_identity(1.0).inv_sqrtm())
+
+
+RETRACTIONS: dict[str, Callable[[StructuredMatrix, StructuredMatrix, int], StructuredMatrix]] = {
+    "series": _series,
+    "expm": _expm,
+    "binomial": _binomial,
+    "implicit": _implicit,
+    "exact": _exact,
+}
+
+
+def largest_step(retraction: str, momentum: Any) -> Any:
+    """Return the step below which I + b or I + 2 b is positive for whatever data, or None.
+
+    No eigenvalue of a tangent with momentum is below -1 / (2 (1 - momentum)).
+    """
+    factor = {"implicit": 2.0, "exact": 1.0}.get(retraction)
+    return None if factor is None else factor * (1.0 - momentum)
+
+
+def stable_product(retraction: str) -> float | None:
+    """Return what the step times the largest eigenvalue of m must stay below, if anything."""
+    return _STABLE.get(retraction)
+
+
+def shortened(
+    m: StructuredMatrix, step: Any, retraction: str, *, safeguard: bool
+) -> tuple[Array, Array]:
+    """Return a bound on the eigenvalues of m, and the step, shortened where it is guarded.
+
+    The step is as given where half of the stable range is not left. Otherwise that is what it
+    takes of the bound, which is at most b^(1/16) times too large for blocks of size b.
+    """
+    limit = stable_product(retraction)
+    allowed = (_USED if safeguard else 1.0) * (1.0 if limit is None else limit)
+    bound = m.spectral_bound(sufficient=allowed / step)
+    xp = namespace(bound)
+    wanted = xp.zeros_like(bound) + step
+    if limit is None or not safeguard:
+        return bound, wanted
+    longest = allowed / xp.where(bound > 0, bound, xp.ones_like(bound))
+    return bound, xp.where(wanted * bound > allowed, longest, wanted)

@@ -1,0 +1,345 @@
+"""What a structure is: a pattern without a size, and the operations on its parameters."""
+
+from __future__ import annotations
+
+import abc
+import numbers
+from typing import Any
+
+from ngdla._backend.checks import DTYPES, ValueChecks, all_finite, require_array, require_choice
+from ngdla._backend.namespace import (
+    Array,
+    as_array,
+    astype,
+    computing,
+    dtype_name,
+    is_complex,
+    namespace,
+    real_part,
+    result_name,
+    zeros,
+)
+from ngdla._backend.products import adjoint
+
+from .functions import expm_by_squaring, inv_sqrtm_by_inverses
+from .matrix import StructuredMatrix
+
+__all__ = ["Leaves", "Structure", "hermitian_part", "realified", "require_integer", "square"]
+
+Leaves = tuple[Array, ...]
+
+
+class Structure(abc.ABC):
+    """A set of square matrices that is closed under sums, products and inverses.
+
+    A structure is a value without arrays: it can be compared, hashed and passed to `jax.jit` as a
+    static argument. One structure has members of every dimension.
+
+    Notes
+    -----
+    Every matrix N is projected on the member M whose Hermitian part is closest, in the Frobenius
+    norm, to the Hermitian part of N among those of all members that are Hermitian in their
+    diagonal blocks: entries of these blocks are kept, entries that stand on one side of the
+    diagonal are doubled, and the others dropped. The trace is kept.
+
+    References
+    ----------
+    W. Lin, F. Dangel, R. Eschenhagen, K. Neklyudov, A. Kristiadi, R. E. Turner, A. Makhzani,
+    "Structured inverse-free natural gradient descent", arXiv:2312.05705, section 3.2.
+    """
+
+    # ------------------------------------------------------------------- making matrices
+
+    def zeros(
+        self, d: int, *, like: Array, dtype: str | None = None, batch: tuple[int, ...] = ()
+    ) -> StructuredMatrix:
+        """Return the zero matrix.
+
+        Parameters
+        ----------
+        d : int
+            Its dimension, 1 or more.
+        like : array
+            Gives the library and the device.
+        dtype : str, optional
+            Such as "float32" or "bfloat16"; that of `like` by default.
+        batch : tuple of int
+            Leading axes: that many matrices.
+
+        Returns
+        -------
+        StructuredMatrix
+            Of d x d zeros.
+        """
+        require_integer(d, "d", 1)
+        require_array(like, "like", blocks=False)
+        name = dtype_name(like.dtype) if dtype is None else dtype
+        require_choice(name, "dtype", DTYPES)
+        leaves = tuple(zeros((*batch, *shape), like, name) for shape in self._shapes(int(d)))
+        return StructuredMatrix(leaves, self, int(d))
+
+    def identity(
+        self, d: int, *, like: Array, dtype: str | None = None, batch: tuple[int, ...] = ()
+    ) -> StructuredMatrix:
+        """Return the identity.
+
+        Parameters
+        ----------
+        d : int
+            Its dimension, 1 or more.
+        like : array
+            Gives the library and the device.
+        dtype : str, optional
+            Such as "float32" or "bfloat16"; that of `like` by default.
+        batch : tuple of int
+            Leading axes: that many matrices.
+
+        Returns
+        -------
+        StructuredMatrix
+            Of ones on the diagonal.
+        """
+        zeros = self.zeros(d, like=like, dtype=dtype, batch=batch)
+        return zeros.add_identity(1.0).astype(zeros.dtype_name)
+
+    def project(self, N: Array, *, check: bool = True) -> StructuredMatrix:
+        """Return the member that stands for the Hermitian part of a dense matrix.
+
+        Parameters
+        ----------
+        N : array, shape (..., d, d), real or complex
+            Replaced by (N + N^H) / 2.
+        check : bool, default True
+            Refuse NaN and Inf in the entries that are used: reads one flag on the host.
+
+        Returns
+        -------
+        StructuredMatrix
+            Pi(N), in the dtype of N, half precision in float32.
+
+        Raises
+        ------
+        TypeError
+            If `N` is no floating-point array.
+        ValueError
+            If `N` is not square, or NaN or Inf is found.
+
+        Notes
+        -----
+        Cost: one pass over the entries of the pattern; over all diagonals for Toeplitz.
+        """
+        N = square(N, "N")
+        checks = ValueChecks(enabled=check)
+        with computing(namespace(N)):
+            M = StructuredMatrix(self._project(N), self, N.shape[-1])
+            checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("N"))
+            checks.raise_on_failure()
+        return M
+
+    def project_samples(self, X: Array, *, check: bool = True) -> StructuredMatrix:
+        """Return the projection of X^T conj(X), which is not formed.
+
+        Parameters
+        ----------
+        X : array, shape (..., N, d), real or complex
+            Rows are samples. The caller scales them.
+        check : bool, default True
+            Refuse NaN and Inf: reads one flag on the host.
+
+        Returns
+        -------
+        StructuredMatrix
+            Pi(X^T conj(X)).
+
+        Raises
+        ------
+        TypeError
+            If `X` is no floating-point array.
+        ValueError
+            If NaN or Inf is found.
+
+        Notes
+        -----
+        Cost: 2 N flops for each stored number, or 2 N transforms of length 2 d for Toeplitz.
+        """
+        require_array(X, "X", ndim=2, blocks=False)
+        xp = namespace(X)
+        checks = ValueChecks(enabled=check)
+        with computing(xp):
+            S = xp.matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
+            M = StructuredMatrix(self._project_columns(S), self, X.shape[-1])
+            checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("X"))
+            checks.raise_on_failure()
+        return M
+
+    def from_dense(self, K: Array, *, check: bool = True) -> StructuredMatrix:
+        """Return a dense member of the structure as what it is.
+
+        Parameters
+        ----------
+        K : array, shape (..., d, d), real or complex
+            A matrix of this pattern, not Hermitian in general.
+        check : bool, default True
+            Refuse NaN, Inf and what is no member: reads one flag on the host, and one pass over K.
+
+        Returns
+        -------
+        StructuredMatrix
+            Whose `to_dense` is `K`.
+
+        Raises
+        ------
+        TypeError
+            If `K` is no floating-point array.
+        ValueError
+            If `K` is not square, is no member of the structure, or contains NaN or Inf.
+        """
+        K = square(K, "K")
+        checks = ValueChecks(enabled=check)
+        with computing(namespace(K)):
+            M = StructuredMatrix(self._embed(K), self, K.shape[-1])
+            checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("K"))
+            checks.require(lambda: M.to_dense() == K, lambda: _not_a_member(K, M.to_dense(), self))
+            checks.raise_on_failure()
+        return M
+
+    # -------------------------------------------- what each structure says of itself
+    # Leaves are in one dtype, float32 or wider, X and S have it too. d is that of the matrix.
+
+    @abc.abstractmethod
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the stored arrays of a member of dimension d, without batch axes."""
+
+    @abc.abstractmethod
+    def _embed(self, K: Array) -> Leaves:
+        """Return the parameters of a dense member."""
+
+    @abc.abstractmethod
+    def _project(self, N: Array) -> Leaves:
+        """Return Pi(N) of a dense matrix."""
+
+    @abc.abstractmethod
+    def _project_columns(self, S: Array) -> Leaves:
+        """Return Pi(S S^H) for S (..., d, n)."""
+
+    @abc.abstractmethod
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        """Return Pi(K^H K)."""
+
+    @abc.abstractmethod
+    def _dense(self, K: Leaves, d: int) -> Array:
+        """Return the matrix itself."""
+
+    @abc.abstractmethod
+    def _plus_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
+        """Return K + shift I, for a real array of the shape of the batch."""
+
+    @abc.abstractmethod
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        """Return K X or K^H X, for X (..., d, n)."""
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K, for X (..., n, d)."""
+        return adjoint(self._matmul(K, adjoint(X), adjoint=True))
+
+    @abc.abstractmethod
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        """Return K L."""
+
+    @abc.abstractmethod
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        """Return K^-1 V, for V (..., d, n)."""
+
+    @abc.abstractmethod
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        """Return K^-1."""
+
+    @abc.abstractmethod
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        """Return log |det K|, (...)."""
+
+    @abc.abstractmethod
+    def _trace(self, K: Leaves, d: int) -> Array:
+        """Return the real part of the trace, (...)."""
+
+    @abc.abstractmethod
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        """Return a bound on the modulus of all eigenvalues, (...), not sharp if `sufficient`."""
+
+    def _is_complete(self, d: int) -> bool:
+        """Tell whether every Hermitian positive definite matrix is K K^H of a member K."""
+        return d <= 1
+
+    def _is_local(self, d: int) -> bool:
+        """Tell whether the optimum below depends on Pi(S) alone; then `_local_optimum` gives it."""
+        return True
+
+    def _optimum(self, S: Array) -> Leaves:
+        """Return the member K that minimises tr(K^H S K) - 2 log |det K| for a dense S."""
+        return self._local_optimum(self._project(S), S.shape[-1])
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        """Return the optimum from N = Pi(S)."""
+        raise NotImplementedError
+
+    def _squared_norm(self, K: Leaves, d: int) -> Array:
+        """Return |K|_F^2, (...)."""
+        squares = [
+            namespace(leaf).sum(namespace(leaf).abs(leaf) ** 2, axis=tuple(range(-len(shape), 0)))
+            for leaf, shape in zip(K, self._shapes(d))
+        ]
+        return as_array(sum(squares[1:], squares[0]))
+
+    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
+        """Return exp(K)."""
+        return expm_by_squaring(K)
+
+    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
+        """Return K^(-1/2), of a K with positive eigenvalues and Hermitian diagonal blocks."""
+        return inv_sqrtm_by_inverses(K)
+
+
+def require_integer(value: Any, name: str, least: int) -> None:
+    """Raise unless `value` is a Python integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        msg = f"`{name}` is {value!r}; it must be an integer."
+        raise TypeError(msg)
+    if value < least:
+        msg = f"`{name}` is {value}; it must be {least} or more."
+        raise ValueError(msg)
+
+
+def square(A: Any, name: str) -> Array:
+    """Return a checked square matrix, half precision in float32."""
+    require_array(A, name, ndim=2, blocks=False)
+    if A.shape[-1] != A.shape[-2]:
+        msg = f"`{name}` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
+        raise ValueError(msg)
+    return astype(A, result_name(dtype_name(A.dtype)))
+
+
+def hermitian_part(N: Array) -> Array:
+    """Return (N + N^H) / 2."""
+    return 0.5 * (N + adjoint(N))
+
+
+def realified(x: Array) -> Array:
+    """Return Re x in the dtype of x."""
+    return real_part(x) + 0 * x if is_complex(x) else x
+
+
+def _not_finite(name: str) -> Exception:
+    return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
+
+
+def _not_a_member(K: Array, member: Array, structure: Structure) -> Exception:
+    xp = namespace(K)
+    off = xp.abs(K - member)
+    largest = int(xp.argmax(xp.reshape(off, (-1,))))
+    d = K.shape[-1]
+    i, j = largest // d % d, largest % d
+    msg = (
+        f"`K` is no member of {structure}: entry ({i}, {j}) differs by {float(xp.max(off)):.2e} "
+        f"from what the structure can hold. Pass a member, or use `project` on a Hermitian matrix."
+    )
+    return ValueError(msg)

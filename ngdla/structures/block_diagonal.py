@@ -1,0 +1,155 @@
+"""Block-diagonal matrices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ngdla._backend import general
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    identity_like,
+    preserved,
+    rmatvec,
+    trace,
+)
+from ngdla.matrix_functions import spectral_radius_bound
+from ngdla.vectors import expanded
+
+from .base import Leaves, Structure, hermitian_part, require_integer
+from .dense import SQUARINGS, inverse_cholesky, inverse_root
+from .matrix import StructuredMatrix
+
+__all__ = ["BlockDiagonal"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockDiagonal(Structure):
+    """Block-diagonal matrices. Leaves: (blocks, rest), (..., d // b, b, b) and (..., 1, r, r).
+
+    The last block has the size r = d mod b; where r = 0 there is no such leaf, and for d < b it is
+    the only one. Projections are the Hermitian parts of the blocks. Cost: 2 b d flops for a column
+    of K @ V, 2 b^2 d for products, inverses and `project_gram`, in batched products.
+
+    Attributes
+    ----------
+    block : int
+        b, 1 or more.
+    """
+
+    block: int = 32
+
+    def __post_init__(self) -> None:
+        require_integer(self.block, "block", 1)
+
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        return tuple((count, b, b) for count, b in self._stacks(d))
+
+    def _stacks(self, d: int) -> list[tuple[int, int]]:
+        """Return (number, size) of the equal blocks, and of the last one."""
+        count, rest = divmod(d, self.block)
+        return [stack for stack in ((count, self.block), (1, rest)) if all(stack)]
+
+    def _rows(self, X: Array) -> list[Array]:
+        """Return the rows of X (..., d, n) block by block, (..., N, b, n)."""
+        xp, parts, start = namespace(X), [], 0
+        for count, b in self._stacks(X.shape[-2]):
+            rows = X[..., start : start + count * b, :]
+            parts.append(xp.reshape(rows, (*X.shape[:-2], count, b, X.shape[-1])))
+            start += count * b
+        return parts
+
+    def _embed(self, K: Array) -> Leaves:
+        xp, leaves, start = namespace(K), [], 0
+        for count, b in self._stacks(K.shape[-1]):
+            starts = range(start, start + count * b, b)
+            leaves.append(xp.stack([K[..., i : i + b, i : i + b] for i in starts], axis=-3))
+            start += count * b
+        return tuple(leaves)
+
+    def _project(self, N: Array) -> Leaves:
+        return tuple(map(hermitian_part, self._embed(N)))
+
+    def _project_columns(self, S: Array) -> Leaves:
+        return tuple(namespace(S).matmul(part, adjoint(part)) for part in self._rows(S))
+
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        return tuple(namespace(block).matmul(adjoint(block), block) for block in K)
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        if len(K) == 1:
+            return _side_by_side(K[0])
+        first, last = map(_side_by_side, K)
+        upper = namespace(first).zeros_like(first[..., :, :1]) * last[..., :1, :]
+        return block_matrix(first, upper, namespace(first).matrix_transpose(upper), last)
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        return tuple(add_to_diagonal(preserved(leaf), expanded(shift, 1)) for leaf in K)
+
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        product = rmatvec if adjoint else namespace(X).matmul
+        return _joined([product(A, part) for A, part in zip(K, self._rows(X))])
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        return tuple(namespace(A).matmul(A, B) for A, B in zip(K, L))
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        return _joined([general.solve(A, part) for A, part in zip(K, self._rows(V))])
+
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        return tuple(map(general.inverse, K))
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        return namespace(K[0]).sum(_each(general.logabsdet, K), axis=-1)
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return namespace(K[0]).sum(_each(trace, K), axis=-1)
+
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        bounds = _each(lambda A: spectral_radius_bound(A, SQUARINGS), K)
+        return namespace(K[0]).max(bounds, axis=-1)
+
+    def _is_complete(self, d: int) -> bool:
+        return d <= self.block
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        return tuple(map(inverse_cholesky, N))
+
+    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
+        return K.map(general.expm)
+
+    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
+        return K.map(inverse_root)
+
+
+def block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:
+    """Return [[A, B], [C, D]]."""
+    xp = namespace(A)
+    rows = [xp.concat(row, axis=-1) for row in ((A, B), (C, D))]
+    return xp.concat(rows, axis=-2)
+
+
+def _each(function: Callable[[Array], Array], K: Leaves) -> Array:
+    """Return a function of each block, (..., N)."""
+    return namespace(K[0]).concat([function(leaf) for leaf in K], axis=-1)
+
+
+def _joined(parts: list[Array]) -> Array:
+    """Return the parts (..., N, b, n) as rows of one array, (..., d, n)."""
+    xp = namespace(parts[0])
+    rows = [
+        xp.reshape(part, (*part.shape[:-3], part.shape[-3] * part.shape[-2], part.shape[-1]))
+        for part in parts
+    ]
+    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-2)
+
+
+def _side_by_side(blocks: Array) -> Array:
+    """Return blocks (..., N, b, b) as one block-diagonal matrix, (..., N b, N b)."""
+    xp, (count, b) = namespace(blocks), blocks.shape[-3:-1]
+    one = identity_like(blocks, count)
+    spread = one[:, None, :, None] * xp.expand_dims(blocks, axis=-2)
+    return xp.reshape(spread, (*blocks.shape[:-3], count * b, count * b))

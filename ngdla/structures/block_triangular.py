@@ -1,0 +1,231 @@
+"""Two structures on the diagonal and a dense block between them: what triangles are made of.
+
+With the indices in two groups, taken in the right order, K is [[A, B], [0, D]], where A and D are
+of structures of their own. All operations follow from those of A and D.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ngdla._backend.namespace import Array, constant, namespace
+from ngdla._backend.products import adjoint, rmatvec
+from ngdla._backend.triangular import cho_solve, cholesky
+
+from .base import Leaves, Structure
+
+__all__ = ["BlockTriangular", "Parts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """How a member of one dimension is divided.
+
+    Attributes
+    ----------
+    A, D : Structure
+        Of the diagonal blocks.
+    sizes : tuple of two int
+        Their dimensions; one may be 0.
+    tail : int
+        How many of the first group of indices are the last of all; the others are the first.
+    indices : tuple of int or None
+        The first group, in place of that.
+    """
+
+    A: Structure
+    D: Structure
+    sizes: tuple[int, int]
+    tail: int = 0
+    indices: tuple[int, ...] | None = None
+
+    def divide(self, X: Array) -> tuple[Array, Array]:
+        """Return the rows of both groups."""
+        xp, d, head = namespace(X), sum(self.sizes), self.sizes[0] - self.tail
+        if self.indices is not None:
+            order = self._order()
+            first, second = order[: self.sizes[0]], order[self.sizes[0] :]
+            return _taken(X, first), _taken(X, second)
+        second = X[..., head : d - self.tail, :]
+        if not self.tail:
+            return X[..., :head, :], second
+        last = X[..., d - self.tail :, :]
+        return (xp.concat([X[..., :head, :], last], axis=-2) if head else last), second
+
+    def unite(self, first: Array, second: Array) -> Array:
+        """Return rows in their own order, from those of both groups."""
+        xp, head = namespace(first), self.sizes[0] - self.tail
+        if self.indices is not None:
+            order = self._order()
+            back = sorted(range(len(order)), key=order.__getitem__)
+            return _taken(xp.concat([first, second], axis=-2), back)
+        pieces = [first[..., :head, :], second, first[..., head:, :]]
+        pieces = [piece for piece in pieces if piece.shape[-2]]
+        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=-2)
+
+    def _order(self) -> list[int]:
+        """Return the first group of indices, and the others."""
+        first = set(self.indices or ())
+        return [*(self.indices or ()), *(i for i in range(sum(self.sizes)) if i not in first)]
+
+    @property
+    def blocks(self) -> list[tuple[Structure, int]]:
+        """The diagonal blocks that are not empty."""
+        return [(block, size) for block, size in zip((self.A, self.D), self.sizes) if size]
+
+
+class BlockTriangular(Structure):
+    """Leaves: those of A, then B, then those of D."""
+
+    def _parts(self, d: int) -> Parts:
+        """Return how a member of dimension d is divided."""
+        raise NotImplementedError
+
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        parts = self._parts(d)
+        first, second = parts.sizes
+        return (*parts.A._shapes(first), parts.sizes, *parts.D._shapes(second))
+
+    def _split(self, K: Leaves, d: int) -> tuple[Parts, Leaves, Array, Leaves]:
+        parts = self._parts(d)
+        count = len(parts.A._shapes(parts.sizes[0]))
+        return parts, K[:count], K[count], K[count + 1 :]
+
+    def _blocks(self, N: Array) -> tuple[Parts, Array, Array, Array, Array]:
+        """Return the four blocks of a dense matrix."""
+        parts, transpose = self._parts(N.shape[-1]), namespace(N).matrix_transpose
+        top, bottom = parts.divide(N)
+        N11, N12 = map(transpose, parts.divide(transpose(top)))
+        N21, N22 = map(transpose, parts.divide(transpose(bottom)))
+        return parts, N11, N12, N21, N22
+
+    def _embed(self, K: Array) -> Leaves:
+        parts, K11, K12, _, K22 = self._blocks(K)
+        return (*parts.A._embed(K11), K12, *parts.D._embed(K22))
+
+    def _project(self, N: Array) -> Leaves:
+        parts, N11, N12, N21, N22 = self._blocks(N)
+        return (*parts.A._project(N11), N12 + adjoint(N21), *parts.D._project(N22))
+
+    def _project_columns(self, S: Array) -> Leaves:
+        parts = self._parts(S.shape[-2])
+        S1, S2 = parts.divide(S)
+        B = 2 * namespace(S).matmul(S1, adjoint(S2))
+        return (*parts.A._project_columns(S1), B, *parts.D._project_columns(S2))
+
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        parts, A, B, D = self._split(K, d)
+        below = parts.D._project_columns(adjoint(B))
+        second = (a + b for a, b in zip(parts.D._project_gram(D, parts.sizes[1]), below))
+        return (
+            *parts.A._project_gram(A, parts.sizes[0]),
+            2 * parts.A._matmul(A, B, adjoint=True),
+            *second,
+        )
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        parts, A, B, D = self._split(K, d)
+        xp = namespace(B)
+        first, second = parts.A._dense(A, parts.sizes[0]), parts.D._dense(D, parts.sizes[1])
+        lower = xp.matrix_transpose(xp.zeros_like(B))
+        # rows in order, then columns
+        top, bottom = xp.concat([first, B], axis=-1), xp.concat([lower, second], axis=-1)
+        columns = xp.matrix_transpose(parts.unite(top, bottom))
+        united = parts.unite(columns[..., : parts.sizes[0], :], columns[..., parts.sizes[0] :, :])
+        return xp.matrix_transpose(united)
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        parts, A, B, D = self._split(K, d)
+        return (
+            *parts.A._plus_identity(A, shift, parts.sizes[0]),
+            B,
+            *parts.D._plus_identity(D, shift, parts.sizes[1]),
+        )
+
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        parts, A, B, D = self._split(K, X.shape[-2])
+        X1, X2 = parts.divide(X)
+        Y1 = parts.A._matmul(A, X1, adjoint=adjoint)
+        Y2 = parts.D._matmul(D, X2, adjoint=adjoint)
+        if adjoint:
+            return parts.unite(Y1, rmatvec(B, X1) + Y2)
+        return parts.unite(Y1 + namespace(X).matmul(B, X2), Y2)
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        parts, A, B, D = self._split(K, d)
+        _, A_, B_, D_ = self._split(L, d)
+        first, second = parts.sizes
+        between = parts.A._matmul(A, B_) + parts.D._right_matmul(D_, B)
+        return (
+            *parts.A._product(A, A_, first),
+            between,
+            *parts.D._product(D, D_, second),
+        )
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        parts, A, B, D = self._split(K, V.shape[-2])
+        V1, V2 = parts.divide(V)
+        X2 = parts.D._solve(D, V2)
+        return parts.unite(parts.A._solve(A, V1 - namespace(V).matmul(B, X2)), X2)
+
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        parts, A, B, D = self._split(K, d)
+        A, D = parts.A._inverse(A, parts.sizes[0]), parts.D._inverse(D, parts.sizes[1])
+        return (*A, -parts.D._right_matmul(D, parts.A._matmul(A, B)), *D)
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        return sum(self._of_blocks("_logabsdet", K, d))
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return sum(self._of_blocks("_trace", K, d))
+
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        xp = namespace(K[0])
+        bounds = self._of_blocks("_bound", K, d, sufficient)
+        return bounds[0] if len(bounds) == 1 else xp.maximum(*bounds)
+
+    def _of_blocks(self, operation: str, K: Leaves, d: int, *arguments: Any) -> list[Array]:
+        """Return an operation of both diagonal blocks, but for empty ones."""
+        parts, A, _, D = self._split(K, d)
+        return [
+            getattr(block, operation)(leaves, size, *arguments)
+            for block, leaves, size in zip((parts.A, parts.D), (A, D), parts.sizes)
+            if size
+        ]
+
+    # ------------------------------------------------------------------------ optimum
+    # The columns of A see S11 only; those of D are best with B = -S11^-1 S12 D, which leaves the
+    # Schur complement of S11 for D.
+
+    def _is_complete(self, d: int) -> bool:
+        return all(block._is_complete(size) for block, size in self._parts(d).blocks)
+
+    def _is_local(self, d: int) -> bool:
+        parts = self._parts(d)
+        first, second = parts.sizes
+        return (
+            parts.A._is_complete(first) and parts.A._is_local(first) and parts.D._is_local(second)
+        )
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        parts, A, B, D = self._split(N, d)
+        A = parts.A._local_optimum(A, parts.sizes[0])
+        W = parts.A._matmul(A, 0.5 * B, adjoint=True)  # W^H W = S21 S11^-1 S12
+        explained = parts.D._project_columns(adjoint(W))
+        rest = tuple(a - b for a, b in zip(D, explained))
+        D = parts.D._local_optimum(rest, parts.sizes[1])
+        return (*A, -parts.D._right_matmul(D, parts.A._matmul(A, W)), *D)
+
+    def _optimum(self, S: Array) -> Leaves:
+        if self._is_local(S.shape[-1]):
+            return super()._optimum(S)
+        parts, S11, S12, _, S22 = self._blocks(S)
+        L, _ = cholesky(S11 + 0)
+        Y = cho_solve(L, S12)
+        A, D = parts.A._optimum(S11), parts.D._optimum(S22 - rmatvec(S12, Y))
+        return (*A, -parts.D._right_matmul(D, Y), *D)
+
+
+def _taken(X: Array, rows: list[int]) -> Array:
+    return namespace(X).take(X, constant(rows, X, "int32"), axis=-2)

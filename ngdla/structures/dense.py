@@ -1,0 +1,105 @@
+"""Dense matrices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ngdla._backend import general
+from ngdla._backend.namespace import Array, as_array, namespace
+from ngdla._backend.products import add_to_diagonal, adjoint, gram, preserved, rmatvec, trace
+from ngdla._backend.tracing import choose_if_free
+from ngdla._backend.triangular import cholesky, inverse_triangular
+from ngdla.matrix_functions import hermitian_function, spectral_radius_bound
+
+from .base import Leaves, Structure, hermitian_part
+from .matrix import StructuredMatrix
+
+__all__ = ["SQUARINGS", "Dense", "inverse_cholesky"]
+
+SQUARINGS = 3  # of a diagonal block, for the bound on its eigenvalues
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Structure):
+    """All square matrices. Leaves: (K,), of shape (..., d, d).
+
+    Projections are Hermitian parts. Cost: 2 d^2 flops for a column of K @ V, 2 d^3 for products and
+    inverses, d^3 (where Gram matrices take half) or 2 d^3 for `project_gram`.
+    """
+
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        return ((d, d),)
+
+    def _embed(self, K: Array) -> Leaves:
+        return (K,)
+
+    def _project(self, N: Array) -> Leaves:
+        return (hermitian_part(N),)
+
+    def _project_columns(self, S: Array) -> Leaves:
+        return (gram(S),)
+
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        return (gram(adjoint(K[0])),)
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        return K[0]
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        return (add_to_diagonal(preserved(K[0]), shift),)
+
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        return rmatvec(K[0], X) if adjoint else namespace(X).matmul(K[0], X)
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        return namespace(X).matmul(X, K[0])
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        return (namespace(K[0]).matmul(K[0], L[0]),)
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        return general.solve(K[0], V)
+
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        return (general.inverse(K[0]),)
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        return general.logabsdet(K[0])
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return trace(K[0])
+
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        xp, A = namespace(K[0]), K[0]
+        if sufficient is None:
+            return spectral_radius_bound(A, SQUARINGS)
+        rows = xp.max(xp.sum(xp.abs(A), axis=-1), axis=-1)
+        cheap = xp.minimum(as_array(rows), as_array(xp.linalg.matrix_norm(A)))
+        return choose_if_free(
+            xp.all(cheap <= sufficient), lambda: cheap, lambda: spectral_radius_bound(A, SQUARINGS)
+        )
+
+    def _is_complete(self, d: int) -> bool:
+        return True
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        return (inverse_cholesky(N[0]),)
+
+    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
+        return K.map(general.expm)
+
+    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
+        return K.map(inverse_root)
+
+
+def inverse_cholesky(S: Array) -> Array:
+    """Return the upper triangular K with K K^H = S^-1, for Hermitian positive definite S."""
+    L, _ = cholesky(preserved(S))
+    return adjoint(inverse_triangular(L))
+
+
+def inverse_root(S: Array) -> Array:
+    """Return S^(-1/2) of Hermitian positive definite S."""
+    xp = namespace(S)
+    return hermitian_function(S, lambda w: 1 / xp.sqrt(w))

@@ -1,0 +1,79 @@
+"""Diagonal matrices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ngdla._backend.namespace import Array, as_array, conjugate, namespace, real_part
+from ngdla._backend.products import identity_like
+from ngdla.vectors import expanded
+
+from .base import Leaves, Structure, realified
+from .matrix import StructuredMatrix
+
+__all__ = ["Diagonal"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagonal(Structure):
+    """Diagonal matrices. Leaves: (diagonal,), of shape (..., d).
+
+    Projections are the real diagonal. Cost: d flops for a column of K @ V, and for all else.
+    """
+
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        return ((d,),)
+
+    def _embed(self, K: Array) -> Leaves:
+        return (namespace(K).linalg.diagonal(K),)
+
+    def _project(self, N: Array) -> Leaves:
+        return (realified(namespace(N).linalg.diagonal(N)),)
+
+    def _project_columns(self, S: Array) -> Leaves:
+        return (realified(namespace(S).sum(conjugate(S) * S, axis=-1)),)
+
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        return (realified(conjugate(K[0]) * K[0]),)
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        return expanded(K[0], 1) * identity_like(K[0], d)
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        return (K[0] + expanded(shift, 1),)
+
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        return expanded(conjugate(K[0]) if adjoint else K[0], 1) * X
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        return X * namespace(X).expand_dims(K[0], axis=-2)
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        return (K[0] * L[0],)
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        return V / expanded(K[0], 1)
+
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        return (1 / K[0],)
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        xp = namespace(K[0])
+        return xp.sum(xp.log(xp.abs(K[0])), axis=-1)
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return as_array(namespace(K[0]).sum(real_part(K[0]), axis=-1))
+
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        xp = namespace(K[0])
+        return xp.max(xp.abs(K[0]), axis=-1)
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        return (1 / namespace(N[0]).sqrt(N[0]),)
+
+    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
+        return K.map(lambda x: namespace(x).exp(x))
+
+    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
+        return K.map(lambda x: 1 / namespace(x).sqrt(x))

@@ -1,0 +1,62 @@
+"""Functions of structured matrices by products and inverses, which stay in the structure."""
+
+from __future__ import annotations
+
+import math
+
+from ngdla._backend.general import expm1_series
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.tracing import number, repeated
+
+from .matrix import StructuredMatrix
+
+__all__ = ["expm_by_squaring", "inv_sqrtm_by_inverses"]
+
+_ORDER = 14  # terms of the exponential series that matter for |A| <= 1/2 in double precision
+_SQUARINGS = 40
+
+
+def expm_by_squaring(A: StructuredMatrix) -> StructuredMatrix:
+    """Return exp(A) by a series for A / 2^s and s squarings; the host reads s where it can.
+
+    What is squared is E - I, by 2 F + F^2: it loses nothing where s is larger than needed.
+    """
+    norm = A.frobenius_norm()
+    xp = namespace(norm)
+    log = xp.log2(xp.where(norm > 0, norm, xp.ones_like(norm)))
+    squarings = xp.clip(xp.ceil(log) + 1, 0, _SQUARINGS)
+    most = number(xp.max(squarings))
+    F = expm1_series(A.scaled(2.0**-squarings), _ORDER, StructuredMatrix.matmul)
+
+    def step(state: tuple[StructuredMatrix, Array]) -> tuple[StructuredMatrix, Array]:
+        F, left = state
+        return (F.scaled(2.0) + F.matmul(F)).where(left > 0, F), left - 1
+
+    def unfinished(state: tuple[StructuredMatrix, Array]) -> Array:
+        return xp.any(state[1] > 0)
+
+    if most is None or not math.isfinite(most):
+        F, _ = repeated(step, unfinished, (F, squarings), _SQUARINGS, early=False)
+    else:
+        F, _ = repeated(step, unfinished, (F, squarings), int(most), early=False)
+    return F.add_identity(1.0)
+
+
+_ITERATIONS = 10  # six reach roundings for spectra of a few decades, eight for any
+
+
+def inv_sqrtm_by_inverses(M: StructuredMatrix) -> StructuredMatrix:
+    """Return M^(-1/2) by the scaled Denman-Beavers iteration, for positive eigenvalues.
+
+    Y goes to M^(1/2) and Z to M^(-1/2). The scaling by determinants makes the number of iterations
+    nearly independent of M; near the end it is 1.
+
+    N. J. Higham, "Functions of Matrices", SIAM 2008, equations (6.28) and (6.29).
+    """
+    Y, Z = M, M.scaled(0.0).add_identity(1.0)
+    xp = namespace(M.leaves[0])
+    for _ in range(_ITERATIONS):
+        scale = xp.exp((Y.logabsdet() + Z.logabsdet()) / (-2 * M.dimension))
+        Y, Z = Y.scaled(scale), Z.scaled(scale)
+        Y, Z = (Y + Z.inverse()).scaled(0.5), (Z + Y.inverse()).scaled(0.5)
+    return Z

@@ -1,0 +1,179 @@
+"""Matrices of any closed pattern of zeros, stored densely."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from ngdla._backend import general
+from ngdla._backend.namespace import Array, constant, dtype_name, host_array, namespace, real_name
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    gram,
+    identity_like,
+    preserved,
+    rmatvec,
+    trace,
+)
+from ngdla._backend.triangular import cho_solve, cholesky
+from ngdla.matrix_functions import spectral_radius_bound
+
+from .base import Leaves, Structure, hermitian_part
+from .dense import SQUARINGS, inverse_cholesky, inverse_root
+from .preorder import Preorder
+
+__all__ = ["Masked"]
+
+
+class Masked(Structure):
+    """Matrices of a pattern of zeros that products keep. Leaves: (K,), of shape (..., d, d).
+
+    The general case of all structures here but Toeplitz, and their reference in tests: it saves
+    neither memory nor flops. Projections keep entries of pairs that are related both ways, double
+    those related one way, and drop the others.
+
+    Parameters
+    ----------
+    mask : array or nested sequences, shape (d, d), bool
+        True where an entry may differ from zero. It must be reflexive and transitive: hold the
+        diagonal, and (i, j) wherever it holds (i, m) and (m, j). Members have the dimension d.
+
+    Raises
+    ------
+    ValueError
+        If the mask is not square or not closed; the first pair that is missing is named.
+    """
+
+    def __init__(self, mask: Any) -> None:
+        preorder = mask if isinstance(mask, Preorder) else Preorder.of(mask)
+        self.preorder = preorder
+        self._is_total = preorder.is_total
+        self._pattern = host_array(preorder.pattern, "bool")
+        self._weights = host_array(preorder.weights, "float64")
+        # flat indices of the entries of all groups of one size, group by group
+        d = preorder.size
+        by_size: dict[int, list[int]] = defaultdict(list)
+        for group in preorder.groups:
+            by_size[len(group)] += [i * d + j for i in group for j in group]
+        self._groups_by_size = {size: host_array(ij, "int32") for size, ij in by_size.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Masked) and self.preorder == other.preorder
+
+    def __hash__(self) -> int:
+        return hash(self.preorder)
+
+    def __repr__(self) -> str:
+        count = sum(row.bit_count() for row in self.preorder.rows)
+        return f"Masked({count} entries of {self.preorder.size} x {self.preorder.size})"
+
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        if d != self.preorder.size:
+            msg = f"`mask` is for dimension {self.preorder.size}; the matrix must have it, not {d}."
+            raise ValueError(msg)
+        return ((d, d),)
+
+    def _embed(self, K: Array) -> Leaves:
+        self._shapes(K.shape[-1])
+        return (self._pattern_like(K) * K,)
+
+    def _project(self, N: Array) -> Leaves:
+        self._shapes(N.shape[-1])
+        weights = constant(self._weights, N, real_name(dtype_name(N.dtype)))
+        return (weights * hermitian_part(N),)
+
+    def _project_columns(self, S: Array) -> Leaves:
+        return self._project(gram(S))
+
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        return self._project(gram(adjoint(K[0])))
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        return K[0]
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        return (add_to_diagonal(preserved(K[0]), shift),)
+
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        return rmatvec(K[0], X) if adjoint else namespace(X).matmul(K[0], X)
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        return namespace(X).matmul(X, K[0])
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        return (namespace(K[0]).matmul(K[0], L[0]),)
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        return general.solve(K[0], V)
+
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        return (self._pattern_like(K[0]) * general.inverse(K[0]),)
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        return general.logabsdet(K[0])
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return trace(K[0])
+
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
+        xp, flat, bounds = namespace(K[0]), _flat(K[0]), []
+        for size, groups in self._groups_by_size.items():
+            blocks = xp.take(flat, constant(groups, K[0], "int32"), axis=-1)
+            blocks = xp.reshape(blocks, (*flat.shape[:-1], -1, size, size))
+            bounds.append(spectral_radius_bound(blocks, SQUARINGS if size > 1 else 0))
+        return xp.max(xp.concat(bounds, axis=-1), axis=-1)
+
+    # ------------------------------------------------------------------------ optimum
+
+    def _is_complete(self, d: int) -> bool:
+        return self._is_total
+
+    def _is_local(self, d: int) -> bool:
+        return self._is_total
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        return self._optimum(hermitian_part(N[0]))
+
+    def _optimum(self, S: Array) -> Leaves:
+        """Return it column group by column group, or of a total relation all at once.
+
+        With s the rows in which the columns J may differ from zero and E_J the columns of the
+        identity, K_sJ = S_ss^-1 E_J (E_J^T S_ss^-1 E_J)^(-1/2).
+        """
+        if self._is_total:
+            order = self.preorder.order
+            K = inverse_cholesky(_selected(S, order, order))
+            back = sorted(range(len(order)), key=order.__getitem__)
+            return (_selected(K, back, back),)
+        return (self._by_columns(S),)
+
+    def _by_columns(self, S: Array) -> Array:
+        xp, d = namespace(S), self.preorder.size
+        columns: list[Array] = [None] * d
+        for group in self.preorder.groups:
+            support = self.preorder.support(group[0])
+            L, _ = cholesky(_selected(S, support, support) + 0)
+            unit = _selected(identity_like(S, d), support, group)
+            X = cho_solve(L, unit)
+            X = xp.matmul(X, inverse_root(rmatvec(unit, X)))
+            full = xp.matmul(_selected(identity_like(S, d), range(d), support), X)
+            for i, j in enumerate(group):
+                columns[j] = full[..., :, i]
+        return xp.stack(columns, axis=-1)
+
+    # ------------------------------------------------------------------------ helpers
+
+    def _pattern_like(self, K: Array) -> Array:
+        return constant(self._pattern, K, real_name(dtype_name(K.dtype)))
+
+
+def _flat(A: Array) -> Array:
+    return namespace(A).reshape(A, (*A.shape[:-2], A.shape[-2] * A.shape[-1]))
+
+
+def _selected(A: Array, rows: Any, columns: Any) -> Array:
+    xp = namespace(A)
+    A = xp.take(A, constant(list(rows), A, "int32"), axis=-2)
+    return xp.take(A, constant(list(columns), A, "int32"), axis=-1)

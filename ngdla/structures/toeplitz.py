@@ -1,0 +1,211 @@
+"""Triangular Toeplitz matrices, by fast Fourier transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any, ClassVar
+
+from ngdla._backend.fourier import autocorrelation, convolution
+from ngdla._backend.namespace import (
+    Array,
+    as_array,
+    conjugate,
+    constant,
+    dtype_name,
+    host_array,
+    namespace,
+    real_name,
+    real_part,
+)
+from ngdla._backend.products import identity_like, rmatvec
+from ngdla._backend.triangular import cho_solve, cholesky
+from ngdla.vectors import expanded
+
+from .base import Leaves, Structure, realified
+from .matrix import StructuredMatrix
+
+__all__ = ["LowerToeplitz", "UpperToeplitz"]
+
+# Up to this dimension a product with the dense matrix takes less time than the transforms of
+# many columns (asv_benchmarks/claims/toeplitz.py).
+_DENSE = 256
+
+
+class _Toeplitz(Structure):
+    """K = sum_l c_l J^l with the shift J, or its transpose for the upper triangle."""
+
+    upper: ClassVar[bool]
+
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        return ((d,),)
+
+    def _embed(self, K: Array) -> Leaves:
+        return (K[..., 0, :] if self.upper else K[..., :, 0],)
+
+    def _project(self, N: Array) -> Leaves:
+        xp, d = namespace(N), N.shape[-1]
+        below = xp.stack([_sum_of_diagonal(N, -lag) for lag in range(d)], axis=-1)
+        above = xp.stack([_sum_of_diagonal(N, lag) for lag in range(d)], axis=-1)
+        sums = 0.5 * (below + conjugate(above))
+        return self._from_sums(sums)
+
+    def _from_sums(self, sums: Array) -> Leaves:
+        """Return the projection from the sums of the diagonals below the main one."""
+        d = sums.shape[-1]
+        means = sums * _ramp(sums, [2.0 / (d - lag) if lag else 1.0 / d for lag in range(d)])
+        first = realified(means[..., :1])
+        means = namespace(sums).concat([first, means[..., 1:]], axis=-1)
+        return (conjugate(means) if self.upper else means,)
+
+    def _project_columns(self, S: Array) -> Leaves:
+        return self._from_sums(autocorrelation(S))
+
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        """Diagonal l of K^H K sums to sum_s (d - l - s) conj(c_s) c_(s + l), for both triangles."""
+        c = conjugate(K[0]) if self.upper else K[0]
+        weighted = c * _ramp(c, [float(d - t) for t in range(d)])
+        return self._from_sums(_product(c, weighted, adjoint=True))
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        lower = _lower(K[0])
+        return namespace(lower).matrix_transpose(lower) if self.upper else lower
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        xp, c = namespace(K[0]), K[0]
+        return (xp.concat([c[..., :1] + expanded(shift, 1), c[..., 1:]], axis=-1),)
+
+    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+        if self.upper:  # the transpose of the lower matrix
+            return _times(conjugate(K[0]), X, adjoint=not adjoint)
+        return _times(K[0], X, adjoint=adjoint)
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        return (_product(K[0], L[0]),)
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        X = self._matmul(inverse := self._inverse(K, V.shape[-2]), V)
+        return X + self._matmul(inverse, V - self._matmul(K, X))  # once refined
+
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        """Return the inverse power series by Newton's g = g (2 - c g), doubling its length."""
+        c = K[0]
+
+        def step(g: Array, c: Array) -> Array:
+            return 2 * g - _product(g, _product(c, g))
+
+        return (_doubled(step, 1 / c[..., :1], c),)
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        xp = namespace(K[0])
+        return d * xp.log(xp.abs(K[0][..., 0]))
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return as_array(d * real_part(K[0][..., 0]))
+
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        return namespace(K[0]).abs(K[0][..., 0])
+
+    def _squared_norm(self, K: Leaves, d: int) -> Array:
+        xp = namespace(K[0])
+        squares = xp.abs(K[0]) ** 2
+        return as_array(xp.sum(squares * _ramp(squares, [float(d - t) for t in range(d)]), axis=-1))
+
+    def _is_local(self, d: int) -> bool:
+        return False
+
+    def _optimum(self, S: Array) -> Leaves:
+        """Return x sqrt(d / x_0) for x = Q^-1 e_0, with Q_kl the sum of S_(i + k, i + l) over i."""
+        xp, d = namespace(S), S.shape[-1]
+        Q, step = (xp.flip(S, axis=(-2, -1)) if self.upper else S), 1
+        while step < d:  # sums of `step` terms become sums of twice as many
+            Q, step = Q + _shifted(Q, step), 2 * step
+        L, _ = cholesky(Q + 0)
+        x = cho_solve(L, identity_like(Q, d)[..., :, :1] + 0 * Q[..., :, :1])[..., 0]
+        return (x * xp.sqrt(d / x[..., :1]),)
+
+    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
+        """Return the power series by Newton's g = g (3 - c g^2) / 2, doubling its length."""
+
+        def step(g: Array, c: Array) -> Array:
+            return 1.5 * g - 0.5 * _product(g, _product(c, _product(g, g)))
+
+        return K.map(lambda c: _doubled(step, 1 / namespace(c).sqrt(c[..., :1]), c))
+
+
+@dataclasses.dataclass(frozen=True)
+class LowerToeplitz(_Toeplitz):
+    """Lower triangular Toeplitz matrices, K_ij = c_(i - j). Leaves: (c,), of shape (..., d).
+
+    They commute. Projections are the mean of the diagonal and twice the means of the diagonals
+    below it. Cost: two real transforms of length 2 d for a column of K @ V and of
+    `project_inner`, O(d log d) for products, inverses and `project_gram`; above d = 256, up to
+    which dense products are faster.
+    """
+
+    upper: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class UpperToeplitz(_Toeplitz):
+    """Upper triangular Toeplitz matrices, K_ij = c_(j - i). Leaves: (c,), of shape (..., d).
+
+    As LowerToeplitz, with the diagonals above the main one.
+    """
+
+    upper: ClassVar[bool] = True
+
+
+def _times(c: Array, X: Array, *, adjoint: bool = False) -> Array:
+    """Return T X or T^H X for the lower triangular T of first column c."""
+    if X.shape[-2] > _DENSE:
+        return convolution(c, X, adjoint=adjoint)
+    T = _lower(c)
+    return rmatvec(T, X) if adjoint else namespace(X).matmul(T, X)
+
+
+def _product(c: Array, x: Array, *, adjoint: bool = False) -> Array:
+    """Return T x or T^H x, (..., d), for a vector x."""
+    xp = namespace(x)
+    return xp.squeeze(_times(c, xp.expand_dims(x, axis=-1), adjoint=adjoint), axis=-1)
+
+
+def _doubled(step: Any, g: Array, c: Array) -> Array:
+    """Return the first d coefficients of a power series, twice as many after each step."""
+    xp, d = namespace(c), c.shape[-1]
+    while (length := g.shape[-1]) < d:
+        longer = min(2 * length, d)
+        zeros = xp.zeros_like(c[..., : longer - length])
+        g = step(xp.concat([g, zeros], axis=-1), c[..., :longer])
+    return g
+
+
+def _lower(c: Array) -> Array:
+    """Return the dense matrix of entries c_(i - j)."""
+    xp, d = namespace(c), c.shape[-1]
+    padded = xp.concat([xp.zeros_like(c), c], axis=-1)
+    entries = xp.take(padded, constant(_lags(d), c, "int32"), axis=-1)
+    return xp.reshape(entries, (*c.shape[:-1], d, d))
+
+
+@cache
+def _lags(d: int) -> Any:
+    return host_array([d + i - j for i in range(d) for j in range(d)], "int32")
+
+
+def _sum_of_diagonal(N: Array, offset: int) -> Array:
+    xp = namespace(N)
+    return xp.sum(xp.linalg.diagonal(N, offset=offset), axis=-1)
+
+
+def _shifted(Q: Array, step: int) -> Array:
+    """Return Q_(k + step, l + step), zero outside."""
+    xp = namespace(Q)
+    inner = Q[..., step:, step:]
+    right = xp.zeros_like(Q[..., step:, :step])
+    below = xp.zeros_like(Q[..., :step, :])
+    return xp.concat([xp.concat([inner, right], axis=-1), below], axis=-2)
+
+
+def _ramp(like: Array, values: list[float]) -> Array:
+    return constant(values, like, real_name(dtype_name(like.dtype)))
