@@ -39,6 +39,8 @@ FRONT_PAGE = (
     "randomized_eigh",
     "online_eigh",
     "kronecker",
+    "structures",
+    "inverse_free",
 )
 MODULES = (*FRONT_PAGE, "instruments")
 LIBRARIES = (
@@ -53,6 +55,7 @@ LIBRARIES = (
     "lineax",
     "netket",
     "quantax",
+    "singd",
 )
 
 

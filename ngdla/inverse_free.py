@@ -40,6 +40,7 @@ from .inverse_free_state import (
 from .retractions import RETRACTIONS, largest_step, retract, shortened, stable_product
 from .structures import StructuredMatrix, structure_from
 from .structures.base import require_integer
+from .structures.sums import plus_identity, plus_multiple
 from .vectors import expanded
 
 __all__ = [
@@ -339,10 +340,11 @@ def inverse_free_update(
         momentum = _momentum(momentum, state, checks)
         _require_range(step_size, momentum, retraction, checks)
         K, C = _values(state)
-        H_K, H_C = (H.scaled(1 / statistics.rows) for H in (statistics.H_K, statistics.H_C))
-        fresh = _RULES[rule](K, C, H_K, H_C, damping)
-        m_K, m_C = _with_momentum(fresh, state, momentum)
-        stale_K, stale_C = (2 * m.frobenius_norm() / math.sqrt(m.dimension) for m in fresh)
+        H, grams = (statistics.H_K, statistics.H_C), (K.project_gram(), C.project_gram())
+        weights = _RULES[rule](H, grams, statistics.rows, damping)
+        m_K, m_C = map(_tangent, H, grams, weights)
+        stale_K, stale_C = (2 * m.frobenius_norm() / math.sqrt(m.dimension) for m in (m_K, m_C))
+        m_K, m_C = _with_momentum(m_K, m_C, state, momentum)
         xp = namespace(stale_K)
         ok = xp.isfinite(stale_K) & xp.isfinite(stale_C)
         checks.require(lambda: ok, _not_finite)
@@ -424,38 +426,29 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
 # ----------------------------------------------------------------------------------- rules
 
 Pair = tuple[StructuredMatrix, StructuredMatrix]
+Weights = tuple[Any, Any]
 
 
-def _ikfac(
-    K: StructuredMatrix, C: StructuredMatrix, H_K: StructuredMatrix, H_C: StructuredMatrix, lam: Any
-) -> Pair:
-    """Return (H + damping Pi(K^H K) - I) / 2, and the same for C."""
-    m_K, m_C = (
-        0.5 * (H + K.project_gram().scaled(lam)).add_identity(-1.0) for K, H in ((K, H_K), (C, H_C))
-    )
-    return m_K, m_C
+def _tangent(H: StructuredMatrix, gram: StructuredMatrix, weights: Weights) -> StructuredMatrix:
+    """Return (h H + c gram - I) / 2."""
+    h, c = weights
+    m = plus_multiple(H.scaled(0.5 * h), 0.5 * c, gram)
+    return plus_identity(m, -0.5)
 
 
-def _ingd(
-    K: StructuredMatrix, C: StructuredMatrix, H_K: StructuredMatrix, H_C: StructuredMatrix, lam: Any
-) -> Pair:
-    """Return (tr(H_C) H_K / d_out + damping tr(C^H C) Pi(K^H K) / d_out - I) / 2, and its mirror.
+def _ikfac(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
+    """Return the weights of H and of K^H K in the tangent of K, and those for C."""
+    return (1 / rows, damping), (1 / rows, damping)
 
-    Means of traces, so that nothing is as large as a dimension.
+
+def _ingd(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
+    """Return those of "ikfac" times the mean eigenvalues of H and C^H C, and their mirror.
+
+    Means in place of traces, so that nothing is as large as a dimension.
     """
-    d_in, d_out = K.dimension, C.dimension
-    gram_K, gram_C = K.project_gram(), C.project_gram()
-    m_K, m_C = (
-        0.5
-        * (H.scaled(other.trace() / d) + gram.scaled(lam * other_gram.trace() / d)).add_identity(
-            -1.0
-        )
-        for H, gram, other, other_gram, d in (
-            (H_K, gram_K, H_C, gram_C, d_out),
-            (H_C, gram_C, H_K, gram_K, d_in),
-        )
-    )
-    return m_K, m_C
+    mean_K, mean_C = (M.trace() / (rows * M.dimension) for M in H)
+    gram_K, gram_C = (M.trace() / M.dimension for M in grams)
+    return (mean_C / rows, damping * gram_C), (mean_K / rows, damping * gram_K)
 
 
 _RULES = {"ingd": _ingd, "ikfac": _ikfac}
@@ -466,14 +459,19 @@ def _values(state: InverseFreeState) -> Pair:
     return value(state.K, state.compensation_K), value(state.C, state.compensation_C)
 
 
-def _with_momentum(fresh: Pair, state: InverseFreeState, momentum: Any) -> Pair:
+def _with_momentum(
+    m_K: StructuredMatrix, m_C: StructuredMatrix, state: InverseFreeState, momentum: Any
+) -> Pair:
+    """Return the tangents plus what is left of the last ones. The given ones are used up."""
     if isinstance(momentum, float) and momentum == 0.0:
-        return fresh
+        return m_K, m_C
     if state.momentum_K is None or state.momentum_C is None:
         msg = "`momentum` is asked of a state without; start with inverse_free_init(momentum=True)."
         raise ValueError(msg)
-    m_K, m_C = fresh
-    return m_K + state.momentum_K.scaled(momentum), m_C + state.momentum_C.scaled(momentum)
+    return (
+        plus_multiple(m_K, momentum, state.momentum_K),
+        plus_multiple(m_C, momentum, state.momentum_C),
+    )
 
 
 def _kept(m: StructuredMatrix, last: StructuredMatrix | None) -> StructuredMatrix | None:

@@ -22,6 +22,7 @@ from ._backend.namespace import (
 )
 from ._backend.products import add_to_diagonal, adjoint
 from ._backend.spectral import eigh
+from ._backend.tracing import choose_if_free
 from .vectors import expanded
 
 __all__ = [
@@ -347,20 +348,27 @@ def hermitian_function(A: Array, f: Callable[[Array], Array]) -> Array:
     return _with_values(f(w), U)
 
 
-def spectral_radius_bound(A: Array, squarings: int) -> Array:
-    """Return |A^(2^s)|_F^(1 / 2^s), (...), a bound on the modulus of all eigenvalues of A.
+def spectral_radius_bound(A: Array, *, sufficient: Any = None) -> Array:
+    """Return |A^8|_F^(1/8), (...), a bound on the modulus of all eigenvalues of A.
 
-    For Hermitian A of rank r it is at most r^(1 / 2^(s + 1)) times too large. Cost: 2 s d^3 flops.
+    For Hermitian A of rank r it is at most r^(1/16) times too large. Where |A|_F is not above
+    `sufficient` it may be returned instead. Cost: 6 d^3 flops, or one pass.
     """
-    xp = namespace(A)
-    bound, power = None, 1.0
-    for i in range(squarings + 1):
+    norm = _norm(A)
+    if sufficient is None:
+        return _norm_of_power(A, norm)
+    flag = namespace(A).all(norm <= sufficient)
+    return choose_if_free(flag, lambda: norm, lambda: _norm_of_power(A, norm))
+
+
+def _norm_of_power(A: Array, norm: Array, squarings: int = 3) -> Array:
+    """Return |A^(2^s)|_F^(1 / 2^s) from |A|_F, normalising each square."""
+    xp, bound, power = namespace(A), norm, 0.5
+    for _ in range(squarings):
+        A = A / expanded(xp.where(norm > 0, norm, xp.ones_like(norm)), 2)
+        A = xp.matmul(A, A)
         norm = _norm(A)
-        factor = norm**power
-        bound = factor if bound is None else bound * factor
-        if i < squarings:
-            A = A / expanded(xp.where(norm > 0, norm, xp.ones_like(norm)), 2)
-            A, power = xp.matmul(A, A), power / 2
+        bound, power = bound * norm**power, power / 2
     return bound
 
 

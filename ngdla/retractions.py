@@ -7,11 +7,12 @@ average of (K K^H)^-1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from ._backend.namespace import Array, namespace
 from .structures import StructuredMatrix
+from .structures.sums import multiple_plus, plus_identity
 
 __all__ = ["RETRACTIONS", "largest_step", "retract", "shortened", "stable_product"]
 
@@ -25,45 +26,42 @@ def retract(
     K: StructuredMatrix, m: StructuredMatrix, step: Any, retraction: str, order: int
 ) -> StructuredMatrix:
     """Return K f(step m)."""
-    return RETRACTIONS[retraction](K, m.scaled(step), order)
+    return RETRACTIONS[retraction](K, m, step, order)
 
 
-def _series(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+def _series(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
     """K (I - b + b^2 / 2 - ...), the exponential series."""
-    return _power_series(K, b, (-1.0 / j for j in range(1, order + 1)))
+    return _power_series(K, m, [-step / j for j in range(1, order + 1)])
 
 
-def _binomial(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+def _binomial(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
     """K (I - b + 3/2 b^2 - 5/2 b^3 + ...), the series of (I + 2 b)^(-1/2)."""
-    return _power_series(K, b, (-(2.0 * j - 1.0) / j for j in range(1, order + 1)))
+    return _power_series(K, m, [-step * (2 * j - 1) / j for j in range(1, order + 1)])
 
 
-def _power_series(
-    K: StructuredMatrix, b: StructuredMatrix, ratios: Iterable[float]
-) -> StructuredMatrix:
-    """Return the sum of terms each of which is the last one times a ratio and b."""
-    total = term = K
-    for ratio in ratios:
-        term = term.matmul(b).scaled(ratio)
-        total = total + term
+def _power_series(K: StructuredMatrix, m: StructuredMatrix, ratios: list[Any]) -> StructuredMatrix:
+    """Return K (I + r_1 m (I + r_2 m (I + ...)))."""
+    total = K
+    for ratio in reversed(ratios):
+        total = multiple_plus(total.matmul(m), ratio, K)
     return total
 
 
-def _expm(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
-    return K.matmul(b.scaled(-1.0).expm())
+def _expm(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
+    return K.matmul(m.scaled(-step).expm())
 
 
-def _implicit(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+def _implicit(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
     """K (I + b)^-1."""
-    return K.matmul(b.add_identity(1.0).inverse())
+    return K.matmul(plus_identity(m.scaled(step), 1.0).inverse())
 
 
-def _exact(K: StructuredMatrix, b: StructuredMatrix, order: int) -> StructuredMatrix:
+def _exact(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
     """K (I + 2 b)^(-1/2)."""
-    return K.matmul(b.scaled(2.0).add_identity(1.0).inv_sqrtm())
+    return K.matmul(plus_identity(m.scaled(2 * step), 1.0).inv_sqrtm())
 
 
-RETRACTIONS: dict[str, Callable[[StructuredMatrix, StructuredMatrix, int], StructuredMatrix]] = {
+RETRACTIONS: dict[str, Callable[..., StructuredMatrix]] = {
     "series": _series,
     "expm": _expm,
     "binomial": _binomial,

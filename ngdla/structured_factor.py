@@ -57,7 +57,7 @@ def structured_factor(
     K_sJ = S_ss^-1 E_J (E_J^T S_ss^-1 E_J)^(-1/2). It is K K^H = (S + damping I)^-1 where the
     structure can hold that (dense and full triangles); K is unique up to unitary factors of its
     dense diagonal blocks.
-    Cost: d for diagonal, b^2 d for blocks of b, 2 k^2 d for k dense rows and hierarchical, d^3 / 3
+    Cost: d for diagonal, b^2 d for blocks of b, 4 k^2 d for k dense rows and hierarchical, d^3 / 3
     for dense, triangles, dense columns and Toeplitz.
 
     References

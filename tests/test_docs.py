@@ -65,9 +65,10 @@ def test_pages_with_examples():
 
 def test_every_public_name_has_its_entry():
     text = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.rst"))
-    directive = r"^\.\. auto(?:function|class|exception):: ngdla\.(\w+)$"
+    directive = r"^\.\. auto(?:function|class|exception|module):: ngdla\.([\w.]+)$"
     entries = re.findall(directive, text, re.MULTILINE)
-    assert sorted(entries) == sorted(ngdla.__all__)
+    of_structures = [f"structures.{name}" for name in ngdla.structures.__all__]
+    assert sorted(entries) == sorted([*ngdla.__all__, *of_structures])
 
 
 def test_every_public_name_is_in_the_summary():

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -148,12 +149,20 @@ def real_name(name: str) -> str:
     return _REAL[name]
 
 
+_RESULTS: dict[tuple[str, ...], str] = {}
+
+
 def result_name(*names: str) -> str:
     """Return the dtype that the given ones promote to, as `result_type` does, from float32 up."""
-    double = any(_REAL[name] == "float64" for name in names)
-    if any(name.startswith("complex") for name in names):
-        return "complex128" if double else "complex64"
-    return "float64" if double else "float32"
+    result = _RESULTS.get(names)
+    if result is None:
+        double = any(_REAL[name] == "float64" for name in names)
+        if any(name.startswith("complex") for name in names):
+            result = "complex128" if double else "complex64"
+        else:
+            result = "float64" if double else "float32"
+        _RESULTS[names] = result
+    return result
 
 
 def unit_roundoff(name: str) -> float:
@@ -248,8 +257,7 @@ def _numpy_bfloat16() -> Any:
 # -------------------------------------------------------------------------------- settings
 
 
-@contextlib.contextmanager
-def computing(xp: Any, *, tf32: bool = False) -> Iterator[None]:
+def computing(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
     """Hold the settings under which this library computes, and restore the caller's.
 
     Products of float32 matrices run in float32, never in TF32 or bfloat16 (a Gram matrix squares
@@ -257,32 +265,27 @@ def computing(xp: Any, *, tf32: bool = False) -> Iterator[None]:
     silent about NaN and overflow, which are reported by the checks with the argument's name.
     With `tf32`, products may drop to TF32 where the device has it.
     """
-    if is_numpy_namespace(xp):
-        with np.errstate(all="ignore"):
-            yield
-    elif is_jax_namespace(xp):
+    if is_torch_namespace(xp):
+        return _torch_products("tf32" if tf32 else "ieee")
+    if is_jax_namespace(xp):
         import jax
 
-        with jax.default_matmul_precision("tensorfloat32" if tf32 else "highest"):
-            yield
-    elif is_torch_namespace(xp):
-        with _torch_products("tf32" if tf32 else "ieee"):
-            yield
-    elif is_cupy_namespace(xp):
-        with _cupy_products("TF32" if tf32 else "FP32"):
-            yield
-    else:  # array-api-strict computes by NumPy
-        with np.errstate(all="ignore"):
-            yield
+        precision = "tensorfloat32" if tf32 else "highest"
+        held: AbstractContextManager[Any] = jax.default_matmul_precision(precision)
+        return held
+    if is_cupy_namespace(xp):
+        return _cupy_products("TF32" if tf32 else "FP32")
+    return np.errstate(all="ignore")  # array-api-strict computes by NumPy
 
 
-@contextlib.contextmanager
-def _torch_products(wanted: str) -> Iterator[None]:
+_NOTHING = contextlib.nullcontext()
+
+
+def _torch_products(wanted: str) -> AbstractContextManager[Any]:
     import torch
 
     if torch_compiling():
-        yield
-        return
+        return _NOTHING
     # The flags are touched only where they have to be: writing them marks the process as a user of
     # the newer interface, and torch then warns users of the older one.
     products = [torch.backends.cuda.matmul]
@@ -290,10 +293,15 @@ def _torch_products(wanted: str) -> Iterator[None]:
         products.append(torch.backends.mkldnn.matmul)
     lower = ("tf32", "bf16")
     before = [
-        (product, product.fp32_precision)
+        (product, precision)
         for product in products
-        if (product.fp32_precision in lower) != (wanted in lower)
+        if ((precision := product.fp32_precision) in lower) != (wanted in lower)
     ]
+    return _torch_precision(before, wanted) if before else _NOTHING
+
+
+@contextlib.contextmanager
+def _torch_precision(before: list[tuple[Any, str]], wanted: str) -> Iterator[None]:
     try:
         for product, _ in before:
             product.fp32_precision = wanted

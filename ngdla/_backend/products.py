@@ -31,11 +31,13 @@ from .namespace import (
     namespace,
     real_name,
 )
+from .sums import writable
 
 __all__ = [
     "add_diagonal",
     "add_to_diagonal",
     "adjoint",
+    "adjoint_product",
     "centred_rows",
     "gram",
     "gram_by_halves",
@@ -87,6 +89,13 @@ def transposed_product(X: Array, P: Array) -> Array:
     if is_jax_namespace(xp):  # XLA is slow on the CPU with the transpose of a wide matrix
         return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(P), X))
     return xp.matmul(xp.matrix_transpose(X), P)
+
+
+def adjoint_product(A: Array, X: Array) -> Array:
+    """Return A^H X, (..., n, k), with rows that lie in memory as those of X, for small A."""
+    if is_complex(A) and not is_torch_namespace(namespace(A)):
+        return rmatvec(A, X)
+    return namespace(A).matmul(adjoint(A), X) if is_complex(A) else transposed_product(A, X)
 
 
 def matmul_stored(A: Array, X: Array) -> Array:
@@ -296,7 +305,7 @@ def trace(A: Array) -> Array:
 
 
 def add_to_diagonal(A: Array, shift: float | Array) -> Array:
-    """Return A + shift * identity. `A` is used up: NumPy and CuPy write into it.
+    """Return A + shift * identity. `A` is used up: NumPy, CuPy and torch write into it.
 
     `shift` is a Python number or a real array of shape `A.shape[:-2]`.
     """
@@ -306,6 +315,9 @@ def add_to_diagonal(A: Array, shift: float | Array) -> Array:
 def add_diagonal(A: Array, diagonal: float | Array) -> Array:
     """Return A + diag(diagonal), for (..., n) or (..., 1). `A` is used up, as above."""
     xp = namespace(A)
+    if is_torch_namespace(xp) and writable(A, diagonal):
+        A.diagonal(dim1=-2, dim2=-1).add_(diagonal)
+        return A
     if is_numpy_namespace(xp) or is_cupy_namespace(xp):
         n = A.shape[-1]
         flat = A.reshape(A.shape[:-2] + (n * n,))
@@ -347,6 +359,8 @@ def _eye(rows: int, columns: int, like: Array) -> Array:
 def preserved(A: Array) -> Array:
     """Return A to be used up by `add_to_diagonal`, a copy where that writes into it."""
     xp = namespace(A)
+    if is_torch_namespace(xp) and writable(A):
+        return A.clone()
     return A.copy() if is_numpy_namespace(xp) or is_cupy_namespace(xp) else A
 
 

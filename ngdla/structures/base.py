@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import numbers
+from functools import reduce
 from typing import Any
 
 from ngdla._backend.checks import DTYPES, ValueChecks, all_finite, require_array, require_choice
@@ -20,6 +21,7 @@ from ngdla._backend.namespace import (
     zeros,
 )
 from ngdla._backend.products import adjoint
+from ngdla._backend.sums import add_multiple
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
 from .matrix import StructuredMatrix
@@ -232,15 +234,35 @@ class Structure(abc.ABC):
 
     @abc.abstractmethod
     def _plus_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
-        """Return K + shift I, for a real array of the shape of the batch."""
+        """Return K + shift I, for a number or a real array of the batch. K is used up."""
 
     @abc.abstractmethod
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
-        """Return K X or K^H X, for X (..., d, n)."""
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        """Return K X, for X (..., d, n)."""
+
+    @abc.abstractmethod
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return K^H X, for X (..., d, n)."""
+
+    def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        """Return total + K X. `total` is used up."""
+        return add_multiple(total, 1.0, self._matmul(K, X))
+
+    def _plus_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        """Return total + K^H X. `total` is used up."""
+        return add_multiple(total, 1.0, self._adjoint_matmul(K, X))
 
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         """Return X K, for X (..., n, d)."""
-        return adjoint(self._matmul(K, adjoint(X), adjoint=True))
+        return adjoint(self._adjoint_matmul(K, adjoint(X)))
+
+    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K^H, for X (..., n, d)."""
+        return adjoint(self._matmul(K, adjoint(X)))
+
+    def _plus_right_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        """Return total + X K. `total` is used up."""
+        return add_multiple(total, 1.0, self._right_matmul(K, X))
 
     @abc.abstractmethod
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
@@ -282,13 +304,14 @@ class Structure(abc.ABC):
         """Return the optimum from N = Pi(S)."""
         raise NotImplementedError
 
-    def _squared_norm(self, K: Leaves, d: int) -> Array:
-        """Return |K|_F^2, (...)."""
-        squares = [
-            namespace(leaf).sum(namespace(leaf).abs(leaf) ** 2, axis=tuple(range(-len(shape), 0)))
+    def _norm(self, K: Leaves, d: int) -> Array:
+        """Return |K|_F, (...)."""
+        xp = namespace(K[0])
+        norms = [
+            as_array(xp.linalg.vector_norm(leaf, axis=tuple(range(-len(shape), 0))))
             for leaf, shape in zip(K, self._shapes(d))
         ]
-        return as_array(sum(squares[1:], squares[0]))
+        return reduce(xp.hypot, norms)
 
     def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
         """Return exp(K)."""

@@ -12,15 +12,13 @@ from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
     identity_like,
-    preserved,
-    rmatvec,
     trace,
 )
 from ngdla.matrix_functions import spectral_radius_bound
 from ngdla.vectors import expanded
 
 from .base import Leaves, Structure, hermitian_part, require_integer
-from .dense import SQUARINGS, inverse_cholesky, inverse_root
+from .dense import inverse_cholesky, inverse_root
 from .matrix import StructuredMatrix
 
 __all__ = ["BlockDiagonal"]
@@ -87,11 +85,13 @@ class BlockDiagonal(Structure):
         return block_matrix(first, upper, namespace(first).matrix_transpose(upper), last)
 
     def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
-        return tuple(add_to_diagonal(preserved(leaf), expanded(shift, 1)) for leaf in K)
+        return tuple(add_to_diagonal(leaf, expanded(shift, 1)) for leaf in K)
 
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
-        product = rmatvec if adjoint else namespace(X).matmul
-        return _joined([product(A, part) for A, part in zip(K, self._rows(X))])
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        return _joined([namespace(X).matmul(A, part) for A, part in zip(K, self._rows(X))])
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return self._matmul(tuple(map(adjoint, K)), X)
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return tuple(namespace(A).matmul(A, B) for A, B in zip(K, L))
@@ -109,7 +109,8 @@ class BlockDiagonal(Structure):
         return namespace(K[0]).sum(_each(trace, K), axis=-1)
 
     def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
-        bounds = _each(lambda A: spectral_radius_bound(A, SQUARINGS), K)
+        enough = None if sufficient is None else expanded(sufficient, 1)
+        bounds = _each(lambda A: spectral_radius_bound(A, sufficient=enough), K)
         return namespace(K[0]).max(bounds, axis=-1)
 
     def _is_complete(self, d: int) -> bool:

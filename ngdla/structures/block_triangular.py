@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend.namespace import Array, constant, namespace
-from ngdla._backend.products import adjoint, rmatvec
+from ngdla._backend.products import adjoint, adjoint_product, rmatvec
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Leaves, Structure
@@ -40,29 +40,33 @@ class Parts:
     tail: int = 0
     indices: tuple[int, ...] | None = None
 
-    def divide(self, X: Array) -> tuple[Array, Array]:
-        """Return the rows of both groups."""
+    def divide(self, X: Array, axis: int = -2) -> tuple[Array, Array]:
+        """Return the rows, or with axis -1 the columns, of both groups."""
         xp, d, head = namespace(X), sum(self.sizes), self.sizes[0] - self.tail
         if self.indices is not None:
             order = self._order()
             first, second = order[: self.sizes[0]], order[self.sizes[0] :]
-            return _taken(X, first), _taken(X, second)
-        second = X[..., head : d - self.tail, :]
+            return _taken(X, first, axis), _taken(X, second, axis)
+        second = _slice(X, head, d - self.tail, axis)
         if not self.tail:
-            return X[..., :head, :], second
-        last = X[..., d - self.tail :, :]
-        return (xp.concat([X[..., :head, :], last], axis=-2) if head else last), second
+            return _slice(X, 0, head, axis), second
+        last = _slice(X, d - self.tail, d, axis)
+        return xp.concat([_slice(X, 0, head, axis), last], axis=axis) if head else last, second
 
-    def unite(self, first: Array, second: Array) -> Array:
-        """Return rows in their own order, from those of both groups."""
+    def unite(self, first: Array, second: Array, axis: int = -2) -> Array:
+        """Return rows, or columns, in their own order from those of both groups."""
         xp, head = namespace(first), self.sizes[0] - self.tail
         if self.indices is not None:
             order = self._order()
             back = sorted(range(len(order)), key=order.__getitem__)
-            return _taken(xp.concat([first, second], axis=-2), back)
-        pieces = [first[..., :head, :], second, first[..., head:, :]]
-        pieces = [piece for piece in pieces if piece.shape[-2]]
-        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=-2)
+            return _taken(xp.concat([first, second], axis=axis), back, axis)
+        pieces = [
+            _slice(first, 0, head, axis),
+            second,
+            _slice(first, head, self.sizes[0], axis),
+        ]
+        pieces = [piece for piece in pieces if piece.shape[axis]]
+        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=axis)
 
     def _order(self) -> list[int]:
         """Return the first group of indices, and the others."""
@@ -94,11 +98,9 @@ class BlockTriangular(Structure):
 
     def _blocks(self, N: Array) -> tuple[Parts, Array, Array, Array, Array]:
         """Return the four blocks of a dense matrix."""
-        parts, transpose = self._parts(N.shape[-1]), namespace(N).matrix_transpose
+        parts = self._parts(N.shape[-1])
         top, bottom = parts.divide(N)
-        N11, N12 = map(transpose, parts.divide(transpose(top)))
-        N21, N22 = map(transpose, parts.divide(transpose(bottom)))
-        return parts, N11, N12, N21, N22
+        return parts, *parts.divide(top, axis=-1), *parts.divide(bottom, axis=-1)
 
     def _embed(self, K: Array) -> Leaves:
         parts, K11, K12, _, K22 = self._blocks(K)
@@ -120,7 +122,7 @@ class BlockTriangular(Structure):
         second = (a + b for a, b in zip(parts.D._project_gram(D, parts.sizes[1]), below))
         return (
             *parts.A._project_gram(A, parts.sizes[0]),
-            2 * parts.A._matmul(A, B, adjoint=True),
+            2 * parts.A._adjoint_matmul(A, B),
             *second,
         )
 
@@ -129,11 +131,8 @@ class BlockTriangular(Structure):
         xp = namespace(B)
         first, second = parts.A._dense(A, parts.sizes[0]), parts.D._dense(D, parts.sizes[1])
         lower = xp.matrix_transpose(xp.zeros_like(B))
-        # rows in order, then columns
-        top, bottom = xp.concat([first, B], axis=-1), xp.concat([lower, second], axis=-1)
-        columns = xp.matrix_transpose(parts.unite(top, bottom))
-        united = parts.unite(columns[..., : parts.sizes[0], :], columns[..., parts.sizes[0] :, :])
-        return xp.matrix_transpose(united)
+        top, bottom = (parts.unite(*row, axis=-1) for row in ((first, B), (lower, second)))
+        return parts.unite(top, bottom)
 
     def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
@@ -143,14 +142,29 @@ class BlockTriangular(Structure):
             *parts.D._plus_identity(D, shift, parts.sizes[1]),
         )
 
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
+    def _matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Y1 = parts.A._matmul(A, X1, adjoint=adjoint)
-        Y2 = parts.D._matmul(D, X2, adjoint=adjoint)
-        if adjoint:
-            return parts.unite(Y1, rmatvec(B, X1) + Y2)
-        return parts.unite(Y1 + namespace(X).matmul(B, X2), Y2)
+        Y1 = parts.A._plus_matmul(namespace(X).matmul(B, X2), A, X1)
+        return parts.unite(Y1, parts.D._matmul(D, X2))
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        parts, A, B, D = self._split(K, X.shape[-2])
+        X1, X2 = parts.divide(X)
+        Y2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
+        return parts.unite(parts.A._adjoint_matmul(A, X1), Y2)
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        parts, A, B, D = self._split(K, X.shape[-1])
+        X1, X2 = parts.divide(X, axis=-1)
+        Y2 = parts.D._plus_right_matmul(namespace(X).matmul(X1, B), D, X2)
+        return parts.unite(parts.A._right_matmul(A, X1), Y2, axis=-1)
+
+    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        parts, A, B, D = self._split(K, X.shape[-1])
+        X1, X2 = parts.divide(X, axis=-1)
+        Y1 = namespace(X).matmul(X2, adjoint(B)) + parts.A._right_adjoint_matmul(A, X1)
+        return parts.unite(Y1, parts.D._right_adjoint_matmul(D, X2), axis=-1)
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
@@ -211,7 +225,7 @@ class BlockTriangular(Structure):
     def _local_optimum(self, N: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(N, d)
         A = parts.A._local_optimum(A, parts.sizes[0])
-        W = parts.A._matmul(A, 0.5 * B, adjoint=True)  # W^H W = S21 S11^-1 S12
+        W = parts.A._adjoint_matmul(A, 0.5 * B)  # W^H W = S21 S11^-1 S12
         explained = parts.D._project_columns(adjoint(W))
         rest = tuple(a - b for a, b in zip(D, explained))
         D = parts.D._local_optimum(rest, parts.sizes[1])
@@ -227,5 +241,9 @@ class BlockTriangular(Structure):
         return (*A, -parts.D._right_matmul(D, Y), *D)
 
 
-def _taken(X: Array, rows: list[int]) -> Array:
-    return namespace(X).take(X, constant(rows, X, "int32"), axis=-2)
+def _taken(X: Array, indices: list[int], axis: int) -> Array:
+    return namespace(X).take(X, constant(indices, X, "int32"), axis=axis)
+
+
+def _slice(X: Array, start: int, end: int, axis: int) -> Array:
+    return X[..., start:end] if axis == -1 else X[..., start:end, :]

@@ -6,18 +6,22 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend import general
-from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, gram, preserved, rmatvec, trace
-from ngdla._backend.tracing import choose_if_free
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    adjoint_product,
+    gram,
+    preserved,
+    trace,
+)
 from ngdla._backend.triangular import cholesky, inverse_triangular
 from ngdla.matrix_functions import hermitian_function, spectral_radius_bound
 
 from .base import Leaves, Structure, hermitian_part
 from .matrix import StructuredMatrix
 
-__all__ = ["SQUARINGS", "Dense", "inverse_cholesky"]
-
-SQUARINGS = 3  # of a diagonal block, for the bound on its eigenvalues
+__all__ = ["Dense", "inverse_cholesky", "inverse_root"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +51,19 @@ class Dense(Structure):
         return K[0]
 
     def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
-        return (add_to_diagonal(preserved(K[0]), shift),)
+        return (add_to_diagonal(K[0], shift),)
 
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
-        return rmatvec(K[0], X) if adjoint else namespace(X).matmul(K[0], X)
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        return namespace(X).matmul(K[0], X)
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return adjoint_product(K[0], X)
 
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         return namespace(X).matmul(X, K[0])
+
+    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return namespace(X).matmul(X, adjoint(K[0]))
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (namespace(K[0]).matmul(K[0], L[0]),)
@@ -71,14 +81,7 @@ class Dense(Structure):
         return trace(K[0])
 
     def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
-        xp, A = namespace(K[0]), K[0]
-        if sufficient is None:
-            return spectral_radius_bound(A, SQUARINGS)
-        rows = xp.max(xp.sum(xp.abs(A), axis=-1), axis=-1)
-        cheap = xp.minimum(as_array(rows), as_array(xp.linalg.matrix_norm(A)))
-        return choose_if_free(
-            xp.all(cheap <= sufficient), lambda: cheap, lambda: spectral_radius_bound(A, SQUARINGS)
-        )
+        return spectral_radius_bound(K[0], sufficient=sufficient)
 
     def _is_complete(self, d: int) -> bool:
         return True

@@ -7,6 +7,7 @@ from typing import Any
 
 from ngdla._backend.namespace import Array, as_array, conjugate, namespace, real_part
 from ngdla._backend.products import identity_like
+from ngdla._backend.sums import add_multiple
 from ngdla.vectors import expanded
 
 from .base import Leaves, Structure, realified
@@ -43,11 +44,26 @@ class Diagonal(Structure):
     def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         return (K[0] + expanded(shift, 1),)
 
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
-        return expanded(conjugate(K[0]) if adjoint else K[0], 1) * X
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        return expanded(K[0], 1) * X
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return expanded(conjugate(K[0]), 1) * X
+
+    def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        return add_multiple(total, expanded(K[0], 1), X)
+
+    def _plus_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        return add_multiple(total, expanded(conjugate(K[0]), 1), X)
 
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         return X * namespace(X).expand_dims(K[0], axis=-2)
+
+    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return X * namespace(X).expand_dims(conjugate(K[0]), axis=-2)
+
+    def _plus_right_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        return add_multiple(total, namespace(X).expand_dims(K[0], axis=-2), X)
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (K[0] * L[0],)

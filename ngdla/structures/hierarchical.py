@@ -23,8 +23,9 @@ class Hierarchical(BlockTriangular):
 
     Leaves: A (..., k1, k1), B2 (..., k1, k2), E (..., k2, k2), [B1; D] (..., k1 + k2, q) and
     C (..., q), with q = d - k1 - k2. With d <= k1 only A is left, with d <= k1 + k2 the corner.
-    Projections are Hermitian in A and E, doubled in B1, B2 and D, real in C. Cost: 4 (k1 + k2) d
-    flops for a column of K @ V, about 4 (k1 + k2)^2 d for products, inverses and `project_gram`.
+    Projections are Hermitian in A and E, doubled in B1, B2 and D, real in C. Cost: 2 (k1 + k2) d
+    flops for a column of K @ V, 2 (k1^2 + k1 k2 + k2^2) d for products, inverses and
+    `project_gram`.
 
     Attributes
     ----------

@@ -33,8 +33,8 @@ class LowRankTriangular(BlockTriangular):
 
     Leaves: A, B, D for dense rows, D, B, A for dense columns; A is (..., k, k), B (..., k, d - k)
     or (..., d - k, k), D (..., d - k). With d <= k, everything is the corner. Projections are
-    Hermitian in the corner, doubled in the strip, real on the diagonal. Cost: 4 k d flops for a
-    column of K @ V, about 4 k^2 d for products, inverses and `project_gram`.
+    Hermitian in the corner, doubled in the strip, real on the diagonal. Cost: 2 k d flops for a
+    column of K @ V, about 2 k^2 d for products, inverses and `project_gram`.
 
     Attributes
     ----------

@@ -10,17 +10,18 @@ from ngdla._backend.namespace import Array, constant, dtype_name, host_array, na
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
+    adjoint_product,
     gram,
     identity_like,
-    preserved,
     rmatvec,
     trace,
 )
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.matrix_functions import spectral_radius_bound
+from ngdla.vectors import expanded
 
 from .base import Leaves, Structure, hermitian_part
-from .dense import SQUARINGS, inverse_cholesky, inverse_root
+from .dense import inverse_cholesky, inverse_root
 from .preorder import Preorder
 
 __all__ = ["Masked"]
@@ -93,10 +94,13 @@ class Masked(Structure):
         return K[0]
 
     def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
-        return (add_to_diagonal(preserved(K[0]), shift),)
+        return (add_to_diagonal(K[0], shift),)
 
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
-        return rmatvec(K[0], X) if adjoint else namespace(X).matmul(K[0], X)
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        return namespace(X).matmul(K[0], X)
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return adjoint_product(K[0], X)
 
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         return namespace(X).matmul(X, K[0])
@@ -119,10 +123,11 @@ class Masked(Structure):
     def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
         xp, flat, bounds = namespace(K[0]), _flat(K[0]), []
+        enough = None if sufficient is None else expanded(sufficient, 1)
         for size, groups in self._groups_by_size.items():
             blocks = xp.take(flat, constant(groups, K[0], "int32"), axis=-1)
             blocks = xp.reshape(blocks, (*flat.shape[:-1], -1, size, size))
-            bounds.append(spectral_radius_bound(blocks, SQUARINGS if size > 1 else 0))
+            bounds.append(spectral_radius_bound(blocks, sufficient=enough))
         return xp.max(xp.concat(bounds, axis=-1), axis=-1)
 
     # ------------------------------------------------------------------------ optimum

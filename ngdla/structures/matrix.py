@@ -6,7 +6,6 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ngdla._backend.checks import real_values, require_array, require_columns, require_like
@@ -15,19 +14,20 @@ from ngdla._backend.namespace import (
     as_array,
     astype,
     computing,
+    conjugate,
     dtype_name,
     namespace,
     real_name,
     register_pytree,
     result_name,
 )
-from ngdla._backend.products import adjoint
+from ngdla._backend.products import adjoint, preserved
 from ngdla.vectors import as_given, expanded, in_common_dtype
 
 if TYPE_CHECKING:
     from .base import Structure
 
-__all__ = ["Adjoint", "StructuredMatrix"]
+__all__ = ["Adjoint", "StructuredMatrix", "expanded_to"]
 
 
 @register_pytree(static=("structure", "dimension"))
@@ -124,6 +124,8 @@ class StructuredMatrix:
         StructuredMatrix
             `self` where it has that dtype.
         """
+        if self.dtype_name == dtype:
+            return self
         return self.map(lambda leaf: astype(leaf, dtype))
 
     def computed(self) -> StructuredMatrix:
@@ -165,7 +167,7 @@ class StructuredMatrix:
         """
 
         def chosen(a: Array, b: Array) -> Array:
-            return namespace(a).where(_expanded_to(flag, a), a, b)
+            return namespace(a).where(expanded_to(flag, a), a, b)
 
         return self.map(chosen, other)
 
@@ -206,7 +208,7 @@ class StructuredMatrix:
         """
         K = self.computed()
         factor = K._real(factor, "factor")
-        return K.map(lambda leaf: leaf * _expanded_to(factor, leaf))
+        return K.map(lambda leaf: leaf * expanded_to(factor, leaf))
 
     def add_identity(self, shift: Any) -> StructuredMatrix:
         """Return K + shift I.
@@ -223,7 +225,8 @@ class StructuredMatrix:
         """
         K = self.computed()
         shift = K._real(shift, "shift")
-        return K._like(self.structure._plus_identity(K.leaves, shift, self.dimension))
+        leaves = tuple(map(preserved, K.leaves))
+        return K._like(self.structure._plus_identity(leaves, shift, self.dimension))
 
     # ------------------------------------------------------------------------- products
 
@@ -249,7 +252,7 @@ class StructuredMatrix:
         """
         if isinstance(other, StructuredMatrix):
             return self._product(other)
-        return self._matmul(other, adjoint=False)
+        return self._on_columns(self.structure._matmul, other)
 
     __matmul__ = matmul
 
@@ -266,12 +269,7 @@ class StructuredMatrix:
         array, shape (..., n, d)
             The product.
         """
-        require_array(V, "V", ndim=2, blocks=False)
-        self._require_rows(V, "V", "n")
-        with computing(self._xp):
-            return in_common_dtype(
-                lambda *a: self.structure._right_matmul(a[:-1], a[-1]), *self.leaves, V
-            )
+        return self._on_rows(self.structure._right_matmul, V)
 
     __rmatmul__ = rmatmul
 
@@ -304,9 +302,7 @@ class StructuredMatrix:
         with computing(self._xp):
             dtype = result_name(self.dtype_name, dtype_name(X.dtype))
             K = self.astype(dtype)
-            S = self.structure._matmul(
-                K.leaves, self._xp.matrix_transpose(astype(X, dtype)), adjoint=True
-            )
+            S = adjoint(self.structure._right_matmul(K.leaves, conjugate(astype(X, dtype))))
             return self._like(self.structure._project_columns(S))
 
     def project_gram(self) -> StructuredMatrix:
@@ -423,7 +419,7 @@ class StructuredMatrix:
         array, shape (...), real
             Of each matrix of the batch.
         """
-        return as_array(self._xp.sqrt(self._number(self.structure._squared_norm)))
+        return self._number(self.structure._norm)
 
     def max_abs(self) -> Array:
         """Return the largest modulus of an entry.
@@ -514,8 +510,12 @@ class StructuredMatrix:
         with computing(self._xp):
             return K._like(self.structure._product(K.leaves, L.leaves, self.dimension))
 
-    def _matmul(self, V: Array, *, adjoint: bool) -> Array:
-        return self._on_columns(partial(self.structure._matmul, adjoint=adjoint), V)
+    def _on_rows(self, function: Callable[..., Array], V: Array) -> Array:
+        """Return a function of the leaves and of rows (..., n, d)."""
+        require_array(V, "V", ndim=2, blocks=False)
+        self._require_rows(V, "V", "n")
+        with computing(self._xp):
+            return in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, V)
 
     def _on_columns(self, function: Callable[..., Array], V: Array) -> Array:
         """Return a function of the leaves and of columns, in the form in which V came."""
@@ -553,7 +553,7 @@ class Adjoint:
         array
             Of the shape of V.
         """
-        return self.matrix._matmul(V, adjoint=True)
+        return self.matrix._on_columns(self.matrix.structure._adjoint_matmul, V)
 
     __matmul__ = matmul
 
@@ -570,8 +570,7 @@ class Adjoint:
         array, shape (..., n, d)
             The product.
         """
-        require_array(V, "V", ndim=2, blocks=False)
-        return adjoint(self.matrix.matmul(adjoint(V)))
+        return self.matrix._on_rows(self.matrix.structure._right_adjoint_matmul, V)
 
     __rmatmul__ = rmatmul
 
@@ -581,6 +580,6 @@ class Adjoint:
         return self.matrix
 
 
-def _expanded_to(value: Any, leaf: Array) -> Any:
+def expanded_to(value: Any, leaf: Array) -> Any:
     """Return a number, or an array of the shape of the batch, to be combined with a leaf."""
     return value if isinstance(value, float) else expanded(value, leaf.ndim - value.ndim)

@@ -18,7 +18,7 @@ from ngdla._backend.namespace import (
     real_name,
     real_part,
 )
-from ngdla._backend.products import identity_like, rmatvec
+from ngdla._backend.products import adjoint_product, identity_like
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.vectors import expanded
 
@@ -75,10 +75,15 @@ class _Toeplitz(Structure):
         xp, c = namespace(K[0]), K[0]
         return (xp.concat([c[..., :1] + expanded(shift, 1), c[..., 1:]], axis=-1),)
 
-    def _matmul(self, K: Leaves, X: Array, *, adjoint: bool = False) -> Array:
-        if self.upper:  # the transpose of the lower matrix
-            return _times(conjugate(K[0]), X, adjoint=not adjoint)
-        return _times(K[0], X, adjoint=adjoint)
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        if self.upper:  # the conjugate transpose of a lower one
+            return _times(conjugate(K[0]), X, adjoint=True)
+        return _times(K[0], X)
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        if self.upper:
+            return _times(conjugate(K[0]), X)
+        return _times(K[0], X, adjoint=True)
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (_product(K[0], L[0]),)
@@ -106,10 +111,9 @@ class _Toeplitz(Structure):
     def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return namespace(K[0]).abs(K[0][..., 0])
 
-    def _squared_norm(self, K: Leaves, d: int) -> Array:
-        xp = namespace(K[0])
-        squares = xp.abs(K[0]) ** 2
-        return as_array(xp.sum(squares * _ramp(squares, [float(d - t) for t in range(d)]), axis=-1))
+    def _norm(self, K: Leaves, d: int) -> Array:
+        repeated = K[0] * _ramp(K[0], [(d - t) ** 0.5 for t in range(d)])
+        return as_array(namespace(K[0]).linalg.vector_norm(repeated, axis=-1))
 
     def _is_local(self, d: int) -> bool:
         return False
@@ -161,7 +165,7 @@ def _times(c: Array, X: Array, *, adjoint: bool = False) -> Array:
     if X.shape[-2] > _DENSE:
         return convolution(c, X, adjoint=adjoint)
     T = _lower(c)
-    return rmatvec(T, X) if adjoint else namespace(X).matmul(T, X)
+    return adjoint_product(T, X) if adjoint else namespace(X).matmul(T, X)
 
 
 def _product(c: Array, x: Array, *, adjoint: bool = False) -> Array:

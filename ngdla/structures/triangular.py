@@ -20,8 +20,7 @@ class UpperTriangular(BlockTriangular):
 
     Halves are divided again down to triangles of at most 64 rows, stored with their zeros: some
     d^2 / 2 + 32 d numbers. Projections double what is above the diagonal. Cost: d^2 flops for a
-    column of K @ V, half of a dense matrix; d^3 / 3 for products and inverses and 2 d^3 / 3 for
-    `project_gram`.
+    column of K @ V, half of a dense matrix; d^3 / 3 for products, inverses and `project_gram`.
     """
 
     def _parts(self, d: int) -> Parts:
