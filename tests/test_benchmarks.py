@@ -31,6 +31,7 @@ from benchmarks import (
     randomized_eigh,
     spectra,
     stochastic_reconfiguration,
+    structured_steps,
 )
 from claims import methods
 from claims import peers as peers_claim
@@ -407,7 +408,14 @@ def test_every_file_of_claims_is_measured():
 
 CLASSES = [
     value
-    for module in (damped_solve, gram, precision, randomized_eigh, stochastic_reconfiguration)
+    for module in (
+        damped_solve,
+        gram,
+        precision,
+        randomized_eigh,
+        stochastic_reconfiguration,
+        structured_steps,
+    )
     for value in vars(module).values()
     if inspect.isclass(value) and value.__module__ == module.__name__
 ]
@@ -446,7 +454,7 @@ def without_a_clock(functions, repeats):
     ],
 )
 def test_asv_class_runs_on_every_library_or_is_skipped(cls, library, monkeypatch):
-    for module in (libraries, gram, randomized_eigh):
+    for module in (libraries, gram, randomized_eigh, structured_steps):
         monkeypatch.setattr(module, "alternating", without_a_clock)
     for dtype in cls.params[2]:
         case = ("8 x 60", library, dtype)

@@ -12,7 +12,7 @@ from ngdla._backend.spectral import eigh
 from .answers import Answer, Sizes
 from .engines import Engine
 
-__all__ = ["decomposition_costs", "stacked_layers", "tf32_decomposition"]
+__all__ = ["decomposition_costs", "seconds_of", "stacked_layers", "tf32_decomposition"]
 
 _DAMPING = 1e-2  # over the trace
 _LIMIT = 0.5
@@ -41,7 +41,9 @@ def decomposition_costs(engine: Engine, sizes: Sizes) -> Answer:
                 *state,
             ),
         }
-        numbers.append({"d": d, "seconds": {way: _seconds(engine, *w) for way, w in ways.items()}})
+        numbers.append(
+            {"d": d, "seconds": {way: seconds_of(engine, *w) for way, w in ways.items()}}
+        )
         engine.release()
     row = numbers[-1]["seconds"]
     parts = ", ".join(f"{way} {row['eigh'] / row[way]:.3g}" for way in ("cold", "warm", "on-line"))
@@ -58,7 +60,7 @@ def tf32_decomposition(engine: Engine, sizes: Sizes) -> Answer:
         call = partial(ngdla.randomized_eigh, rank=sizes.rank, precision=precision)
         result = call(A)
         numbers[precision] = {
-            "seconds": _seconds(engine, lambda A, call=call: tuple(call(A)), A),
+            "seconds": seconds_of(engine, lambda A, call=call: tuple(call(A)), A),
             "error": float(result.error / result.trace),
         }
     native, tf32 = numbers["native"], numbers["tf32"]
@@ -89,9 +91,9 @@ def stacked_layers(engine: Engine, sizes: Sizes) -> Answer:
         return xp.stack([without(A[i, ...], V[i, ...]) for i in range(count)])
 
     seconds = {
-        "eigenvectors": _seconds(engine, with_vectors, A, V),
-        "factor": _seconds(engine, without, A, V),
-        "factor, one by one": _seconds(engine, one_by_one, A, V),
+        "eigenvectors": seconds_of(engine, with_vectors, A, V),
+        "factor": seconds_of(engine, without, A, V),
+        "factor, one by one": seconds_of(engine, one_by_one, A, V),
     }
     times = ", ".join(f"{way} {1e3 * t:.3g} ms" for way, t in seconds.items())
     return Answer(f"{count} layers of {d}, rank {sizes.rank}: {times}", [{"seconds": seconds}])
@@ -105,7 +107,8 @@ def _factor(engine: Engine, shape: tuple[int, int]) -> tuple[Array, Array]:
     return X, xp.matmul(xp.matrix_transpose(X), X)
 
 
-def _seconds(engine: Engine, function: Any, *arrays: Array) -> float:
+def seconds_of(engine: Engine, function: Any, *arrays: Array) -> float:
+    """Return the median time of a function as users of the library compile it."""
     compiled = engine.compiled(function, *arrays)
     engine.wait(compiled(*arrays))
     return engine.median(compiled, *arrays, limit=_LIMIT)

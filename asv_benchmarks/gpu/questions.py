@@ -30,6 +30,7 @@ from ngdla._backend.triangular import cholesky
 from .answers import Answer, Sizes
 from .decompositions import decomposition_costs, stacked_layers, tf32_decomposition
 from .engines import Engine
+from .structured_steps import structured_steps, toeplitz_switch
 
 __all__ = ["QUESTIONS", "Answer", "Sizes"]
 
@@ -350,5 +351,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Engine, Sizes], Answer], tuple[str, ...]],
     ("What does a randomized decomposition save?", decomposition_costs, ("cupy", "torch", "jax")),
     ("What does TF32 do to a decomposition?", tf32_decomposition, ("cupy", "torch", "jax")),
     ("A stack of layers: with eigenvectors or without?", stacked_layers, ("cupy", "torch", "jax")),
+    ("What does a step of SINGD cost?", structured_steps, ("cupy", "torch", "jax")),
+    ("Toeplitz: transforms or dense products?", toeplitz_switch, ("cupy", "torch", "jax")),
     ("How accurate is gesvda?", gesvda_accuracy, ("cupy", "torch")),
 )
