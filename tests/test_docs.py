@@ -107,6 +107,8 @@ OF_A_FILE = {
     "randomized_eigh": measured_tables.randomized_eigh,
     "online_eigh": measured_tables.online_eigh,
     "kronecker": measured_tables.kronecker,
+    "structures": measured_tables.toeplitz,
+    "inverse_free": measured_tables.structured_steps,
 }
 
 

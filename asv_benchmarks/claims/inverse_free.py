@@ -289,9 +289,19 @@ def track_unguarded() -> float:
 
 
 def details() -> dict[str, Any]:
-    """Return all times, storage errors and distances."""
+    """Return the times of a step in ms, errors of storage, and distances after a bad batch."""
     return {
-        "steps": {str(threads): step_times(threads) for threads in (1, THREADS)},
-        "storage": storage_errors(),
-        "first_batch": first_batch(),
+        "steps": [
+            {"structure": name, "threads": threads}
+            | {who: 1e3 * seconds for who, seconds in times.items()}
+            | {"ratio": times["singd"] / times["ngdla"]}
+            for threads in (1, THREADS)
+            for name, times in step_times(threads).items()
+        ],
+        "storage": [
+            {"dtype, storage": name, "error": error} for name, error in storage_errors().items()
+        ],
+        "first_batch": [
+            {"structure": name, **distances} for name, distances in first_batch().items()
+        ],
     }

@@ -297,9 +297,19 @@ def track_stored_numbers() -> float:
 
 
 def details() -> dict[str, Any]:
-    """Return the times of Toeplitz operations, their growth, and the stored numbers."""
+    """Return the times of Toeplitz operations in ms, their growth, and the stored numbers."""
     return {
-        "toeplitz": {str(d): times for d, times in toeplitz().items()},
-        "growth": {"dimensions": list(GROWTH), "seconds": growth()},
-        "layer": {"dimensions": list(LAYER), "sizes": stored_numbers()},
+        "toeplitz": [
+            {"d": d, "operation": name, **{way: 1e3 * seconds for way, seconds in times.items()}}
+            for d, operations in toeplitz().items()
+            for name, times in operations.items()
+        ],
+        "growth": [
+            {"d": d, **{name: 1e3 * seconds[i] for name, seconds in growth().items()}}
+            for i, d in enumerate(GROWTH)
+        ],
+        "layer": [
+            {"structure": name, "K": K, "C": C, "K + C": K + C}
+            for name, (K, C) in stored_numbers().items()
+        ],
     }

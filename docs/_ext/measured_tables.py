@@ -23,6 +23,7 @@ __all__ = [
     "claims",
     "environments",
     "files",
+    "first_batch",
     "gpu_pages",
     "kronecker",
     "libraries",
@@ -32,6 +33,10 @@ __all__ = [
     "peers",
     "precision",
     "randomized_eigh",
+    "storage",
+    "stored_numbers",
+    "structured_steps",
+    "toeplitz",
 ]
 
 
@@ -97,6 +102,31 @@ def kronecker(folder: Path = MEASURED) -> str:
     return _of_file(folder / "kronecker.json", _tails_table)
 
 
+def toeplitz(folder: Path = MEASURED) -> str:
+    """Return times of Toeplitz operations beside dense ones, and how they grow."""
+    return _some_lists(folder / "structures.json", "toeplitz", "growth")
+
+
+def stored_numbers(folder: Path = MEASURED) -> str:
+    """Return how many numbers each structure stores for one layer."""
+    return _some_lists(folder / "structures.json", "layer")
+
+
+def structured_steps(folder: Path = MEASURED) -> str:
+    """Return times of a step in each structure."""
+    return _some_lists(folder / "inverse_free.json", "steps")
+
+
+def storage(folder: Path = MEASURED) -> str:
+    """Return errors of factors stored in half precision."""
+    return _some_lists(folder / "inverse_free.json", "storage")
+
+
+def first_batch(folder: Path = MEASURED) -> str:
+    """Return distances from the optimum after a badly scaled start."""
+    return _some_lists(folder / "inverse_free.json", "first_batch")
+
+
 def claims(folder: Path = MEASURED) -> str:
     """Return everything that was measured, with its target."""
     if not files(folder):
@@ -132,6 +162,13 @@ def _of_file(path: Path, table: Callable[[Any], str]) -> str:
         raise DamagedResultError(msg) from error
 
 
+def _some_lists(path: Path, *names: str) -> str:
+    def tables(result: dict[str, Any]) -> str:
+        return "\n\n".join([*_lists(result, *names), _measured_on(result)])
+
+    return _of_file(path, tables)
+
+
 def _methods_table(result: dict[str, Any]) -> str:
     return f"{results.methods_table(result)}\n\n{_measured_on(result)}"
 
@@ -149,11 +186,14 @@ def _accuracy_tables(result: dict[str, Any]) -> str:
 
 def _records(result: dict[str, Any], *names: str) -> str:
     """Return a table for each named list of records, and one of the growth."""
-    details = result["details"]
-    tables = [_records_table(details[name]) for name in names]
-    sizes, seconds = details["growth"]["size"], details["growth"]["seconds"]
-    rows = [["size", *map(_cell, sizes)], ["seconds", *map(_cell, seconds)]]
-    return "\n\n".join([*tables, _table(rows), _measured_on(result)])
+    growth = result["details"]["growth"]
+    rows = [[name, *map(_cell, growth[name])] for name in ("size", "seconds")]
+    return "\n\n".join([*_lists(result, *names), _table(rows), _measured_on(result)])
+
+
+def _lists(result: dict[str, Any], *names: str) -> list[str]:
+    """Return a table for each named list of records."""
+    return [_records_table(result["details"][name]) for name in names]
 
 
 def _records_table(records: list[dict[str, Any]]) -> str:
