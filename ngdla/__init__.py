@@ -14,12 +14,12 @@ from .damped_solve import damped_lstsq, damped_solve
 from .damping_path import DampingPath, damping_path
 from .gram import gram
 from .inverse_free import (
-    StepSizeWarning,
     inverse_free_apply,
     inverse_free_init,
     inverse_free_statistics,
     inverse_free_update,
 )
+from .inverse_free_arguments import StepSizeWarning
 from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
 from .kronecker import ema, kronecker_solve
 from .low_rank import LowRankEigh

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 from ._backend.checks import (
     DTYPES,
-    EIGENVALUES,
     ValueChecks,
-    damping_values,
-    real_values,
+    eigenvalue_damping,
+    fraction_values,
+    positive_values,
     require_array,
     require_choice,
     require_like,
-    warn_caller,
 )
 from ._backend.namespace import (
     Array,
     astype,
     computing,
     dtype_name,
-    is_array,
     namespace,
     real_name,
     result_name,
     zeros,
 )
-from ._backend.tracing import concrete, is_traced
+from ._backend.tracing import is_traced
+from .inverse_free_arguments import (
+    checked_weights,
+    not_finite,
+    require_fitting,
+    require_range,
+    require_state,
+    warn_of_range,
+)
 from .inverse_free_state import (
     STORAGES,
     InverseFreeReport,
@@ -37,23 +42,18 @@ from .inverse_free_state import (
     stored,
     value,
 )
-from .retractions import RETRACTIONS, largest_step, retract, shortened, stable_product
+from .retractions import RETRACTIONS, retract, shortened
 from .structures import StructuredMatrix, structure_from
 from .structures.base import require_integer
-from .structures.sums import plus_identity, plus_multiple
+from .tangents import RULES, tangents, with_momentum
 from .vectors import expanded
 
 __all__ = [
-    "StepSizeWarning",
     "inverse_free_apply",
     "inverse_free_init",
     "inverse_free_statistics",
     "inverse_free_update",
 ]
-
-
-class StepSizeWarning(UserWarning):
-    """A step size is outside of the range in which a factor stays invertible."""
 
 
 def inverse_free_init(
@@ -201,7 +201,7 @@ def inverse_free_statistics(
     >>> bool(np.allclose((parts[0] + parts[1]).H_K.to_dense(), whole.H_K.to_dense()))
     True
     """
-    _require_state(state)
+    require_state(state)
     for x, name, factor in (
         (inputs, "inputs", state.K),
         (output_gradients, "output_gradients", state.C),
@@ -218,12 +218,13 @@ def inverse_free_statistics(
     xp, batch = namespace(inputs), state.K.batch
     real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
     with computing(xp):
-        scale = _positive(loss_scale, "loss_scale", state.K, checks)
+        like = state.K.leaves[0]
+        scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
         a, g = inputs, output_gradients
         if weights is None:
             rows = zeros(batch, inputs, real) + float(inputs.shape[-2])
         else:
-            w = _checked_weights(weights, inputs, real, checks)
+            w = checked_weights(weights, inputs, real, checks)
             rows, root = xp.sum(w, axis=-1), xp.expand_dims(xp.sqrt(w), axis=-1)
             a, g = _scaled(a, root), _scaled(g, root)
         if not isinstance(scale, float) or scale != 1.0:
@@ -328,32 +329,32 @@ def inverse_free_update(
     >>> bool(np.allclose(np.linalg.inv(K @ K.T), a.T @ a / 50 + 0.1 * np.eye(4)))
     True
     """
-    _require_state(state)
-    require_choice(rule, "rule", tuple(_RULES))
+    require_state(state)
+    require_choice(rule, "rule", tuple(RULES))
     require_choice(retraction, "retraction", tuple(RETRACTIONS))
     require_integer(order, "order", 1)
-    _require_fitting(statistics, state)
+    require_fitting(statistics, state)
     checks = ValueChecks(enabled=check)
     with computing(namespace(state.step)):
-        damping = _damping(damping, state.K, checks)
-        step_size = _positive(step_size, "step_size", state.K, checks)
-        momentum = _momentum(momentum, state, checks)
-        _require_range(step_size, momentum, retraction, checks)
+        like, batch = state.K.leaves[0], state.K.batch
+        damping = eigenvalue_damping(damping, like, "U", batch, checks)
+        step_size = positive_values(step_size, "step_size", like, "K", batch, checks)
+        momentum = fraction_values(momentum, "momentum", like, "K", batch, checks)
+        require_range(step_size, momentum, retraction, checks)
         K, C = _values(state)
         H, grams = (statistics.H_K, statistics.H_C), (K.project_gram(), C.project_gram())
-        weights = _RULES[rule](H, grams, statistics.rows, damping)
-        m_K, m_C = map(_tangent, H, grams, weights)
+        m_K, m_C = tangents(rule, H, grams, statistics.rows, damping)
         stale_K, stale_C = (2 * m.frobenius_norm() / math.sqrt(m.dimension) for m in (m_K, m_C))
-        m_K, m_C = _with_momentum(m_K, m_C, state, momentum)
+        m_K, m_C = with_momentum(m_K, m_C, state, momentum)
         xp = namespace(stale_K)
         ok = xp.isfinite(stale_K) & xp.isfinite(stale_C)
-        checks.require(lambda: ok, _not_finite)
+        checks.require(lambda: ok, not_finite)
         bound_K, step_K = shortened(m_K, step_size, retraction, safeguard=safeguard)
         bound_C, step_C = shortened(m_C, step_size, retraction, safeguard=safeguard)
         checks.raise_on_failure()
         report = InverseFreeReport(bound_K, bound_C, step_K, step_C, stale_K, stale_C, ~ok)
         if check and not safeguard:
-            _warn_of_range(report, retraction)
+            warn_of_range(report, retraction)
         K, compensation_K = stored(
             retract(K, m_K, step_K, retraction, order), state.K, state.compensation_K
         )
@@ -411,7 +412,7 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
     array([[1., 1., 1.],
            [1., 1., 1.]])
     """
-    _require_state(state)
+    require_state(state)
     require_array(V, "V", ndim=2, blocks=False)
     require_like(V, "V", state.K.leaves[0], "state")
     expected = (*state.K.batch, state.C.dimension, state.K.dimension)
@@ -423,55 +424,9 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
         return C.matmul(C.H.matmul(K.H.rmatmul(K.rmatmul(V))))
 
 
-# ----------------------------------------------------------------------------------- rules
-
-Pair = tuple[StructuredMatrix, StructuredMatrix]
-Weights = tuple[Any, Any]
-
-
-def _tangent(H: StructuredMatrix, gram: StructuredMatrix, weights: Weights) -> StructuredMatrix:
-    """Return (h H + c gram - I) / 2."""
-    h, c = weights
-    m = plus_multiple(H.scaled(0.5 * h), 0.5 * c, gram)
-    return plus_identity(m, -0.5)
-
-
-def _ikfac(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
-    """Return the weights of H and of K^H K in the tangent of K, and those for C."""
-    return (1 / rows, damping), (1 / rows, damping)
-
-
-def _ingd(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
-    """Return those of "ikfac" times the mean eigenvalues of H and C^H C, and their mirror.
-
-    Means in place of traces, so that nothing is as large as a dimension.
-    """
-    mean_K, mean_C = (M.trace() / (rows * M.dimension) for M in H)
-    gram_K, gram_C = (M.trace() / M.dimension for M in grams)
-    return (mean_C / rows, damping * gram_C), (mean_K / rows, damping * gram_K)
-
-
-_RULES = {"ingd": _ingd, "ikfac": _ikfac}
-
-
-def _values(state: InverseFreeState) -> Pair:
+def _values(state: InverseFreeState) -> tuple[StructuredMatrix, StructuredMatrix]:
     """Return both factors in the compute dtype."""
     return value(state.K, state.compensation_K), value(state.C, state.compensation_C)
-
-
-def _with_momentum(
-    m_K: StructuredMatrix, m_C: StructuredMatrix, state: InverseFreeState, momentum: Any
-) -> Pair:
-    """Return the tangents plus what is left of the last ones. The given ones are used up."""
-    if isinstance(momentum, float) and momentum == 0.0:
-        return m_K, m_C
-    if state.momentum_K is None or state.momentum_C is None:
-        msg = "`momentum` is asked of a state without; start with inverse_free_init(momentum=True)."
-        raise ValueError(msg)
-    return (
-        plus_multiple(m_K, momentum, state.momentum_K),
-        plus_multiple(m_C, momentum, state.momentum_C),
-    )
 
 
 def _kept(m: StructuredMatrix, last: StructuredMatrix | None) -> StructuredMatrix | None:
@@ -489,124 +444,6 @@ def _unless_skipped(new: InverseFreeState, old: InverseFreeState, ok: Array) -> 
     return new._replace(**matrices, step=old.step + made)
 
 
-# ---------------------------------------------------------------------------------- checks
-
-
-def _require_state(state: Any) -> None:
-    if not isinstance(state, InverseFreeState):
-        msg = f"`state` is a {type(state).__name__}; it must be what inverse_free_init returned."
-        raise TypeError(msg)
-
-
-def _require_fitting(statistics: Any, state: InverseFreeState) -> None:
-    if not isinstance(statistics, InverseFreeStatistics):
-        msg = (
-            f"`statistics` is a {type(statistics).__name__}; it must be what "
-            f"inverse_free_statistics returned."
-        )
-        raise TypeError(msg)
-    for name, H, factor in (("H_K", statistics.H_K, state.K), ("H_C", statistics.H_C, state.C)):
-        if (H.structure, H.shape) != (factor.structure, factor.shape):
-            msg = (
-                f"`statistics` has {name} = {H!r}, but the factor is {factor!r}; pass statistics "
-                f"that were taken with this state."
-            )
-            raise ValueError(msg)
-
-
-def _real_name(K: StructuredMatrix) -> str:
-    return real_name(result_name(K.dtype_name))
-
-
-def _damping(damping: Any, K: StructuredMatrix, checks: ValueChecks) -> Any:
-    like, dtype = K.leaves[0], _real_name(K)
-    damping = damping_values(damping, like, "U", dtype, K.batch, EIGENVALUES)
-    if isinstance(damping, float):
-        return damping
-    checks.positive("damping", damping)
-    return astype(damping, dtype)
-
-
-def _positive(given: Any, name: str, K: StructuredMatrix, checks: ValueChecks) -> Any:
-    """Return a positive number as a float, or as an array of the shape of the batch."""
-    if isinstance(given, numbers.Real) and not isinstance(given, bool):
-        if not 0 < float(given) < math.inf:
-            msg = f"`{name}` is {given!r}; it must be positive and finite."
-            raise ValueError(msg)
-        return float(given)
-    dtype = _real_name(K)
-    values = astype(real_values(given, name, K.leaves[0], "K", dtype, K.batch), dtype)
-    checks.positive(name, values)
-    return values
-
-
-def _momentum(given: Any, state: InverseFreeState, checks: ValueChecks) -> Any:
-    msg = f"`momentum` is {given!r}; it must be in [0, 1)."
-    if isinstance(given, numbers.Real) and not isinstance(given, bool):
-        if not 0 <= float(given) < 1:
-            raise ValueError(msg)
-        return float(given)
-    dtype = _real_name(state.K)
-    values = real_values(given, "momentum", state.K.leaves[0], "K", dtype, state.K.batch)
-    values = astype(values, dtype)
-    checks.require(lambda: (values >= 0) & (values < 1), lambda: ValueError(msg))
-    return values
-
-
-def _require_range(step_size: Any, momentum: Any, retraction: str, checks: ValueChecks) -> None:
-    """Require what makes I + b or I + 2 b positive for whatever data."""
-    largest = largest_step(retraction, momentum)
-    if largest is None:
-        return
-    bound = "2 (1 - momentum)" if retraction == "implicit" else "1 - momentum"
-    msg = (
-        f"`step_size` is {step_size!r}; with retraction {retraction!r} it must be less than "
-        f"{bound}."
-    )
-    within = step_size < largest
-    if isinstance(within, bool):
-        if not within:
-            raise ValueError(msg)
-        return
-    checks.require(lambda: within, lambda: ValueError(msg))
-
-
-def _checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks) -> Array:
-    if not is_array(weights):
-        msg = f"`weights` is {weights!r}; it must be an array of real numbers, one for each row."
-        raise TypeError(msg)
-    w = real_values(weights, "weights", inputs, "inputs", dtype, tuple(inputs.shape[:-1]))
-    w = astype(w, dtype)
-    checks.finite("weights", w)
-    msg = "`weights` holds negative numbers; each must be 0 or more."
-    checks.require(lambda: w >= 0, lambda: ValueError(msg))
-    return w
-
-
 def _scaled(x: Array, factor: Any) -> Array:
     """Return x times a real number or array, in float32 or wider."""
     return astype(x, result_name(dtype_name(x.dtype))) * factor
-
-
-def _not_finite() -> Exception:
-    msg = (
-        "`statistics` contains NaN or Inf, or numbers beyond the range of its dtype, or no row of "
-        "positive weight; the state is left as it was. Scale the gradients, or leave the batch out."
-    )
-    return ValueError(msg)
-
-
-def _warn_of_range(report: InverseFreeReport, retraction: str) -> None:
-    limit = stable_product(retraction)
-    if limit is None:
-        return
-    xp = namespace(report.bound_K)
-    products = xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C)
-    if concrete(xp.any(products >= limit)):
-        bound = xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C))
-        msg = (
-            f"the eigenvalues of a tangent are bounded by {float(bound):.3g} only: for retraction "
-            f"{retraction!r}, `step_size` must be below {limit / float(bound):.3g} for the factor "
-            f"to stay invertible. Use safeguard=True, or retraction 'implicit'."
-        )
-        warn_caller(msg, StepSizeWarning)

@@ -7,7 +7,7 @@ from typing import Any
 from ._backend.checks import (
     ValueChecks,
     all_finite,
-    decay_values,
+    fraction_values,
     require_array,
     require_choice,
     require_like,
@@ -103,7 +103,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
         raise ValueError(msg)
     dtype = result_name(dtype_name(A.dtype), dtype_name(X.dtype))
     checks = ValueChecks(enabled=check)
-    decay = decay_values(decay, A, "A", tuple(A.shape[:-2]), checks)
+    decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
     with computing(namespace(A)):
         A, X = astype(A, dtype), astype(X, dtype)
         average = weighted_sum_with_gram(A, expanded(decay, 2), X, expanded(1 - decay, 2))

@@ -6,13 +6,12 @@ import numbers
 from typing import Any, NamedTuple
 
 from ._backend.checks import (
-    EIGENVALUES,
     ValueChecks,
-    damping_values,
+    eigenvalue_damping,
     require_choice,
     require_columns,
 )
-from ._backend.namespace import Array, astype, computing, dtype_name, namespace, real_name
+from ._backend.namespace import Array, computing, namespace
 from ._backend.products import add_to_diagonal, adjoint, rmatvec
 from .vectors import as_given, expanded, in_common_dtype
 
@@ -250,14 +249,10 @@ def checked_damping(
     damping: Any, like: Array, batch: tuple[int, ...], *, name: str = "A", check: bool = True
 ) -> Any:
     """Return a damping in units of eigenvalues of A, a float or of shape `batch`."""
-    dtype = real_name(dtype_name(like.dtype))
-    damping = damping_values(damping, like, name, dtype, batch, EIGENVALUES)
-    if isinstance(damping, float):
-        return damping
     checks = ValueChecks(enabled=check)
-    checks.positive("damping", damping)
+    damping = eigenvalue_damping(damping, like, name, batch, checks)
     checks.raise_on_failure()
-    return astype(damping, dtype)  # it never promotes
+    return damping
 
 
 def require_rank(rank: Any, most: int, what: str, *, name: str = "rank") -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ._backend.checks import (
     ValueChecks,
     all_finite,
-    decay_values,
+    fraction_values,
     require_array,
     require_choice,
     require_count,
@@ -235,7 +235,7 @@ def online_eigh_update(
     U, d = state.eigenvectors, state.eigenvalues
     X = _checked_batch(X, U)
     checks = ValueChecks(enabled=check)
-    decay = decay_values(decay, d, "eigenvalues", tuple(d.shape[:-1]), checks)
+    decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
     with computing(namespace(X)):
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)

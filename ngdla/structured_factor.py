@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend.checks import (
-    EIGENVALUES,
-    ValueChecks,
-    all_finite,
-    damping_values,
-)
-from ._backend.namespace import Array, astype, computing, dtype_name, namespace, real_name
+from ._backend.checks import ValueChecks, all_finite, eigenvalue_damping
+from ._backend.namespace import Array, computing, namespace
 from ._backend.products import add_to_diagonal, preserved
 from .structures import StructuredMatrix, structure_from
 from .structures.base import square
@@ -87,7 +82,7 @@ def structured_factor(
 def _from_dense(S: Array, structure: Any, damping: Any, checks: ValueChecks) -> StructuredMatrix:
     d = S.shape[-1]
     with computing(namespace(S)):
-        shift = _damping(damping, S, tuple(S.shape[:-2]), checks)
+        shift = eigenvalue_damping(damping, S, "statistics", tuple(S.shape[:-2]), checks)
         return StructuredMatrix(
             structure._optimum(add_to_diagonal(preserved(S), shift)), structure, d
         )
@@ -107,18 +102,9 @@ def _from_projection(
         )
         raise ValueError(msg)
     with computing(namespace(N.leaves[0])):
-        shift = _damping(damping, N.leaves[0], N.batch, checks)
+        shift = eigenvalue_damping(damping, N.leaves[0], "statistics", N.batch, checks)
         N = N.add_identity(shift)
         return StructuredMatrix(structure._local_optimum(N.leaves, d), structure, d)
-
-
-def _damping(damping: Any, like: Array, batch: tuple[int, ...], checks: ValueChecks) -> Any:
-    dtype = real_name(dtype_name(like.dtype))
-    damping = damping_values(damping, like, "statistics", dtype, batch, EIGENVALUES)
-    if isinstance(damping, float):
-        return damping
-    checks.positive("damping", damping)
-    return astype(damping, dtype)
 
 
 def _not_positive() -> Exception:

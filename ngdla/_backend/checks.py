@@ -42,7 +42,9 @@ __all__ = [
     "ValueChecks",
     "all_finite",
     "damping_values",
-    "decay_values",
+    "eigenvalue_damping",
+    "fraction_values",
+    "positive_values",
     "real_values",
     "require_array",
     "require_choice",
@@ -210,7 +212,7 @@ def damping_values(
 
     The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
     """
-    if isinstance(damping, numbers.Real) and not isinstance(damping, (bool, np.bool_)):
+    if _is_number(damping):
         return _damping_number(damping, like_name, dtype, unit)
     if isinstance(damping, str) or not is_array(damping):
         msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
@@ -244,19 +246,55 @@ def real_values(
     return xp.broadcast_to(astype(value, dtype), batch)
 
 
-def decay_values(
-    decay: Any, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+def eigenvalue_damping(
+    damping: Any, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
 ) -> float | Array:
-    """Return the decay of an average as a Python float, or as an array of shape `batch`."""
-    msg = f"`decay` is {decay!r}; it must be in [0, 1): the weight of the past."
-    if isinstance(decay, numbers.Real) and not isinstance(decay, (bool, np.bool_)):
-        if not 0 <= float(decay) < 1:
-            raise ValueError(msg)
-        return float(decay)
+    """Return a damping in units of eigenvalues, as a float or in the real dtype of `like`."""
     dtype = real_name(dtype_name(like.dtype))
-    values = astype(real_values(decay, "decay", like, like_name, dtype, batch), dtype)
+    damping = damping_values(damping, like, like_name, dtype, batch, EIGENVALUES)
+    if isinstance(damping, float):
+        return damping
+    checks.positive("damping", damping)
+    return astype(damping, dtype)  # it never promotes
+
+
+def positive_values(
+    value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+) -> float | Array:
+    """Return a positive number as a float, or numbers as an array of shape `batch`."""
+    if _is_number(value):
+        if not 0 < float(value) < math.inf:
+            msg = f"`{name}` is {value!r}; it must be positive and finite."
+            raise ValueError(msg)
+        return float(value)
+    values = _real_values_like(value, name, like, like_name, batch)
+    checks.positive(name, values)
+    return values
+
+
+def fraction_values(
+    value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+) -> float | Array:
+    """Return the weight of the past in an average or a sum, a float or of shape `batch`."""
+    msg = f"`{name}` is {value!r}; it must be in [0, 1): the weight of the past."
+    if _is_number(value):
+        if not 0 <= float(value) < 1:
+            raise ValueError(msg)
+        return float(value)
+    values = _real_values_like(value, name, like, like_name, batch)
     checks.require(lambda: (values >= 0) & (values < 1), lambda: ValueError(msg))
     return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def _real_values_like(
+    value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...]
+) -> Array:
+    dtype = real_name(result_name(dtype_name(like.dtype)))
+    return astype(real_values(value, name, like, like_name, dtype, batch), dtype)
 
 
 def _damping_number(damping: Any, like_name: str, dtype: str, unit: str) -> float:

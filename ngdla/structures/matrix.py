@@ -24,10 +24,12 @@ from ngdla._backend.namespace import (
 from ngdla._backend.products import adjoint, preserved
 from ngdla.vectors import as_given, expanded, in_common_dtype
 
+from .adjoint import Adjoint
+
 if TYPE_CHECKING:
     from .base import Structure
 
-__all__ = ["Adjoint", "StructuredMatrix", "expanded_to"]
+__all__ = ["StructuredMatrix", "expanded_to"]
 
 
 @register_pytree(static=("structure", "dimension"))
@@ -524,60 +526,6 @@ class StructuredMatrix:
         with computing(self._xp):
             X = in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, columns)
         return as_given(X, vector)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Adjoint:
-    """The conjugate transpose of a structured matrix, for products with arrays.
-
-    Attributes
-    ----------
-    matrix : StructuredMatrix
-        K.
-    """
-
-    matrix: StructuredMatrix
-
-    __array_ufunc__ = None
-
-    def matmul(self, V: Array) -> Array:
-        """Return K^H V.
-
-        Parameters
-        ----------
-        V : array, shape (..., d) or (..., d, n)
-            One or n columns.
-
-        Returns
-        -------
-        array
-            Of the shape of V.
-        """
-        return self.matrix._on_columns(self.matrix.structure._adjoint_matmul, V)
-
-    __matmul__ = matmul
-
-    def rmatmul(self, V: Array) -> Array:
-        """Return V K^H.
-
-        Parameters
-        ----------
-        V : array, shape (..., n, d)
-            Rows of the length d.
-
-        Returns
-        -------
-        array, shape (..., n, d)
-            The product.
-        """
-        return self.matrix._on_rows(self.matrix.structure._right_adjoint_matmul, V)
-
-    __rmatmul__ = rmatmul
-
-    @property
-    def H(self) -> StructuredMatrix:
-        """The matrix itself."""
-        return self.matrix
 
 
 def expanded_to(value: Any, leaf: Array) -> Any:
