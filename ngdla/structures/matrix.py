@@ -131,7 +131,13 @@ class StructuredMatrix:
         return self.map(lambda leaf: astype(leaf, dtype))
 
     def computed(self) -> StructuredMatrix:
-        """Return the same matrix in the dtype in which it is computed with."""
+        """Return the same matrix in the dtype in which it is computed with.
+
+        Returns
+        -------
+        StructuredMatrix
+            In float32 where it is stored in half precision.
+        """
         return self.astype(result_name(self.dtype_name))
 
     def map(self, function: Callable[..., Array], *others: StructuredMatrix) -> StructuredMatrix:

@@ -53,6 +53,11 @@ def structure_from(given: Any, name: str = "structure") -> Structure:
         If it is none of these, or options are unknown.
     ValueError
         If there is no such name.
+
+    Examples
+    --------
+    >>> structure_from(("block-diagonal", {"block": 8}))
+    BlockDiagonal(block=8)
     """
     if isinstance(given, Structure):
         return given
