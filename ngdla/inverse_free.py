@@ -29,10 +29,14 @@ from ._backend.tracing import is_traced
 from .inverse_free_arguments import (
     checked_weights,
     not_finite,
+    out_of_range,
+    require_batch,
     require_fitting,
+    require_kind,
     require_range,
     require_state,
-    warn_of_range,
+    too_large,
+    within_range,
 )
 from .inverse_free_state import (
     STORAGES,
@@ -115,6 +119,7 @@ def inverse_free_init(
     """
     require_integer(d_in, "d_in", 1)
     require_integer(d_out, "d_out", 1)
+    require_batch(batch)
     require_choice(storage, "storage", STORAGES)
     require_array(like, "like", blocks=False)
     name = dtype_name(like.dtype) if dtype is None else dtype
@@ -208,6 +213,7 @@ def inverse_free_statistics(
     ):
         require_array(x, name, ndim=2, blocks=False)
         factor._require_rows(x, name, "N")
+        require_kind(x, name, factor)
     if inputs.shape[-2] != output_gradients.shape[-2]:
         msg = (
             f"`inputs` has {inputs.shape[-2]} rows and `output_gradients` "
@@ -351,16 +357,21 @@ def inverse_free_update(
         checks.require(lambda: ok, not_finite)
         bound_K, step_K = shortened(m_K, step_size, retraction, safeguard=safeguard)
         bound_C, step_C = shortened(m_C, step_size, retraction, safeguard=safeguard)
-        checks.raise_on_failure()
-        report = InverseFreeReport(bound_K, bound_C, step_K, step_C, stale_K, stale_C, ~ok)
-        if check and not safeguard:
-            warn_of_range(report, retraction)
         K, compensation_K = stored(
             retract(K, m_K, step_K, retraction, order), state.K, state.compensation_K
         )
         C, compensation_C = stored(
             retract(C, m_C, step_C, retraction, order), state.C, state.compensation_C
         )
+        fits = xp.isfinite(K.frobenius_norm()) & xp.isfinite(C.frobenius_norm())
+        checks.require(lambda: fits, lambda: too_large(state))
+        made = ok & fits
+        report = InverseFreeReport(bound_K, bound_C, step_K, step_C, stale_K, stale_C, ~made)
+        if not safeguard:
+            checks.require(
+                lambda: within_range(report, retraction), lambda: out_of_range(report, retraction)
+            )
+        checks.raise_on_failure()
         new = InverseFreeState(
             K,
             C,
@@ -371,7 +382,7 @@ def inverse_free_update(
             state.step + 1,
             report,
         )
-        return new if check and not is_traced(ok) else _unless_skipped(new, state, ok)
+        return new if check and not is_traced(made) else _unless_skipped(new, state, made)
 
 
 def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ._backend.checks import ValueChecks, real_values, warn_caller
-from ._backend.namespace import Array, astype, is_array, namespace
-from ._backend.tracing import concrete
+from ._backend.checks import ValueChecks, real_values, require_like
+from ._backend.namespace import Array, astype, is_array, is_complex, namespace
 from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
 from .retractions import largest_step, stable_product
+from .structures import StructuredMatrix
+from .structures.base import require_integer
 
 __all__ = [
     "StepSizeWarning",
     "checked_weights",
     "not_finite",
+    "out_of_range",
+    "require_batch",
     "require_fitting",
+    "require_kind",
     "require_range",
     "require_state",
-    "warn_of_range",
+    "too_large",
+    "within_range",
 ]
 
 
@@ -47,6 +53,7 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
                 f"that were taken with this state."
             )
             raise ValueError(msg)
+        require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
 
 
 def require_range(step_size: Any, momentum: Any, retraction: str, checks: ValueChecks) -> None:
@@ -89,18 +96,44 @@ def not_finite() -> Exception:
     return ValueError(msg)
 
 
-def warn_of_range(report: InverseFreeReport, retraction: str) -> None:
-    """Warn of a step that has left the range in which factors stay invertible."""
-    limit = stable_product(retraction)
-    if limit is None:
-        return
+def out_of_range(report: InverseFreeReport, retraction: str) -> Warning:
+    """Return the warning of a step that has left the range in which factors stay invertible."""
+    xp, limit = namespace(report.bound_K), stable_product(retraction) or math.inf
+    bound = float(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
+    return StepSizeWarning(
+        f"the eigenvalues of a tangent are bounded by {bound:.3g} only: for retraction "
+        f"{retraction!r}, `step_size` must be below {limit / bound:.3g} for the factor to stay "
+        f"invertible. Use safeguard=True, or retraction 'implicit'."
+    )
+
+
+def within_range(report: InverseFreeReport, retraction: str) -> Array:
+    """Tell whether both factors are sure to stay invertible."""
     xp = namespace(report.bound_K)
     products = xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C)
-    if concrete(xp.any(products >= limit)):
-        bound = xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C))
-        msg = (
-            f"the eigenvalues of a tangent are bounded by {float(bound):.3g} only: for retraction "
-            f"{retraction!r}, `step_size` must be below {limit / float(bound):.3g} for the factor "
-            f"to stay invertible. Use safeguard=True, or retraction 'implicit'."
-        )
-        warn_caller(msg, StepSizeWarning)
+    return products < (stable_product(retraction) or math.inf)
+
+
+def require_batch(batch: Any) -> None:
+    """Raise unless these are leading axes."""
+    if not isinstance(batch, (tuple, list)):
+        msg = f"`batch` is {batch!r}; it must be a tuple of integers, such as (3,)."
+        raise TypeError(msg)
+    for size in batch:
+        require_integer(size, "batch", 1)
+
+
+def require_kind(x: Array, name: str, factor: StructuredMatrix) -> None:
+    """Raise if an array is complex that a real factor has to follow."""
+    if is_complex(x) and not is_complex(factor.leaves[0]):
+        msg = f"`{name}` is complex but the state is real; start it with a complex `like`."
+        raise TypeError(msg)
+
+
+def too_large(state: InverseFreeState) -> Exception:
+    """Return the error of factors that cannot be stored."""
+    msg = (
+        f"`damping` is too small for these statistics: the new factors are beyond the range of "
+        f"{state.K.dtype_name}; the state is left as it was. Raise it, or use storage='float32'."
+    )
+    return ValueError(msg)

@@ -88,8 +88,8 @@ class InverseFreeStatistics(NamedTuple):
 
     Notes
     -----
-    ``statistics + others`` is the statistics of both batches, if both were taken with the same
-    state; on several devices, sum the leaves of this pytree over the devices.
+    ``statistics + others``, or ``sum(parts)``, is the statistics of all, if they were taken with
+    the same state; on several devices, sum the leaves of this pytree over the devices.
     """
 
     H_K: StructuredMatrix
@@ -102,6 +102,10 @@ class InverseFreeStatistics(NamedTuple):
         return InverseFreeStatistics(
             self.H_K + other.H_K, self.H_C + other.H_C, self.rows + other.rows
         )
+
+    def __radd__(self, other: Any) -> InverseFreeStatistics:
+        """Return the statistics themselves as a sum that starts from 0, as that of `sum`."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
 
 def value(matrix: StructuredMatrix, compensation: StructuredMatrix | None) -> StructuredMatrix:

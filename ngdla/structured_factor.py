@@ -81,6 +81,7 @@ def structured_factor(
 
 def _from_dense(S: Array, structure: Any, damping: Any, checks: ValueChecks) -> StructuredMatrix:
     d = S.shape[-1]
+    structure._shapes(d)  # which refuses a mask of another size
     with computing(namespace(S)):
         shift = eigenvalue_damping(damping, S, "statistics", tuple(S.shape[:-2]), checks)
         return StructuredMatrix(

@@ -345,7 +345,7 @@ class ValueChecks:
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
-        self._tests: list[tuple[Array, Callable[[], Exception]]] = []
+        self._tests: list[tuple[Array, Callable[[], Exception | Warning]]] = []
 
     def copy(self) -> ValueChecks:
         """Return the same tests, to which others can be added."""
@@ -354,7 +354,7 @@ class ValueChecks:
         return copied
 
     def require(self, test: Callable[[], Array], error: Callable[[], Exception]) -> None:
-        """Add a test, which returns a boolean array, and the error of its failure."""
+        """Add a test, which returns a boolean array, and the error or warning of its failure."""
         if self._enabled:
             flag = test()
             if getattr(flag, "ndim", 0):
@@ -373,7 +373,10 @@ class ValueChecks:
             self.require(partial(_positive, x), lambda: ValueError(msg))
 
     def raise_on_failure(self) -> None:
-        """Read the flags, fused into one, and raise the error of the first test that failed."""
+        """Read the flags, fused into one, and raise the error of the first test that failed.
+
+        Warnings are issued, if no error is raised.
+        """
         if not self._tests:
             return
         fused = self._tests[0][0]
@@ -381,6 +384,10 @@ class ValueChecks:
             fused = fused & flag
         if concrete(fused) is not False:
             return
-        for flag, error in self._tests:
-            if concrete(flag) is False:
-                raise error()
+        failures = [error() for flag, error in self._tests if concrete(flag) is False]
+        warnings = [failure for failure in failures if isinstance(failure, Warning)]
+        for failure in failures:
+            if failure not in warnings:
+                raise failure
+        for warning in warnings:
+            warn_caller(str(warning), type(warning))

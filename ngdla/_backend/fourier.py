@@ -6,6 +6,7 @@ from typing import Any
 
 from scipy import fft as scipy_fft
 
+from .chunks import unchunked
 from .namespace import Array, is_complex, is_numpy_namespace, namespace
 
 __all__ = ["autocorrelation", "convolution"]
@@ -16,7 +17,7 @@ def convolution(c: Array, X: Array, *, adjoint: bool = False) -> Array:
 
     c has shape (..., d); c and X have one dtype. Cost: 2 n transforms of length 2 d.
     """
-    d = X.shape[-2]
+    d, c, X = X.shape[-2], unchunked(c), unchunked(X)
     transform, inverse, length = _transforms(X)
     spectrum = transform(c, length, -1)
     if adjoint:
@@ -26,13 +27,11 @@ def convolution(c: Array, X: Array, *, adjoint: bool = False) -> Array:
 
 def autocorrelation(S: Array) -> Array:
     """Return r_l = sum over i and columns of S_(i + l) conj(S_i), (..., d), for S (..., d, n)."""
-    xp, d = namespace(S), S.shape[-2]
+    xp, d, S = namespace(S), S.shape[-2], unchunked(S)
     transform, inverse, length = _transforms(S)
     spectrum = transform(S, length, -2)
     power = xp.sum(xp.real(spectrum) ** 2 + xp.imag(spectrum) ** 2, axis=-1)
-    if is_complex(S):
-        power = power + 0j * power
-    return inverse(power, length, -1)[..., :d]
+    return inverse(power + 0j, length, -1)[..., :d]
 
 
 def _transforms(X: Array) -> tuple[Any, Any, int]:

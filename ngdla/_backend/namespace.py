@@ -229,6 +229,8 @@ def host_array(values: Any, name: str) -> np.ndarray:
 def constant(values: Any, like: Array, name: str) -> Array:
     """Return numbers of the host as a constant, of the library and on the device of `like`."""
     xp = namespace(like)
+    if is_dask_namespace(xp):  # which takes host arrays as they are, and as indices only these
+        return np.asarray(values, dtype=name)
     return xp.asarray(np.asarray(values, dtype=name), **_placed(xp, like))
 
 

@@ -149,7 +149,7 @@ def _gram_numpy(S: Array) -> Array:
     if S.ndim == 2:
         return _herk(S)
     n, m = S.shape[-2:]
-    blocks = [_herk(block) for block in S.reshape(-1, n, m)]
+    blocks = [_herk(block) for block in S.reshape(math.prod(S.shape[:-2]), n, m)]
     return np.reshape(np.asarray(blocks, dtype=S.dtype), S.shape[:-1] + (n,))
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "detached",
     "is_traced",
     "number",
+    "number_if_free",
     "repeated",
 ]
 
@@ -112,6 +113,16 @@ def choose(flag: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -
     return jax.lax.cond(flag, then, otherwise)
 
 
+def number_if_free(x: Array) -> float | None:
+    """Return the value of a real 0-d array where reading it costs no waiting, else None."""
+    return number(x) if _on_host(x) else None
+
+
+def _on_host(x: Array) -> bool:
+    xp = namespace(x)
+    return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
+
+
 def choose_if_free(flag: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """Return then() where a 0-d flag is set, else otherwise(), where choosing costs no waiting.
 
@@ -119,9 +130,7 @@ def choose_if_free(flag: Array, then: Callable[[], Any], otherwise: Callable[[],
     """
     if is_traced(flag) and chooses(flag):
         return choose(flag, then, otherwise)
-    xp = namespace(flag)
-    on_host = is_numpy_namespace(xp) or (is_torch_namespace(xp) and flag.device.type == "cpu")
-    return then() if on_host and concrete(flag) else otherwise()
+    return then() if _on_host(flag) and concrete(flag) else otherwise()
 
 
 State = TypeVar("State")

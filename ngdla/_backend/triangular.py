@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -196,7 +197,7 @@ def over_batch(function: Callable[..., Any], *arrays: Array) -> Any:
     if arrays[0].ndim == 2:
         return function(*arrays)
     batch = arrays[0].shape[:-2]
-    stacks = [A.reshape((-1,) + A.shape[-2:]) for A in arrays]
+    stacks = [A.reshape((math.prod(batch),) + A.shape[-2:]) for A in arrays]
     results = [function(*matrices) for matrices in zip(*stacks)]
     if not isinstance(results[0], tuple):
         results = [(result,) for result in results]

@@ -310,6 +310,7 @@ class Structure(abc.ABC):
         norms = [
             as_array(xp.linalg.vector_norm(leaf, axis=tuple(range(-len(shape), 0))))
             for leaf, shape in zip(K, self._shapes(d))
+            if all(shape)
         ]
         return reduce(xp.hypot, norms)
 

@@ -65,7 +65,7 @@ class LowRankTriangular(BlockTriangular):
 def _low_rank_parts(structure: LowRankTriangular, d: int) -> Parts:
     k, features = min(structure.k, d), structure.features
     corner, rest = Dense() if k else Diagonal(), Diagonal()
-    rows = structure.orientation in ("upper-first", "lower-last")
+    rows = structure.orientation in ("upper-first", "lower-last") or not k
     last = structure.orientation.endswith("last")
     if features is not None:
         if max(features, default=0) >= d:

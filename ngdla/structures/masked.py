@@ -13,7 +13,7 @@ from ngdla._backend.products import (
     adjoint_product,
     gram,
     identity_like,
-    rmatvec,
+    preserved,
     trace,
 )
 from ngdla._backend.triangular import cho_solve, cholesky
@@ -156,14 +156,15 @@ class Masked(Structure):
 
     def _by_columns(self, S: Array) -> Array:
         xp, d = namespace(S), self.preorder.size
+        one = xp.zeros_like(S) + identity_like(S, d)
         columns: list[Array] = [None] * d
         for group in self.preorder.groups:
             support = self.preorder.support(group[0])
-            L, _ = cholesky(_selected(S, support, support) + 0)
-            unit = _selected(identity_like(S, d), support, group)
+            L, _ = cholesky(preserved(_selected(S, support, support)))
+            unit = _selected(one, support, group)
             X = cho_solve(L, unit)
-            X = xp.matmul(X, inverse_root(rmatvec(unit, X)))
-            full = xp.matmul(_selected(identity_like(S, d), range(d), support), X)
+            X = xp.matmul(X, inverse_root(adjoint_product(unit, X)))
+            full = xp.matmul(_selected(one, range(d), support), X)
             for i, j in enumerate(group):
                 columns[j] = full[..., :, i]
         return xp.stack(columns, axis=-1)

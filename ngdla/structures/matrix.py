@@ -6,6 +6,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ngdla._backend.checks import real_values, require_array, require_columns, require_like
@@ -338,10 +339,22 @@ class StructuredMatrix:
         StructuredMatrix
             Pi(K^H S K). `project_inner` does not need the d x d array.
 
+        Raises
+        ------
+        TypeError
+            If `S` is no floating-point array of the library of K.
+        ValueError
+            If `S` has another shape.
+
         Notes
         -----
         Cost: that of 2 d columns of K^H @ V, and two arrays of the size of S.
         """
+        require_array(S, "S", ndim=2, blocks=False)
+        require_like(S, "S", self.leaves[0], "K")
+        if tuple(S.shape) != self.shape:
+            msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
+            raise ValueError(msg)
         half = self.H.matmul(S)
         return self.structure.project(self.rmatmul(half), check=False)
 
@@ -380,7 +393,7 @@ class StructuredMatrix:
         Returns
         -------
         StructuredMatrix
-            For |K|_F up to 2^40.
+            For |K|_F up to 2^23.
         """
         with computing(self._xp):
             return self.structure._expm(self.computed())
@@ -437,13 +450,13 @@ class StructuredMatrix:
         array, shape (...), real
             Of each matrix of the batch.
         """
-        K, batch = self.computed(), self.batch
-        xp = self._xp
-        leaves = [
-            xp.reshape(leaf, (*batch, math.prod(leaf.shape[len(batch) :]))) for leaf in K.leaves
+        xp, shapes = self._xp, self.structure._shapes(self.dimension)
+        largest = [
+            as_array(xp.max(xp.abs(leaf), axis=tuple(range(-len(shape), 0))))
+            for leaf, shape in zip(self.computed().leaves, shapes)
+            if all(shape)
         ]
-        largest = [xp.max(xp.abs(leaf), axis=-1) for leaf in leaves if leaf.shape[-1]]
-        return as_array(xp.max(xp.stack(largest, axis=-1), axis=-1))
+        return reduce(xp.maximum, largest)
 
     def spectral_bound(self, *, sufficient: Any = None) -> Array:
         """Return a bound on the modulus of all eigenvalues.

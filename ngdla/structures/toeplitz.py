@@ -6,6 +6,7 @@ import dataclasses
 from functools import cache
 from typing import Any, ClassVar
 
+from ngdla._backend.chunks import unchunked
 from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import (
     Array,
@@ -176,11 +177,11 @@ def _product(c: Array, x: Array, *, adjoint: bool = False) -> Array:
 
 def _doubled(step: Any, g: Array, c: Array) -> Array:
     """Return the first d coefficients of a power series, twice as many after each step."""
-    xp, d = namespace(c), c.shape[-1]
+    xp, d, c = namespace(c), c.shape[-1], unchunked(c)
     while (length := g.shape[-1]) < d:
         longer = min(2 * length, d)
         zeros = xp.zeros_like(c[..., : longer - length])
-        g = step(xp.concat([g, zeros], axis=-1), c[..., :longer])
+        g = step(unchunked(xp.concat([g, zeros], axis=-1)), c[..., :longer])
     return g
 
 
