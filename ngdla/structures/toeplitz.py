@@ -190,7 +190,7 @@ def _lower(c: Array) -> Array:
     xp, d = namespace(c), c.shape[-1]
     padded = xp.concat([xp.zeros_like(c), c], axis=-1)
     entries = xp.take(padded, constant(_lags(d), c, "int32"), axis=-1)
-    return xp.reshape(entries, (*c.shape[:-1], d, d))
+    return xp.reshape(unchunked(entries), (*c.shape[:-1], d, d))
 
 
 @cache
