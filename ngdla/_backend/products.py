@@ -56,7 +56,8 @@ __all__ = [
 # Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
 # GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
 # yet on a GPU (asv_benchmarks/claims/gram.py).
-_TORCH_LEAF = 64
+_TORCH_LEAF = 128
+_TORCH_WIDE = 2  # times as many columns as rows, below which copies outweigh the products
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16
 _JAX_LEAVES = 4
@@ -93,9 +94,9 @@ def transposed_product(X: Array, P: Array) -> Array:
 
 def adjoint_product(A: Array, X: Array) -> Array:
     """Return A^H X, (..., n, k), with rows that lie in memory as those of X, for small A."""
-    if is_complex(A) and not is_torch_namespace(namespace(A)):
-        return rmatvec(A, X)
-    return namespace(A).matmul(adjoint(A), X) if is_complex(A) else transposed_product(A, X)
+    if is_torch_namespace(namespace(A)):
+        return A.mH @ X
+    return rmatvec(A, X) if is_complex(A) else transposed_product(A, X)
 
 
 def matmul_stored(A: Array, X: Array) -> Array:
@@ -132,7 +133,8 @@ def gram(S: Array) -> Array:
     if is_numpy_namespace(xp):
         return _gram_numpy(S)
     if is_torch_namespace(xp):
-        return gram_by_halves(S, leaf=_TORCH_LEAF)
+        n, m = S.shape[-2:]
+        return gram_by_halves(S, leaf=_TORCH_LEAF if m >= _TORCH_WIDE * n else n)
     if is_cupy_namespace(xp):
         return gram_by_halves(S, leaf=_CUPY_LEAF)
     if is_jax_namespace(xp):

@@ -62,5 +62,9 @@ def writable(total: Array, *others: Any) -> bool:
     if torch_compiling():
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    tensors = [x for x in (total, *others) if isinstance(x, torch.Tensor)]
-    return not any(type(x) is not torch.Tensor or x.requires_grad or wrapped(x) for x in tensors)
+    for x in (total, *others):
+        if isinstance(x, torch.Tensor) and (
+            type(x) is not torch.Tensor or x.requires_grad or wrapped(x)
+        ):
+            return False
+    return True

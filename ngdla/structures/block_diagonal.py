@@ -72,10 +72,10 @@ class BlockDiagonal(Structure):
         return tuple(map(hermitian_part, self._embed(N)))
 
     def _project_columns(self, S: Array) -> Leaves:
-        return tuple(namespace(S).matmul(part, adjoint(part)) for part in self._rows(S))
+        return tuple(part @ adjoint(part) for part in self._rows(S))
 
     def _project_gram(self, K: Leaves, d: int) -> Leaves:
-        return tuple(namespace(block).matmul(adjoint(block), block) for block in K)
+        return tuple(adjoint(block) @ block for block in K)
 
     def _dense(self, K: Leaves, d: int) -> Array:
         if len(K) == 1:
@@ -88,13 +88,13 @@ class BlockDiagonal(Structure):
         return tuple(add_to_diagonal(leaf, expanded(shift, 1)) for leaf in K)
 
     def _matmul(self, K: Leaves, X: Array) -> Array:
-        return _joined([namespace(X).matmul(A, part) for A, part in zip(K, self._rows(X))])
+        return _joined([A @ part for A, part in zip(K, self._rows(X))])
 
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return self._matmul(tuple(map(adjoint, K)), X)
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
-        return tuple(namespace(A).matmul(A, B) for A, B in zip(K, L))
+        return tuple(A @ B for A, B in zip(K, L))
 
     def _solve(self, K: Leaves, V: Array) -> Array:
         return _joined([general.solve(A, part) for A, part in zip(K, self._rows(V))])

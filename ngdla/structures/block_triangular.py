@@ -7,6 +7,7 @@ of structures of their own. All operations follow from those of A and D.
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 from ngdla._backend.namespace import Array, constant, namespace
@@ -87,18 +88,15 @@ class BlockTriangular(Structure):
         raise NotImplementedError
 
     def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
-        parts = self._parts(d)
-        first, second = parts.sizes
-        return (*parts.A._shapes(first), parts.sizes, *parts.D._shapes(second))
+        return _layout(self, d)[1]
 
     def _split(self, K: Leaves, d: int) -> tuple[Parts, Leaves, Array, Leaves]:
-        parts = self._parts(d)
-        count = len(parts.A._shapes(parts.sizes[0]))
+        parts, _, count = _layout(self, d)
         return parts, K[:count], K[count], K[count + 1 :]
 
     def _blocks(self, N: Array) -> tuple[Parts, Array, Array, Array, Array]:
         """Return the four blocks of a dense matrix."""
-        parts = self._parts(N.shape[-1])
+        parts, *_ = _layout(self, N.shape[-1])
         top, bottom = parts.divide(N)
         return parts, *parts.divide(top, axis=-1), *parts.divide(bottom, axis=-1)
 
@@ -111,9 +109,9 @@ class BlockTriangular(Structure):
         return (*parts.A._project(N11), N12 + adjoint(N21), *parts.D._project(N22))
 
     def _project_columns(self, S: Array) -> Leaves:
-        parts = self._parts(S.shape[-2])
+        parts, *_ = _layout(self, S.shape[-2])
         S1, S2 = parts.divide(S)
-        B = 2 * namespace(S).matmul(S1, adjoint(S2))
+        B = 2 * S1 @ adjoint(S2)
         return (*parts.A._project_columns(S1), B, *parts.D._project_columns(S2))
 
     def _project_gram(self, K: Leaves, d: int) -> Leaves:
@@ -145,7 +143,7 @@ class BlockTriangular(Structure):
     def _matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Y1 = parts.A._plus_matmul(namespace(X).matmul(B, X2), A, X1)
+        Y1 = parts.A._plus_matmul(B @ X2, A, X1)
         return parts.unite(Y1, parts.D._matmul(D, X2))
 
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
@@ -157,13 +155,13 @@ class BlockTriangular(Structure):
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Y2 = parts.D._plus_right_matmul(namespace(X).matmul(X1, B), D, X2)
+        Y2 = parts.D._plus_right_matmul(X1 @ B, D, X2)
         return parts.unite(parts.A._right_matmul(A, X1), Y2, axis=-1)
 
     def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Y1 = namespace(X).matmul(X2, adjoint(B)) + parts.A._right_adjoint_matmul(A, X1)
+        Y1 = X2 @ adjoint(B) + parts.A._right_adjoint_matmul(A, X1)
         return parts.unite(Y1, parts.D._right_adjoint_matmul(D, X2), axis=-1)
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
@@ -181,7 +179,7 @@ class BlockTriangular(Structure):
         parts, A, B, D = self._split(K, V.shape[-2])
         V1, V2 = parts.divide(V)
         X2 = parts.D._solve(D, V2)
-        return parts.unite(parts.A._solve(A, V1 - namespace(V).matmul(B, X2)), X2)
+        return parts.unite(parts.A._solve(A, V1 - B @ X2), X2)
 
     def _inverse(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
@@ -239,6 +237,14 @@ class BlockTriangular(Structure):
         Y = cho_solve(L, S12)
         A, D = parts.A._optimum(S11), parts.D._optimum(S22 - rmatvec(S12, Y))
         return (*A, -parts.D._right_matmul(D, Y), *D)
+
+
+@cache
+def _layout(structure: BlockTriangular, d: int) -> tuple[Parts, tuple[tuple[int, ...], ...], int]:
+    """Return the parts, the shapes of all leaves, and how many of them are those of A."""
+    parts = structure._parts(d)
+    first, second = (block._shapes(n) for block, n in zip((parts.A, parts.D), parts.sizes))
+    return parts, (*first, parts.sizes, *second), len(first)
 
 
 def _taken(X: Array, indices: list[int], axis: int) -> Array:

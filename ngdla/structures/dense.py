@@ -54,19 +54,19 @@ class Dense(Structure):
         return (add_to_diagonal(K[0], shift),)
 
     def _matmul(self, K: Leaves, X: Array) -> Array:
-        return namespace(X).matmul(K[0], X)
+        return K[0] @ X
 
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return adjoint_product(K[0], X)
 
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
-        return namespace(X).matmul(X, K[0])
+        return X @ K[0]
 
     def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        return namespace(X).matmul(X, adjoint(K[0]))
+        return X @ adjoint(K[0])
 
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
-        return (namespace(K[0]).matmul(K[0], L[0]),)
+        return (K[0] @ L[0],)
 
     def _solve(self, K: Leaves, V: Array) -> Array:
         return general.solve(K[0], V)

@@ -166,7 +166,7 @@ def _times(c: Array, X: Array, *, adjoint: bool = False) -> Array:
     if X.shape[-2] > _DENSE:
         return convolution(c, X, adjoint=adjoint)
     T = _lower(c)
-    return adjoint_product(T, X) if adjoint else namespace(X).matmul(T, X)
+    return adjoint_product(T, X) if adjoint else T @ X
 
 
 def _product(c: Array, x: Array, *, adjoint: bool = False) -> Array:
