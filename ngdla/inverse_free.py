@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import and_
 from typing import Any
 
 from ._backend.checks import (
@@ -25,9 +27,10 @@ from ._backend.namespace import (
     result_name,
     zeros,
 )
-from ._backend.tracing import is_traced
+from ._backend.tracing import choose_if_free, is_traced
 from .inverse_free_arguments import (
     checked_weights,
+    legal_values,
     not_finite,
     out_of_range,
     require_batch,
@@ -46,7 +49,7 @@ from .inverse_free_state import (
     stored,
     value,
 )
-from .retractions import RETRACTIONS, retract, shortened
+from .retractions import RETRACTIONS, guarded, retract, stable_product
 from .structures import StructuredMatrix, structure_from
 from .structures.base import require_integer
 from .tangents import RULES, tangents, with_momentum
@@ -278,8 +281,9 @@ def inverse_free_update(
     order : int
         Of the series, 1 or more. An order p of "binomial" agrees with KFAC up to step^(p + 1).
     safeguard : bool, default True
-        Shorten the steps of "series", "expm" and "binomial" where half of their stable range would
-        be left, factor by factor. Without it, a step outside of the range warns.
+        Shorten steps where half of their stable range would be left, factor by factor, and what is
+        remembered of a tangent, which is never more than a step of 1/2. Without it, a step outside
+        of the range warns.
     check : bool, default True
         Refuse NaN and Inf: reads one flag on the host. Where it is not read, under tracing, such
         statistics leave the state as it was, and `report.skipped` says so.
@@ -310,7 +314,9 @@ def inverse_free_update(
     image for C, from the old K.
     Stability: I - b has positive eigenvalues if and only if those of b, which are those of the
     diagonal blocks of m, are below 1. The safeguard keeps a bound on them below 1/2, whatever the
-    batch.
+    batch. I + b and I + 2 b are positive for whatever batch below the largest `step_size` of
+    "implicit" and "exact", 2 (1 - momentum) and 1 - momentum, for a momentum that does not fall;
+    up to rounding, so that the safeguard keeps their b below 2^-11 / u.
     Cost: `project_gram` of both factors, and `order` structured products K @ m each ("expm": some
     20; "implicit": an inverse; "exact": 20 inverses, or 9 d^3 for dense blocks).
 
@@ -343,7 +349,7 @@ def inverse_free_update(
     checks = ValueChecks(enabled=check)
     with computing(namespace(state.step)):
         like, batch = state.K.leaves[0], state.K.batch
-        damping = eigenvalue_damping(damping, like, "U", batch, checks)
+        damping = eigenvalue_damping(damping, like, "statistics", batch, checks)
         step_size = positive_values(step_size, "step_size", like, "K", batch, checks)
         momentum = fraction_values(momentum, "momentum", like, "K", batch, checks)
         require_range(step_size, momentum, retraction, checks)
@@ -355,33 +361,37 @@ def inverse_free_update(
         xp = namespace(stale_K)
         ok = xp.isfinite(stale_K) & xp.isfinite(stale_C)
         checks.require(lambda: ok, not_finite)
-        bound_K, step_K = shortened(m_K, step_size, retraction, safeguard=safeguard)
-        bound_C, step_C = shortened(m_C, step_size, retraction, safeguard=safeguard)
+        ok = ok & legal_values(damping, step_size)
+        guard_K = guarded(m_K, step_size, retraction, safeguard=safeguard)
+        guard_C = guarded(m_C, step_size, retraction, safeguard=safeguard)
         K, compensation_K = stored(
-            retract(K, m_K, step_K, retraction, order), state.K, state.compensation_K
+            retract(K, m_K, guard_K.step, retraction, order), state.K, state.compensation_K
         )
         C, compensation_C = stored(
-            retract(C, m_C, step_C, retraction, order), state.C, state.compensation_C
+            retract(C, m_C, guard_C.step, retraction, order), state.C, state.compensation_C
         )
-        fits = xp.isfinite(K.frobenius_norm()) & xp.isfinite(C.frobenius_norm())
+        kept_K = _remembered(m_K, guard_K.kept, state.momentum_K)
+        kept_C = _remembered(m_C, guard_C.kept, state.momentum_C)
+        fits = reduce(and_, (_fits(M) for M in (K, C, kept_K, kept_C) if M is not None))
         checks.require(lambda: fits, lambda: too_large(state))
         made = ok & fits
-        report = InverseFreeReport(bound_K, bound_C, step_K, step_C, stale_K, stale_C, ~made)
+        report = InverseFreeReport(
+            bound_K=guard_K.bound,
+            bound_C=guard_C.bound,
+            step_K=xp.where(made, guard_K.step, 0 * guard_K.step),
+            step_C=xp.where(made, guard_C.step, 0 * guard_C.step),
+            staleness_K=stale_K,
+            staleness_C=stale_C,
+            skipped=~made,
+        )
         if not safeguard:
+            limit = stable_product(retraction, result_name(state.K.dtype_name))
             checks.require(
-                lambda: within_range(report, retraction), lambda: out_of_range(report, retraction)
+                lambda: within_range(report, limit), lambda: out_of_range(report, retraction, limit)
             )
         checks.raise_on_failure()
-        new = InverseFreeState(
-            K,
-            C,
-            _kept(m_K, state.momentum_K),
-            _kept(m_C, state.momentum_C),
-            compensation_K,
-            compensation_C,
-            state.step + 1,
-            report,
-        )
+        step = state.step + 1
+        new = InverseFreeState(K, C, kept_K, kept_C, compensation_K, compensation_C, step, report)
         return new if check and not is_traced(made) else _unless_skipped(new, state, made)
 
 
@@ -440,9 +450,20 @@ def _values(state: InverseFreeState) -> tuple[StructuredMatrix, StructuredMatrix
     return value(state.K, state.compensation_K), value(state.C, state.compensation_C)
 
 
-def _kept(m: StructuredMatrix, last: StructuredMatrix | None) -> StructuredMatrix | None:
-    """Return a tangent as the state stores it, if it does."""
-    return None if last is None else m.astype(last.dtype_name)
+def _remembered(
+    m: StructuredMatrix, part: Array, last: StructuredMatrix | None
+) -> StructuredMatrix | None:
+    """Return a part of a tangent as the state stores it, if it does."""
+    if last is None:
+        return None
+    whole = namespace(part).all(part == 1)
+    kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
+    return kept.astype(last.dtype_name)
+
+
+def _fits(M: StructuredMatrix) -> Array:
+    """Tell whether a matrix as it is stored is finite."""
+    return namespace(M.leaves[0]).isfinite(M.frobenius_norm())
 
 
 def _unless_skipped(new: InverseFreeState, old: InverseFreeState, ok: Array) -> InverseFreeState:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from functools import reduce
+from operator import and_
 from typing import Any
 
 from ._backend.checks import ValueChecks, real_values, require_like
 from ._backend.namespace import Array, astype, is_array, is_complex, namespace
 from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
-from .retractions import largest_step, stable_product
+from .retractions import largest_step
 from .structures import StructuredMatrix
 from .structures.base import require_integer
 
 __all__ = [
     "StepSizeWarning",
     "checked_weights",
+    "legal_values",
     "not_finite",
     "out_of_range",
     "require_batch",
@@ -79,6 +81,12 @@ def checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks
     if not is_array(weights):
         msg = f"`weights` is {weights!r}; it must be an array of real numbers, one for each row."
         raise TypeError(msg)
+    if is_array(weights) and tuple(weights.shape) != tuple(inputs.shape[:-1]):
+        msg = (
+            f"`weights` has shape {tuple(weights.shape)}; it must be {tuple(inputs.shape[:-1])}, "
+            f"one for each row of `inputs`."
+        )
+        raise ValueError(msg)
     w = real_values(weights, "weights", inputs, "inputs", dtype, tuple(inputs.shape[:-1]))
     w = astype(w, dtype)
     checks.finite("weights", w)
@@ -96,9 +104,9 @@ def not_finite() -> Exception:
     return ValueError(msg)
 
 
-def out_of_range(report: InverseFreeReport, retraction: str) -> Warning:
+def out_of_range(report: InverseFreeReport, retraction: str, limit: float) -> Warning:
     """Return the warning of a step that has left the range in which factors stay invertible."""
-    xp, limit = namespace(report.bound_K), stable_product(retraction) or math.inf
+    xp = namespace(report.bound_K)
     bound = float(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
     return StepSizeWarning(
         f"the eigenvalues of a tangent are bounded by {bound:.3g} only: for retraction "
@@ -107,11 +115,15 @@ def out_of_range(report: InverseFreeReport, retraction: str) -> Warning:
     )
 
 
-def within_range(report: InverseFreeReport, retraction: str) -> Array:
+def within_range(report: InverseFreeReport, limit: float) -> Array:
     """Tell whether both factors are sure to stay invertible."""
     xp = namespace(report.bound_K)
-    products = xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C)
-    return products < (stable_product(retraction) or math.inf)
+    return xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C) < limit
+
+
+def legal_values(*values: Any) -> Array | bool:
+    """Tell whether dampings and steps that could not be looked at are positive."""
+    return reduce(and_, (x > 0 for x in values if not isinstance(x, float)), True)
 
 
 def require_batch(batch: Any) -> None:
@@ -126,14 +138,18 @@ def require_batch(batch: Any) -> None:
 def require_kind(x: Array, name: str, factor: StructuredMatrix) -> None:
     """Raise if an array is complex that a real factor has to follow."""
     if is_complex(x) and not is_complex(factor.leaves[0]):
-        msg = f"`{name}` is complex but the state is real; start it with a complex `like`."
+        msg = (
+            f"`{name}` is complex but the state is real; start it with a complex `like`, and no "
+            f"real dtype."
+        )
         raise TypeError(msg)
 
 
 def too_large(state: InverseFreeState) -> Exception:
-    """Return the error of factors that cannot be stored."""
+    """Return the error of factors or tangents that cannot be stored."""
     msg = (
-        f"`damping` is too small for these statistics: the new factors are beyond the range of "
-        f"{state.K.dtype_name}; the state is left as it was. Raise it, or use storage='float32'."
+        f"`statistics` lead beyond the range of {state.K.dtype_name}, or to a factor that rounding "
+        f"has made singular; the state is left as it was. Scale the inputs, raise the damping, use "
+        f"storage='float32', or start the state in a wider dtype."
     )
     return ValueError(msg)

@@ -8,17 +8,19 @@ average of (K K^H)^-1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from ._backend.namespace import Array, namespace
+from ._backend.namespace import Array, namespace, result_name, unit_roundoff
 from .structures import StructuredMatrix
 from .structures.sums import multiple_plus, plus_identity
 
-__all__ = ["RETRACTIONS", "largest_step", "retract", "shortened", "stable_product"]
+__all__ = ["RETRACTIONS", "Guarded", "guarded", "largest_step", "retract", "stable_product"]
 
 # The largest product of the step and of the largest eigenvalue of m for which f(b) is positive
-# (exp: does not overshoot), and the part of it that a guarded step may use.
+# (exp: does not overshoot), and the part of it that a guarded step may use. In exact arithmetic
+# "implicit" and "exact" have none; rounding of m by u |m| sets theirs.
 _STABLE = {"series": 1.0, "expm": 1.0, "binomial": 0.5}
+_ROUNDED = 2.0**-10
 _USED = 0.5
 
 
@@ -79,25 +81,41 @@ def largest_step(retraction: str, momentum: Any) -> Any:
     return None if factor is None else factor * (1.0 - momentum)
 
 
-def stable_product(retraction: str) -> float | None:
-    """Return what the step times the largest eigenvalue of m must stay below, if anything."""
-    return _STABLE.get(retraction)
+def stable_product(retraction: str, dtype: str) -> float:
+    """Return what the step times the largest eigenvalue of m must stay below."""
+    return _STABLE.get(retraction, _ROUNDED / unit_roundoff(dtype))
 
 
-def shortened(
-    m: StructuredMatrix, step: Any, retraction: str, *, safeguard: bool
-) -> tuple[Array, Array]:
-    """Return a bound on the eigenvalues of m, and the step, shortened where it is guarded.
+class Guarded(NamedTuple):
+    """A step as it may be made.
 
-    The step is as given where half of the stable range is not left. Otherwise that is what it
-    takes of the bound, which is at most b^(1/16) times too large for blocks of size b.
+    Attributes
+    ----------
+    bound : array, shape (...)
+        On the eigenvalues of m, at most b^(1/16) times too large for blocks of size b.
+    step : array, shape (...)
+        As given where half of the stable range is not left, else what that takes of the bound.
+    kept : array, shape (...)
+        The part of m that later steps may remember, at most 1: all of them together must not go
+        further than a guarded step. Otherwise a shortened step would be made up for later.
     """
-    limit = stable_product(retraction)
-    allowed = (_USED if safeguard else 1.0) * (1.0 if limit is None else limit)
-    bound = m.spectral_bound(sufficient=allowed / step)
+
+    bound: Array
+    step: Array
+    kept: Array
+
+
+def guarded(m: StructuredMatrix, step: Any, retraction: str, *, safeguard: bool) -> Guarded:
+    """Return the step shortened where it is guarded."""
+    limit = stable_product(retraction, result_name(m.dtype_name))
+    allowed = (_USED if safeguard else 1.0) * limit
+    remembered = min(allowed, _USED)
+    bound = m.spectral_bound(sufficient=remembered / step)
     xp = namespace(bound)
-    wanted = xp.zeros_like(bound) + step
-    if limit is None or not safeguard:
-        return bound, wanted
-    longest = allowed / xp.where(bound > 0, bound, xp.ones_like(bound))
-    return bound, xp.where(wanted * bound > allowed, longest, wanted)
+    one = xp.ones_like(bound)
+    b = bound * step
+    divisor = xp.where(b > 0, b, one)
+    if not safeguard:
+        return Guarded(bound, one * step, one)
+    shorter = xp.where(b > allowed, allowed / divisor, one)
+    return Guarded(bound, step * shorter, xp.where(b > remembered, remembered / divisor, one))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import Backend, counted_host_reads
+from conftest import Backend, counted_host_reads, has_module
 from dense_updates import (
     NAMES,
     DenseState,
@@ -451,8 +452,10 @@ def test_what_is_reported(rng: np.random.Generator) -> None:
     options = {"damping": DAMPING, "step_size": 0.2, "momentum": 0.5}
     state = after(state, a, 30 * g, 2, **options)
     report = state.report
-    for m, bound in zip(tangents(state), (report.bound_K, report.bound_C)):
-        largest = np.max(np.abs(np.linalg.eigvals(m)))
+    bounds, steps = (report.bound_K, report.bound_C), (report.step_K, report.step_C)
+    for m, bound, step in zip(tangents(state), bounds, steps):
+        part = step / 0.2  # of the tangent is remembered, as of the step is made
+        largest = np.max(np.abs(np.linalg.eigvals(m))) / part
         assert largest * (1 - 20 * EPS) <= bound <= IN ** (1 / 16) * largest
     assert report.step_C == pytest.approx(0.5 / report.bound_C, rel=4 * EPS)
     assert report.step_C < 0.2
@@ -848,3 +851,110 @@ def test_values_are_looked_at_on_every_library(valued_backend: Backend) -> None:
     refused(ValueError, "weights", lambda: inverse_free_statistics(state, a, g, weights=weights))
     statistics, options = inverse_free_statistics(state, a, g), {**options, "step_size": step}
     refused(ValueError, "step_size", lambda: inverse_free_update(state, statistics, **options))
+
+
+# -------------------------------------------------------------- what must not go wrong silently
+
+
+@pytest.mark.parametrize("rule", ["ikfac", "ingd"])
+@pytest.mark.parametrize("retraction", ["series", "binomial", "expm", "implicit", "exact"])
+def test_momentum_does_not_make_up_for_what_the_safeguard_takes(
+    rule: str, retraction: str, rng: np.random.Generator
+) -> None:
+    """Batches 100 times the size that the state starts from: nothing collapses, all recovers."""
+    state = inverse_free_init(IN, OUT, like=X)
+    least = math.inf
+    for _ in range(150):
+        a, g = 100 * rng.standard_normal((32, IN)), rng.standard_normal((32, OUT))
+        statistics = inverse_free_statistics(state, a, g)
+        options: dict[str, Any] = {"rule": rule, "retraction": retraction, "momentum": 0.9}
+        state = inverse_free_update(state, statistics, damping=1e-3, step_size=0.05, **options)
+        least = min(least, relative_least(state))
+    assert least > 1e-11
+    assert 0.1 < relative_least(state) < 10
+
+
+def relative_least(state: InverseFreeState) -> float:
+    """Return the least eigenvalue of the preconditioner over that of unit output gradients."""
+    K, C = state.K.to_dense(), state.C.to_dense()
+    return float(np.linalg.eigvalsh(K @ K.T)[0] * 1e4 * np.linalg.eigvalsh(C @ C.T)[0])
+
+
+@pytest.mark.parametrize("names", [("dense", "dense"), ("block-diagonal", "hierarchical")])
+@pytest.mark.parametrize("retraction", ["implicit", "exact"])
+@pytest.mark.parametrize("scale", [1e2, 1e3, 1e4])
+def test_rounding_of_large_tangents(
+    names: tuple[str, str], retraction: str, scale: float, rng: np.random.Generator
+) -> None:
+    """In float32, u |m| can exceed the 1 of 1 + b: the safeguard shortens the step before."""
+    a, g = (scale * rng.standard_normal((3, IN))).astype("float32"), np.ones((3, OUT), "float32")
+    options: dict[str, Any] = {"damping": 1e-3, "rule": "ikfac", "retraction": retraction}
+    state = inverse_free_init(IN, OUT, structures=pair(names), like=a)
+    state = inverse_free_update(
+        state, inverse_free_statistics(state, a, g), step_size=0.5, **options
+    )
+    exact = inverse_free_init(IN, OUT, structures=pair(names), like=X)
+    step = float(state.report.step_K)
+    exact = inverse_free_update(
+        exact, inverse_free_statistics(exact, a, g), step_size=step, **options
+    )
+    K, expected = state.K.to_dense(), exact.K.to_dense()
+    assert np.min(np.linalg.eigvals(K).real) > 0
+    assert np.linalg.norm(K @ K.T - expected @ expected.T) <= 0.02 * np.linalg.norm(expected) ** 2
+
+
+def test_tangents_beyond_float16_are_shortened() -> None:
+    like = np.zeros((4, 2), "float32")
+    state = inverse_free_init(2, 1, like=like, dtype="float16")
+    statistics = inverse_free_statistics(state, like + 400, like[:, :1] + 1)
+    state = inverse_free_update(state, statistics, damping=0.1, step_size=0.1, momentum=0.5)
+    assert state.momentum_K is not None
+    assert np.isfinite(state.momentum_K.to_dense()).all()
+    statistics = inverse_free_statistics(state, like + 1, like[:, :1] + 1)
+    state = inverse_free_update(state, statistics, damping=0.1, step_size=0.1, momentum=0.5)
+    assert not state.report.skipped
+
+
+@pytest.mark.skipif(not has_module("jax"), reason="needs JAX")
+@pytest.mark.parametrize("wrong", [{"damping": -1.0}, {"step_size": -0.1}, {"damping": math.nan}])
+def test_numbers_that_cannot_be_looked_at_skip_the_step(wrong: dict[str, float]) -> None:
+    jax = jax_with_doubles()
+    state, a, g = inverse_free_init(IN, OUT, like=jax.numpy.asarray(X)), X, Y
+
+    def update(damping: Any, step_size: Any) -> InverseFreeState:
+        statistics = inverse_free_statistics(state, jax.numpy.asarray(a), jax.numpy.asarray(g))
+        return inverse_free_update(state, statistics, damping=damping, step_size=step_size)
+
+    result = jax.jit(update)(**{"damping": 0.1, "step_size": 0.1, **wrong})
+    assert result.report.skipped
+    assert (result.report.step_K, result.report.step_C, result.step) == (0, 0, 0)
+    np.testing.assert_array_equal(result.K.to_dense(), np.eye(IN))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.skipif(not has_module("torch"), reason="needs torch")
+def test_torch_forward_mode_and_autocast() -> None:
+    import torch
+    from torch.autograd import forward_ad
+
+    a, g = torch.from_numpy(X), torch.from_numpy(Y)
+
+    def stepped(a: Any) -> Any:
+        state = inverse_free_init(IN, OUT, like=a)
+        statistics = inverse_free_statistics(state, a, g.to(a.dtype))
+        return inverse_free_update(state, statistics, damping=0.1, step_size=0.1).K.to_dense()
+
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(stepped(forward_ad.make_dual(a, a))).tangent
+    difference = (stepped((1 + 1e-6) * a) - stepped((1 - 1e-6) * a)) / 2e-6
+    assert torch.allclose(tangent, difference, rtol=1e-6, atol=1e-9)
+    exact = stepped(a.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(stepped(a.float()), exact)
+
+
+def test_numbers_in_bfloat16_on_numpy() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    w = np.ones(len(X)).astype(ml_dtypes.bfloat16)
+    statistics = inverse_free_statistics(STATE, X, Y, weights=w, loss_scale=w[0:1].reshape(()))
+    assert statistics.rows == len(X)

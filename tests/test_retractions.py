@@ -27,7 +27,7 @@ from references import U, narrow, random_array
 from spectra import REAL, needs, quick_compilation, relative  # noqa: F401
 
 from ngdla import StepSizeWarning, inverse_free_init, structured_factor
-from ngdla.retractions import RETRACTIONS, largest_step, retract, shortened, stable_product
+from ngdla.retractions import RETRACTIONS, guarded, largest_step, retract, stable_product
 from ngdla.structures import StructuredMatrix
 
 D, OUT = 6, 5
@@ -117,15 +117,16 @@ def test_the_largest_steps(momentum: float) -> None:
 
 
 def test_the_stable_products() -> None:
-    """Of the step and the largest eigenvalue: 1 - b and the radius of convergence."""
-    products = {name: stable_product(name) for name in RETRACTIONS}
+    """Of the step and the largest eigenvalue: 1 - b, the radius of convergence, and rounding."""
+    products = {name: stable_product(name, "float32") for name in RETRACTIONS}
     assert products == {
         "series": 1.0,
         "expm": 1.0,
         "binomial": 0.5,
-        "implicit": None,
-        "exact": None,
+        "implicit": 2.0**14,
+        "exact": 2.0**14,
     }
+    assert stable_product("exact", "complex128") == 2.0**43
 
 
 @in_every_structure
@@ -134,24 +135,24 @@ def test_steps_are_shortened_only_as_far_as_needed(
     name: str, retraction: str, rng: np.random.Generator
 ) -> None:
     """To half of the stable range by a bound that is at most b^(1/16) too large for blocks of b."""
-    m, limit = tangent(rng, name), stable_product(retraction)
+    m, limit = tangent(rng, name), stable_product(retraction, "float64")
     largest = np.max(np.abs(np.linalg.eigvals(m.to_dense())))
-    for step in (0.01, 1.0, 100.0):
-        bound, unguarded = shortened(m, step, retraction, safeguard=False)
-        assert unguarded == step
-        assert bound >= largest * (1 - 1e-7)
-        _, made = shortened(m, step, retraction, safeguard=True)
-        if limit is None:
-            assert made == step
-        else:
-            assert made * largest <= limit / 2 * (1 + 1e-7)
-            assert made >= min(step, limit / 2 / (largest * (1 + 1e-7) * D ** (1 / 16)))
+    loose = (1 + 1e-7) * D ** (1 / 16)
+    for step in (0.01, 1.0, 100.0, 1e15):
+        free = guarded(m, step, retraction, safeguard=False)
+        assert (free.step, free.kept) == (step, 1)
+        assert free.bound >= largest * (1 - 1e-7)
+        made = guarded(m, step, retraction, safeguard=True)
+        assert made.step * largest <= limit / 2 * (1 + 1e-7)
+        assert made.step >= min(step, limit / 2 / (largest * loose))
+        remembered = min(limit, 1) / 2  # of a step, however large a step may be made
+        assert made.kept * step * largest <= remembered * (1 + 1e-7)
+        assert made.kept >= min(1, remembered / (step * largest * loose))
 
 
 def test_a_tangent_of_zero_needs_no_shortening() -> None:
     m = structure("dense", D).zeros(D, like=np.zeros(1))
-    bound, made = shortened(m, 7.0, "series", safeguard=True)
-    assert (bound, made) == (0, 7)
+    assert guarded(m, 7.0, "series", safeguard=True) == (0, 7, 1)
 
 
 @in_every_structure

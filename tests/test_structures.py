@@ -922,3 +922,15 @@ def test_names() -> None:
     assert structure_from(["block-diagonal", {"block": 4}]) == BlockDiagonal(4)
     assert structure_from(("masked", {"mask": [[1]]})) == Masked([[1]])
     assert structure_from(structure := UpperToeplitz()) is structure
+
+
+def test_matrices_share_no_memory_with_what_callers_hold(rng: np.random.Generator) -> None:
+    """Writing into what was given, or handed out, changes no matrix."""
+    for structure in all_structures(7):
+        dense = structure.identity(7, like=np.zeros(1)).to_dense()
+        given = dense.copy()
+        made = [structure.from_dense(given), structure.project(given)]
+        given[:] = 0
+        for K in made:
+            K.to_dense()[:] = 0
+            np.testing.assert_array_equal(K.to_dense(), dense)

@@ -54,7 +54,8 @@ __all__ = [
     "warn_caller",
 ]
 
-DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+_REAL_DTYPES = ("float16", "bfloat16", "float32", "float64")
+DTYPES = (*_REAL_DTYPES, "complex64", "complex128")
 
 
 def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> None:
@@ -232,7 +233,8 @@ def real_values(
         require_known_shape(value, name)
     require_like(value, name, like, like_name)
     xp = namespace(like)
-    if not xp.isdtype(value.dtype, ("real floating", "integral")):
+    floating = dtype_name(value.dtype) in _REAL_DTYPES  # NumPy's isdtype refuses ml_dtypes
+    if not floating and not xp.isdtype(value.dtype, "integral"):
         msg = f"`{name}` has dtype {dtype_name(value.dtype)}; it must be real."
         raise TypeError(msg)
     if tuple(value.shape) not in ((), batch):
@@ -241,7 +243,7 @@ def real_values(
             f"have the batch shape {batch} of `{like_name}`."
         )
         raise ValueError(msg)
-    if not xp.isdtype(value.dtype, "integral"):  # it may be wider than S, as right-hand sides may
+    if floating:  # it may be wider than S, as right-hand sides may
         dtype = real_name(result_name(dtype, dtype_name(value.dtype)))
     return xp.broadcast_to(astype(value, dtype), batch)
 

@@ -42,9 +42,17 @@ def _transforms(X: Array) -> tuple[Any, Any, int]:
     xp = namespace(X)
     fft = scipy_fft if is_numpy_namespace(xp) else xp.fft  # SciPy's takes many columns at once
     real = not is_complex(X)
-    length = scipy_fft.next_fast_len(2 * X.shape[-2] - 1, real=real)
+    length = _fast_length(2 * X.shape[-2] - 1, real)
     transform, inverse = (fft.rfft, fft.irfft) if real else (fft.fft, fft.ifft)
     return _with_arguments(transform), _with_arguments(inverse), length
+
+
+def _fast_length(least: int, real: bool) -> int:
+    return int(scipy_fft.next_fast_len(least, real=real))
+
+
+# What torch.compiler.assume_constant_result sets, as torch.compile cannot trace it.
+_fast_length._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _with_arguments(transform: Any) -> Any:

@@ -262,9 +262,10 @@ def _numpy_bfloat16() -> Any:
 def computing(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
     """Hold the settings under which this library computes, and restore the caller's.
 
-    Products of float32 matrices run in float32, never in TF32 or bfloat16 (a Gram matrix squares
-    the condition number, so that their 1e-3 would drown every damping in use), and NumPy keeps
-    silent about NaN and overflow, which are reported by the checks with the argument's name.
+    Products of float32 matrices run in float32, never in TF32 or bfloat16, nor in half precision by
+    `torch.autocast` (a Gram matrix squares the condition number, so that their 1e-3 would drown
+    every damping in use), and NumPy keeps silent about NaN and overflow, which are reported by the
+    checks with the argument's name.
     With `tf32`, products may drop to TF32 where the device has it.
     """
     if is_torch_namespace(xp):
@@ -299,15 +300,23 @@ def _torch_products(wanted: str) -> AbstractContextManager[Any]:
         for product in products
         if ((precision := product.fp32_precision) in lower) != (wanted in lower)
     ]
-    return _torch_precision(before, wanted) if before else _NOTHING
+    lowered = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    return _torch_precision(before, wanted, lowered) if before or lowered else _NOTHING
 
 
 @contextlib.contextmanager
-def _torch_precision(before: list[tuple[Any, str]], wanted: str) -> Iterator[None]:
+def _torch_precision(
+    before: list[tuple[Any, str]], wanted: str, lowered: list[str]
+) -> Iterator[None]:
+    import torch
+
     try:
         for product, _ in before:
             product.fp32_precision = wanted
-        yield
+        with contextlib.ExitStack() as stack:
+            for device in lowered:  # products in half precision
+                stack.enter_context(torch.autocast(device, enabled=False))
+            yield
     finally:
         for product, precision in before:
             product.fp32_precision = precision

@@ -52,14 +52,15 @@ def add_to_multiple(total: Array, factor: Any, x: Array) -> Array:
 def writable(total: Array, *others: Any) -> bool:
     """Tell whether an array of ours may be written into, with values that depend on others.
 
-    JAX arrays may not, nor torch tensors that are compiled, transformed, or have a gradient.
+    JAX arrays may not, nor torch tensors that are compiled, transformed, or have a gradient or a
+    tangent.
     """
     xp = namespace(total)
     if not is_torch_namespace(xp):
         return is_numpy_namespace(xp) or is_cupy_namespace(xp)
     import torch
 
-    if torch_compiling():
+    if torch_compiling() or torch.autograd.forward_ad._current_level >= 0:
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     for x in (total, *others):

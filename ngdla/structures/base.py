@@ -20,7 +20,7 @@ from ngdla._backend.namespace import (
     result_name,
     zeros,
 )
-from ngdla._backend.products import adjoint
+from ngdla._backend.products import adjoint, preserved
 from ngdla._backend.sums import add_multiple
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
@@ -133,7 +133,7 @@ class Structure(abc.ABC):
         N = square(N, "N")
         checks = ValueChecks(enabled=check)
         with computing(namespace(N)):
-            M = StructuredMatrix(self._project(N), self, N.shape[-1])
+            M = StructuredMatrix(_own(self._project(N)), self, N.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("N"))
             checks.raise_on_failure()
         return M
@@ -199,7 +199,7 @@ class Structure(abc.ABC):
         K = square(K, "K")
         checks = ValueChecks(enabled=check)
         with computing(namespace(K)):
-            M = StructuredMatrix(self._embed(K), self, K.shape[-1])
+            M = StructuredMatrix(_own(self._embed(K)), self, K.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("K"))
             checks.require(lambda: M.to_dense() == K, lambda: _not_a_member(K, M.to_dense(), self))
             checks.raise_on_failure()
@@ -340,6 +340,11 @@ def square(A: Any, name: str) -> Array:
         msg = f"`{name}` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
         raise ValueError(msg)
     return astype(A, result_name(dtype_name(A.dtype)))
+
+
+def _own(leaves: Leaves) -> Leaves:
+    """Return leaves that share no memory with what a caller may write into."""
+    return tuple(map(preserved, leaves))
 
 
 def hermitian_part(N: Array) -> Array:

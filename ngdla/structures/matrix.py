@@ -9,7 +9,14 @@ from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from ngdla._backend.checks import real_values, require_array, require_columns, require_like
+from ngdla._backend.checks import (
+    DTYPES,
+    real_values,
+    require_array,
+    require_choice,
+    require_columns,
+    require_like,
+)
 from ngdla._backend.namespace import (
     Array,
     as_array,
@@ -108,9 +115,9 @@ class StructuredMatrix:
         Returns
         -------
         array, shape (..., d, d)
-            In the compute dtype.
+            In the compute dtype, a copy.
         """
-        K = self.computed()
+        K = self.computed().map(preserved)
         with computing(self._xp):
             return self.structure._dense(K.leaves, self.dimension)
 
@@ -127,6 +134,7 @@ class StructuredMatrix:
         StructuredMatrix
             `self` where it has that dtype.
         """
+        require_choice(dtype, "dtype", DTYPES)
         if self.dtype_name == dtype:
             return self
         return self.map(lambda leaf: astype(leaf, dtype))
