@@ -419,7 +419,7 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
 
     Notes
     -----
-    Cost: two products with K for d_out columns and two with C for d_in columns.
+    Cost: `StructuredMatrix.square_matmul` of K for d_out columns and of C for d_in columns.
 
     References
     ----------
@@ -442,7 +442,7 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
         raise ValueError(msg)
     K, C = _values(state)
     with computing(namespace(V)):
-        return C.matmul(C.H.matmul(K.H.rmatmul(K.rmatmul(V))))
+        return C.square_matmul(K.square_rmatmul(V))
 
 
 def _values(state: InverseFreeState) -> tuple[StructuredMatrix, StructuredMatrix]:

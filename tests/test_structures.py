@@ -113,12 +113,15 @@ def assert_operations(
 
 def products(K: StructuredMatrix, x: Any, V: Any, R: Any) -> list[Any]:
     L = K.add_identity(0.75)
-    return [K @ x, K @ V, K.H @ V, K.rmatmul(R), K.H.rmatmul(R), L, K @ L, K + K @ L]
+    squares = [K.square_matmul(V), K.square_rmatmul(R)]
+    return [K @ x, K @ V, K.H @ V, K.rmatmul(R), K.H.rmatmul(R), *squares, L, K @ L, K + K @ L]
 
 
 def exact_products(K: Any, x: Any, V: Any, R: Any) -> list[Any]:
     L = K + 0.75 * np.eye(K.shape[-1])
-    return [(K @ x[..., None])[..., 0], K @ V, H(K) @ V, R @ K, R @ H(K), L, K @ L, K + K @ L]
+    squares = [K @ H(K) @ V, R @ K @ H(K)]
+    column = (K @ x[..., None])[..., 0]
+    return [column, K @ V, H(K) @ V, R @ K, R @ H(K), *squares, L, K @ L, K + K @ L]
 
 
 def product_pairs(structure: Structure, *arrays: np.ndarray) -> list[Any]:

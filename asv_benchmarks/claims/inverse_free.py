@@ -6,6 +6,7 @@ layer, 256 rows, float32 on torch; of the package the same operations on the sam
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -302,6 +303,8 @@ def details() -> dict[str, Any]:
             {"dtype, storage": name, "error": error} for name, error in storage_errors().items()
         ],
         "first_batch": [
-            {"structure": name, **distances} for name, distances in first_batch().items()
+            {"structure": name}
+            | {way: x if math.isfinite(x) else "diverges" for way, x in distances.items()}
+            for name, distances in first_batch().items()
         ],
     }

@@ -254,9 +254,9 @@ def member_of_coefficients(d: int) -> StructuredMatrix:
 
 
 @tracked(
-    "lower Toeplitz, growth of the time with d from 1024 to 16384, worst of the three operations",
+    "lower Toeplitz, growth of the time with d from 1024 to 16384, worst of the three operations; "
+    "that of d log d is 1.11, of a dense product 2",
     unit="exponent",
-    at_most=1.25,
 )
 def track_growth() -> float:
     return max(slope({"size": list(GROWTH), "seconds": seconds}) for seconds in growth().values())

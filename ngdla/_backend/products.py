@@ -133,8 +133,7 @@ def gram(S: Array) -> Array:
     if is_numpy_namespace(xp):
         return _gram_numpy(S)
     if is_torch_namespace(xp):
-        n, m = S.shape[-2:]
-        return gram_by_halves(S, leaf=_TORCH_LEAF if m >= _TORCH_WIDE * n else n)
+        return _gram_torch(S)
     if is_cupy_namespace(xp):
         return gram_by_halves(S, leaf=_CUPY_LEAF)
     if is_jax_namespace(xp):
@@ -142,6 +141,32 @@ def gram(S: Array) -> Array:
     if is_dask_namespace(xp):
         return sum_over_chunks(gram, S)
     return xp.matmul(S, adjoint(S))
+
+
+def _gram_torch(S: Array) -> Array:
+    """Blocks are written into one array where that is allowed: their copies cost too much else."""
+    n, m = S.shape[-2:]
+    G = S.new_empty((*S.shape[:-1], n))
+    if not writable(G, S):
+        return gram_by_halves(S, leaf=_TORCH_LEAF if m >= _TORCH_WIDE * n else n)
+    _fill_gram(G, S, _TORCH_LEAF if m >= n else n)
+    return G
+
+
+def _fill_gram(G: Array, S: Array, leaf: int) -> None:
+    """Write S S^H into a torch tensor by halves."""
+    import torch
+
+    n = S.shape[-2]
+    if n <= leaf:
+        torch.matmul(S, S.mH, out=G)
+        return
+    top, bottom = S[..., : n // 2, :], S[..., n // 2 :, :]
+    cross = G[..., n // 2 :, : n // 2]
+    torch.matmul(bottom, top.mH, out=cross)
+    G[..., : n // 2, n // 2 :] = cross.mH
+    _fill_gram(G[..., : n // 2, : n // 2], top, leaf)
+    _fill_gram(G[..., n // 2 :, n // 2 :], bottom, leaf)
 
 
 def _gram_numpy(S: Array) -> Array:

@@ -244,6 +244,14 @@ class Structure(abc.ABC):
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         """Return K^H X, for X (..., d, n)."""
 
+    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return K K^H X, for X (..., d, n)."""
+        return self._matmul(K, self._adjoint_matmul(K, X))
+
+    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K K^H, for X (..., n, d)."""
+        return adjoint(self._square_matmul(K, adjoint(X)))
+
     def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
         """Return total + K X. `total` is used up."""
         return add_multiple(total, 1.0, self._matmul(K, X))

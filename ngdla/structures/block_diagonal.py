@@ -93,6 +93,11 @@ class BlockDiagonal(Structure):
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return self._matmul(tuple(map(adjoint, K)), X)
 
+    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+        if X.shape[-1] < self.block:
+            return super()._square_matmul(K, X)
+        return self._matmul(tuple(A @ adjoint(A) for A in K), X)
+
     def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return tuple(A @ B for A, B in zip(K, L))
 

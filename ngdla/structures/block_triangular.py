@@ -152,6 +152,20 @@ class BlockTriangular(Structure):
         Y2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
         return parts.unite(parts.A._adjoint_matmul(A, X1), Y2)
 
+    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+        parts, A, B, D = self._split(K, X.shape[-2])
+        X1, X2 = parts.divide(X)
+        Z2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
+        Y1 = parts.A._plus_matmul(B @ Z2, A, parts.A._adjoint_matmul(A, X1))
+        return parts.unite(Y1, parts.D._matmul(D, Z2))
+
+    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+        parts, A, B, D = self._split(K, X.shape[-1])
+        X1, X2 = parts.divide(X, axis=-1)
+        Z2 = parts.D._plus_right_matmul(X1 @ B, D, X2)
+        Y1 = Z2 @ adjoint(B) + parts.A._right_square_matmul(A, X1)
+        return parts.unite(Y1, parts.D._right_adjoint_matmul(D, Z2), axis=-1)
+
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)

@@ -59,6 +59,11 @@ class Dense(Structure):
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return adjoint_product(K[0], X)
 
+    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+        if X.shape[-1] < X.shape[-2]:
+            return super()._square_matmul(K, X)
+        return gram(K[0]) @ X
+
     def _right_matmul(self, K: Leaves, X: Array) -> Array:
         return X @ K[0]
 

@@ -50,6 +50,12 @@ class Diagonal(Structure):
     def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return expanded(conjugate(K[0]), 1) * X
 
+    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+        return expanded(conjugate(K[0]) * K[0], 1) * X
+
+    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+        return X * namespace(X).expand_dims(conjugate(K[0]) * K[0], axis=-2)
+
     def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
         return add_multiple(total, expanded(K[0], 1), X)
 

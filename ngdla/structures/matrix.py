@@ -273,6 +273,41 @@ class StructuredMatrix:
 
     __matmul__ = matmul
 
+    def square_matmul(self, V: Array) -> Array:
+        """Return K K^H V, the preconditioner of which K is a factor.
+
+        Parameters
+        ----------
+        V : array, shape (..., d) or (..., d, n)
+            One or n columns.
+
+        Returns
+        -------
+        array
+            Of the shape of V.
+
+        Notes
+        -----
+        Cost: that of two products, or less: of one for diagonal matrices, for blocks and, with
+        n >= d, for dense ones, after K K^H.
+        """
+        return self._on_columns(self.structure._square_matmul, V)
+
+    def square_rmatmul(self, V: Array) -> Array:
+        """Return V K K^H.
+
+        Parameters
+        ----------
+        V : array, shape (..., n, d)
+            Rows of the length d.
+
+        Returns
+        -------
+        array, shape (..., n, d)
+            The product, at the cost of `square_matmul`.
+        """
+        return self._on_rows(self.structure._right_square_matmul, V)
+
     def rmatmul(self, V: Array) -> Array:
         """Return V K, which is ``V @ K`` where the library of V leaves that to K.
 
