@@ -372,7 +372,7 @@ def inverse_free_update(
         )
         kept_K = _remembered(m_K, guard_K.kept, state.momentum_K)
         kept_C = _remembered(m_C, guard_C.kept, state.momentum_C)
-        fits = reduce(and_, (_fits(M) for M in (K, C, kept_K, kept_C) if M is not None))
+        fits = reduce(and_, (_fits(M) for M in (K, C, *_narrowed(kept_K, kept_C))))
         checks.require(lambda: fits, lambda: too_large(state))
         made = ok & fits
         report = InverseFreeReport(
@@ -459,6 +459,11 @@ def _remembered(
     whole = namespace(part).all(part == 1)
     kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
     return kept.astype(last.dtype_name)
+
+
+def _narrowed(*tangents: StructuredMatrix | None) -> list[StructuredMatrix]:
+    """Return those that are stored in a smaller range than that in which they were finite."""
+    return [m for m in tangents if m is not None and m.computed() is not m]
 
 
 def _fits(M: StructuredMatrix) -> Array:

@@ -146,10 +146,12 @@ def gram(S: Array) -> Array:
 def _gram_torch(S: Array) -> Array:
     """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
+    if n <= _TORCH_LEAF or m < n:
+        return S @ S.mH
     G = S.new_empty((*S.shape[:-1], n))
     if not writable(G, S):
         return gram_by_halves(S, leaf=_TORCH_LEAF if m >= _TORCH_WIDE * n else n)
-    _fill_gram(G, S, _TORCH_LEAF if m >= n else n)
+    _fill_gram(G, S, _TORCH_LEAF)
     return G
 
 

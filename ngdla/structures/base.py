@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
+import math
 import numbers
-from functools import reduce
 from typing import Any
 
 from ngdla._backend.checks import DTYPES, ValueChecks, all_finite, require_array, require_choice
+from ngdla._backend.chunks import unchunked
 from ngdla._backend.namespace import (
     Array,
     as_array,
@@ -314,13 +315,11 @@ class Structure(abc.ABC):
 
     def _norm(self, K: Leaves, d: int) -> Array:
         """Return |K|_F, (...)."""
-        xp = namespace(K[0])
-        norms = [
-            as_array(xp.linalg.vector_norm(leaf, axis=tuple(range(-len(shape), 0))))
-            for leaf, shape in zip(K, self._shapes(d))
-            if all(shape)
-        ]
-        return reduce(xp.hypot, norms)
+        shapes = self._shapes(d)
+        if len(K) == 1:
+            axes = tuple(range(-len(shapes[0]), 0))
+            return as_array(namespace(K[0]).linalg.vector_norm(K[0], axis=axes))
+        return as_array(namespace(K[0]).linalg.vector_norm(_in_a_row(K, shapes), axis=-1))
 
     def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
         """Return exp(K)."""
@@ -348,6 +347,17 @@ def square(A: Any, name: str) -> Array:
         msg = f"`{name}` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
         raise ValueError(msg)
     return astype(A, result_name(dtype_name(A.dtype)))
+
+
+def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
+    """Return all parameters in one array, (..., n)."""
+    xp = namespace(leaves[0])
+    rows = [
+        xp.reshape(unchunked(leaf), (*leaf.shape[: leaf.ndim - len(shape)], math.prod(shape)))
+        for leaf, shape in zip(leaves, shapes)
+        if all(shape)
+    ]
+    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-1)
 
 
 def _own(leaves: Leaves) -> Leaves:
