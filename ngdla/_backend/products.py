@@ -56,8 +56,8 @@ __all__ = [
 # Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
 # GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
 # yet on a GPU (asv_benchmarks/claims/gram.py).
-_TORCH_LEAF = 128
-_TORCH_WIDE = 2  # times as many columns as rows, below which copies outweigh the products
+_TORCH_LEAF = 64
+_TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16
 _JAX_LEAVES = 4
@@ -146,12 +146,14 @@ def gram(S: Array) -> Array:
 def _gram_torch(S: Array) -> Array:
     """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
-    if n <= _TORCH_LEAF or m < n:
+    wide = m >= _TORCH_WIDE * n
+    leaf = _TORCH_LEAF if wide else 2 * _TORCH_LEAF
+    if n <= leaf or m < n:
         return S @ S.mH
     G = S.new_empty((*S.shape[:-1], n))
     if not writable(G, S):
-        return gram_by_halves(S, leaf=_TORCH_LEAF if m >= _TORCH_WIDE * n else n)
-    _fill_gram(G, S, _TORCH_LEAF)
+        return gram_by_halves(S, leaf=leaf if wide else n)
+    _fill_gram(G, S, leaf)
     return G
 
 
