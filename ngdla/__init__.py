@@ -13,6 +13,7 @@ from .damped_factor import DampedFactor, damped_factor
 from .damped_solve import damped_lstsq, damped_solve
 from .damping_path import DampingPath, damping_path
 from .gram import gram
+from .hermitian_functions import inv_sqrtm_psd, logm_psd, sqrtm_psd
 from .inverse_free import (
     inverse_free_apply,
     inverse_free_init,
@@ -29,9 +30,6 @@ from .matrix_functions import (
     expm,
     expm_series,
     inv_sqrtm_newton_schulz,
-    inv_sqrtm_psd,
-    logm_psd,
-    sqrtm_psd,
 )
 from .nystrom_factor import NystromFactor, nystrom_factor
 from .online_eigh import OnlineEigh, online_eigh_init, online_eigh_result, online_eigh_update

@@ -15,6 +15,7 @@ from ._backend.checks import (
     positive_values,
     require_array,
     require_choice,
+    require_count,
     require_like,
 )
 from ._backend.namespace import (
@@ -51,7 +52,6 @@ from .inverse_free_state import (
 )
 from .retractions import RETRACTIONS, guarded, retract, stable_product
 from .structures import StructuredMatrix, structure_from
-from .structures.base import require_integer
 from .tangents import RULES, tangents, with_momentum
 from .vectors import expanded
 
@@ -120,8 +120,8 @@ def inverse_free_init(
     >>> state.K.size, state.C.size
     (4, 9)
     """
-    require_integer(d_in, "d_in", 1)
-    require_integer(d_out, "d_out", 1)
+    require_count(d_in, "d_in", least=1)
+    require_count(d_out, "d_out", least=1)
     require_batch(batch)
     require_choice(storage, "storage", STORAGES)
     require_array(like, "like", blocks=False)
@@ -344,7 +344,7 @@ def inverse_free_update(
     require_state(state)
     require_choice(rule, "rule", tuple(RULES))
     require_choice(retraction, "retraction", tuple(RETRACTIONS))
-    require_integer(order, "order", 1)
+    require_count(order, "order", least=1)
     require_fitting(statistics, state)
     checks = ValueChecks(enabled=check)
     with computing(namespace(state.step)):

@@ -6,12 +6,11 @@ from functools import reduce
 from operator import and_
 from typing import Any
 
-from ._backend.checks import ValueChecks, real_values, require_like
+from ._backend.checks import ValueChecks, real_values, require_count, require_like
 from ._backend.namespace import Array, astype, is_array, is_complex, namespace
 from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
 from .retractions import largest_step
 from .structures import StructuredMatrix
-from .structures.base import require_integer
 
 __all__ = [
     "StepSizeWarning",
@@ -132,7 +131,7 @@ def require_batch(batch: Any) -> None:
         msg = f"`batch` is {batch!r}; it must be a tuple of integers, such as (3,)."
         raise TypeError(msg)
     for size in batch:
-        require_integer(size, "batch", 1)
+        require_count(size, "batch", least=1)
 
 
 def require_kind(x: Array, name: str, factor: StructuredMatrix) -> None:

@@ -1,4 +1,4 @@
-"""Exponentials, logarithms and roots of matrices, by eigenvectors or by products alone."""
+"""Exponentials of matrices, and inverse roots by products alone."""
 
 from __future__ import annotations
 
@@ -8,35 +8,18 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from ._backend import general
-from ._backend.checks import ValueChecks, all_finite, require_array, require_count
+from ._backend.checks import ValueChecks, all_finite, require_count, square_matrix
 from ._backend.general import expm1_series
 from ._backend.namespace import (
     Array,
     as_array,
-    astype,
     computing,
-    dtype_name,
     namespace,
-    result_name,
-    unit_roundoff,
 )
-from ._backend.products import add_to_diagonal, adjoint
-from ._backend.spectral import eigh
-from ._backend.tracing import choose_if_free
+from ._backend.products import add_to_diagonal
 from .vectors import expanded
 
-__all__ = [
-    "InverseRoot",
-    "SeriesResult",
-    "expm",
-    "expm_series",
-    "hermitian_function",
-    "inv_sqrtm_newton_schulz",
-    "inv_sqrtm_psd",
-    "logm_psd",
-    "spectral_radius_bound",
-    "sqrtm_psd",
-]
+__all__ = ["InverseRoot", "SeriesResult", "expm", "expm_series", "inv_sqrtm_newton_schulz"]
 
 
 class SeriesResult(NamedTuple):
@@ -165,118 +148,6 @@ def expm_series(
     return SeriesResult(value, _remainder_bound(A, p)) if full_output else value
 
 
-def logm_psd(A: Array, *, check: bool = True) -> Array:
-    """Return the logarithm of a Hermitian positive definite matrix.
-
-    Parameters
-    ----------
-    A : array, shape (..., d, d), real or complex
-        Hermitian, of positive eigenvalues; only one triangle is read.
-    check : bool, default True
-        Refuse NaN, Inf and eigenvalues that are not positive: reads one flag on the host.
-
-    Returns
-    -------
-    array, shape (..., d, d)
-        log(A), Hermitian.
-
-    Raises
-    ------
-    TypeError
-        If `A` is no floating-point array.
-    ValueError
-        If `A` is not square, not positive definite beyond rounding, or contains NaN or Inf.
-
-    Notes
-    -----
-    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide. Errors of eigenvalues, u |A|,
-    are relative to |A|: log(A) loses u |A| |A^-1|.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> bool(np.allclose(logm_psd(np.diag([1.0, np.e])), np.diag([0.0, 1.0])))
-    True
-    """
-    return _psd_function(A, lambda xp, w: xp.log(w), check=check, definite=True)
-
-
-def sqrtm_psd(A: Array, *, check: bool = True) -> Array:
-    """Return the square root of a Hermitian positive semi-definite matrix.
-
-    Parameters
-    ----------
-    A : array, shape (..., d, d), real or complex
-        Hermitian, without eigenvalues that are negative beyond rounding; one triangle is read.
-    check : bool, default True
-        Refuse NaN, Inf and negative eigenvalues: reads one flag on the host.
-
-    Returns
-    -------
-    array, shape (..., d, d)
-        A^(1/2), Hermitian positive semi-definite.
-
-    Raises
-    ------
-    TypeError
-        If `A` is no floating-point array.
-    ValueError
-        If `A` is not square, has negative eigenvalues, or contains NaN or Inf.
-
-    Notes
-    -----
-    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide. The square of the result is A up
-    to some u |A|.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> sqrtm_psd(np.diag([4.0, 0.0]))
-    array([[2., 0.],
-           [0., 0.]])
-    """
-    return _psd_function(A, lambda xp, w: xp.sqrt(w), check=check, definite=False)
-
-
-def inv_sqrtm_psd(A: Array, *, check: bool = True) -> Array:
-    """Return the inverse square root of a Hermitian positive definite matrix.
-
-    Parameters
-    ----------
-    A : array, shape (..., d, d), real or complex
-        Hermitian, of positive eigenvalues; only one triangle is read.
-    check : bool, default True
-        Refuse NaN, Inf and eigenvalues that are not positive: reads one flag on the host.
-
-    Returns
-    -------
-    array, shape (..., d, d)
-        A^(-1/2), Hermitian positive definite.
-
-    Raises
-    ------
-    TypeError
-        If `A` is no floating-point array.
-    ValueError
-        If `A` is not square, not positive definite beyond rounding, or contains NaN or Inf.
-
-    Notes
-    -----
-    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide, those of `inv_sqrtm_newton_schulz` are not.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> inv_sqrtm_psd(np.diag([4.0, 1.0]))
-    array([[0.5, 0. ],
-           [0. , 1. ]])
-    """
-    return _psd_function(A, lambda xp, w: 1 / xp.sqrt(w), check=check, definite=True)
-
-
 def inv_sqrtm_newton_schulz(
     A: Array, iterations: int, *, check: bool = True, full_output: bool = False
 ) -> Array | InverseRoot:
@@ -323,11 +194,8 @@ def inv_sqrtm_newton_schulz(
     >>> bool(np.allclose(Z, np.diag([0.5, 1.0])))
     True
     """
-    require_count(iterations, "iterations")
-    if iterations < 1:
-        msg = f"`iterations` is {iterations}; it must be 1 or more."
-        raise ValueError(msg)
-    A = _square(A)
+    require_count(iterations, "iterations", least=1)
+    A = square_matrix(A, "A")
     xp, d = namespace(A), A.shape[-1]
     checks = ValueChecks(enabled=check)
     with computing(xp):
@@ -346,45 +214,7 @@ def inv_sqrtm_newton_schulz(
     return InverseRoot(value, residual) if full_output else value
 
 
-def hermitian_function(A: Array, f: Callable[[Array], Array]) -> Array:
-    """Return U diag(f(w)) U^H for Hermitian A = U diag(w) U^H."""
-    w, U = eigh(A)
-    return _with_values(f(w), U)
-
-
-def spectral_radius_bound(A: Array, *, sufficient: Any = None) -> Array:
-    """Return |A^8|_F^(1/8), (...), a bound on the modulus of all eigenvalues of A.
-
-    For Hermitian A of rank r it is at most r^(1/16) times too large. Where |A|_F is not above
-    `sufficient` it may be returned instead. Cost: 6 d^3 flops, or one pass.
-    """
-    norm = _norm(A)
-    if sufficient is None:
-        return _norm_of_power(A, norm)
-    flag = namespace(A).all(norm <= sufficient)
-    return choose_if_free(flag, lambda: norm, lambda: _norm_of_power(A, norm))
-
-
-def _norm_of_power(A: Array, norm: Array, squarings: int = 3) -> Array:
-    """Return |A^(2^s)|_F^(1 / 2^s) from |A|_F, normalising each square."""
-    xp, bound, power = namespace(A), norm, 0.5
-    for _ in range(squarings):
-        A = A / expanded(xp.where(norm > 0, norm, xp.ones_like(norm)), 2)
-        A = xp.matmul(A, A)
-        norm = _norm(A)
-        bound, power = bound * norm**power, power / 2
-    return bound
-
-
 # -------------------------------------------------------------------------------- helpers
-
-
-def _square(A: Any) -> Array:
-    require_array(A, "A", ndim=2, blocks=False)
-    if A.shape[-1] != A.shape[-2]:
-        msg = f"`A` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
-        raise ValueError(msg)
-    return astype(A, result_name(dtype_name(A.dtype)))
 
 
 def _norm(A: Array) -> Array:
@@ -392,7 +222,7 @@ def _norm(A: Array) -> Array:
 
 
 def _function(A: Any, function: Callable[[Array], Array], *, check: bool) -> Array:
-    A = _square(A)
+    A = square_matrix(A, "A")
     checks = ValueChecks(enabled=check)
     with computing(namespace(A)):
         value = function(A)
@@ -402,33 +232,9 @@ def _function(A: Any, function: Callable[[Array], Array], *, check: bool) -> Arr
     return value
 
 
-def _psd_function(
-    A: Any, f: Callable[[Any, Array], Array], *, check: bool, definite: bool
-) -> Array:
-    A = _square(A)
-    xp, checks = namespace(A), ValueChecks(enabled=check)
-    with computing(xp):
-        w, U = eigh(A)
-        rounding = A.shape[-1] * unit_roundoff(dtype_name(A.dtype)) * w[..., -1]
-        least = w[..., 0]
-        checks.require(lambda: all_finite(w), _not_finite)
-        checks.require(
-            lambda: least > rounding if definite else least >= -rounding,
-            lambda: _not_positive(least, definite),
-        )
-        value = _with_values(f(xp, w if definite else xp.where(w < 0, xp.zeros_like(w), w)), U)
-        checks.raise_on_failure()
-    return value
-
-
-def _with_values(values: Array, U: Array) -> Array:
-    xp = namespace(U)
-    return xp.matmul(U * xp.expand_dims(values, axis=-2), adjoint(U))
-
-
 def _remainder_bound(A: Array, p: int) -> Array:
     """Return a bound on sum_{j > p} q^j / j! for q = |A|_F."""
-    A = _square(A)
+    A = square_matrix(A, "A")
     xp = namespace(A)
     with computing(xp):
         q = _norm(A)
@@ -441,16 +247,6 @@ def _remainder_bound(A: Array, p: int) -> Array:
 
 def _not_finite() -> Exception:
     msg = "`A` contains NaN or Inf, or the result is beyond its dtype; pass finite values."
-    return ValueError(msg)
-
-
-def _not_positive(least: Array, definite: bool) -> Exception:
-    kind, zero = ("definite", "") if definite else ("semi-definite", ", or clip its eigenvalues")
-    msg = (
-        f"`A` is not positive {kind}: its smallest eigenvalue is "
-        f"{float(namespace(least).min(least)):.2e}, not positive beyond rounding. Pass A plus a "
-        f"multiple of the identity{zero}."
-    )
     return ValueError(msg)
 
 

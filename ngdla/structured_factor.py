@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend.checks import ValueChecks, all_finite, eigenvalue_damping
+from ._backend.checks import ValueChecks, all_finite, eigenvalue_damping, square_matrix
 from ._backend.namespace import Array, computing, namespace
 from ._backend.products import add_to_diagonal, preserved
 from .structures import StructuredMatrix, structure_from
-from .structures.base import square
 
 __all__ = ["structured_factor"]
 
@@ -73,7 +72,7 @@ def structured_factor(
     if isinstance(statistics, StructuredMatrix):
         K = _from_projection(statistics, structure, damping, checks)
     else:
-        K = _from_dense(square(statistics, "statistics"), structure, damping, checks)
+        K = _from_dense(square_matrix(statistics, "statistics"), structure, damping, checks)
     checks.require(lambda: all_finite(*K.leaves), _not_positive)
     checks.raise_on_failure()
     return K

@@ -31,7 +31,7 @@ from ngdla import (
     logm_psd,
     sqrtm_psd,
 )
-from ngdla.matrix_functions import spectral_radius_bound
+from ngdla.spectral_radius import spectral_radius_bound
 
 D = 6
 OF_PSD: dict[str, tuple[Callable[..., Any], Callable[[np.ndarray], np.ndarray]]] = {

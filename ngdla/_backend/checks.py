@@ -51,6 +51,7 @@ __all__ = [
     "require_columns",
     "require_count",
     "require_like",
+    "square_matrix",
     "warn_caller",
 ]
 
@@ -155,14 +156,23 @@ def require_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
         raise ValueError(msg)
 
 
-def require_count(value: Any, name: str) -> None:
-    """Raise unless `value` is a Python integer that is not negative."""
+def require_count(value: Any, name: str, *, least: int = 0) -> None:
+    """Raise unless `value` is a Python integer of at least `least`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         msg = f"`{name}` is {value!r}; it must be an integer."
         raise TypeError(msg)
-    if value < 0:
-        msg = f"`{name}` is {value}; it must not be negative."
+    if value < least:
+        msg = f"`{name}` is {value}; it must be {least} or more."
         raise ValueError(msg)
+
+
+def square_matrix(A: Any, name: str) -> Array:
+    """Return a checked square matrix (..., d, d), half precision in float32."""
+    require_array(A, name, ndim=2, blocks=False)
+    if A.shape[-1] != A.shape[-2]:
+        msg = f"`{name}` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
+        raise ValueError(msg)
+    return astype(A, result_name(dtype_name(A.dtype)))
 
 
 def require_columns(

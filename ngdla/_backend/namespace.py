@@ -218,7 +218,7 @@ def astype(x: Array, name: str) -> Array:
 def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
     """Return zeros of the named dtype, of the library and on the device of `like`."""
     xp = namespace(like)
-    return xp.zeros(shape, dtype=_dtype(xp, name), **_placed(xp, like))
+    return xp.zeros(shape, dtype=_dtype(xp, name), device=_placed(xp, like))
 
 
 def host_array(values: Any, name: str) -> np.ndarray:
@@ -231,14 +231,14 @@ def constant(values: Any, like: Array, name: str) -> Array:
     xp = namespace(like)
     if is_dask_namespace(xp):  # which takes host arrays as they are, and as indices only these
         return np.asarray(values, dtype=name)
-    return xp.asarray(np.asarray(values, dtype=name), **_placed(xp, like))
+    return xp.asarray(np.asarray(values, dtype=name), device=_placed(xp, like))
 
 
-def _placed(xp: Any, like: Array) -> dict[str, Any]:
+def _placed(xp: Any, like: Array) -> Any:
     if is_numpy_namespace(xp) or is_dask_namespace(xp) or is_jax_namespace(xp):
-        return {}  # JAX places constants itself
+        return None  # JAX places constants itself
     # array-api-compat's `device` goes through sys.modules, where torch.compile fails
-    return {"device": like.device if is_torch_namespace(xp) else device(like)}
+    return like.device if is_torch_namespace(xp) else device(like)
 
 
 def _dtype(xp: Any, name: str) -> Any:

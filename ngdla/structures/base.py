@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import abc
 import math
-import numbers
 from typing import Any
 
-from ngdla._backend.checks import DTYPES, ValueChecks, all_finite, require_array, require_choice
+from ngdla._backend.checks import (
+    DTYPES,
+    ValueChecks,
+    all_finite,
+    require_array,
+    require_choice,
+    require_count,
+    square_matrix,
+)
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.namespace import (
     Array,
@@ -27,7 +34,7 @@ from ngdla._backend.sums import add_multiple
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
 from .matrix import StructuredMatrix
 
-__all__ = ["Leaves", "Structure", "hermitian_part", "realified", "require_integer", "square"]
+__all__ = ["Leaves", "Structure", "hermitian_part", "realified"]
 
 Leaves = tuple[Array, ...]
 
@@ -74,7 +81,7 @@ class Structure(abc.ABC):
         StructuredMatrix
             Of d x d zeros.
         """
-        require_integer(d, "d", 1)
+        require_count(d, "d", least=1)
         require_array(like, "like", blocks=False)
         name = dtype_name(like.dtype) if dtype is None else dtype
         require_choice(name, "dtype", DTYPES)
@@ -131,7 +138,7 @@ class Structure(abc.ABC):
         -----
         Cost: one pass over the entries of the pattern; over all diagonals for Toeplitz.
         """
-        N = square(N, "N")
+        N = square_matrix(N, "N")
         checks = ValueChecks(enabled=check)
         with computing(namespace(N)):
             M = StructuredMatrix(_own(self._project(N)), self, N.shape[-1])
@@ -197,7 +204,7 @@ class Structure(abc.ABC):
         ValueError
             If `K` is not square, is no member of the structure, or contains NaN or Inf.
         """
-        K = square(K, "K")
+        K = square_matrix(K, "K")
         checks = ValueChecks(enabled=check)
         with computing(namespace(K)):
             M = StructuredMatrix(_own(self._embed(K)), self, K.shape[-1])
@@ -328,25 +335,6 @@ class Structure(abc.ABC):
     def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
         """Return K^(-1/2), of a K with positive eigenvalues and Hermitian diagonal blocks."""
         return inv_sqrtm_by_inverses(K)
-
-
-def require_integer(value: Any, name: str, least: int) -> None:
-    """Raise unless `value` is a Python integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        msg = f"`{name}` is {value!r}; it must be an integer."
-        raise TypeError(msg)
-    if value < least:
-        msg = f"`{name}` is {value}; it must be {least} or more."
-        raise ValueError(msg)
-
-
-def square(A: Any, name: str) -> Array:
-    """Return a checked square matrix, half precision in float32."""
-    require_array(A, name, ndim=2, blocks=False)
-    if A.shape[-1] != A.shape[-2]:
-        msg = f"`{name}` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
-        raise ValueError(msg)
-    return astype(A, result_name(dtype_name(A.dtype)))
 
 
 def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend import general
+from ngdla._backend.checks import require_count
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
@@ -14,10 +15,10 @@ from ngdla._backend.products import (
     identity_like,
     trace,
 )
-from ngdla.matrix_functions import spectral_radius_bound
+from ngdla.spectral_radius import spectral_radius_bound
 from ngdla.vectors import expanded
 
-from .base import Leaves, Structure, hermitian_part, require_integer
+from .base import Leaves, Structure, hermitian_part
 from .dense import inverse_cholesky, inverse_root
 from .matrix import StructuredMatrix
 
@@ -41,7 +42,7 @@ class BlockDiagonal(Structure):
     block: int = 32
 
     def __post_init__(self) -> None:
-        require_integer(self.block, "block", 1)
+        require_count(self.block, "block", least=1)
 
     def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return tuple((count, b, b) for count, b in self._stacks(d))

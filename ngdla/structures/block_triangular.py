@@ -6,6 +6,7 @@ of structures of their own. All operations follow from those of A and D.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from functools import cache
 from typing import Any
@@ -83,9 +84,9 @@ class Parts:
 class BlockTriangular(Structure):
     """Leaves: those of A, then B, then those of D."""
 
+    @abc.abstractmethod
     def _parts(self, d: int) -> Parts:
         """Return how a member of dimension d is divided."""
-        raise NotImplementedError
 
     def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return _layout(self, d)[1]

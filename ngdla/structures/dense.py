@@ -16,16 +16,51 @@ from ngdla._backend.products import (
     trace,
 )
 from ngdla._backend.triangular import cholesky, inverse_triangular
-from ngdla.matrix_functions import hermitian_function, spectral_radius_bound
+from ngdla.hermitian_functions import hermitian_function
+from ngdla.spectral_radius import spectral_radius_bound
 
 from .base import Leaves, Structure, hermitian_part
 from .matrix import StructuredMatrix
 
-__all__ = ["Dense", "inverse_cholesky", "inverse_root"]
+__all__ = ["Dense", "StoredDensely", "inverse_cholesky", "inverse_root"]
+
+
+class StoredDensely(Structure):
+    """What members have in common that are kept as one dense matrix. Leaves: (K,)."""
+
+    def _dense(self, K: Leaves, d: int) -> Array:
+        return K[0]
+
+    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        return (add_to_diagonal(K[0], shift),)
+
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        return K[0] @ X
+
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return adjoint_product(K[0], X)
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        return X @ K[0]
+
+    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return X @ adjoint(K[0])
+
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        return (K[0] @ L[0],)
+
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        return general.solve(K[0], V)
+
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        return general.logabsdet(K[0])
+
+    def _trace(self, K: Leaves, d: int) -> Array:
+        return trace(K[0])
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense(Structure):
+class Dense(StoredDensely):
     """All square matrices. Leaves: (K,), of shape (..., d, d).
 
     Projections are Hermitian parts. Cost: 2 d^2 flops for a column of K @ V, 2 d^3 for products and
@@ -47,43 +82,13 @@ class Dense(Structure):
     def _project_gram(self, K: Leaves, d: int) -> Leaves:
         return (gram(adjoint(K[0])),)
 
-    def _dense(self, K: Leaves, d: int) -> Array:
-        return K[0]
-
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
-        return (add_to_diagonal(K[0], shift),)
-
-    def _matmul(self, K: Leaves, X: Array) -> Array:
-        return K[0] @ X
-
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        return adjoint_product(K[0], X)
-
     def _square_matmul(self, K: Leaves, X: Array) -> Array:
         if X.shape[-1] < X.shape[-2]:
             return super()._square_matmul(K, X)
         return gram(K[0]) @ X
 
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
-        return X @ K[0]
-
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        return X @ adjoint(K[0])
-
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
-        return (K[0] @ L[0],)
-
-    def _solve(self, K: Leaves, V: Array) -> Array:
-        return general.solve(K[0], V)
-
     def _inverse(self, K: Leaves, d: int) -> Leaves:
         return (general.inverse(K[0]),)
-
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
-        return general.logabsdet(K[0])
-
-    def _trace(self, K: Leaves, d: int) -> Array:
-        return trace(K[0])
 
     def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return spectral_radius_bound(K[0], sufficient=sufficient)

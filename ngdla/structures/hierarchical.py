@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 
-from .base import Structure, require_integer
+from ngdla._backend.checks import require_count
+
+from .base import Structure
 from .block_triangular import BlockTriangular, Parts
 from .dense import Dense
 from .diagonal import Diagonal
@@ -41,8 +43,8 @@ class Hierarchical(BlockTriangular):
     k2: int = 15
 
     def __post_init__(self) -> None:
-        require_integer(self.k1, "k1", 0)
-        require_integer(self.k2, "k2", 0)
+        require_count(self.k1, "k1")
+        require_count(self.k2, "k2")
 
     def _parts(self, d: int) -> Parts:
         return _hierarchical_parts(self.k1, self.k2, d)

@@ -6,9 +6,8 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from ngdla._backend.checks import require_choice
+from ngdla._backend.checks import require_choice, require_count
 
-from .base import require_integer
 from .block_triangular import BlockTriangular, Parts
 from .dense import Dense
 from .diagonal import Diagonal
@@ -52,7 +51,7 @@ class LowRankTriangular(BlockTriangular):
     features: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        require_integer(self.k, "k", 0)
+        require_count(self.k, "k")
         require_choice(self.orientation, "orientation", ORIENTATIONS)
         if self.features is not None:
             object.__setattr__(self, "features", _checked(self.features, self.k))
@@ -86,7 +85,7 @@ def _low_rank_parts(structure: LowRankTriangular, d: int) -> Parts:
 def _checked(features: Any, k: int) -> tuple[int, ...]:
     indices = tuple(features)
     for index in indices:
-        require_integer(index, "features", 0)
+        require_count(index, "features")
     if len(indices) != k or len(set(indices)) != k:
         msg = f"`features` are {len(indices)} indices; they must be k = {k} different ones."
         raise ValueError(msg)

@@ -8,26 +8,24 @@ from typing import Any
 from ngdla._backend import general
 from ngdla._backend.namespace import Array, constant, dtype_name, host_array, namespace, real_name
 from ngdla._backend.products import (
-    add_to_diagonal,
     adjoint,
     adjoint_product,
     gram,
     identity_like,
     preserved,
-    trace,
 )
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.matrix_functions import spectral_radius_bound
+from ngdla.spectral_radius import spectral_radius_bound
 from ngdla.vectors import expanded
 
-from .base import Leaves, Structure, hermitian_part
-from .dense import inverse_cholesky, inverse_root
+from .base import Leaves, hermitian_part
+from .dense import StoredDensely, inverse_cholesky, inverse_root
 from .preorder import Preorder
 
 __all__ = ["Masked"]
 
 
-class Masked(Structure):
+class Masked(StoredDensely):
     """Matrices of a pattern of zeros that products keep. Leaves: (K,), of shape (..., d, d).
 
     The general case of all structures here but Toeplitz, and their reference in tests: it saves
@@ -90,35 +88,8 @@ class Masked(Structure):
     def _project_gram(self, K: Leaves, d: int) -> Leaves:
         return self._project(gram(adjoint(K[0])))
 
-    def _dense(self, K: Leaves, d: int) -> Array:
-        return K[0]
-
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
-        return (add_to_diagonal(K[0], shift),)
-
-    def _matmul(self, K: Leaves, X: Array) -> Array:
-        return K[0] @ X
-
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        return adjoint_product(K[0], X)
-
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
-        return X @ K[0]
-
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
-        return (K[0] @ L[0],)
-
-    def _solve(self, K: Leaves, V: Array) -> Array:
-        return general.solve(K[0], V)
-
     def _inverse(self, K: Leaves, d: int) -> Leaves:
         return (self._pattern_like(K[0]) * general.inverse(K[0]),)
-
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
-        return general.logabsdet(K[0])
-
-    def _trace(self, K: Leaves, d: int) -> Array:
-        return trace(K[0])
 
     def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
