@@ -162,7 +162,8 @@ def require_count(value: Any, name: str, *, least: int = 0) -> None:
         msg = f"`{name}` is {value!r}; it must be an integer."
         raise TypeError(msg)
     if value < least:
-        msg = f"`{name}` is {value}; it must be {least} or more."
+        allowed = f"be {least} or more" if least else "not be negative"
+        msg = f"`{name}` is {value}; it must {allowed}."
         raise ValueError(msg)
 
 
