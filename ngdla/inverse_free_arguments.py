@@ -80,7 +80,7 @@ def checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks
     if not is_array(weights):
         msg = f"`weights` is {weights!r}; it must be an array of real numbers, one for each row."
         raise TypeError(msg)
-    if is_array(weights) and tuple(weights.shape) != tuple(inputs.shape[:-1]):
+    if tuple(weights.shape) != tuple(inputs.shape[:-1]):
         msg = (
             f"`weights` has shape {tuple(weights.shape)}; it must be {tuple(inputs.shape[:-1])}, "
             f"one for each row of `inputs`."

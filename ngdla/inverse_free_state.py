@@ -27,12 +27,13 @@ class InverseFreeReport(NamedTuple):
     bound_K, bound_C : array, shape (...), real
         Bounds on the moduli of the eigenvalues of the tangents, momentum included.
     step_K, step_C : array, shape (...), real
-        The steps that were made: `step_size`, or less where the safeguard shortened it.
+        The steps that were made: `step_size`, less where the safeguard shortened it, 0 if skipped.
     staleness_K, staleness_C : array, shape (...), real
         |2 m|_F / sqrt(d) of the tangents m of this batch alone: 0 where a factor is the optimum
         for the batch, about 1 where it is off by a factor of 2.
     skipped : array, shape (...), bool
-        Whether the statistics held NaN or Inf, so that the state was left as it was.
+        Whether the state was left as it was: NaN or Inf in the statistics, factors beyond their
+        dtype, or, where they cannot be read, a damping or a step that is not positive.
     """
 
     bound_K: Array

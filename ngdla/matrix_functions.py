@@ -80,7 +80,7 @@ def expm(A: Array, *, check: bool = True) -> Array:
     By the function of the library itself: `torch.linalg.matrix_exp`, `jax.scipy.linalg.expm`,
     CuPy's (one matrix at a time, one host read each); for NumPy by a series and squarings of
     exp - 1, 2 (13 + log2 |A|) d^3 flops. Precision: some
-    u max(1, |A|), but 1e-11 by torch in float64 (torch 2.13).
+    u max(1, |A|), but up to 2e-11 by torch in float64 for |A| of 0.01 to 0.06 (torch 2.13).
 
     References
     ----------

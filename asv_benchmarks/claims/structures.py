@@ -13,6 +13,7 @@ from benchmarks.peers_singd import structure as peer_structure
 from benchmarks.structure_list import STRUCTURES, member
 from threads import limited
 
+from ngdla._backend.fourier import convolution
 from ngdla.structures import LowerToeplitz, StructuredMatrix
 
 from .randomized_eigh import slope
@@ -231,6 +232,42 @@ def track_toeplitz_inner_peer() -> float:
     return _least("project_inner(X)", "singd")
 
 
+SWITCH = (64, 128, 256, 512, 1024)
+
+
+@cache
+def switch() -> list[dict[str, Any]]:
+    """Return times in ms of K @ X as it is, by transforms, and by the dense matrix made for it."""
+    rows = []
+    for d in SWITCH:
+        for library, convert in {"numpy": np.asarray, "torch": _tensor}.items():
+            c = convert(member_of_coefficients(d).leaves[0])
+            X = convert(normal((d, COLUMNS), "float32"))
+            K = StructuredMatrix((c,), LowerToeplitz(), d)
+            ways = {
+                "K @ X": partial(StructuredMatrix.matmul, K, X),
+                "transforms": partial(convolution, c, X),
+                "dense": lambda K=K, X=X: K.to_dense() @ X,
+            }
+            with limited(1):
+                times = alternating(ways, 25)
+            rows.append({"d": d, "library": library} | {way: 1e3 * t for way, t in times.items()})
+    return rows
+
+
+def _tensor(x: np.ndarray) -> Any:
+    return optional("torch").from_numpy(x)
+
+
+@tracked(
+    "lower Toeplitz K @ X, 64 columns, float32, d = 64 to 1024, NumPy and torch: time over that of "
+    "the faster of transforms and dense product, geometric mean"
+)
+def track_switch() -> float:
+    ratios = [row["K @ X"] / min(row["transforms"], row["dense"]) for row in switch()]
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
 @cache
 def growth() -> dict[str, list[float]]:
     """Return times of each operation for dimensions of a factor of 16."""
@@ -304,6 +341,7 @@ def details() -> dict[str, Any]:
             for d, operations in toeplitz().items()
             for name, times in operations.items()
         ],
+        "switch": switch(),
         "growth": [
             {"d": d, **{name: 1e3 * seconds[i] for name, seconds in growth().items()}}
             for i, d in enumerate(GROWTH)

@@ -103,8 +103,8 @@ def kronecker(folder: Path = MEASURED) -> str:
 
 
 def toeplitz(folder: Path = MEASURED) -> str:
-    """Return times of Toeplitz operations beside dense ones, and how they grow."""
-    return _some_lists(folder / "structures.json", "toeplitz", "growth")
+    """Return times of Toeplitz operations beside dense ones, where they switch, how they grow."""
+    return _some_lists(folder / "structures.json", "toeplitz", "switch", "growth")
 
 
 def stored_numbers(folder: Path = MEASURED) -> str:

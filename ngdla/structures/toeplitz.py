@@ -29,8 +29,8 @@ from .matrix import StructuredMatrix
 __all__ = ["LowerToeplitz", "UpperToeplitz"]
 
 # Up to this dimension a product with the dense matrix takes less time than the transforms of
-# many columns (asv_benchmarks/claims/toeplitz.py).
-_DENSE = 256
+# many columns (asv_benchmarks/claims/structures.py).
+_DENSE = 128
 
 
 class _Toeplitz(Structure):
@@ -144,7 +144,7 @@ class LowerToeplitz(_Toeplitz):
 
     They commute. Projections are the mean of the diagonal and twice the means of the diagonals
     below it. Cost: two real transforms of length 2 d for a column of K @ V and of
-    `project_inner`, O(d log d) for products, inverses and `project_gram`; above d = 256, up to
+    `project_inner`, O(d log d) for products, inverses and `project_gram`; above d = 128, up to
     which dense products are faster.
     """
 
