@@ -19,7 +19,6 @@ from ._backend.chunks import unchunked
 from ._backend.namespace import (
     Array,
     astype,
-    computing,
     dtype_name,
     is_complex,
     namespace,
@@ -27,6 +26,7 @@ from ._backend.namespace import (
     result_name,
 )
 from ._backend.products import centred_rows, rmatvec
+from ._backend.settings import computing
 from .column_blocks import ColumnBlocks, column_blocks
 from .score_matrix import ScoreMatrix
 from .vectors import sample_vector

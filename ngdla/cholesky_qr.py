@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ._backend.gram import gram
 from ._backend.namespace import Array, dtype_name, is_complex, namespace, unit_roundoff
-from ._backend.products import add_to_diagonal, adjoint, gram
+from ._backend.products import add_to_diagonal, adjoint
 from ._backend.tracing import choose_if_free
 from ._backend.triangular import cholesky, inverse_triangular
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ._backend.checks import all_finite, require_array, require_like
 from ._backend.chunks import in_column_chunks, is_chunked
+from ._backend.gram import gram as dense_gram
 from ._backend.namespace import (
     Array,
     astype,
@@ -26,7 +27,6 @@ from ._backend.namespace import (
     register_pytree,
     result_name,
 )
-from ._backend.products import gram as dense_gram
 from ._backend.products import rmatvec
 from .score_matrix import Piece, ScoreMatrix, Vector
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from ._backend.checks import ValueChecks, damping_values
+from ._backend.checks import ValueChecks
 from ._backend.namespace import (
     Array,
     astype,
-    computing,
     dtype_name,
     namespace,
     real_name,
     register_pytree,
     unit_roundoff,
 )
+from ._backend.scalars import damping_values
+from ._backend.settings import computing
 from .column_blocks import score_matrix
 from .damped_problem import RightHandSide, Setup, setup
 from .factorisation import (

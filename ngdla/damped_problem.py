@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ._backend.checks import damping_values, require_choice, require_count
+from ._backend.checks import require_choice, require_count
 from ._backend.namespace import (
     Array,
     astype,
@@ -19,6 +19,7 @@ from ._backend.namespace import (
     real_name,
     result_name,
 )
+from ._backend.scalars import damping_values
 from .precision import Plan, planned
 from .score_matrix import ScoreMatrix, Vector
 from .vectors import Layout, parameter_vector, sample_vector

@@ -8,16 +8,9 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks, require_array, require_like
-from ._backend.namespace import (
-    Array,
-    astype,
-    computing,
-    is_array,
-    is_complex,
-    namespace,
-    real_name,
-)
+from ._backend.namespace import Array, astype, is_array, is_complex, namespace, real_name
 from ._backend.products import rmatvec
+from ._backend.settings import computing
 from .column_blocks import joined, score_matrix
 from .damped_problem import RightHandSide, Setup, setup
 from .inverses import Inverted, Spectrum, inverse_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite
-from ._backend.namespace import Array, computing, dtype_name, namespace
+from ._backend.namespace import Array, dtype_name, namespace
 from ._backend.products import trace
+from ._backend.settings import computing
 from .column_blocks import score_matrix
 
 __all__ = ["gram"]

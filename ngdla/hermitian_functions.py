@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ._backend.checks import ValueChecks, all_finite, square_matrix
-from ._backend.namespace import Array, computing, dtype_name, namespace, unit_roundoff
+from ._backend.namespace import Array, dtype_name, namespace, unit_roundoff
 from ._backend.products import adjoint
+from ._backend.settings import computing
 from ._backend.spectral import eigh
 
 __all__ = ["hermitian_function", "inv_sqrtm_psd", "logm_psd", "sqrtm_psd"]

@@ -8,17 +8,10 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
-from ._backend.checks import (
-    ValueChecks,
-    all_finite,
-    real_values,
-    require_array,
-    require_choice,
-)
+from ._backend.checks import ValueChecks, all_finite, require_array, require_choice
 from ._backend.namespace import (
     Array,
     astype,
-    computing,
     dtype_name,
     is_array,
     is_complex,
@@ -28,6 +21,8 @@ from ._backend.namespace import (
     unit_roundoff,
 )
 from ._backend.products import adjoint, matmul_stored, trace
+from ._backend.scalars import real_values
+from ._backend.settings import computing
 from ._backend.spectral import eigh
 from ._backend.tracing import number
 from .vectors import expanded

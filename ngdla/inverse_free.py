@@ -10,24 +10,15 @@ from typing import Any
 from ._backend.checks import (
     DTYPES,
     ValueChecks,
-    eigenvalue_damping,
-    fraction_values,
-    positive_values,
     require_array,
     require_choice,
     require_count,
     require_like,
 )
-from ._backend.namespace import (
-    Array,
-    astype,
-    computing,
-    dtype_name,
-    namespace,
-    real_name,
-    result_name,
-    zeros,
-)
+from ._backend.creation import zeros
+from ._backend.namespace import Array, astype, dtype_name, namespace, real_name, result_name
+from ._backend.scalars import eigenvalue_damping, fraction_values, positive_values
+from ._backend.settings import computing
 from ._backend.tracing import choose_if_free, is_traced
 from .inverse_free_arguments import (
     checked_weights,

@@ -6,8 +6,9 @@ from functools import reduce
 from operator import and_
 from typing import Any
 
-from ._backend.checks import ValueChecks, real_values, require_count, require_like
+from ._backend.checks import ValueChecks, require_count, require_like
 from ._backend.namespace import Array, astype, is_array, is_complex, namespace
+from ._backend.scalars import real_values
 from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
 from .retractions import largest_step
 from .structures import StructuredMatrix

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend.checks import (
-    ValueChecks,
-    all_finite,
-    fraction_values,
-    require_array,
-    require_choice,
-    require_like,
-)
-from ._backend.namespace import (
-    Array,
-    as_array,
-    astype,
-    computing,
-    dtype_name,
-    namespace,
-    result_name,
-)
-from ._backend.products import (
-    add_to_diagonal,
-    adjoint,
-    preserved,
-    rmatvec,
-    trace,
-    weighted_sum_with_gram,
-)
+from ._backend.checks import ValueChecks, all_finite, require_array, require_choice, require_like
+from ._backend.gram import weighted_sum_with_gram
+from ._backend.namespace import Array, as_array, astype, dtype_name, namespace, result_name
+from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
+from ._backend.scalars import fraction_values
+from ._backend.settings import computing
 from ._backend.triangular import cho_solve, cholesky
 from .kronecker_factor import (
     eigenbasis,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numbers
 from typing import Any, NamedTuple
 
-from ._backend.checks import (
-    ValueChecks,
-    eigenvalue_damping,
-    require_choice,
-    require_columns,
-)
-from ._backend.namespace import Array, computing, namespace
+from ._backend.checks import ValueChecks, require_choice, require_columns
+from ._backend.namespace import Array, namespace
 from ._backend.products import add_to_diagonal, adjoint, rmatvec
+from ._backend.scalars import eigenvalue_damping
+from ._backend.settings import computing
 from .vectors import as_given, expanded, in_common_dtype
 
 __all__ = [

@@ -10,13 +10,9 @@ from typing import Any, NamedTuple
 from ._backend import general
 from ._backend.checks import ValueChecks, all_finite, require_count, square_matrix
 from ._backend.general import expm1_series
-from ._backend.namespace import (
-    Array,
-    as_array,
-    computing,
-    namespace,
-)
+from ._backend.namespace import Array, as_array, namespace
 from ._backend.products import add_to_diagonal
+from ._backend.settings import computing
 from .vectors import expanded
 
 __all__ = ["InverseRoot", "SeriesResult", "expm", "expm_series", "inv_sqrtm_newton_schulz"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks, require_choice, require_columns
-from ._backend.namespace import Array, computing, namespace
+from ._backend.namespace import Array, namespace
 from ._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
+from ._backend.settings import computing
 from ._backend.triangular import cho_solve, cholesky
 from .cholesky_qr import column_gram
 from .eigen_sketches import nystrom_sketch, sketch_options

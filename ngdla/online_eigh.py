@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from ._backend.checks import (
     ValueChecks,
     all_finite,
-    fraction_values,
     require_array,
     require_choice,
     require_count,
@@ -16,7 +15,6 @@ from ._backend.checks import (
 from ._backend.namespace import (
     Array,
     astype,
-    computing,
     dtype_name,
     is_complex,
     namespace,
@@ -24,6 +22,8 @@ from ._backend.namespace import (
     unit_roundoff,
 )
 from ._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
+from ._backend.scalars import fraction_values
+from ._backend.settings import computing
 from ._backend.spectral import eigh
 from ._backend.tracing import choose_if_free
 from ._backend.triangular import inverse_triangular

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ._backend.checks import ValueChecks
-from ._backend.namespace import Array, computing, namespace
+from ._backend.namespace import Array, namespace
+from ._backend.settings import computing
 from .eigen_sketches import decomposed, sketch_options
 from .hermitian_operand import hermitian_operand
 from .low_rank import LowRankEigh, require_rank

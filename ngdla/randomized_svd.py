@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks, all_finite, require_array, require_count
-from ._backend.namespace import Array, computing, dtype_name, namespace, result_name, unit_roundoff
-from ._backend.products import adjoint, matmul_stored, rmatvec, unit_columns
+from ._backend.creation import unit_columns
+from ._backend.namespace import Array, dtype_name, namespace, result_name, unit_roundoff
+from ._backend.products import adjoint, matmul_stored, rmatvec
+from ._backend.settings import computing
 from ._backend.spectral import svd
 from .cholesky_qr import cholesky_qr
 from .low_rank import require_rank

@@ -7,9 +7,10 @@ import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ._backend.checks import EIGENVALUES, damping_values, warn_caller
+from ._backend.checks import warn_caller
 from ._backend.namespace import Array, namespace
 from ._backend.random import generator
+from ._backend.scalars import EIGENVALUES, damping_values
 from ._backend.tracing import is_traced, number
 from .hermitian_operand import HermitianOperand
 from .low_rank import LowRankEigh, require_rank

@@ -18,8 +18,9 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ._backend.checks import ValueChecks
-from ._backend.namespace import Array, astype, computing, is_complex, namespace, real_name
+from ._backend.namespace import Array, astype, is_complex, namespace, real_name
 from ._backend.products import adjoint, rmatvec, trace
+from ._backend.settings import computing
 from ._backend.spectral import eigh
 from .column_blocks import joined
 from .damped_problem import RightHandSide, Setup, setup

@@ -9,7 +9,6 @@ from ._backend.checks import ValueChecks, all_finite
 from ._backend.namespace import (
     Array,
     astype,
-    computing,
     double_name,
     has_double,
     is_complex,
@@ -17,6 +16,7 @@ from ._backend.namespace import (
     real_name,
     unit_roundoff,
 )
+from ._backend.settings import computing
 from ._backend.tracing import choose, chooses, is_traced
 from .certificates import SolveInfo, certificate
 from .damped_problem import RightHandSide, Setup, setup

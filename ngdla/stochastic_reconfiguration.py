@@ -15,13 +15,13 @@ from ._backend.checks import ValueChecks, require_array, require_like
 from ._backend.namespace import (
     Array,
     astype,
-    computing,
     dtype_name,
     is_complex,
     namespace,
     real_name,
     result_name,
 )
+from ._backend.settings import computing
 from .centred_scores import (
     Centring,
     centred_residuals,

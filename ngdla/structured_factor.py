@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend.checks import ValueChecks, all_finite, eigenvalue_damping, square_matrix
-from ._backend.namespace import Array, computing, namespace
+from ._backend.checks import ValueChecks, all_finite, square_matrix
+from ._backend.namespace import Array, namespace
 from ._backend.products import add_to_diagonal, preserved
+from ._backend.scalars import eigenvalue_damping
+from ._backend.settings import computing
 from .structures import StructuredMatrix, structure_from
 
 __all__ = ["structured_factor"]

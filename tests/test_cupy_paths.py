@@ -20,7 +20,16 @@ import scipy.linalg
 from references import H, exact_lstsq, exact_solve, random_array
 
 import ngdla
-from ngdla._backend import checks, namespace, products, spectral, triangular
+from ngdla._backend import (
+    checks,
+    creation,
+    gram,
+    namespace,
+    products,
+    settings,
+    spectral,
+    triangular,
+)
 
 FP32, TF32 = 4, 7
 
@@ -44,7 +53,7 @@ def compute_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     cupyx.solve_triangular = solve_triangular  # type: ignore[attr-defined]
     for module in (cupy, cublas, core, routines, cupyx):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    for module in (checks, namespace, products, spectral, triangular):
+    for module in (checks, creation, gram, namespace, products, settings, spectral, triangular):
         for name, answer in (("is_numpy_namespace", False), ("is_cupy_namespace", True)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda _, answer=answer: answer)
@@ -119,7 +128,7 @@ def test_gram_in_blocks(compute_types: list[int], dtype: str, rng: np.random.Gen
     S = random_array(rng, (1100, 7), dtype)
     np.testing.assert_allclose(ngdla.gram(S), S @ H(S), rtol=1e-4, atol=1e-4)
     if dtype == "float32":
-        np.testing.assert_allclose(products.gram_cupy_syrk(S), S @ S.T, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(gram.gram_cupy_syrk(S), S @ S.T, rtol=1e-4, atol=1e-4)
 
 
 def test_products_run_in_float32_and_the_setting_is_restored(compute_types: list[int]) -> None:

@@ -19,7 +19,8 @@ from spectra import (
 )
 
 from ngdla._backend import general
-from ngdla._backend.namespace import computing, namespace
+from ngdla._backend.namespace import namespace
+from ngdla._backend.settings import computing
 
 BATCHES = ((), (2,), (2, 1, 3))
 

@@ -11,7 +11,8 @@ from references import H, random_array
 from spectra import REAL, Operator, geometric, needs, psd, refused
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import computing, namespace
+from ngdla._backend.namespace import namespace
+from ngdla._backend.settings import computing
 from ngdla.hermitian_operand import HermitianOperand, hermitian_operand, require_positive
 
 D = 8

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, narrow, random_array, wide
 
-from ngdla._backend import products
-from ngdla._backend.namespace import computing, namespace
+from ngdla._backend import creation, products
+from ngdla._backend import gram as grams
+from ngdla._backend.namespace import namespace
+from ngdla._backend.settings import computing
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (7, 12), (3, 7, 12), (2, 3, 4, 5)]
 
@@ -36,7 +38,7 @@ def test_gram_is_its_definition(
         pytest.skip("no such dtype here")
     S = random_array(rng, shape, dtype)
     like = backend.asarray(S)
-    G = backend.call(inside(products.gram), like)
+    G = backend.call(inside(grams.gram), like)
     reference = wide(S) @ H(wide(S))
     backend.assert_matches(G, reference, like=like, dtype=dtype, tolerance=shape[-1] * U[dtype])
     if backend.has_values:
@@ -63,7 +65,7 @@ def test_gram_of_sizes_that_are_taken_in_blocks(
 ) -> None:
     dtype = [d for d in backend.dtypes if d.startswith("complex") == (kind == "complex")][-1]
     like, tolerance = backend.asarray(large(n, m, dtype)), 8 * m**0.5 * U[dtype]
-    G = backend.call(inside(products.gram), like)
+    G = backend.call(inside(grams.gram), like)
     backend.assert_matches(G, large_gram(n, m, dtype), like=like, dtype=dtype, tolerance=tolerance)
 
 
@@ -79,7 +81,7 @@ def test_gram_of_any_memory_layout(layout: str, dtype: str, rng: np.random.Gener
         "reversed": full[::-1, ::-1],
     }[layout]
     reference = wide(S) @ H(wide(S))
-    np.testing.assert_allclose(products.gram(S), reference, atol=100 * U[dtype] * 24)
+    np.testing.assert_allclose(grams.gram(S), reference, atol=100 * U[dtype] * 24)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -94,7 +96,7 @@ def test_adjoint_of_torch_is_a_view(dtype: str, rng: np.random.Generator) -> Non
 @pytest.mark.parametrize("leaf", [1, 2, 3, 8, 100])
 def test_gram_by_halves_of_odd_sizes(leaf: int, rng: np.random.Generator) -> None:
     S = random_array(rng, (2, 13, 5), "complex128")
-    np.testing.assert_allclose(products.gram_by_halves(S, leaf=leaf), S @ H(S), atol=1e-13)
+    np.testing.assert_allclose(grams.gram_by_halves(S, leaf=leaf), S @ H(S), atol=1e-13)
 
 
 def test_rmatvec(backend: Backend, dtype: str, rng: np.random.Generator) -> None:
@@ -144,7 +146,7 @@ def test_centred_rows(backend: Backend, stack: bool, rng: np.random.Generator) -
 @given(st.integers(1, 40), st.integers(1, 60), st.sampled_from(["float32", "complex128"]))
 def test_gram_is_positive_semidefinite(n: int, m: int, dtype: str) -> None:
     S = random_array(np.random.default_rng(n * 100 + m), (n, m), dtype)
-    G = products.gram(S)
+    G = grams.gram(S)
     smallest = np.linalg.eigvalsh(G.astype(np.complex128))[0]
     assert smallest >= -4 * (n * m) ** 0.5 * U[dtype] * np.linalg.norm(S) ** 2
 
@@ -154,7 +156,7 @@ def test_gram_of_jax_has_a_gradient(rng: np.random.Generator) -> None:
     jax.config.update("jax_enable_x64", True)
     S = jax.numpy.asarray(random_array(rng, (515, 4100), "float64"))
     C = jax.numpy.asarray(random_array(rng, (515, 515), "float64"))
-    gradient = jax.grad(lambda S: jax.numpy.sum(C * products.gram(S)))(S)
+    gradient = jax.grad(lambda S: jax.numpy.sum(C * grams.gram(S)))(S)
     np.testing.assert_allclose(gradient, (C + C.T) @ S, rtol=1e-10, atol=1e-9)
 
 
@@ -165,7 +167,7 @@ def test_float32_products_of_torch_stay_float32(rng: np.random.Generator) -> Non
     torch.set_float32_matmul_precision("medium")
     try:
         allowed = torch.backends.mkldnn.matmul.fp32_precision
-        G = inside(products.gram)(S)
+        G = inside(grams.gram)(S)
         assert torch.backends.mkldnn.matmul.fp32_precision == allowed
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
@@ -193,7 +195,7 @@ def test_jax_products_ask_for_the_highest_precision() -> None:
     def uses(function: Any) -> str:
         return str(jax.make_jaxpr(inside(function))(S))
 
-    assert uses(products.gram).count("HIGHEST") >= 1
+    assert uses(grams.gram).count("HIGHEST") >= 1
     assert "HIGHEST" in uses(lambda S: products.rmatvec(S, S[:, :1]))
 
 
@@ -235,7 +237,7 @@ def test_add_diagonal(backend: Backend, dtype: str, rng: np.random.Generator) ->
 def test_unit_columns(backend: Backend, shape: tuple[int, ...]) -> None:
     for dtype in backend.dtypes:
         like = backend.asarray(np.ones(shape, dtype))
-        result = backend.call(products.unit_columns, like)
+        result = backend.call(creation.unit_columns, like)
         reference = np.eye(*shape[-2:])
         backend.assert_matches(result, reference, like=like, dtype=dtype, tolerance=0.0)
 
@@ -263,7 +265,7 @@ def test_weighted_sum_with_gram(d: int, old: Any, rng: np.random.Generator) -> N
     A = random_array(rng, (2, d, d), "complex64")
     A = A + H(A)
     kept = A.copy(), X.copy()
-    result = products.weighted_sum_with_gram(A, old, X, 1 - old)
+    result = grams.weighted_sum_with_gram(A, old, X, 1 - old)
     expected = 0.25 * A + 0.75 * np.swapaxes(X, -1, -2) @ X.conj()
     assert np.linalg.norm(result - expected) <= 8 * U["complex64"] * np.linalg.norm(expected)
     np.testing.assert_array_equal(A, kept[0])

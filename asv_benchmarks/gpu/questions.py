@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import ngdla
+from ngdla._backend.gram import gram, gram_by_halves, gram_cupy_syrk
 from ngdla._backend.namespace import (
     Array,
     astype,
@@ -23,7 +24,7 @@ from ngdla._backend.namespace import (
     namespace,
     unit_roundoff,
 )
-from ngdla._backend.products import adjoint, gram, gram_by_halves, gram_cupy_syrk, rmatvec
+from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.spectral import eigh
 from ngdla._backend.triangular import cholesky
 

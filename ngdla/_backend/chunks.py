@@ -14,7 +14,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from .namespace import Array, computing, is_dask_namespace, namespace
+from .namespace import Array, is_dask_namespace, namespace
+from .settings import computing
 
 __all__ = [
     "chunked_like",

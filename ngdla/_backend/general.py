@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .chunks import in_one_block
+from .creation import unit_columns
 from .namespace import (
     Array,
     LinAlgError,
@@ -23,7 +24,6 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
-from .products import unit_columns
 
 __all__ = ["expm", "expm1_series", "inverse", "logabsdet", "solve"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,13 +25,11 @@ __all__ = [
     "LinAlgError",
     "as_array",
     "astype",
-    "computing",
     "conjugate",
-    "constant",
     "double_name",
     "dtype_name",
+    "dtype_of",
     "has_double",
-    "host_array",
     "is_array",
     "is_complex",
     "is_cupy_namespace",
@@ -51,7 +47,6 @@ __all__ = [
     "single_name",
     "torch_compiling",
     "unit_roundoff",
-    "zeros",
 ]
 
 Array = Any
@@ -212,36 +207,11 @@ def astype(x: Array, name: str) -> Array:
     if dtype_name(x.dtype) == name:
         return x
     xp = namespace(x)
-    return xp.astype(x, _dtype(xp, name), copy=False)
+    return xp.astype(x, dtype_of(xp, name), copy=False)
 
 
-def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
-    """Return zeros of the named dtype, of the library and on the device of `like`."""
-    xp = namespace(like)
-    return xp.zeros(shape, dtype=_dtype(xp, name), device=_placed(xp, like))
-
-
-def host_array(values: Any, name: str) -> np.ndarray:
-    """Return nested sequences of numbers as an array on the host, to be made a `constant`."""
-    return np.asarray(values, dtype=name)
-
-
-def constant(values: Any, like: Array, name: str) -> Array:
-    """Return numbers of the host as a constant, of the library and on the device of `like`."""
-    xp = namespace(like)
-    if is_dask_namespace(xp):  # which takes host arrays as they are, and as indices only these
-        return np.asarray(values, dtype=name)
-    return xp.asarray(np.asarray(values, dtype=name), device=_placed(xp, like))
-
-
-def _placed(xp: Any, like: Array) -> Any:
-    if is_numpy_namespace(xp) or is_dask_namespace(xp) or is_jax_namespace(xp):
-        return None  # JAX places constants itself
-    # array-api-compat's `device` goes through sys.modules, where torch.compile fails
-    return like.device if is_torch_namespace(xp) else device(like)
-
-
-def _dtype(xp: Any, name: str) -> Any:
+def dtype_of(xp: Any, name: str) -> Any:
+    """Return the named dtype of a library; bfloat16 of NumPy is that of ml_dtypes."""
     if name == "bfloat16" and is_numpy_namespace(xp):
         return _numpy_bfloat16()
     return getattr(xp, name)
@@ -254,85 +224,6 @@ def _numpy_bfloat16() -> Any:
         msg = "NumPy has no bfloat16 by itself; install ml_dtypes, or use float16 or float32."
         raise TypeError(msg) from None
     return bfloat16
-
-
-# -------------------------------------------------------------------------------- settings
-
-
-def computing(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
-    """Hold the settings under which this library computes, and restore the caller's.
-
-    Products of float32 matrices run in float32, never in TF32 or bfloat16, nor in half precision by
-    `torch.autocast` (a Gram matrix squares the condition number, so that their 1e-3 would drown
-    every damping in use), and NumPy keeps silent about NaN and overflow, which are reported by the
-    checks with the argument's name.
-    With `tf32`, products may drop to TF32 where the device has it.
-    """
-    if is_torch_namespace(xp):
-        return _torch_products("tf32" if tf32 else "ieee")
-    if is_jax_namespace(xp):
-        import jax
-
-        precision = "tensorfloat32" if tf32 else "highest"
-        held: AbstractContextManager[Any] = jax.default_matmul_precision(precision)
-        return held
-    if is_cupy_namespace(xp):
-        return _cupy_products("TF32" if tf32 else "FP32")
-    return np.errstate(all="ignore")  # array-api-strict computes by NumPy
-
-
-_NOTHING = contextlib.nullcontext()
-
-
-def _torch_products(wanted: str) -> AbstractContextManager[Any]:
-    import torch
-
-    if torch_compiling():
-        return _NOTHING
-    # The flags are touched only where they have to be: writing them marks the process as a user of
-    # the newer interface, and torch then warns users of the older one.
-    products = [torch.backends.cuda.matmul]
-    if wanted == "ieee":
-        products.append(torch.backends.mkldnn.matmul)
-    lower = ("tf32", "bf16")
-    before = [
-        (product, precision)
-        for product in products
-        if ((precision := product.fp32_precision) in lower) != (wanted in lower)
-    ]
-    lowered = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-    return _torch_precision(before, wanted, lowered) if before or lowered else _NOTHING
-
-
-@contextlib.contextmanager
-def _torch_precision(
-    before: list[tuple[Any, str]], wanted: str, lowered: list[str]
-) -> Iterator[None]:
-    import torch
-
-    try:
-        for product, _ in before:
-            product.fp32_precision = wanted
-        with contextlib.ExitStack() as stack:
-            for device in lowered:  # products in half precision
-                stack.enter_context(torch.autocast(device, enabled=False))
-            yield
-    finally:
-        for product, precision in before:
-            product.fp32_precision = precision
-
-
-@contextlib.contextmanager
-def _cupy_products(wanted: str) -> Iterator[None]:
-    # TF32 may be on by the environment variable CUPY_TF32 or by the user's own call.
-    from cupy._core import _routines_linalg as routines
-
-    before = routines.get_compute_type(np.float32)
-    routines.set_compute_type(np.float32, getattr(routines, f"COMPUTE_TYPE_{wanted}"))
-    try:
-        yield
-    finally:
-        routines.set_compute_type(np.float32, before)
 
 
 # --------------------------------------------------------------------------------- pytrees

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from .chunks import in_one_block
+from .creation import unit_columns
 from .namespace import (
     Array,
     LinAlgError,
@@ -24,7 +25,7 @@ from .namespace import (
     namespace,
     unit_roundoff,
 )
-from .products import adjoint, unit_columns
+from .products import adjoint
 
 __all__ = ["cho_solve", "cholesky", "inverse_triangular", "over_batch", "solve_triangular"]
 

@@ -16,19 +16,19 @@ from ngdla._backend.checks import (
     square_matrix,
 )
 from ngdla._backend.chunks import unchunked
+from ngdla._backend.creation import zeros
 from ngdla._backend.namespace import (
     Array,
     as_array,
     astype,
-    computing,
     dtype_name,
     is_complex,
     namespace,
     real_part,
     result_name,
-    zeros,
 )
 from ngdla._backend.products import adjoint, preserved
+from ngdla._backend.settings import computing
 from ngdla._backend.sums import add_multiple
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses

@@ -8,13 +8,9 @@ from typing import Any
 
 from ngdla._backend import general
 from ngdla._backend.checks import require_count
+from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import (
-    add_to_diagonal,
-    adjoint,
-    identity_like,
-    trace,
-)
+from ngdla._backend.products import add_to_diagonal, adjoint, trace
 from ngdla.spectral_radius import spectral_radius_bound
 from ngdla.vectors import expanded
 

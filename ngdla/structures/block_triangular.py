@@ -11,7 +11,8 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from ngdla._backend.namespace import Array, constant, namespace
+from ngdla._backend.creation import constant
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec
 from ngdla._backend.triangular import cho_solve, cholesky
 

@@ -6,15 +6,9 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend import general
+from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import (
-    add_to_diagonal,
-    adjoint,
-    adjoint_product,
-    gram,
-    preserved,
-    trace,
-)
+from ngdla._backend.products import add_to_diagonal, adjoint, adjoint_product, preserved, trace
 from ngdla._backend.triangular import cholesky, inverse_triangular
 from ngdla.hermitian_functions import hermitian_function
 from ngdla.spectral_radius import spectral_radius_bound

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, as_array, conjugate, namespace, real_part
-from ngdla._backend.products import identity_like
 from ngdla._backend.sums import add_multiple
 from ngdla.vectors import expanded
 

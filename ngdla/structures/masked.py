@@ -6,14 +6,10 @@ from collections import defaultdict
 from typing import Any
 
 from ngdla._backend import general
-from ngdla._backend.namespace import Array, constant, dtype_name, host_array, namespace, real_name
-from ngdla._backend.products import (
-    adjoint,
-    adjoint_product,
-    gram,
-    identity_like,
-    preserved,
-)
+from ngdla._backend.creation import constant, host_array, identity_like
+from ngdla._backend.gram import gram
+from ngdla._backend.namespace import Array, dtype_name, namespace, real_name
+from ngdla._backend.products import adjoint, adjoint_product, preserved
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.spectral_radius import spectral_radius_bound
 from ngdla.vectors import expanded

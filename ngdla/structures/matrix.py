@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ngdla._backend.checks import (
     DTYPES,
-    real_values,
     require_array,
     require_choice,
     require_columns,
@@ -21,7 +20,6 @@ from ngdla._backend.namespace import (
     Array,
     as_array,
     astype,
-    computing,
     conjugate,
     dtype_name,
     namespace,
@@ -30,6 +28,8 @@ from ngdla._backend.namespace import (
     result_name,
 )
 from ngdla._backend.products import adjoint, preserved
+from ngdla._backend.scalars import real_values
+from ngdla._backend.settings import computing
 from ngdla.vectors import as_given, expanded, in_common_dtype
 
 from .adjoint import Adjoint

@@ -7,19 +7,18 @@ from functools import cache
 from typing import Any, ClassVar
 
 from ngdla._backend.chunks import unchunked
+from ngdla._backend.creation import constant, host_array, identity_like
 from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import (
     Array,
     as_array,
     conjugate,
-    constant,
     dtype_name,
-    host_array,
     namespace,
     real_name,
     real_part,
 )
-from ngdla._backend.products import adjoint_product, identity_like
+from ngdla._backend.products import adjoint_product
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.vectors import expanded
 

@@ -1,0 +1,64 @@
+"""New arrays, of the library and on the device of one that is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from .namespace import (
+    Array,
+    dtype_of,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+)
+
+__all__ = ["constant", "host_array", "identity_like", "unit_columns", "zeros"]
+
+
+def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
+    """Return zeros of the named dtype, of the library and on the device of `like`."""
+    xp = namespace(like)
+    return xp.zeros(shape, dtype=dtype_of(xp, name), device=_placed(xp, like))
+
+
+def host_array(values: Any, name: str) -> np.ndarray:
+    """Return nested sequences of numbers as an array on the host, to be made a `constant`."""
+    return np.asarray(values, dtype=name)
+
+
+def constant(values: Any, like: Array, name: str) -> Array:
+    """Return numbers of the host as a constant, of the library and on the device of `like`."""
+    xp = namespace(like)
+    if is_dask_namespace(xp):  # which takes host arrays as they are, and as indices only these
+        return np.asarray(values, dtype=name)
+    return xp.asarray(np.asarray(values, dtype=name), device=_placed(xp, like))
+
+
+def _placed(xp: Any, like: Array) -> Any:
+    if is_numpy_namespace(xp) or is_dask_namespace(xp) or is_jax_namespace(xp):
+        return None  # JAX places constants itself
+    # array-api-compat's `device` goes through sys.modules, where torch.compile fails
+    return like.device if is_torch_namespace(xp) else device(like)
+
+
+def unit_columns(like: Array) -> Array:
+    """Return the first l unit vectors, (d, l), for an array (..., d, l)."""
+    d, columns = like.shape[-2:]
+    return _eye(d, columns, like)
+
+
+def identity_like(like: Array, n: int) -> Array:
+    """Return the n x n identity in the dtype of an array."""
+    return _eye(n, n, like)
+
+
+def _eye(rows: int, columns: int, like: Array) -> Array:
+    xp = namespace(like)
+    if is_dask_namespace(xp):  # its eye fails where there are more columns than rows
+        return xp.eye(max(rows, columns), dtype=like.dtype)[:rows, :columns]
+    return xp.eye(rows, columns, dtype=like.dtype, device=_placed(xp, like))

@@ -1,0 +1,239 @@
+"""Gram matrices, in half the flops of a product where the library allows it.
+
+Nothing copies S but `_herk`, chunks of what is not contiguous.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy.linalg import blas
+
+from .chunks import sum_over_chunks
+from .namespace import (
+    Array,
+    is_complex,
+    is_cupy_namespace,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+)
+from .products import adjoint
+from .sums import writable
+
+__all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
+
+# Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
+# GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
+# yet on a GPU (asv_benchmarks/claims/gram.py).
+_TORCH_LEAF = 64
+_TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
+_JAX_ROWS = 512
+_JAX_COMPLEX_ROWS = 16
+_JAX_LEAVES = 4
+_JAX_COLUMNS = 2048
+_CUPY_LEAF = 512
+_COPIED_BYTES = 64 * 2**20
+_MIRRORED = 256  # rows of the blocks in which one triangle is copied to the other
+
+
+def gram(S: Array) -> Array:
+    """Return S S^H, (..., n, n), Hermitian, in half the flops of a product where possible."""
+    xp = namespace(S)
+    if is_numpy_namespace(xp):
+        return _gram_numpy(S)
+    if is_torch_namespace(xp):
+        return _gram_torch(S)
+    if is_cupy_namespace(xp):
+        return gram_by_halves(S, leaf=_CUPY_LEAF)
+    if is_jax_namespace(xp):
+        return _gram_jax()(S)
+    if is_dask_namespace(xp):
+        return sum_over_chunks(gram, S)
+    return xp.matmul(S, adjoint(S))
+
+
+def _gram_torch(S: Array) -> Array:
+    """Blocks are written into one array where that is allowed: their copies cost too much else."""
+    n, m = S.shape[-2:]
+    wide = m >= _TORCH_WIDE * n
+    leaf = _TORCH_LEAF if wide else 2 * _TORCH_LEAF
+    if n <= leaf or m < n:
+        return S @ S.mH
+    G = S.new_empty((*S.shape[:-1], n))
+    if not writable(G, S):
+        return gram_by_halves(S, leaf=leaf if wide else n)
+    _fill_gram(G, S, leaf)
+    return G
+
+
+def _fill_gram(G: Array, S: Array, leaf: int) -> None:
+    """Write S S^H into a torch tensor by halves."""
+    import torch
+
+    n = S.shape[-2]
+    if n <= leaf:
+        torch.matmul(S, S.mH, out=G)
+        return
+    top, bottom = S[..., : n // 2, :], S[..., n // 2 :, :]
+    cross = G[..., n // 2 :, : n // 2]
+    torch.matmul(bottom, top.mH, out=cross)
+    G[..., : n // 2, n // 2 :] = cross.mH
+    _fill_gram(G[..., : n // 2, : n // 2], top, leaf)
+    _fill_gram(G[..., n // 2 :, n // 2 :], bottom, leaf)
+
+
+def _gram_numpy(S: Array) -> Array:
+    """Real: NumPy hands S @ S.mT to syrk. Complex: herk, one matrix at a time."""
+    if not is_complex(S):
+        return S @ S.mT
+    if S.ndim == 2:
+        return _herk(S)
+    n, m = S.shape[-2:]
+    blocks = [_herk(block) for block in S.reshape(math.prod(S.shape[:-2]), n, m)]
+    return np.reshape(np.asarray(blocks, dtype=S.dtype), S.shape[:-1] + (n,))
+
+
+def _herk(S: Array) -> Array:
+    herk = blas.get_blas_funcs("herk", (S,))
+    if not S.flags.forc:  # SciPy would copy the whole of S
+        columns = max(1, _COPIED_BYTES // (S.itemsize * len(S)))
+        starts = range(0, S.shape[1], columns)
+        return sum(_herk(np.ascontiguousarray(S[:, i : i + columns])) for i in starts)
+    if S.flags.f_contiguous:
+        G = herk(1.0, S, lower=1)
+    else:  # the transpose of C-ordered S is Fortran-ordered: (S^T)^H S^T = conj(S S^H)
+        G = herk(1.0, S.T, trans=2).T
+    G += np.conj(np.tril(G, -1).T)
+    return G
+
+
+def weighted_sum_with_gram(A: Array, old: Any, X: Array, new: Any) -> Array:
+    """Return old A + new X^T conj(X) for Hermitian A (..., d, d) and X (..., N, d).
+
+    `old` and `new` are Python numbers or real arrays of shape (..., 1, 1). BLAS adds one triangle
+    to a new array and the other is copied from it: NumPy's own product of a matrix with its
+    transpose spends three times as long on that copy, at d = 4096, as on the product.
+    """
+    xp = namespace(A)
+    if not is_numpy_namespace(xp) or A.shape[-1] < _MIRRORED:
+        return old * A + new * gram(xp.matrix_transpose(X))
+    total = np.multiply(old, A, order="C")
+    d, rows = A.shape[-1], X * new**0.5
+    for T, R in zip(total.reshape(-1, d, d), rows.reshape(-1, *X.shape[-2:])):
+        _add_gram(T, R)
+    return total
+
+
+def _add_gram(total: Array, X: Array) -> None:
+    """Add X^T conj(X) in place, C-ordered, reading the upper triangle only."""
+    conjugated = np.conj(X) if is_complex(X) else X  # `total` is conj(total) to LAPACK
+    if is_complex(X):
+        update = blas.get_blas_funcs("herk", (total,))
+    else:
+        update = blas.get_blas_funcs("syrk", (total,))
+    update(1.0, conjugated.T, beta=1.0, c=total.T, lower=1, overwrite_c=1)
+    for i in range(0, len(total), _MIRRORED):
+        end = i + _MIRRORED
+        total[end:, i:end] = np.conj(total[i:end, end:].T)
+        square = total[i:end, i:end]
+        square[:] = np.triu(square) + np.conj(np.triu(square, 1).T)
+
+
+def gram_by_halves(S: Array, *, leaf: int) -> Array:
+    """Return S S^H from the Gram matrices of both halves of the rows and one cross product."""
+    xp = namespace(S)
+    n = S.shape[-2]
+    if n <= leaf:
+        return _outer(S, S)
+    top, bottom = S[..., : n // 2, :], S[..., n // 2 :, :]
+    cross = _outer(bottom, top)
+    upper = xp.concat([gram_by_halves(top, leaf=leaf), adjoint(cross)], axis=-1)
+    lower = xp.concat([cross, gram_by_halves(bottom, leaf=leaf)], axis=-1)
+    return xp.concat([upper, lower], axis=-2)
+
+
+def gram_cupy_syrk(S: Array) -> Array:
+    """Return S S^T for a real 2-D CuPy array by cuBLAS syrk (CuPy wraps no herk).
+
+    The output must be C-contiguous: otherwise `cupy.cublas.syrk` copies a C-ordered S.
+    """
+    import cupy
+    from cupy import cublas
+
+    n = S.shape[0]
+    G = cublas.syrk("N", S, out=cupy.zeros((n, n), dtype=S.dtype), lower=True)
+    return cupy.tril(G) + cupy.tril(G, -1).T
+
+
+def _outer(A: Array, B: Array) -> Array:
+    """Return A B^H without a conjugated copy of B where the library allows it."""
+    xp = namespace(A)
+    if is_cupy_namespace(xp) and is_complex(B) and A.ndim == 2:
+        from cupy import cublas
+
+        return cublas.gemm("N", "H", A, B)
+    return xp.matmul(A, adjoint(B))
+
+
+@cache
+def _gram_jax() -> Any:
+    """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H."""
+    import jax
+    import jax.numpy as jnp
+
+    def product(A: Array, B: Array) -> Array:
+        return jnp.matmul(A, adjoint(B), precision=jax.lax.Precision.HIGHEST)
+
+    def halves(S: Array, leaf: int) -> Array:
+        n = S.shape[0]
+        if n <= leaf:
+            return product(S, S)
+        top, bottom = S[: n // 2], S[n // 2 :]
+        cross = product(bottom, top)
+        return jnp.block([[halves(top, leaf), adjoint(cross)], [cross, halves(bottom, leaf)]])
+
+    def by_columns(S: Array) -> Array:
+        """Take blocks of columns that stay in the cache while their triangle is formed.
+
+        XLA multiplies complex matrices on the CPU at a third of the real rate: there the real and
+        imaginary parts A and B of a block are rows of one real block.
+        """
+        n, m = S.shape
+        steps = m // _JAX_COLUMNS
+
+        def add(i: Array, K: Array) -> Array:
+            block = real_rows(jax.lax.dynamic_slice(S, (0, i * _JAX_COLUMNS), (n, _JAX_COLUMNS)))
+            return K + halves(block, -(-block.shape[0] // _JAX_LEAVES))
+
+        rest = real_rows(S[:, steps * _JAX_COLUMNS :])
+        K = jax.lax.fori_loop(0, steps, add, product(rest, rest))
+        if not is_complex(S):
+            return K
+        AA, BA, BB = K[:n, :n], K[n:, :n], K[n:, n:]
+        return jax.lax.complex(AA + BB, BA - BA.T)  # (A + i B) (A + i B)^H
+
+    def real_rows(S: Array) -> Array:
+        return jnp.concatenate([jnp.real(S), jnp.imag(S)]) if is_complex(S) else S
+
+    def whole(S: Array) -> Array:
+        return product(S, S)
+
+    @jax.custom_jvp
+    def gram(S: Array) -> Array:
+        rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
+        if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < 2 * _JAX_COLUMNS:
+            return whole(S)
+        return jax.lax.platform_dependent(S, cpu=by_columns, default=whole)
+
+    def tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        half = product(tangents[0], primals[0])
+        return gram(primals[0]), half + adjoint(half)
+
+    gram.defjvp(tangent)
+    return jax.jit(gram)

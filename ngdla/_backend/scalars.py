@@ -1,0 +1,158 @@
+"""Numbers that options take: dampings, steps, weights of the past; one, or one for each matrix."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from .checks import ValueChecks, require_dense, require_like
+from .chunks import is_chunked, require_known_shape
+from .namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_array,
+    namespace,
+    normal_range,
+    real_name,
+    result_name,
+)
+
+__all__ = [
+    "EIGENVALUES",
+    "damping_values",
+    "eigenvalue_damping",
+    "fraction_values",
+    "positive_values",
+    "real_values",
+]
+
+_REAL_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+# What a damping is measured in, for messages.
+SQUARED = (
+    "in units of squared singular values of `{0}`. For a plain least-squares or minimum-norm "
+    "solution choose it small against |{0}|^2, not zero"
+)
+EIGENVALUES = (
+    "in units of eigenvalues of `{0}`. For a pseudo-inverse choose it small against |{0}|, not zero"
+)
+
+
+def damping_values(
+    damping: Any,
+    like: Array,
+    like_name: str,
+    dtype: str,
+    batch: tuple[int, ...],
+    unit: str = SQUARED,
+) -> float | Array:
+    """Return the damping as a Python float, or as an array of shape `batch` in a real dtype.
+
+    The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
+    """
+    if _is_number(damping):
+        return _damping_number(damping, like_name, dtype, unit)
+    if isinstance(damping, str) or not is_array(damping):
+        msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
+        raise TypeError(msg)
+    return real_values(damping, "damping", like, like_name, dtype, batch)
+
+
+def real_values(
+    value: Any, name: str, like: Array, like_name: str, dtype: str, batch: tuple[int, ...]
+) -> Array:
+    """Return an array of real numbers, 0-d or of shape `batch`, as one of shape `batch`."""
+    if isinstance(value, str) or not is_array(value):
+        msg = f"`{name}` is {value!r}; it must be a real number or an array of them."
+        raise TypeError(msg)
+    require_dense(value, name)
+    if is_chunked(value):
+        require_known_shape(value, name)
+    require_like(value, name, like, like_name)
+    xp = namespace(like)
+    floating = dtype_name(value.dtype) in _REAL_DTYPES  # NumPy's isdtype refuses ml_dtypes
+    if not floating and not xp.isdtype(value.dtype, "integral"):
+        msg = f"`{name}` has dtype {dtype_name(value.dtype)}; it must be real."
+        raise TypeError(msg)
+    if tuple(value.shape) not in ((), batch):
+        msg = (
+            f"`{name}` has shape {tuple(value.shape)}; it must be a number, a 0-d array, or "
+            f"have the batch shape {batch} of `{like_name}`."
+        )
+        raise ValueError(msg)
+    if floating:  # it may be wider than S, as right-hand sides may
+        dtype = real_name(result_name(dtype, dtype_name(value.dtype)))
+    return xp.broadcast_to(astype(value, dtype), batch)
+
+
+def eigenvalue_damping(
+    damping: Any, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+) -> float | Array:
+    """Return a damping in units of eigenvalues, as a float or in the real dtype of `like`."""
+    dtype = real_name(dtype_name(like.dtype))
+    damping = damping_values(damping, like, like_name, dtype, batch, EIGENVALUES)
+    if isinstance(damping, float):
+        return damping
+    checks.positive("damping", damping)
+    return astype(damping, dtype)  # it never promotes
+
+
+def positive_values(
+    value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+) -> float | Array:
+    """Return a positive number as a float, or numbers as an array of shape `batch`."""
+    if _is_number(value):
+        if not 0 < float(value) < math.inf:
+            msg = f"`{name}` is {value!r}; it must be positive and finite."
+            raise ValueError(msg)
+        return float(value)
+    values = _real_values_like(value, name, like, like_name, batch)
+    checks.positive(name, values)
+    return values
+
+
+def fraction_values(
+    value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+) -> float | Array:
+    """Return the weight of the past in an average or a sum, a float or of shape `batch`."""
+    msg = f"`{name}` is {value!r}; it must be in [0, 1): the weight of the past."
+    if _is_number(value):
+        if not 0 <= float(value) < 1:
+            raise ValueError(msg)
+        return float(value)
+    values = _real_values_like(value, name, like, like_name, batch)
+    checks.require(lambda: (values >= 0) & (values < 1), lambda: ValueError(msg))
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def _real_values_like(
+    value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...]
+) -> Array:
+    dtype = real_name(result_name(dtype_name(like.dtype)))
+    return astype(real_values(value, name, like, like_name, dtype, batch), dtype)
+
+
+def _damping_number(damping: Any, like_name: str, dtype: str, unit: str) -> float:
+    try:
+        value = float(damping)
+    except OverflowError:
+        value = math.inf
+    if not value > 0 or damping == math.inf:  # NaN fails too; torch.compile cannot trace isnan
+        msg = f"`damping` is {value}; it must be positive and finite, {unit.format(like_name)}."
+        raise ValueError(msg)
+    least, largest = normal_range(dtype)
+    if not least <= value <= largest:
+        msg = (
+            f"`damping` is {value}, beyond the range of {dtype}, {least:.1e} to {largest:.1e}; "
+            f"scale `{like_name}` and `damping`, or use float64."
+        )
+        raise ValueError(msg)
+    return value
