@@ -10,6 +10,7 @@ from ._backend.namespace import Array, as_array, astype, dtype_name, namespace, 
 from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ._backend.scalars import fraction_values
 from ._backend.settings import computing
+from ._backend.sums import add_multiple
 from ._backend.triangular import cho_solve, cholesky
 from .kronecker_factor import (
     eigenbasis,
@@ -247,8 +248,9 @@ def _joint(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
         P, Q = rmatvec(W, V), xp.matmul(V, U)
         weights = (g - gamma) * both * (alpha * in_A) - (g - gamma) * in_G * (a * neither)
         right = (a - alpha) * in_A * (g * neither) * Q + xp.matmul(W, weights * xp.matmul(P, U))
-        left = xp.matmul(W, (g - gamma) * in_G * (a * neither) * P)
-        return neither * V + xp.matmul(right, adjoint(U)) + left
+        left = (g - gamma) * in_G * (a * neither) * P
+        inside = xp.matmul(xp.concat([right, W], axis=-1), xp.concat([adjoint(U), left], axis=-2))
+        return add_multiple(inside, neither, V)
 
     solution = truncated
     if A.complete:

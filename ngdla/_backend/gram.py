@@ -24,7 +24,7 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint
-from .sums import writable
+from .sums import add_multiple, writable
 
 __all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
 
@@ -116,15 +116,17 @@ def _herk(S: Array) -> Array:
 def weighted_sum_with_gram(A: Array, old: Any, X: Array, new: Any) -> Array:
     """Return old A + new X^T conj(X) for Hermitian A (..., d, d) and X (..., N, d).
 
-    `old` and `new` are Python numbers or real arrays of shape (..., 1, 1). BLAS adds one triangle
-    to a new array and the other is copied from it: NumPy's own product of a matrix with its
-    transpose spends three times as long on that copy, at d = 4096, as on the product.
+    `old` and `new` are Python numbers or real arrays of shape (..., 1, 1), `new` not negative. In
+    NumPy BLAS adds one triangle to a new array and the other is copied from it: its own product of
+    a matrix with its transpose spends three times as long on that copy, at d = 4096, as on the
+    product.
     """
     xp = namespace(A)
+    rows = X * new**0.5
     if not is_numpy_namespace(xp) or A.shape[-1] < _MIRRORED:
-        return old * A + new * gram(xp.matrix_transpose(X))
+        return add_multiple(gram(xp.matrix_transpose(rows)), old, A)
     total = np.multiply(old, A, order="C")
-    d, rows = A.shape[-1], X * new**0.5
+    d = A.shape[-1]
     for T, R in zip(total.reshape(-1, d, d), rows.reshape(-1, *X.shape[-2:])):
         _add_gram(T, R)
     return total
