@@ -194,7 +194,7 @@ def online_eigh_update(
     Returns
     -------
     OnlineEigh
-        The new state, in the dtype of the old one.
+        The new state, in the dtype of the old one; after one in half precision in float32.
 
     Raises
     ------
@@ -231,7 +231,8 @@ def online_eigh_update(
     >>> bool(np.allclose(state.eigenvalues, exact[:4]))
     True
     """
-    _require_state(state)
+    stored, state = state, _computed(state)
+    rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
     X = _checked_batch(X, U)
     checks = ValueChecks(enabled=check)
@@ -239,7 +240,7 @@ def online_eigh_update(
     with computing(namespace(X)):
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
-        state = _updated(state, X, size, decay)
+        state = _updated(state, X, size, decay, rounding)
         checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
         checks.raise_on_failure()
     return state
@@ -281,7 +282,7 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     >>> bool(0.5 * exact < eigh.error < 2 * exact)
     True
     """
-    _require_state(state)
+    state = _computed(state)
     require_choice(tail, "tail", TAILS)
     xp = namespace(state.trace)
     d, U, G = state.eigenvalues, state.eigenvectors, state.probes
@@ -295,7 +296,7 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
         return truncated(d, U, state.trace, error, d.shape[-1], tail)
 
 
-def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any) -> OnlineEigh:
+def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
     """Return the state after a batch of squared norm `size`.
 
     With M = new X^T conj(X) + old U diag(d) U^H, whose weights add to 1, in units of its trace, the
@@ -311,7 +312,6 @@ def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any) -> OnlineEigh
     products = transposed_product(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
     core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))
     past = expanded(old / unit, 1) * state.eigenvalues
-    rounding = SHIFT * unit_roundoff(dtype_name(U.dtype))
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
     Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)
     values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
@@ -360,13 +360,15 @@ def _to_rows(X: Array, V: Array) -> Array:
     return xp.conj(xp.matmul(X, xp.conj(V))) if is_complex(X) else xp.matmul(X, V)
 
 
-def _require_state(state: Any) -> None:
+def _computed(state: Any) -> OnlineEigh:
+    """Return a state in the dtype that is computed with, float32 or wider."""
     if not isinstance(state, OnlineEigh):
         msg = (
             f"`state` is a {type(state).__name__}; it must be what online_eigh_init returned. From "
             f"saved fields it is made anew by OnlineEigh(*fields)."
         )
         raise TypeError(msg)
+    return OnlineEigh(*(astype(x, result_name(dtype_name(x.dtype))) for x in state))
 
 
 def _checked_batch(X: Array, U: Array) -> Array:

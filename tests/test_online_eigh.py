@@ -281,6 +281,33 @@ def test_a_state_keeps_its_dtype(rng: np.random.Generator) -> None:
     assert online_eigh_update(state, X, decay=np.asarray(0.5)).sketch.dtype == "complex64"
 
 
+@pytest.mark.parametrize(("half", "roundoff"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_state_is_stored_in_half_precision(
+    library: str, half: str, roundoff: float, rng: np.random.Generator
+) -> None:
+    module = pytest.importorskip(library)
+    dtypes = (
+        pytest.importorskip("ml_dtypes") if (library, half) == ("numpy", "bfloat16") else module
+    )
+
+    def rounded(x: Any) -> Any:
+        dtype = getattr(dtypes, half)
+        return x.to(dtype) if library == "torch" else x.astype(dtype)
+
+    xs = batches(rng, 12, 40, "float32")
+    state = online_eigh_init(module.asarray(xs[0]), RANK, probes=PROBES)
+    for x in xs[1:]:
+        stored = OnlineEigh(*map(rounded, state))
+        state = online_eigh_update(stored, module.asarray(x), decay=0.9)
+    assert {str(x.dtype).rpartition(".")[2] for x in state} == {"float32"}
+    result = online_eigh_result(OnlineEigh(*map(rounded, state)))
+    single = followed(xs, RANK, 0.9, probes=PROBES).eigenvalues
+    # the weight of the past, eigenvalues and columns are rounded, and remembered for 10 updates
+    tolerance = 3 * roundoff / (1 - 0.9) * single[0]
+    assert np.abs(np.asarray(result.eigenvalues) - single).max() <= tolerance
+
+
 def test_columns_of_the_caller(rng: np.random.Generator) -> None:
     from ngdla._backend.random import gaussian
 
