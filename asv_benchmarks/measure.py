@@ -41,6 +41,7 @@ FRONT_PAGE = (
     "kronecker",
     "structures",
     "inverse_free",
+    "sample_weights",
 )
 MODULES = (*FRONT_PAGE, "instruments")
 LIBRARIES = (

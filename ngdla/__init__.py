@@ -38,10 +38,13 @@ from .randomized_eigh import randomized_eigh
 from .randomized_svd import SVDResult, randomized_svd
 from .rank_choice import RankWarning
 from .row_stream import RowStream
+from .sample_gradients import sample_gram, weighted_gradient
+from .sample_weights import sample_weights, weighted_cosine
 from .score_operator import ScoreOperator
 from .snr_filter import SNRInfo
 from .stochastic_reconfiguration import stochastic_reconfiguration
 from .structured_factor import structured_factor
+from .weight_sharing import WeightSharing, weight_sharing_init, weight_sharing_step
 
 __version__ = "0.1.0"
 
@@ -65,6 +68,7 @@ __all__ = [
     "SeriesResult",
     "SolveInfo",
     "StepSizeWarning",
+    "WeightSharing",
     "damped_factor",
     "damped_lstsq",
     "damped_solve",
@@ -88,9 +92,15 @@ __all__ = [
     "randomized_eigh",
     "randomized_svd",
     "residuals",
+    "sample_gram",
+    "sample_weights",
     "scores",
     "sqrtm_psd",
     "stochastic_reconfiguration",
     "structured_factor",
     "structures",
+    "weight_sharing_init",
+    "weight_sharing_step",
+    "weighted_cosine",
+    "weighted_gradient",
 ]

@@ -33,6 +33,9 @@ __all__ = [
     "peers",
     "precision",
     "randomized_eigh",
+    "sample_gram_ways",
+    "sample_weights_cost",
+    "sample_weights_errors",
     "storage",
     "stored_numbers",
     "structured_steps",
@@ -125,6 +128,21 @@ def storage(folder: Path = MEASURED) -> str:
 def first_batch(folder: Path = MEASURED) -> str:
     """Return distances from the optimum after a badly scaled start."""
     return _some_lists(folder / "inverse_free.json", "first_batch")
+
+
+def sample_weights_cost(folder: Path = MEASURED) -> str:
+    """Return times of weighted gradients beside that of a plain one."""
+    return _some_lists(folder / "sample_weights.json", "overhead")
+
+
+def sample_gram_ways(folder: Path = MEASURED) -> str:
+    """Return times of the two ways to the Gram matrix of samples with positions."""
+    return _some_lists(folder / "sample_weights.json", "ways")
+
+
+def sample_weights_errors(folder: Path = MEASURED) -> str:
+    """Return errors of weights in single precision."""
+    return _some_lists(folder / "sample_weights.json", "single")
 
 
 def claims(folder: Path = MEASURED) -> str:

@@ -90,11 +90,16 @@ def real_values(
 
 
 def eigenvalue_damping(
-    damping: Any, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
+    damping: Any,
+    like: Array,
+    like_name: str,
+    batch: tuple[int, ...],
+    checks: ValueChecks,
+    unit: str = EIGENVALUES,
 ) -> float | Array:
     """Return a damping in units of eigenvalues, as a float or in the real dtype of `like`."""
     dtype = real_name(dtype_name(like.dtype))
-    damping = damping_values(damping, like, like_name, dtype, batch, EIGENVALUES)
+    damping = damping_values(damping, like, like_name, dtype, batch, unit)
     if isinstance(damping, float):
         return damping
     checks.positive("damping", damping)
