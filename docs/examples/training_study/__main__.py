@@ -1,0 +1,129 @@
+"""Train with all optimisers, and report what came out.
+
+    python docs/examples/training_study run       # Ctrl-C, and the same again to go on
+    python docs/examples/training_study report    # tables, results.json, the picture
+
+The runs are collected in runs.jsonl, from which ``report`` makes the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(__file__).resolve().parent
+if str(HERE.parent) not in sys.path:  # the folder, run as a program, is no package
+    sys.path.insert(0, str(HERE.parent))
+
+BAD_ARGUMENT, INTERRUPTED = 2, 130
+LIBRARIES = ("numpy", "torch", "jax", "cupy")
+
+# What a study reads and writes; a short one leaves alone what a full one has made.
+FULL = (HERE / "runs.jsonl", HERE / "results.json", HERE.parents[1] / "_static/training_study.png")
+SHORT = tuple(HERE / f"short.{kind}" for kind in ("jsonl", "json", "png"))
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message on stderr and leave with exit code 2."""
+        self.exit(BAD_ARGUMENT, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for a bad argument, 130 after Ctrl-C."""
+    os.environ.setdefault("NPROC", "1")  # threads of XLA, which reads it once
+    parser = make_parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(words)
+    from training_study.execution import IncompleteStudyError
+    from training_study.store import DamagedStoreError
+
+    try:
+        if options.command == "report":
+            report(options)
+        else:
+            run(options, shlex.join([*parser.prog.split(), *words]))
+    except (ImportError, IncompleteStudyError, DamagedStoreError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def make_parser() -> Parser:
+    """Parser of the command line."""
+    from training_study.networks import NETWORKS
+    from training_study.optimizers import METHODS
+
+    prog = "python docs/examples/training_study"
+    description = (__doc__ or "").partition("\n")[0]
+    parser = Parser(prog=prog, description=description, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    help_run, help_report = "train; what is in the file is not repeated", "tables and the picture"
+    for name, text in (("run", help_run), ("report", help_report)):
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        add = command.add_argument
+        add("--library", choices=LIBRARIES, default="torch", help="default: torch")
+        add("--short", action="store_true", help="a study of one setting, one seed, two epochs")
+        if name == "run":
+            add("--output", type=Path, help="file of runs (default: runs.jsonl beside this)")
+            add("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], metavar="NETWORK")
+            add("--methods", nargs="+", choices=METHODS, default=[*METHODS], metavar="METHOD")
+            add("--phase", choices=("tuning", "final", "all"), default="all", help="default: all")
+            add("--jobs", type=int, default=1, help="processes for tuning; the rest is timed")
+        else:
+            add("--runs", type=Path, help="file of runs (default: runs.jsonl beside this)")
+            add("--results", type=Path, help="summary to write (default: results.json)")
+            add("--picture", type=Path, help="default: docs/_static/training_study.png")
+    return parser
+
+
+def run(options: argparse.Namespace, command: str) -> None:
+    """Carry out a study, or what is missing of it."""
+    from training_study.execution import carry_out
+    from training_study.runs import Study
+
+    path = options.output or (SHORT if options.short else FULL)[0]
+    study = Study(tuple(options.networks), tuple(options.methods), options.library, options.short)
+    phases = ("tuning", "final") if options.phase == "all" else (options.phase,)
+    carry_out(study, phases, path, options.jobs, command)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the summary of a file of runs, draw it, and print its tables."""
+    from training_study.execution import IncompleteStudyError
+    from training_study.figures import save_picture
+    from training_study.networks import NETWORKS
+    from training_study.optimizers import METHODS
+    from training_study.report import all_tables, markdown, read_results
+    from training_study.runs import Study
+    from training_study.store import read
+    from training_study.summary import summarise, write_summary
+
+    asked = (options.runs, options.results, options.picture)
+    runs, results, picture = (
+        path or usual for path, usual in zip(asked, SHORT if options.short else FULL)
+    )
+    study = Study(tuple(NETWORKS), tuple(METHODS), options.library, options.short)
+    summary = summarise(study, read(runs))
+    if not summary["runs"]:
+        msg = f"{runs} has no final runs of this study with {options.library}"
+        raise IncompleteStudyError(msg)
+    write_summary(summary, results)
+    summary = read_results(results)
+    save_picture(summary, picture)
+    for title, rows in all_tables(summary):
+        print(f"{title}\n\n{markdown(rows)}\n")
+    missing = f", without {summary['missing']} runs that are missing" * bool(summary["missing"])
+    print(f"{results}, {picture}{missing}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
