@@ -501,12 +501,24 @@ def test_a_study_that_is_interrupted_goes_on_where_it_was(library, tmp_path, mon
     assert summary["environments"][0]["versions"][library]
 
 
-def test_tuning_in_two_processes(tmp_path):
+def test_tuning_in_two_processes_finishes_what_it_is_at(tmp_path, monkeypatch):
+    from training_study import execution
+
     path = tmp_path / "runs.jsonl"
     arguments = ["run", *SHORT, "--library", "numpy", "--output", str(path)]
-    assert command_line.main([*arguments, "--phase", "tuning", "--jobs", "2"]) == 0
-    keys = {line["key"] for line in store.read(path)}
-    assert keys == {r.key for r in Study(("mlp", "cnn"), tuple(SHORT[-2:]), "numpy", True).tuning()}
+    arguments += ["--phase", "tuning", "--jobs", "2"]
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "wait", interrupted)
+        assert command_line.main(arguments) == command_line.INTERRUPTED
+    assert len(store.read(path)) == 2
+    assert command_line.main(arguments) == 0
+    keys = [line["key"] for line in store.read(path)]
+    study = Study(("mlp", "cnn"), tuple(SHORT[-2:]), "numpy", short=True)
+    assert sorted(keys) == sorted(run.key for run in study.tuning())
 
 
 def test_final_runs_need_those_of_tuning(tmp_path, capsys):
@@ -522,6 +534,11 @@ def test_a_file_is_of_one_library(tmp_path, capsys):
     pytest.importorskip("torch")
     line = refused(["run", *SHORT, "--library", "torch", "--output", str(path)], capsys)
     assert "has runs of numpy: choose another file by --output" in line
+
+
+@pytest.mark.parametrize("wrong", [["--jobs", "0"], ["--networks", "big"], ["--methods", "lion"]])
+def test_a_bad_argument_is_one_line(wrong, capsys):
+    assert f"argument {wrong[0]}: " in refused(["run", *wrong], capsys)
 
 
 def test_nothing_to_report(tmp_path, capsys):

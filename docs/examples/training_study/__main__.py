@@ -77,12 +77,25 @@ def make_parser() -> Parser:
             add("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], metavar="NETWORK")
             add("--methods", nargs="+", choices=METHODS, default=[*METHODS], metavar="METHOD")
             add("--phase", choices=("tuning", "final", "all"), default="all", help="default: all")
-            add("--jobs", type=int, default=1, help="processes for tuning; the rest is timed")
+            add(
+                "--jobs",
+                type=at_least_one,
+                default=1,
+                help="processes for tuning; the rest is timed",
+            )
         else:
             add("--runs", type=Path, help="file of runs (default: runs.jsonl beside this)")
             add("--results", type=Path, help="summary to write (default: results.json)")
             add("--picture", type=Path, help="default: docs/_static/training_study.png")
     return parser
+
+
+def at_least_one(text: str) -> int:
+    """Return the number that a text stands for."""
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text} is no whole number from 1 on"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def run(options: argparse.Namespace, command: str) -> None:
