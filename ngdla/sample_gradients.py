@@ -57,10 +57,13 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
     Method: without positions, the product, entry by entry, of two small Gram matrices, in
     M^2 (d_in + d_out) flops. With positions, u_i = sum_t g_it a_it^H, in whichever of two ways
     takes less time: by pairs of positions, K_ij = sum_ts (g_it^H g_js)(a_js^H a_it), in
-    (M T)^2 (d_in + d_out) flops; or by gradients in chunks of at most 64 MB, in
-    2 M T d_in d_out + M^2 d_in d_out.
-    Memory: some M x M matrices; with positions some blocks of (M T) x (M T), 16 MB each at most.
-    Precision: products of float32 never drop to TF32.
+    (M T)^2 (d_in + d_out) flops; or by gradients in chunks of at most 2^24 numbers, 64 MB in
+    float32, in 2 M T d_in d_out + M^2 d_in d_out.
+    Memory: some M x M matrices; with positions that chunk, or some blocks of at most 2048 x 2048
+    pairs for each matrix of a stack, 16 MB in float32.
+    Precision: errors of K_ij of a few u |u_i| |u_j|. By pairs they are u times the sum of all
+    |pairs|, which is much more where the terms of a gradient nearly cancel. Products of float32
+    never drop to TF32.
 
     References
     ----------
@@ -172,7 +175,8 @@ def _gram(samples: LayerSamples) -> Array:
         a, g = samples.rows()
         return gram(a) * conjugate(gram(g))
     if _pairs_are_cheaper(samples):
-        return gram_by_pairs(samples)
+        K = gram_by_pairs(samples)
+        return (K + adjoint(K)) / 2  # blocks are not summed up in the order of their transposes
     return gram_by_gradients(samples)
 
 
@@ -225,7 +229,7 @@ def gram_by_gradients(samples: LayerSamples) -> Array:
     width = max(1, _CHUNK // (math.prod(batch) * M * d_in))
     K = 0
     for i in range(0, d_out, width):
-        conjugates = adjoint_product(g[..., i : i + width], a)
+        conjugates = adjoint_product(g[..., i : min(i + width, d_out)], a)
         K = K + gram(xp.reshape(conjugates, (*batch, M, -1)))
     return K
 

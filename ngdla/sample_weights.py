@@ -41,8 +41,9 @@ def sample_weights(
         Return v = lambda c, the weights of the paper. They sum up to 1 at most, and tend to 1 / M
         when lambda grows; U v has the length of a gradient.
     check : bool, default True
-        Refuse NaN, Inf, and a K that is zero, not Hermitian or not positive semi-definite: reads
-        one flag on the host.
+        Refuse NaN, Inf, and a K that is not Hermitian, or has negative eigenvalues beyond what the
+        damping adds: reads one flag on the host. Where it is not read, under tracing, weights of
+        such matrices are NaN, and those of a K of zeros finite, so that U c is zero.
 
     Returns
     -------
@@ -161,24 +162,29 @@ def _unit(x: Array, axes: Any) -> Array:
 def weights_of(
     K: Array, damping: Any, checks: ValueChecks, *, relative: bool, normalized: bool
 ) -> Array:
-    """Return the weights of a checked K, with tests of what can go wrong."""
+    """Return the weights of a checked K, with tests of what can go wrong.
+
+    K is divided by a scale, and `shift` is lambda over it: c = y / scale and v = shift y with
+    y = (K / scale + M shift)^-1 1.
+    """
     xp, M = namespace(K), K.shape[-1]
     unit = RELATIVE if relative else EIGENVALUES
     damping = eigenvalue_damping(damping, K, "K", tuple(K.shape[:-2]), checks, unit)
     largest = xp.max(real_part(xp.linalg.diagonal(K)), axis=-1)
+    positive = largest > 0
     if relative:
-        positive = largest > 0
         scale = xp.where(positive, largest, xp.ones_like(largest))
         K = K / expanded(scale, 2)
         norm = xp.linalg.matrix_norm(K)
-        checks.require(lambda: positive | (norm == 0), lambda: ValueError(_INDEFINITE))
+        zero = norm == 0
+        unknown = xp.where(zero, xp.ones_like(norm), xp.full_like(norm, xp.nan))
+        shift = damping * xp.where(positive, norm, unknown)
+        checks.require(lambda: positive | zero, lambda: ValueError(_INDEFINITE))
         if not normalized:
             checks.require(lambda: positive, lambda: ValueError(_ZERO))
-        shift = damping * xp.where(positive, norm, xp.ones_like(norm))
     else:
-        scale = largest + M * damping
-        K = K / expanded(scale, 2)
-        shift = damping / scale
+        scale = xp.where(positive, largest, xp.zeros_like(largest)) + M * damping
+        K, shift = K / expanded(scale, 2), damping / scale
     L, ok = cholesky(add_to_diagonal(K, M * shift))
     checks.require(lambda: ok, lambda: ValueError(_INDEFINITE))
     y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
@@ -187,7 +193,8 @@ def weights_of(
 
 _ZERO = (
     "`K` is zero, so that weights relative to its norm are infinite. Pass normalized=True, which "
-    "gives 1 / M, or an absolute damping with relative=False."
+    "gives 1 / M, or an absolute damping with relative=False; or scale gradients whose squares "
+    "underflow."
 )
 _INDEFINITE = (
     "`K` with its damping is not positive definite, or it contains NaN or Inf; pass a finite, "

@@ -54,6 +54,14 @@ def _inverse_free(S: Any, **options: Any) -> Any:
     return ngdla.inverse_free_update(state, statistics, damping=0.3, step_size=0.1, **options)
 
 
+def _shared(S: Any) -> Any:
+    g = _factor(S)
+    state = ngdla.weight_sharing_init("shared", S.shape[-2], period=1)
+    _, state = ngdla.weight_sharing_step(state, S, g, 0.3)
+    v, state = ngdla.weight_sharing_step(state, S**2, g, 0.3, diagnose=True)
+    return v * state.cosine
+
+
 # One call of each public function with S (n, m), v (m,) and f (n,).
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "gram": lambda S, v, f: ngdla.gram(S),
@@ -80,6 +88,12 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "structured_factor": lambda S, v, f: ngdla.structured_factor(
         _factor(S), "upper-triangular", 0.3
     ).solve(f),
+    "sample_gram": lambda S, v, f: ngdla.sample_gram(S, _factor(S)),
+    "sample_weights": lambda S, v, f: ngdla.sample_weights(_factor(S), 0.3),
+    "weighted_gradient": lambda S, v, f: ngdla.weighted_gradient(S, _factor(S), f),
+    "weighted_cosine": lambda S, v, f: S * ngdla.weighted_cosine(_factor(S), f, f**2),
+    "weight_sharing_init": lambda S, v, f: S * ngdla.weight_sharing_init("exact", S.shape[-2]).M,
+    "weight_sharing_step": lambda S, v, f: _shared(S),
     "expm": lambda S, v, f: ngdla.expm(0.1 * _factor(S)),
     "expm_series": lambda S, v, f: ngdla.expm_series(0.1 * _factor(S), 3),
     "logm_psd": lambda S, v, f: ngdla.logm_psd(_factor(S)),

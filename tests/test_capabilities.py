@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES
 from conftest import BACKENDS, Backend
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 
@@ -24,8 +25,21 @@ ENTRIES = [
 ]
 
 
+# Steps of what is called by online_eigh_result and inverse_free_apply.
+STEPS = ("online_eigh_init", "online_eigh_update", "inverse_free_init", "inverse_free_update")
+
+
+def marks(function: str, library: str) -> tuple[pytest.MarkDecorator, ...]:
+    traced = len(MODES[library]) > 1
+    return (pytest.mark.slow,) if traced and function in STEPS else ()
+
+
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-@pytest.mark.parametrize(("function", "library", "mode"), ENTRIES, ids=str)
+@pytest.mark.parametrize(
+    ("function", "library", "mode"),
+    [pytest.param(*entry, marks=marks(*entry[:2])) for entry in ENTRIES],
+    ids=str,
+)
 def test_entry(function: str, library: str, mode: str) -> None:
     backend = BACKENDS[library]()
     check = {"eager": works, "lazy": is_lazy, "jit": traces, "grad": has_gradient, "vmap": maps}
@@ -36,12 +50,22 @@ def test_entry(function: str, library: str, mode: str) -> None:
         check[mode](FUNCTIONS[function], backend)
 
 
+@pytest.mark.slow  # every operation is compiled by itself
+@pytest.mark.parametrize("library", ["jax", "jax-gpu"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_transformations_that_are_not_compiled(function: str, library: str) -> None:
+    """Derivatives and maps of JAX; those of the table are compiled."""
+    backend, call = BACKENDS[library](), FUNCTIONS[function]
+    has_gradient(call, backend, compiled=False)
+    maps(call, backend, compiled=False)
+
+
 def test_the_table_is_complete() -> None:
     functions = {name for name in ngdla.__all__ if callable(getattr(ngdla, name))}
     results = {"DampedFactor", "DampingPath", "PrecisionWarning", "SNRInfo", "SolveInfo"}
     results |= {"LowRankEigh", "NystromFactor", "OnlineEigh", "RankWarning", "SVDResult"}
     results |= {"InverseFreeReport", "InverseFreeState", "InverseFreeStatistics", "InverseRoot"}
-    results |= {"SeriesResult", "StepSizeWarning"}
+    results |= {"SeriesResult", "StepSizeWarning", "WeightSharing"}
     results |= {"ColumnStream", "RowStream", "ScoreOperator"}  # with tests of their own
     assert set(FUNCTIONS) == functions - results
     assert (
@@ -81,11 +105,11 @@ def traces(call: Call, backend: Any) -> None:
     close(backend.numpy(compiled(*backend.asarray((S, v, f)))), call(S, v, f))
 
 
-def has_gradient(call: Call, backend: Any) -> None:
+def has_gradient(call: Call, backend: Any, *, compiled: bool = True) -> None:
     """Compare derivatives of sum(c * result) in random directions with central differences."""
     point, directions = arguments(), arguments(seed=1)
     c = np.random.default_rng(2).standard_normal(np.shape(call(*point)))
-    gradients = gradients_of(call, point, c, backend)
+    gradients = gradients_of(call, point, c, backend, compiled)
     slope = sum(np.sum(g * d) for g, d in zip(gradients, directions) if g is not None)
     ahead, behind = (
         np.sum(c * call(*(x + sign * STEP * d for x, d in zip(point, directions))))
@@ -94,7 +118,7 @@ def has_gradient(call: Call, backend: Any) -> None:
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * STEP), rtol=1e-6)
 
 
-def gradients_of(call: Call, point: Any, c: np.ndarray, backend: Any) -> list[Any]:
+def gradients_of(call: Call, point: Any, c: np.ndarray, backend: Any, compiled: bool) -> list[Any]:
     arrays = backend.asarray(point)
     if hasattr(backend, "jax"):
         weights = backend.asarray(c)
@@ -102,16 +126,20 @@ def gradients_of(call: Call, point: Any, c: np.ndarray, backend: Any) -> list[An
         def scalar(S: Any, v: Any, f: Any) -> Any:
             return backend.jax.numpy.sum(weights * call(S, v, f))
 
-        return [np.asarray(g) for g in backend.jax.grad(scalar, argnums=(0, 1, 2))(*arrays)]
+        gradient = backend.jax.grad(scalar, argnums=(0, 1, 2))
+        gradient = backend.jax.jit(gradient) if compiled else gradient
+        return [np.asarray(g) for g in gradient(*arrays)]
     arrays = [x.requires_grad_() for x in arrays]
     (backend.asarray(c) * call(*arrays)).sum().backward()
     return [None if x.grad is None else backend.numpy(x.grad) for x in arrays]
 
 
-def maps(call: Call, backend: Any) -> None:
+def maps(call: Call, backend: Any, *, compiled: bool = True) -> None:
     stacks = [np.stack(x) for x in zip(*(arguments(seed) for seed in range(BATCH)))]
-    vmap = backend.jax.vmap if hasattr(backend, "jax") else backend.torch.vmap
-    mapped = backend.numpy(vmap(call)(*backend.asarray(stacks)))
+    mapping = backend.jax.vmap(call) if hasattr(backend, "jax") else backend.torch.vmap(call)
+    if compiled and hasattr(backend, "jax"):
+        mapping = backend.jax.jit(mapping)
+    mapped = backend.numpy(mapping(*backend.asarray(stacks)))
     close(mapped, np.stack([call(*(x[i] for x in stacks)) for i in range(BATCH)]))
 
 

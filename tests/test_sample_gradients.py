@@ -18,7 +18,7 @@ from spectra import REAL, needs, norm, quick_compilation, relative  # noqa: F401
 
 import ngdla.sample_gradients
 from ngdla import sample_gram, weighted_gradient
-from ngdla.layer_samples import layer_samples
+from ngdla.layer_samples import LayerSamples, layer_samples
 from ngdla.sample_gradients import gram_by_gradients, gram_by_pairs
 
 # Positions in a block of pairs, numbers in a chunk of gradients: none are split; some are, unevenly
@@ -99,15 +99,45 @@ def test_the_way_that_takes_less_time(
 ) -> None:
     """Pairs of few positions of wide layers, gradients of narrow ones, neither for T = 1."""
     taken = []
+
+    def take(name: str, samples: LayerSamples) -> np.ndarray:
+        taken.append(name)
+        return np.eye(samples.M)
+
     for name in ("gram_by_pairs", "gram_by_gradients"):
-        monkeypatch.setattr(ngdla.sample_gradients, name, lambda samples, name=name: name)
-    monkeypatch.setattr(
-        ngdla.sample_gradients, "checked_gram", lambda samples, checks: taken.append(samples)
-    )
-    sample_gram(np.ones(shape), np.ones((*shape[:-1], d_out)))
-    (samples,) = taken
-    K = ngdla.sample_gradients._gram(samples)
-    assert (K if isinstance(K, str) else None) == way
+        monkeypatch.setattr(ngdla.sample_gradients, name, partial(take, name))
+    ngdla.sample_gradients._gram(layer_samples(np.ones(shape), np.ones((*shape[:-1], d_out))))
+    assert taken == ([way] if way else [])
+
+
+@pytest.mark.parametrize(("positions", "samples"), [(3, 13), (8, 5), (1, 30)])
+def test_blocks_are_small(
+    positions: int, samples: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """No more pairs than of so many positions, no more numbers of gradients than of a chunk."""
+    found: list[int] = []
+
+    def summed(pairs: np.ndarray, T: int) -> np.ndarray:
+        found.extend(pairs.shape)
+        return all_summed(pairs, T)
+
+    def gram(S: np.ndarray) -> np.ndarray:
+        if S.ndim == 2 and len(S) == samples:
+            found.append(S.size)
+        return S @ S.T
+
+    all_summed = ngdla.sample_gradients._summed
+    monkeypatch.setattr(ngdla.sample_gradients, "_summed", summed)
+    monkeypatch.setattr(ngdla.sample_gradients, "_PAIRS", 7)
+    a, g = layer(rng, (samples, positions, 4), 5, "float64")
+    assert_gram(gram_by_pairs(layer_samples(a, g)), a, g, U["float64"])
+    assert max(found) <= max(7, positions)
+    found.clear()
+    monkeypatch.setattr(ngdla.sample_gradients, "gram", gram)
+    monkeypatch.setattr(ngdla.sample_gradients, "_CHUNK", 9 * samples)
+    assert_gram(gram_by_gradients(layer_samples(a, g)), a, g, U["float64"])
+    assert max(found) <= 9 * samples
+    assert sum(found) == samples * 4 * 5
 
 
 @pytest.mark.parametrize("layout", ["plain", "positions", "stack"])

@@ -11,11 +11,13 @@ from array_api_strict import asarray as strict_array
 from conftest import BACKENDS, Backend, counted_host_reads
 from hypothesis import given
 from hypothesis import strategies as st
-from layers import exact_gram, exact_weights, gradients, layer, natural_gradient
+from layers import LAYOUTS, exact_gram, exact_weights, gradients, layer, natural_gradient
 from references import U, narrow, random_array, wide
 from spectra import REAL, needs, norm, psd, quick_compilation, relative  # noqa: F401
 
 from ngdla import sample_gram, sample_weights, weighted_cosine, weighted_gradient
+from ngdla.layer_samples import layer_samples
+from ngdla.sample_gradients import gram_by_gradients, gram_by_pairs
 
 
 def gram_of(rng: np.random.Generator, M: int, d: int, dtype: str, batch: Any = ()) -> np.ndarray:
@@ -129,6 +131,16 @@ def test_a_weighted_gradient_is_the_natural_gradient(
     lam = damping * np.sqrt(np.sum(np.abs(exact_gram(a, g)) ** 2))
     expected = narrow(natural_gradient(gradients(a, g), lam)).reshape(g.shape[-1], a.shape[-1])
     backend.assert_matches(found, expected, like=like, dtype=dtype, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("way", [gram_by_pairs, gram_by_gradients])
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_gram_matrices_are_taken_as_they_come(
+    way: Any, dtype: str, layout: str, rng: np.random.Generator
+) -> None:
+    """Their roundings are no reason to refuse them."""
+    K = way(layer_samples(*layer(rng, *LAYOUTS[layout], dtype)))
+    assert np.all(np.isfinite(sample_weights(K, 1e-3)))
 
 
 def test_one_set_of_weights_for_layers_together(dtype: str, rng: np.random.Generator) -> None:
@@ -316,6 +328,12 @@ def test_a_cosine_has_no_scale(M: int, dtype: str, scales: tuple[int, ...], seed
     assert abs(weighted_cosine(K, c, -c) + 1) <= allowed
     k, s, t = (np.asarray(10.0**scale, REAL[dtype]) for scale in scales)
     assert abs(weighted_cosine(k * K, s * c, t * d) - cosine) <= 2 * allowed
+
+
+def test_a_cosine_does_not_overflow() -> None:
+    """Where sums of the entries of K would."""
+    K, c = np.full((4, 4), 2e38, "float32"), np.full(4, 1e30, "float32")
+    assert weighted_cosine(K, c, -c) == pytest.approx(-1)
 
 
 def test_a_direction_of_zero_has_no_cosine(valued_backend: Backend) -> None:
