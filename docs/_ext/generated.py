@@ -7,6 +7,7 @@ the page is built again when it changes.
 import capability_table
 import excluded_lines
 import measured_tables
+import study_tables
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
@@ -35,6 +36,9 @@ TABLES = {
     "capabilities": (capability_table.on_cpu, lambda: [capability_table.SOURCE]),
     "gpu-capabilities": (capability_table.on_gpu, lambda: [capability_table.SOURCE]),
     "excluded-lines": (excluded_lines.listing, excluded_lines.files),
+    **{
+        name: (table, lambda: [study_tables.RESULTS]) for name, table in study_tables.TABLES.items()
+    },
 }
 
 

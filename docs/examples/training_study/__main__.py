@@ -104,7 +104,8 @@ def run(options: argparse.Namespace, command: str) -> None:
     from training_study.runs import Study
 
     path = options.output or (SHORT if options.short else FULL)[0]
-    study = Study(tuple(options.networks), tuple(options.methods), options.library, options.short)
+    networks, methods = dict.fromkeys(options.networks), dict.fromkeys(options.methods)
+    study = Study(tuple(networks), tuple(methods), options.library, options.short)
     phases = ("tuning", "final") if options.phase == "all" else (options.phase,)
     carry_out(study, phases, path, options.jobs, command)
 

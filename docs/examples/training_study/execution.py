@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -72,7 +74,7 @@ def performed(runs: list[Run], jobs: int) -> Iterator[tuple[Run, dict[str, Any]]
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
     waiting, under_way = iter(runs), {}
-    with ProcessPoolExecutor(jobs, context, initializer=leave_interruptions) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=depend_on_parent) as pool:
         try:
             while True:
                 for run in itertools.islice(waiting, jobs - len(under_way)):
@@ -87,6 +89,9 @@ def performed(runs: list[Run], jobs: int) -> Iterator[tuple[Run, dict[str, Any]]
             raise
 
 
-def leave_interruptions() -> None:
-    """Leave Ctrl-C, which all processes of a terminal get, to the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def depend_on_parent() -> None:
+    """End with the process that started this one, which alone looks after Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all processes of a terminal get it
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -32,14 +32,13 @@ LOWEST = 80
 
 
 def save_picture(results: Results, path: Path) -> None:
-    """Save the picture of a handful of methods on the first network."""
-    network = networks(results)[0]
-    methods = handful(results)
+    """Save the picture: accuracies on the first network, times on the last one, the widest."""
+    first, *_, last = [*networks(results)] * 2
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    draw_accuracy(left, results, network, methods)
-    draw_phases(right, results, network, methods)
+    draw_accuracy(left, results, first, handful(results))
+    draw_phases(right, results, last, list(results["methods"]))
     figure.savefig(path, dpi=150)
 
 

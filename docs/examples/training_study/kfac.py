@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,18 @@ import ngdla
 from training_study.clock import Clock
 from training_study.moments import DECAY, moments
 from training_study.networks import Array, Tape, mean_gradient
-from training_study.stored import as_dtype, in_dtype
+from training_study.stored import as_dtype, in_dtype, parts
 
 REFRESH = 10
 """Steps from one decomposition of averaged factors to the next, after as many that have each."""
 
 
+TINY = 1e-30
+"""Instead of a mean eigenvalue of zero, once all gradients vanish."""
+
+
 class KFAC:
-    """Averaged Kronecker factors; `decompose` says in what form they are solved with."""
+    """Averaged Kronecker factors, decomposed now and then; joint damping."""
 
     momentum = 0.9
 
@@ -28,12 +33,10 @@ class KFAC:
         settings: dict[str, Any],
         dtype: str,
         *,
-        decompose: Callable[[Array, Any, int], Any],
-        refresh: int = REFRESH,
-        coupling: str = "joint",
+        decompose: Callable[[Array, Any, int], Any] | None = None,
     ) -> None:
         self.damping, self.dtype, self.step = settings["damping"], dtype, 0
-        self.decompose, self.refresh, self.coupling = decompose, refresh, coupling
+        self.decompose = decompose
         sizes = [size for W in weights for size in (W.shape[1], W.shape[0])]
         self.factors = [as_dtype(zeros(size, weights[0]), dtype) for size in sizes]
         self.decomposed: list[Any] = [None] * len(sizes)
@@ -48,22 +51,53 @@ class KFAC:
                 for F, X in zip(self.factors, rows)
             ]
         self.step += 1
-        if self.step <= REFRESH or self.step % self.refresh == 0:
+        if self.step <= REFRESH or self.step % REFRESH == 0:
             with clock("decomposition"):
                 weight = 1 - DECAY**self.step  # of all batches so far
-                self.decomposed = [
-                    in_dtype(self.decompose(F / weight, last, self.step), self.dtype)
-                    for F, last in zip(self.factors, self.decomposed)
-                ]
+                decomposed = self.all_decomposed([F / weight for F in self.factors])
+                self.decomposed = [in_dtype(F, self.dtype) for F in decomposed]
         with clock("application"):
             return [
-                ngdla.kronecker_solve(A, G, V, self.damping, coupling=self.coupling)
+                self.solved(A, G, V)
                 for A, G, V in zip(self.decomposed[::2], self.decomposed[1::2], gradients)
             ]
 
+    def all_decomposed(self, factors: list[Array]) -> list[Any]:
+        """Return what is kept of the factors A and G of all layers, in turn."""
+        return [self.decompose(F, last, self.step) for F, last in zip(factors, self.decomposed)]
+
+    def solved(self, A: Any, G: Any, V: Array) -> Array:
+        """Return X with G X A + damping X = V."""
+        return ngdla.kronecker_solve(A, G, V, self.damping)
+
     def arrays(self) -> list[Array]:
-        kept = [x for pair in self.decomposed if isinstance(pair, tuple) for x in pair]
-        return [*self.factors, *kept]
+        return [*self.factors, *(x for F in self.decomposed for x in parts(F))]
+
+
+class CholeskyKFAC(KFAC):
+    """Inverse Cholesky factors K, with K K^T = (A + pi sqrt(damping))^-1: factored damping."""
+
+    def all_decomposed(self, factors: list[Array]) -> list[Any]:
+        decomposed = []
+        for A, G in zip(factors[::2], factors[1::2]):
+            pi = math.sqrt(mean_eigenvalue(A) / max(mean_eigenvalue(G), TINY))
+            shift = math.sqrt(self.damping)
+            decomposed += [lower_triangular(A, shift * pi), lower_triangular(G, shift / pi)]
+        return decomposed
+
+    def solved(self, A: Any, G: Any, V: Array) -> Array:
+        return G.square_matmul(A.square_rmatmul(V))
+
+
+def lower_triangular(F: Array, shift: float) -> Any:
+    """Return K with K K^T = (F + shift)^-1."""
+    return ngdla.structured_factor(F, "lower-triangular", shift)
+
+
+def mean_eigenvalue(F: Array) -> float:
+    """Return the mean of the diagonal."""
+    xp = array_namespace(F)
+    return float(xp.mean(as_dtype(xp.linalg.diagonal(F), "float32")))
 
 
 def eigenpairs(F: Array, last: Any, step: int) -> tuple[Array, Array]:
@@ -71,11 +105,6 @@ def eigenpairs(F: Array, last: Any, step: int) -> tuple[Array, Array]:
     xp = array_namespace(F)
     values, vectors = xp.linalg.eigh(as_dtype(F, "float32"))
     return xp.where(values > 0, values, xp.zeros_like(values)), vectors
-
-
-def as_it_is(F: Array, last: Any, step: int) -> Array:
-    """Return the factor, which each solve factors by Cholesky."""
-    return F
 
 
 def few_eigenpairs(F: Array, last: Any, step: int, *, method: str) -> ngdla.LowRankEigh:

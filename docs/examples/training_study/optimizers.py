@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from training_study.clock import Clock
 from training_study.first_order import SGD, AdamW
 from training_study.inverse_free import InverseFree
-from training_study.kfac import KFAC, OnlineKFAC, as_it_is, eigenpairs, few_eigenpairs
+from training_study.kfac import KFAC, CholeskyKFAC, OnlineKFAC, eigenpairs, few_eigenpairs
 from training_study.networks import Array, Tape
 from training_study.sample_methods import FNGD, DampedSolve
 
@@ -43,23 +43,32 @@ class Method:
     """From weights, settings, and the dtype of what is kept between steps."""
 
     grid: dict[str, tuple[float, ...]]
-    """Values of each setting; all combinations are tried, twelve for every method."""
+    """Values of each setting; all combinations are tried, 24 for every method."""
 
     half: str = ""
     """Why it cannot keep its state in bfloat16, if it cannot."""
 
 
-PRECONDITIONED = {"learning_rate": (0.1, 0.03, 0.01, 0.003), "damping": (0.1, 0.01, 0.001)}
-SOLVED = {"learning_rate": (1.0, 0.3, 0.1, 0.03), "damping": (10.0, 1.0, 0.1)}
-WEIGHTED = {"learning_rate": (1.0, 0.5, 0.2, 0.1), "damping": (0.01, 0.003, 0.001)}
+PRECONDITIONED = {
+    "learning_rate": (0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
+    "damping": (1.0, 0.1, 0.01, 0.001),
+}
+SOLVED = {
+    "learning_rate": (10.0, 3.0, 1.0, 0.3, 0.1, 0.03),
+    "damping": (100.0, 10.0, 1.0, 0.1),
+}
+WEIGHTED = {
+    "learning_rate": (2.0, 1.0, 0.5, 0.2, 0.1, 0.05),
+    "damping": (0.03, 0.01, 0.003, 0.001),
+}
 
 HIERARCHICAL = ("hierarchical", {"k1": 8, "k2": 8})
 BLOCKS = ("block-diagonal", {"block": 16})
 
 
-def kfac(label: str, decompose: Callable[..., Any], **options: Any) -> Method:
+def kfac(label: str, decompose: Callable[..., Any]) -> Method:
     """Return a KFAC with averaged factors that are decomposed in this way."""
-    return Method(label, partial(KFAC, decompose=decompose, **options), PRECONDITIONED)
+    return Method(label, partial(KFAC, decompose=decompose), PRECONDITIONED)
 
 
 def randomized(label: str, method: str) -> Method:
@@ -77,15 +86,21 @@ METHODS = {
     "sgd": Method(
         "SGD, momentum",
         SGD,
-        {"learning_rate": (0.5, 0.2, 0.1, 0.05, 0.02, 0.01), "momentum": (0.9, 0.0)},
+        {
+            "learning_rate": (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005),
+            "momentum": (0.9, 0.5, 0.0),
+        },
     ),
     "adamw": Method(
         "AdamW",
         AdamW,
-        {"learning_rate": (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4), "weight_decay": (0.0, 0.1)},
+        {
+            "learning_rate": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003),
+            "weight_decay": (0.0, 0.01, 0.1, 1.0),
+        },
     ),
     "kfac-eigh": kfac("KFAC, eigh", eigenpairs),
-    "kfac-cholesky": kfac("KFAC, Cholesky", as_it_is, refresh=1, coupling="factored"),
+    "kfac-cholesky": Method("KFAC, Cholesky", CholeskyKFAC, PRECONDITIONED),
     "rkfac-nystrom": randomized("KFAC, Nyström", "nystrom"),
     "rkfac-sre": randomized("KFAC, SRE", "rayleigh-ritz"),
     "rkfac-rsvd": randomized("KFAC, RSVD", "rsvd"),

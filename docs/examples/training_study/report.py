@@ -47,6 +47,7 @@ def all_tables(results: Results) -> Iterator[tuple[str, Rows]]:
         else:
             yield f"{title}: bfloat16 beside float32", half_table(results, network)
     yield "Optimiser state in KiB", state_table(results)
+    yield "Beside the methods they are to replace: ratios, difference in %", claims_table(results)
 
 
 # -------------------------------------------------------------------------------- tables
@@ -134,6 +135,42 @@ def half_table(results: Results, network: str) -> Rows:
             cells += [results["methods"][method]["half"] or MISSING, MISSING, MISSING]
         rows.append(cells)
     return rows
+
+
+CLAIMS = (
+    ("randomized KFAC, Nyström", "rkfac-nystrom", "kfac-eigh"),
+    ("randomized KFAC, SRE", "rkfac-sre", "kfac-eigh"),
+    ("randomized KFAC, RSVD", "rkfac-rsvd", "kfac-eigh"),
+    ("KFAC, on-line", "rkfac-online", "kfac-eigh"),
+    ("SINGD, hierarchical", "singd-hierarchical", "kfac-cholesky"),
+    ("FNGD, shared weights", "fngd-shared", "fngd-exact"),
+    ("FNGD, shared weights", "fngd-shared", "sgd"),
+)
+"""What papers compare, and with what."""
+
+
+def claims_table(results: Results) -> Rows:
+    """Return each method of the papers beside the one that it is to replace, in float32."""
+    head = ["method", "beside", "network", "time of an epoch", "decomposition", "test accuracy"]
+    rows = [head]
+    for (name, method, other), network in itertools.product(CLAIMS, networks(results)):
+        pair = [of(results, network, key, "float32") for key in (method, other)]
+        if all(pair):
+            times = [epoch_time(runs) for runs in pair]
+            parts = [median(phase_times(runs, "decomposition")) for runs in pair]
+            change = statistics.mean(accuracies(pair[0])) - statistics.mean(accuracies(pair[1]))
+            cells = [name, label(results, other), network, number(times[0] / times[1])]
+            part = number(parts[0] / parts[1]) if parts[1] else MISSING
+            rows.append([*cells, part, f"{100 * change:+.2f} {spread(pair)}"])
+    return rows
+
+
+def spread(pair: list[list[dict[str, Any]]]) -> str:
+    """Return the standard error of the difference of two mean accuracies, in percent."""
+    if min(map(len, pair)) < 2:
+        return ""
+    variances = [statistics.variance(accuracies(runs)) / len(runs) for runs in pair]
+    return f"± {100 * math.sqrt(sum(variances)):.2f}"
 
 
 # ----------------------------------------------------------------------------- selection

@@ -21,8 +21,8 @@ TUNING_SEED = 100
 SEEDS = {"mlp": 5, "cnn": 5, "wide": 5}
 SHORT_EPOCHS, SHORT_SEEDS = 2, 1
 
-WIDE_TUNED = ("sgd", "kfac-eigh")
-WIDE_SHARED = ("kfac-cholesky", "rkfac-nystrom", "rkfac-sre", "rkfac-rsvd", "rkfac-online")
+WIDE_TUNED = ("sgd", "kfac-eigh", "kfac-cholesky")
+WIDE_SHARED = ("rkfac-nystrom", "rkfac-sre", "rkfac-rsvd", "rkfac-online")
 """On the wide network these take over the settings of kfac-eigh, which they approximate."""
 
 LAST = 3

@@ -10,6 +10,9 @@ from typing import Any
 
 from training_study.runs import Run
 
+START = b'{"key": '
+"""Of every line."""
+
 
 class DamagedStoreError(ValueError):
     """A line, other than the last, is not what a study writes."""
@@ -29,8 +32,7 @@ class Store:
         self.path, self.environment = path, environment
         self.lines = read(path)
         self.records = {line["key"]: line["record"] for line in self.lines}
-        if path.exists():
-            drop_broken_line(path)
+        drop_broken_line(path, first=not self.lines)
 
     def __contains__(self, run: Run) -> bool:
         return run.key in self.records
@@ -74,8 +76,19 @@ def read(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def drop_broken_line(path: Path) -> None:
-    """Cut off what follows the last end of a line."""
-    whole = path.read_bytes().rpartition(b"\n")
-    if whole[2]:
-        os.truncate(path, len(whole[0]) + len(whole[1]))
+def drop_broken_line(path: Path, *, first: bool) -> None:
+    """Cut off what follows the last end of a line; make the file where there is none.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it is all there is in the file and was not begun by a study.
+    """
+    with path.open("a+b") as file:  # fails here, not after the first run, if it cannot be written
+        file.seek(0)
+        whole, _, broken = file.read().rpartition(b"\n")
+        if first and broken[: len(START)] != START[: len(broken)]:
+            msg = f"{path} was not written by a study: choose another file"
+            raise DamagedStoreError(msg)
+        if broken:
+            file.truncate(len(whole) + 1 if whole else 0)

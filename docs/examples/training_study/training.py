@@ -82,7 +82,7 @@ def train(
     except DivergedError as error:
         record["reason"] = str(error)
     record["diverged"] = "reason" in record
-    record["state_bytes"] = sum(x.nbytes for x in training.optimizer.arrays())
+    record["state_bytes"] = sum(x.nbytes for x in training.kept())
     return record
 
 
@@ -134,6 +134,11 @@ class Training:
                 momentum * m + xp.astype(d, xp.float32) for m, d in zip(self.momenta, directions)
             ]
             self.weights = [W - rate * m for W, m in zip(self.weights, self.momenta)]
+
+    def kept(self) -> list[Array]:
+        """Return all that is kept between steps beside the weights."""
+        momenta = self.momenta if self.optimizer.momentum else []
+        return [*momenta, *self.optimizer.arrays()]
 
     def measure(self, digits: Digits) -> tuple[float, float]:
         """Return the mean loss, and which part is classified correctly."""
