@@ -1,4 +1,4 @@
-"""Products with the gradients of single samples of a layer, which are not formed (FNGD).
+"""Products with the gradients of single samples of a layer, without forming them all (FNGD).
 
 The gradient of sample i is g_i a_i^H, or a sum of such terms over positions. With these as columns
 u_i of U, what is needed is U^H U and U c.
@@ -35,8 +35,8 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
         each sample: of a sequence, or the patches of a convolution. With leading axes there are
         always positions; T = 1 for linear layers in a stack.
     output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
-        g, derivatives of the loss of each sample by the outputs of the layer. K has the square of
-        their scale.
+        g, derivatives of the loss of each sample by the outputs of the layer. What a mean loss
+        gives is to be multiplied by M.
     check : bool, default True
         Refuse NaN and Inf, read off the trace of K: reads one flag on the host.
 
@@ -59,8 +59,9 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
     takes less time: by pairs of positions, K_ij = sum_ts (g_it^H g_js)(a_js^H a_it), in
     (M T)^2 (d_in + d_out) flops; or by gradients in chunks of at most 2^24 numbers, 64 MB in
     float32, in 2 M T d_in d_out + M^2 d_in d_out.
-    Memory: some M x M matrices; with positions that chunk, or some blocks of at most 2048 x 2048
-    pairs for each matrix of a stack, 16 MB in float32.
+    Memory: some M x M matrices; with positions that chunk, or, for each matrix of a stack, some
+    blocks of at most 2048 x 2048 pairs, 16 MB in float32, or T x T where T is larger. Arguments in
+    half precision are converted to float32.
     Precision: errors of K_ij of a few u |u_i| |u_j|. By pairs they are u times the sum of all
     |pairs|, which is much more where the terms of a gradient nearly cancel. Products of float32
     never drop to TF32.
@@ -119,7 +120,8 @@ def weighted_gradient(
     Notes
     -----
     Cost: a product of 2 M T d_in d_out flops, that of an ordinary weight gradient, and a copy of
-    the narrower one of `inputs` and `output_gradients`, multiplied by the weights. A convolution
+    the narrower one of `inputs` and `output_gradients`, multiplied by the weights; of complex ones
+    two copies of `output_gradients`. A convolution
     that has its own kernel for weight gradients needs no patches: multiply its feature maps by
     `c`, a sample at a time, and call that.
 

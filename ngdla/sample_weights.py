@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend.checks import ValueChecks, require_array, require_like, square_matrix
+from ._backend.checks import ValueChecks, all_finite, require_array, require_like, square_matrix
 from ._backend.namespace import Array, astype, dtype_name, namespace, real_part, result_name
-from ._backend.products import add_to_diagonal, rmatvec
+from ._backend.products import add_to_diagonal, rmatvec, squared_norm
 from ._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ._backend.settings import computing
 from ._backend.triangular import cho_solve, cholesky
@@ -36,14 +36,16 @@ def sample_weights(
         paper. Otherwise lambda itself, in units of eigenvalues of the Fisher matrix.
     relative : bool, default True
         Whether `damping` is. Then weights do not change when all gradients are multiplied by a
-        number but for the factor itself.
+        number but for the factor itself. A loss that is a mean over samples makes gradients, and
+        with relative weights U v, too small by a factor of M.
     normalized : bool, default False
         Return v = lambda c, the weights of the paper. They sum up to 1 at most, and tend to 1 / M
         when lambda grows; U v has the length of a gradient.
     check : bool, default True
         Refuse NaN, Inf, and a K that is not Hermitian, or has negative eigenvalues beyond what the
-        damping adds: reads one flag on the host. Where it is not read, under tracing, weights of
-        such matrices are NaN, and those of a K of zeros finite, so that U c is zero.
+        damping adds: reads one flag on the host. Where it is not read, under tracing, only a failed
+        Cholesky factorisation shows, by weights of NaN; those of a K of zeros are finite, so that
+        U c is zero.
 
     Returns
     -------
@@ -62,10 +64,10 @@ def sample_weights(
     -----
     Method: one Cholesky factor, nothing is subtracted. Equation (9) of the paper, v = 1 / M -
     (K + M lambda)^-1 K 1 / M, is the same and loses digits where damping is small.
-    Cost: M^3 / 3 flops, and two M x M matrices.
+    Cost: M^3 / 3 flops, and some five M x M matrices.
     Precision: relative errors of a few u (1 + |K|_2 / (M lambda)), at most u (1 + 1 / (M damping))
     if `relative`. K is divided by its largest diagonal entry first: the scale of the gradients does
-    not matter.
+    not matter as long as their squares are normal numbers.
 
     References
     ----------
@@ -116,7 +118,7 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Arra
 
     Notes
     -----
-    Cost: 4 M^2 flops.
+    Cost: 4 M^2 flops, and two copies of K.
 
     Examples
     --------
@@ -149,7 +151,10 @@ def cosine(K: Array, c: Array, d: Array) -> Array:
     columns = _unit(xp.stack([c, d], axis=-1), -2)
     products = real_part(rmatvec(columns, xp.matmul(_unit(K, (-2, -1)), columns)))
     lengths = xp.sqrt(xp.abs(xp.linalg.diagonal(products)))
-    return products[..., 0, 1] / (lengths[..., 0] * lengths[..., 1])
+    product = lengths[..., 0] * lengths[..., 1]
+    ratio = products[..., 0, 1] / xp.where(product > 0, product, xp.full_like(product, xp.nan))
+    one = xp.ones_like(ratio)
+    return xp.where(ratio > 1, one, xp.where(ratio < -1, -one, ratio))
 
 
 def _unit(x: Array, axes: Any) -> Array:
@@ -175,10 +180,10 @@ def weights_of(
     if relative:
         scale = xp.where(positive, largest, xp.ones_like(largest))
         K = K / expanded(scale, 2)
-        norm = xp.linalg.matrix_norm(K)
-        zero = norm == 0
-        unknown = xp.where(zero, xp.ones_like(norm), xp.full_like(norm, xp.nan))
-        shift = damping * xp.where(positive, norm, unknown)
+        square = squared_norm(K)
+        zero = square == 0
+        norm = xp.sqrt(xp.where(zero, xp.ones_like(square), square))
+        shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
         checks.require(lambda: positive | zero, lambda: ValueError(_INDEFINITE))
         if not normalized:
             checks.require(lambda: positive, lambda: ValueError(_ZERO))
@@ -188,7 +193,17 @@ def weights_of(
     L, ok = cholesky(add_to_diagonal(K, M * shift))
     checks.require(lambda: ok, lambda: ValueError(_INDEFINITE))
     y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
-    return y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
+    weights = y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
+    checks.require(lambda: all_finite(weights), lambda: _too_large(dtype_name(K.dtype)))
+    return weights
+
+
+def _too_large(dtype: str) -> Exception:
+    msg = (
+        f"the weights for this `K` are beyond the range of {dtype}; scale the gradients, or pass "
+        f"normalized=True."
+    )
+    return ValueError(msg)
 
 
 _ZERO = (

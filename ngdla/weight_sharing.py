@@ -8,6 +8,7 @@ from typing import Any
 from ._backend.checks import ValueChecks, require_choice, require_count, require_like
 from ._backend.namespace import Array, namespace, real_part, register_pytree
 from ._backend.settings import computing
+from ._backend.tracing import detached
 from .layer_samples import LayerSamples, layer_samples
 from .sample_gradients import checked_gram
 from .sample_weights import cosine, weights_of
@@ -20,7 +21,10 @@ POLICIES = ("exact", "every", "shared")
 @register_pytree(static=("policy", "M", "period", "batches", "age", "layer"))
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightSharing:
-    """State of shared weights of one layer, a value: `dataclasses.asdict` gives what to save.
+    """State of shared weights of one layer, a value.
+
+    Saved by pickle, or as `dataclasses.asdict` without the fields that are None, from which
+    ``WeightSharing(**fields)`` makes it anew. Weights are kept without their gradients.
 
     Attributes
     ----------
@@ -200,13 +204,14 @@ def weight_sharing_step(
             angle = cosine(K, weights, exact)
         checks.raise_on_failure()
     kept = due and samples.M == state.M
+    last = 1 * detached(weights) if kept else state.weights  # which live on by themselves
     return weights, dataclasses.replace(
         state,
         batches=state.batches + 1,
         age=1 if kept else state.age + (not due),
         layer=samples.layer,
-        weights=weights if kept else state.weights,
-        cosine=angle,
+        weights=last,
+        cosine=None if angle is None else detached(angle),
     )
 
 
@@ -227,7 +232,7 @@ def _shared(weights: Array, count: int) -> Array:
     """
     M = weights.shape[-1]
     if count == M:
-        return weights
+        return 1 * weights
     xp, first = namespace(weights), weights[..., :count]
     total, part = (real_part(xp.sum(x, axis=-1, keepdims=True)) for x in (weights, first))
     usual = part > total * (count / (2 * M))

@@ -484,6 +484,40 @@ def test_nothing_is_raised_where_values_cannot_be_read(name: str) -> None:
                 assert np.isnan(backend.numpy(cosine))
 
 
+def test_weights_beyond_the_range_are_refused() -> None:
+    K = (1e-40 * (np.eye(4) + 1)).astype("float32")
+    with pytest.raises(ValueError, match=r"beyond the range of float32; scale the gradients"):
+        sample_weights(K, 0.001)
+    assert np.isfinite(sample_weights(K, 0.001, normalized=True)).all()
+
+
+def test_dampings_below_the_range_are_refused() -> None:
+    """An array in float64 that is zero in float32."""
+    with pytest.raises(ValueError, match="`damping` holds values that are not positive"):
+        sample_weights(np.eye(4, dtype="float32"), np.asarray(1e-50))
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_gradients_at_zero_are_finite(library: str) -> None:
+    options = {"normalized": True, "check": False}
+    if library == "torch":
+        torch = pytest.importorskip("torch")
+        K = torch.zeros((3, 3), requires_grad=True)
+        sample_weights(K, 0.1, **options).sum().backward()
+        assert bool(torch.isfinite(K.grad).all())
+    else:
+        jax = pytest.importorskip("jax")
+        G = jax.grad(lambda K: sample_weights(K, 0.1, **options).sum())(np.zeros((3, 3), "f"))
+        assert np.isfinite(G).all()
+
+
+def test_a_cosine_is_at_most_one(rng: np.random.Generator) -> None:
+    for _ in range(200):
+        K, c = gram_of(rng, 5, 9, "float64"), rng.standard_normal(5)
+        assert weighted_cosine(K, c, c) <= 1
+        assert weighted_cosine(K, c, -c) >= -1
+
+
 def test_one_flag_is_read_with_checks_and_none_without() -> None:
     k, c, damping = (strict_array(x, device=Device("device1")) for x in (K, K[0], 0.1))
     for check in (False, True):

@@ -654,8 +654,8 @@ def test_time_tables():
         ["KFAC", "250", "250", "250", "250", "1,000"],
     ]
     _, sgd, kfac = report.wide_table(RESULTS)
-    assert sgd == ["SGD", "1,000", "250", "0.125", "90.00", "none"]
-    assert kfac == ["KFAC", "8,000", "2,000", "1", "90.00", "none"]
+    assert sgd == ["SGD", "1,000", "250", "0.125", "1", "90.00", "none"]
+    assert kfac == ["KFAC", "8,000", "2,000", "1", "8", "90.00", "none"]
 
 
 def test_tables_of_settings_state_and_dtypes():

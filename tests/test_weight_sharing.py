@@ -372,6 +372,31 @@ def test_a_state_is_a_pytree_of_torch() -> None:
     assert (doubled.policy, doubled.batches, doubled.layer) == ("every", 1, (4, 5))
 
 
+def test_kept_weights_have_no_graph() -> None:
+    """What torch would keep alive, and could not go through a second time."""
+    torch = pytest.importorskip("torch")
+    a = torch.ones((4, 3), requires_grad=True)
+    g = torch.eye(4, 2)
+    state = weight_sharing_init("every", 4, period=3)
+    for due in (True, False, False):
+        v, state = weight_sharing_step(state, a, g, 0.01, diagnose=True)
+        assert v.requires_grad == due
+        weighted_gradient(a, g, v).sum().backward()
+    assert not state.weights.requires_grad
+    assert not state.cosine.requires_grad
+    dataclasses.asdict(state)
+
+
+def test_weights_are_no_view_of_the_state(rng: np.random.Generator) -> None:
+    a, g = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
+    state = weight_sharing_init("every", 4, period=3)
+    for _ in range(2):
+        v, state = weight_sharing_step(state, a, g, 0.01)
+        kept = state.weights.copy()
+        v *= 0
+        np.testing.assert_array_equal(state.weights, kept)
+
+
 def test_half_precision() -> None:
     a, g = batches([M], "float16")[0]
     v, state = weight_sharing_step(weight_sharing_init("exact", M), a, g, DAMPING, diagnose=True)

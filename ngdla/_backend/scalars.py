@@ -102,8 +102,9 @@ def eigenvalue_damping(
     damping = damping_values(damping, like, like_name, dtype, batch, unit)
     if isinstance(damping, float):
         return damping
+    damping = astype(damping, dtype)  # it never promotes, and may be beyond the range
     checks.positive("damping", damping)
-    return astype(damping, dtype)  # it never promotes
+    return damping
 
 
 def positive_values(
