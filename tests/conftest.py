@@ -5,7 +5,8 @@ jits under JAX, counts host reads under array-api-strict, and refuses changed in
 Results are compared by `backend.assert_matches`, which also asserts library, device, dtype, shape.
 
 Where a library traces or compiles, each case of a test costs seconds. `@pytest.mark.thinned` leaves
-there as few cases as have every value of every parameter; the others are `slow`.
+there as few cases as have every value of every parameter; the others are `slow`. What needs a GPU
+is deselected where there is none: `--require-backend` makes that a failure.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import contextlib
 import dataclasses
+import gc
 import importlib.util
 import itertools
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -293,6 +296,17 @@ class Cupy(Backend):
         return result
 
 
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Where only other libraries run, and at length, coverage would only slow them down."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
 class Dask(Backend):
     """Chunked along the last axis, which is that of the columns of S; computed by `numpy` only."""
 
@@ -308,17 +322,23 @@ class Dask(Backend):
         return self.array.from_array(x, chunks=chunks)
 
     def numpy(self, x: Any) -> np.ndarray:
-        return np.asarray(x.compute(scheduler="synchronous"))
+        with untraced():
+            return np.asarray(x.compute(scheduler="synchronous"))
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call, and refuse a function that computes."""
+        """Call, refuse a function that computes, and compute what all results share once."""
 
         def refuse(*args: Any, **kwargs: Any) -> Any:
             msg = "a Dask array was computed"
             raise AssertionError(msg)
 
         with self.dask.config.set(scheduler=refuse):
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+        lazy: list[Any] = []
+        map_arrays(lazy.append, result)
+        with untraced():
+            computed = iter(self.dask.persist(*lazy, scheduler="synchronous", traverse=False))
+        return map_arrays(lambda _: next(computed), result)
 
 
 BACKENDS = {
@@ -351,17 +371,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # Each case is traced, and compiled in JAX.
 THINNED = ("torch-meta", "jax", "jax-gpu", "dask")
+ON_GPUS = ("torch-cuda", "jax-gpu", "cupy")
 
 
 @pytest.hookimpl(tryfirst=True)  # before cases are deselected
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `thinned` leaves out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what `thinned` leaves out, and leave out what needs a GPU that is not there."""
+    mark_slow(items)
+    libraries = [library_of(item) for item in items]
+    missing = {name for name in set(libraries) & set(ON_GPUS) if not usable(name)}
+    config.hook.pytest_deselected(items=[i for i, n in zip(items, libraries) if n in missing])
+    items[:] = [i for i, n in zip(items, libraries) if n not in missing]
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collection, a part of all seconds, pass over libraries and tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def library_of(item: pytest.Item) -> str | None:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("backend") or parameters.get("valued_backend")
+
+
+def usable(name: str) -> bool:
+    try:
+        BACKENDS[name]()
+    except pytest.skip.Exception:
+        return False
+    return True
+
+
+def mark_slow(items: list[pytest.Item]) -> None:
     groups: dict[tuple[str, str, int], list[tuple[pytest.Item, dict[str, Any]]]] = defaultdict(list)
     for item in items:
         mark = item.get_closest_marker("thinned")
         if mark is not None:
             parameters: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
-            library = parameters.get("backend") or parameters.get("valued_backend")
+            library = library_of(item)
             if library in THINNED:
                 key = item.nodeid.partition("[")[0], library, *(mark.args or (1,))
                 groups[key].append((item, parameters))
@@ -374,7 +423,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def covering(cases: list[dict[str, Any]], strength: int) -> set[int]:
     """Return few of the cases in which every `strength` parameters have all values they have."""
-    named = [sorted((name, repr(value)) for name, value in case.items()) for case in cases]
+    named = [sorted((name, repr(value)) for name, value in split(case)) for case in cases]
     held = [set(itertools.combinations(values, strength)) for values in named]
     missing, kept, uses = set().union(*held), set(), Counter[tuple[str, str]]()
     while missing:
@@ -385,6 +434,26 @@ def covering(cases: list[dict[str, Any]], strength: int) -> set[int]:
         missing -= held[best]
         uses.update(named[best])
     return kept
+
+
+def split(case: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Take a dtype for two parameters: all four of them are seldom four ways through the code."""
+    for name, value in case.items():
+        if isinstance(value, str) and value in DTYPES:
+            yield f"{name} complex", value.startswith("complex")
+            yield f"{name} single", value in ("float32", "complex64")
+        else:
+            yield name, value
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Unless `--dist` says otherwise, give out whole files: they share what JAX compiled."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -412,6 +481,14 @@ def valued_backend(request: pytest.FixtureRequest) -> Backend:
 def dtype(request: pytest.FixtureRequest) -> str:
     """Each dtype that the documentation promises."""
     return request.param
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_is_forgotten() -> Iterator[None]:
+    """Return the memory of what JAX compiled for a file, some 100 MB."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from references import (
     scores_with_spectrum,
     wide,
 )
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import H, U, random_array
+from spectra import quick_compilation  # noqa: F401
 
 from ngdla.conjugate_gradients import conjugate_gradients
 

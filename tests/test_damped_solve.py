@@ -20,6 +20,7 @@ from references import (
     random_array,
     scores_with_spectrum,
 )
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 
@@ -32,7 +33,7 @@ def tolerance(S: np.ndarray, dtype: str, damping: float = DAMPING) -> float:
     return 40 * U[dtype] * condition(S, damping) ** 0.5
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(5, 12), (12, 5)], ids=str)
 def test_definition(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import H, U, columns, exact_lstsq, narrow, random_array, scores_with_spectrum
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 from ngdla import column_blocks as column_blocks_module

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import has_module
+from spectra import quick_compilation  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # asv_benchmarks is not installed
@@ -74,8 +75,36 @@ def check_rows(result: dict[str, Any], library: str) -> None:
     assert all(row["answer"] and row["numbers"] for row in result["questions"])
 
 
+# Questions that are asked of torch too, and that JAX compiles for a long time.
+COMPILED_FOR_LONG = (
+    questions.decomposition_costs,
+    questions.tf32_decomposition,
+    questions.stacked_layers,
+    questions.toeplitz_switch,
+)
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take fewer samples, and do not ask JAX all questions."""
+    asked = [
+        (title, ask, tuple(n for n in names if n != "jax" or ask not in COMPILED_FOR_LONG))
+        for title, ask, names in questions.QUESTIONS
+    ]
+    monkeypatch.setattr(questions, "QUESTIONS", tuple(asked))
+    monkeypatch.setattr(engines, "_SAMPLES", 3)
+    monkeypatch.setattr(engines, "_SAMPLE_SECONDS", 1e-4)
+
+
 @pytest.mark.skipif(not has_module("torch") and not has_module("jax"), reason="torch or JAX")
-def test_rehearsal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("length", ["short", pytest.param("full", marks=pytest.mark.slow)])
+def test_rehearsal(
+    length: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if length == "short":
+        shorten(monkeypatch)
     assert command.main(["--device", "cpu", "--output", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rehearsal.json", "rehearsal.md"]
     text = (tmp_path / "rehearsal.json").read_text(encoding="utf-8")
@@ -269,6 +298,7 @@ class Event:
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> engines.CupyEngine:
     """An engine whose CuPy is NumPy: ngdla itself takes its NumPy paths."""
+    monkeypatch.setattr(engines, "_SAMPLES", 3)
 
     def syrk(trans: str, a: np.ndarray, out: np.ndarray, lower: bool) -> np.ndarray:
         out[...] = np.tril(a @ a.T)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import H, random_array
-from spectra import REAL, Operator, geometric, needs, psd, refused
+from spectra import REAL, Operator, geometric, needs, psd, quick_compilation, refused  # noqa: F401
 
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.namespace import namespace

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import H, U, random_array, sr_data
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 from ngdla import column_blocks as column_blocks_module

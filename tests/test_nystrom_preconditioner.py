@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import H, U, random_array, scores_with_spectrum
+from spectra import quick_compilation  # noqa: F401
 
 from ngdla.nystrom_preconditioner import Nystrom, nystrom
 

@@ -82,8 +82,6 @@ def test_the_average_is_followed(
 ) -> None:
     """Fewer samples than the rank, fewer than d, more than d: from below, and traced exactly."""
     needs(backend, dtype)
-    if backend.name == "dask" and dtype not in ("float32", "complex128"):
-        pytest.skip("slow")
     xs = batches(rng, 4 if backend.eager else 2, rows, dtype)
 
     def init(X: Any) -> Any:

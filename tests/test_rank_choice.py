@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Backend
-from spectra import geometric, power_law, psd, refused
+from spectra import geometric, power_law, psd, quick_compilation, refused  # noqa: F401
 
 from ngdla import LowRankEigh, RankWarning, randomized_eigh
 

@@ -10,6 +10,7 @@ from conftest import BACKENDS, Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, random_array, sr_data
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import H, U, random_array
+from spectra import quick_compilation  # noqa: F401
 
 from ngdla._backend import triangular
 

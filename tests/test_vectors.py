@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 from references import random_array
+from spectra import quick_compilation  # noqa: F401
 
 from ngdla import vectors
 from ngdla.column_blocks import column_blocks
