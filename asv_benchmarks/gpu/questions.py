@@ -31,6 +31,7 @@ from ngdla._backend.triangular import cholesky
 from .answers import Answer, Sizes
 from .decompositions import decomposition_costs, stacked_layers, tf32_decomposition
 from .engines import Engine
+from .sample_weights import positions, weighted_gradients
 from .structured_steps import structured_steps, toeplitz_switch
 
 __all__ = ["QUESTIONS", "Answer", "Sizes"]
@@ -354,5 +355,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Engine, Sizes], Answer], tuple[str, ...]],
     ("A stack of layers: with eigenvectors or without?", stacked_layers, ("cupy", "torch", "jax")),
     ("What does a step of SINGD cost?", structured_steps, ("cupy", "torch", "jax")),
     ("Toeplitz: transforms or dense products?", toeplitz_switch, ("cupy", "torch", "jax")),
+    ("What do weights of samples cost?", weighted_gradients, ("cupy", "torch", "jax")),
+    ("Gradients of samples: pairs, or formed?", positions, ("cupy", "torch", "jax")),
     ("How accurate is gesvda?", gesvda_accuracy, ("cupy", "torch")),
 )
