@@ -42,10 +42,8 @@ def weighted_gradients(engine: Engine, sizes: Sizes) -> Answer:
         engine.release()
     row = numbers[-1]["seconds"]
     ratio = row["weighted"] / row["plain"]
-    return Answer(
-        f"{ratio:.3g} times a plain gradient at d = {numbers[-1]['d']}, {_SAMPLES} samples, float32",
-        numbers,
-    )
+    size = f"d = {numbers[-1]['d']}, {_SAMPLES} samples, float32"
+    return Answer(f"{ratio:.3g} times a plain gradient at {size}", numbers)
 
 
 def positions(engine: Engine, sizes: Sizes) -> Answer:
