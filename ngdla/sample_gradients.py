@@ -168,8 +168,8 @@ _PAIRS = 2048
 _CHUNK = 2**24
 # What a pair of positions costs beside its products, and a number of a gradient beside its own, in
 # flops: measured on the CPU (asv_benchmarks/claims/sample_weights.py).
-_PAIR_FLOPS = 64
-_GRADIENT_FLOPS = 64
+_PAIR_FLOPS = 256
+_GRADIENT_FLOPS = 128
 
 
 def _gram(samples: LayerSamples) -> Array:

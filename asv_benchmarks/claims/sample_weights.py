@@ -107,6 +107,8 @@ LAYERS = {  # samples, positions, inputs and outputs: convolutions 3 x 3 and seq
     "sequence of 64, 512 -> 512": (32, 64, 512, 512),
     "sequence of 8, 128 -> 128": (64, 8, 128, 128),
     "sequence of 16, 128 -> 128": (64, 16, 128, 128),
+    "sequence of 16, 256 -> 256": (64, 16, 256, 256),
+    "sequence of 2, 30 -> 30": (1000, 2, 30, 30),
 }
 
 
@@ -133,7 +135,7 @@ def way(library: str, name: str) -> dict[str, Any]:
 
 
 @tracked(
-    "sample_gram, ten layers with positions, NumPy and torch: time over that of the faster of "
+    "sample_gram, twelve layers with positions, NumPy and torch: time over that of the faster of "
     "pairs and gradients, geometric mean"
 )
 def track_ways() -> float:

@@ -80,6 +80,6 @@ def draw_phases(axis: Any, results: Results, network: str, methods: list[str]) -
     axis.set_yticks(range(len(shown)), [label(results, method) for method in shown], fontsize=8)
     axis.invert_yaxis()
     axis.set(xlabel="milliseconds of an epoch", title=TITLES[network])
-    axis.legend(fontsize=8, loc="upper right")
+    axis.legend(fontsize=8, loc="lower right")
     axis.grid(True, axis="x", color="0.9")
     axis.set_axisbelow(True)
