@@ -49,7 +49,7 @@ def overhead(library: str, d: int) -> dict[str, Any]:
 
     ways = {"plain": lambda: g.T @ a, "exact": partial(natural_gradient, a, g), "shared": shared}
     with limited(1):
-        times = alternating(ways, 41 if d < 4096 else 15)
+        times = alternating(ways, 61)
     extra = {f"{way} / plain - 1": times[way] / times["plain"] - 1 for way in ("exact", "shared")}
     return {"library": library, "d": d} | {way: 1e3 * t for way, t in times.items()} | extra
 
