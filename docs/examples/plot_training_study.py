@@ -5,8 +5,8 @@ A training study
 Which optimiser reaches which accuracy, in how many epochs, in what time, and with how much memory?
 Optimisers made of ngdla's public functions train small networks on the digits of scikit-learn. Each
 is tuned with the same number of settings. The first part of this page trains three of them while
-the page is built; the second one draws the results of the whole study. Their tables, and verdicts on
-what papers claim, are in :doc:`/guide/training_study`.
+the page is built; the second one draws the results of the whole study. Their tables, and verdicts
+on what papers claim, are in :doc:`/guide/training_study`.
 """
 
 # %%
