@@ -121,9 +121,8 @@ def weighted_gradient(
     -----
     Cost: a product of 2 M T d_in d_out flops, that of an ordinary weight gradient, and a copy of
     the narrower one of `inputs` and `output_gradients`, multiplied by the weights; of complex ones
-    two copies of `output_gradients`. A convolution
-    that has its own kernel for weight gradients needs no patches: multiply its feature maps by
-    `c`, a sample at a time, and call that.
+    two copies of `output_gradients`. A convolution that has its own kernel for weight gradients
+    needs no patches: multiply its feature maps by `c`, a sample at a time, and call that.
 
     References
     ----------
@@ -216,7 +215,7 @@ def _cross(left: LayerSamples, right: LayerSamples) -> Array:
 
 
 def _summed(pairs: Array, T: int) -> Array:
-    """Return sums over T x T blocks: over rows first, which NumPy adds up ten times faster."""
+    """Return sums over T x T blocks: over rows first, since a short last axis is slow in NumPy."""
     xp = namespace(pairs)
     *batch, rows, columns = pairs.shape
     pairs = xp.sum(xp.reshape(pairs, (*batch, rows // T, T, columns)), axis=-2)

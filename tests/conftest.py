@@ -52,6 +52,18 @@ def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
     return function(x) if is_array(x) else x
 
 
+def inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a primitive as the public functions do."""
+    from ngdla._backend.namespace import namespace
+    from ngdla._backend.settings import computing
+
+    def called(A: Any, *args: Any, **kwargs: Any) -> Any:
+        with computing(namespace(A)):
+            return function(A, *args, **kwargs)
+
+    return called
+
+
 class Backend:
     """NumPy itself, and what the other libraries have in common with it."""
 

@@ -1,4 +1,4 @@
-"""Dtypes by name, values that can or cannot be read, settings that are restored."""
+"""Dtypes by name, and pytrees."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from conftest import DTYPES, Backend
 
 from ngdla._backend import namespace as ns
-from ngdla._backend import settings
 
 
 @pytest.mark.parametrize("one", DTYPES)
@@ -33,13 +32,6 @@ def test_dtype_names(valued_backend: Backend, dtype: str) -> None:
         assert ns.dtype_name(x.dtype) == dtype
         assert ns.is_complex(x) == dtype.startswith("complex")
         assert ns.astype(x, dtype) is x
-
-
-def test_numpy_warnings_are_silent_inside_only() -> None:
-    with settings.computing(ns.namespace(np.ones(1))):
-        assert np.isnan(np.zeros(1) / 0.0).all()
-    with pytest.warns(RuntimeWarning, match="invalid"):
-        np.zeros(1) / np.zeros(1)
 
 
 def test_dtypes_of_different_libraries_are_not_compared() -> None:

@@ -17,7 +17,6 @@ from training_study.stored import as_dtype, in_dtype, parts
 REFRESH = 10
 """Steps from one decomposition of averaged factors to the next, after as many that have each."""
 
-
 TINY = 1e-30
 """Instead of a mean eigenvalue of zero, once all gradients vanish."""
 
