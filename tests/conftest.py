@@ -508,5 +508,10 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20231017)
 
 
+def half_dtype(name: str) -> np.dtype:
+    """Return NumPy's dtype of half precision; bfloat16 is that of ml_dtypes, which not all have."""
+    return np.dtype(getattr(pytest.importorskip("ml_dtypes"), name) if name == "bfloat16" else name)
+
+
 def has_module(name: str) -> bool:
     return importlib.util.find_spec(name) is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, Backend
+from conftest import BACKENDS, Backend, half_dtype
 from dense_updates import (
     NAMES,
     DenseState,
@@ -41,8 +41,6 @@ in_half_precision = pytest.mark.parametrize("half", list(HALF))
 
 @pytest.fixture(params=["numpy", "torch", "jax"])
 def library(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "numpy":
-        pytest.importorskip("ml_dtypes")
     return BACKENDS[request.param]()
 
 
@@ -53,13 +51,7 @@ def in_half(library: Backend, x: np.ndarray, half: str) -> Any:
         return x.to(getattr(library.torch, half))  # type: ignore[attr-defined]
     if library.name == "jax":
         return x.astype(half)
-    return x.astype(numpy_dtype(half))
-
-
-def numpy_dtype(half: str) -> Any:
-    if half == "float16":
-        return np.dtype("float16")
-    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    return x.astype(half_dtype(half))
 
 
 def name_of(x: Any) -> str:
@@ -100,8 +92,7 @@ def error_against_kfac(
         IN,
         OUT,
         structures=("dense", "diagonal"),
-        like=library.asarray(a),
-        dtype=half,
+        like=in_half(library, a, half),
         storage=storage,
         momentum=False,
     )
@@ -208,7 +199,7 @@ def test_dtypes_of_a_state(
 )
 def test_memory_of_the_factors(half: str, storage: str, bytes_each: int) -> None:
     """2 bytes for each number, or 4, in one array or in two."""
-    like = np.zeros(1, numpy_dtype(half))
+    like = np.zeros(1, half_dtype(half))
     state = inverse_free_init(
         769, 30, structures=("hierarchical", "dense"), like=like, storage=storage, momentum=False
     )
@@ -231,7 +222,7 @@ def test_only_the_storage_is_rounded(
 
     To half precision, not at all, or to two numbers that lose u^2.
     """
-    dtype, u = numpy_dtype(half), HALF[half]
+    dtype, u = half_dtype(half), HALF[half]
     pair = structure(name, IN), structure(name, OUT)
     a, g = (x.astype(dtype) for x in batch(rng))
     K, C = (
@@ -266,8 +257,9 @@ def test_compensated_factors_are_used_with_their_compensation(
 ) -> None:
     """By the statistics and by the product: against float64, to u^2 of each rounding."""
     a, g = batch(rng)
+    dtype = half_dtype(half).name
     like = np.zeros(1, "float32")
-    state = inverse_free_init(IN, OUT, like=like, dtype=half, storage="compensated")
+    state = inverse_free_init(IN, OUT, like=like, dtype=dtype, storage="compensated")
     options: dict[str, Any] = {"damping": DAMPING, "step_size": 0.3, "rule": "ikfac"}
     state = after(state, a.astype("float32"), g.astype("float32"), **options)
     expected = dense_update(
@@ -288,7 +280,7 @@ def test_statistics_of_half_precision_are_sums_in_float32(
     library: Backend, half: str, rng: np.random.Generator
 ) -> None:
     """Of many rows, which would get lost in sums of half precision."""
-    a, g = (rng.standard_normal((3000, d)).astype(numpy_dtype(half)) for d in (IN, OUT))
+    a, g = (rng.standard_normal((3000, d)).astype(half_dtype(half)) for d in (IN, OUT))
     like = [in_half(library, x, half) for x in (a, g)]
     state = inverse_free_init(IN, OUT, like=like[0])
     statistics = inverse_free_statistics(state, *like, check=False)

@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import Backend, counted_host_reads, has_module
+from conftest import Backend, counted_host_reads, half_dtype, has_module
 from dense_updates import (
     NAMES,
     DenseState,
@@ -954,7 +954,6 @@ def test_torch_forward_mode_and_autocast() -> None:
 
 
 def test_numbers_in_bfloat16_on_numpy() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
-    w = np.ones(len(X)).astype(ml_dtypes.bfloat16)
+    w = np.ones(len(X)).astype(half_dtype("bfloat16"))
     statistics = inverse_free_statistics(STATE, X, Y, weights=w, loss_scale=w[0:1].reshape(()))
     assert statistics.rows == len(X)

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import Backend, counted_host_reads, map_arrays
+from conftest import Backend, counted_host_reads, half_dtype, map_arrays
 from references import H, U, narrow, random_array, wide
 from spectra import (
     REAL,
@@ -285,12 +285,9 @@ def test_a_state_is_stored_in_half_precision(
     library: str, half: str, roundoff: float, rng: np.random.Generator
 ) -> None:
     module = pytest.importorskip(library)
-    dtypes = (
-        pytest.importorskip("ml_dtypes") if (library, half) == ("numpy", "bfloat16") else module
-    )
+    dtype: Any = half_dtype(half) if library == "numpy" else getattr(module, half)
 
     def rounded(x: Any) -> Any:
-        dtype = getattr(dtypes, half)
         return x.to(dtype) if library == "torch" else x.astype(dtype)
 
     xs = batches(rng, 12, 40, "float32")

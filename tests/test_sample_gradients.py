@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import BACKENDS, Backend, counted_host_reads
+from conftest import BACKENDS, Backend, counted_host_reads, half_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 from layers import LAYOUTS, exact_gram, gradients, layer, permitted
@@ -326,7 +326,7 @@ def in_half(backend: Any, x: np.ndarray, half: str) -> Any:
         return backend.asarray(x).to(getattr(backend.torch, half))
     if backend.name == "jax":
         return backend.asarray(x).astype(half)
-    return x.astype(half if half == "float16" else pytest.importorskip("ml_dtypes").bfloat16)
+    return x.astype(half_dtype(half))
 
 
 def single(backend: Any, x: Any) -> Any:

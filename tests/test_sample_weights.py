@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import BACKENDS, Backend, counted_host_reads
+from conftest import BACKENDS, Backend, counted_host_reads, half_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 from layers import LAYOUTS, exact_gram, exact_weights, gradients, layer, natural_gradient
@@ -91,10 +91,8 @@ def test_half_precision(name: str, half: str) -> None:
     low: list[Any] = backend.asarray([x.astype("float32") for x in (K, c)])
     if name == "torch":
         low = [x.to(getattr(backend.torch, half)) for x in low]
-    elif half == "bfloat16":
-        low = [x.astype(pytest.importorskip("ml_dtypes").bfloat16) for x in low]
     else:
-        low = [x.astype(half) for x in low]
+        low = [x.astype(half_dtype(half) if name == "numpy" else half) for x in low]
     v = sample_weights(low[0], 0.1)
     expected = narrow(exact_weights(K, 0.1))
     tolerance = 8 * U["float32"] * condition(K, 0.1)
