@@ -15,8 +15,15 @@ OUT = docs/benchmarks
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
+targets = help demo test lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
+
+# Without this, `make tests` would find that folder and have nothing to do.
+near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
+advice = $(if $(near),did you mean: make $(near)?,the targets are: $(targets))
+$(foreach goal,$(filter-out $(targets),$(MAKECMDGOALS)),$(error no target '$(goal)'; $(call advice,$(goal))))
+
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
+.PHONY: $(targets)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name text; do \

@@ -23,6 +23,7 @@ import itertools
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import array_api_strict
@@ -379,6 +380,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=sorted(BACKENDS),
         help="stop instead of skipping where this array library or device is missing (repeatable)",
     )
+    parser.addoption("--record-passed", metavar="FILE", help="write down which tests passed")
+    parser.addoption(
+        "--leave-out-passed",
+        metavar="FILE",
+        help="leave out those tests, but what depends on the packages that are installed",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    file = terminalreporter.config.getoption("--record-passed")
+    if file:
+        passed = (report.nodeid for report in terminalreporter.stats.get("passed", []))
+        Path(file).write_text("\n".join(passed), encoding="utf-8")
 
 
 # Each case is traced, and compiled in JAX.
@@ -388,12 +402,19 @@ ON_GPUS = ("torch-cuda", "jax-gpu", "cupy")
 
 @pytest.hookimpl(tryfirst=True)  # before cases are deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark as slow what `thinned` leaves out, and leave out what needs a GPU that is not there."""
+    """Mark as slow what `thinned` leaves out; leave out what passed and what has no GPU."""
     mark_slow(items)
-    libraries = [library_of(item) for item in items]
-    missing = {name for name in set(libraries) & set(ON_GPUS) if not usable(name)}
-    config.hook.pytest_deselected(items=[i for i, n in zip(items, libraries) if n in missing])
-    items[:] = [i for i, n in zip(items, libraries) if n not in missing]
+    libraries = {item: library_of(item) for item in items}
+    missing = {name for name in set(libraries.values()) & set(ON_GPUS) if not usable(name)}
+    file = config.getoption("--leave-out-passed")
+    passed = set(Path(file).read_text(encoding="utf-8").splitlines()) if file else set()
+
+    def left_out(item: pytest.Item) -> bool:
+        again = item.get_closest_marker("environment") is not None
+        return libraries[item] in missing or (item.nodeid in passed and not again)
+
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+    items[:] = [item for item in items if not left_out(item)]
 
 
 def pytest_collection_finish() -> None:

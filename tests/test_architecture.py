@@ -119,6 +119,7 @@ def test_every_module_has_its_layer():
     assert {".".join(name.split(".")[:2]) for name in SOURCES} - {"ngdla"} <= layers().keys()
 
 
+@pytest.mark.environment
 def test_import_loads_no_optional_library():
     optional = (ARRAY_LIBRARIES | PICTURES) - {"numpy", "scipy"}
     code = f"import sys, ngdla; print(*sys.modules.keys() & {optional})"

@@ -37,6 +37,8 @@ from claims import methods
 from claims import peers as peers_claim
 from claims import precision as precision_claim
 
+pytestmark = pytest.mark.environment
+
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "asv_benchmarks"
 

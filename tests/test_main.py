@@ -13,6 +13,8 @@ from ngdla import __main__ as command
 from ngdla._backend import inventory
 from ngdla._backend.inventory import UnavailableLibraryError, load_namespace
 
+pytestmark = pytest.mark.environment
+
 SMALL = ["--quick", "--sites", "4", "--steps", "3"]
 PNG = b"\x89PNG\r\n\x1a\n"
 

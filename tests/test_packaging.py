@@ -88,10 +88,11 @@ def test_readme_extras_exist(setup_cfg):
     assert {extra for group in named for extra in group.split(",")} <= extras
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".ci/long"])
 def test_make_targets_exist(name):
-    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text(name), re.MULTILINE))
-    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"(?:^ *|`|\d )make ([a-z][a-z-]*)", text(name), re.MULTILINE))
+    targets = set(re.search(r"^targets = (.*)$", text("Makefile"), re.MULTILINE)[1].split())
+    assert targets == set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
     assert named
     assert named <= targets
 
@@ -250,6 +251,30 @@ def test_help_names_every_target(checkout):
         assert f"make {target} " in done.stdout
 
 
+@needs_make
+@pytest.mark.parametrize(
+    ("goal", "advice"),
+    [
+        ("tests", "did you mean: make test?"),
+        ("doc", "did you mean: make docs?"),
+        ("benchmark", "did you mean: make bench?"),
+        ("gpu", "did you mean: make gpu-test gpu-bench?"),
+        ("tools", "the targets are: help demo test "),
+        ("README.md", "the targets are: help demo test "),
+        ("lnit", "the targets are: help demo test "),
+    ],
+)
+def test_a_target_that_is_none(checkout, goal, advice):
+    """Also where a file or folder of that name is there, and beside a target that is one."""
+    (checkout / "tests").mkdir()
+    for goals in ([goal], ["clean", goal]):
+        done = make(checkout, *goals)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert f"no target '{goal}'; {advice}" in line
+
+
 MODULES = ["numpy", "scipy", "array_api_compat", "array_api_extra"]
 MODULES += ["pytest", "hypothesis", "array_api_strict"]
 
@@ -309,8 +334,49 @@ def test_sdist_has_what_tests_and_pages_read():
     assert all((ROOT / name).is_file() for name in files.split())
 
 
-def test_ci_script_can_be_run():
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    lines = text(".ci/run").splitlines()
+@pytest.mark.parametrize("name", [".ci/run", ".ci/long"])
+def test_ci_scripts_can_be_run(name):
+    assert os.access(ROOT / name, os.X_OK)
+    lines = text(name).splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     assert "set -euo pipefail" in lines
+
+
+def test_ci_is_a_budget():
+    """Of 20 minutes, 8 of which are kept for what comes; a newcomer waits for 4 at most."""
+    parts = re.findall(r"^part (\w+) (\d+) ", text(".ci/run"), re.MULTILINE)
+    budgets = {name: int(seconds) for name, seconds in parts}
+    assert next(iter(budgets)) == "newcomer"
+    assert budgets["newcomer"] <= 4 * 60
+    assert sum(budgets.values()) <= 13 * 60
+
+
+def test_what_passed_is_left_out_but_not_what_depends_on_packages(tmp_path):
+    """Two runs, as in CI: the second runs what failed, was skipped, or is marked."""
+    (tmp_path / "test_some.py").write_text(
+        "import os, pytest\n"
+        "def test_passes(): pass\n"
+        "def test_is_skipped(): pytest.importorskip('no_such_package')\n"
+        "@pytest.mark.environment\n"
+        "def test_depends(): pass\n"
+    )
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    record = tmp_path / "passed.txt"
+
+    def outcomes(*options):
+        command = ["-p", "no:cacheprovider", "-c", str(ROOT / "setup.cfg"), "-rA", "--rootdir=."]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *command, *options, "test_some.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return re.search(r"=+ (.*) in ", done.stdout.splitlines()[-1])[1]
+
+    assert outcomes(f"--record-passed={record}") == "2 passed, 1 skipped"
+    assert record.read_text().splitlines() == [
+        "test_some.py::test_passes",
+        "test_some.py::test_depends",
+    ]
+    assert outcomes(f"--leave-out-passed={record}") == "1 passed, 1 skipped, 1 deselected"
