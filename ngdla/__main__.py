@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from pathlib import Path
 from typing import NoReturn
+
+from ngdla import __version__
 
 BAD_ARGUMENT, INTERRUPTED = 2, 130
 
@@ -25,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         owner = demo_parser if options.command == "demo" else parser
         owner.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if options.version:
+        print(f"ngdla {__version__}")
+        return 0
     try:
         if options.command == "info":
             return info()
@@ -45,8 +51,10 @@ def make_parsers() -> tuple[Parser, Parser]:
         "methods, on arrays of NumPy, CuPy, PyTorch and JAX.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="store_true", help="print the version of ngdla")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
-    commands.add_parser("info", help="array libraries, devices and BLAS, what is usable here")
+    text = "versions, array libraries, devices and BLAS: what is usable here"
+    commands.add_parser("info", help=text, description=text)
     text = "ground states of two spin chains by variational Monte Carlo, beside the exact energies"
     demo_parser = commands.add_parser("demo", help=text, description=text, allow_abbrev=False)
     add = demo_parser.add_argument
@@ -77,9 +85,10 @@ def make_parsers() -> tuple[Parser, Parser]:
 
 
 def info() -> int:
-    """Print the inventory of array libraries."""
+    """Print what a bug report needs: versions and the inventory of array libraries."""
     from ngdla._backend.inventory import blas, format_inventory, inventory
 
+    print(f"ngdla {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
     print(format_inventory(inventory(), blas()))
     return 0
 

@@ -1,6 +1,7 @@
 """The command line: exit codes, one-line complaints, table, picture and Ctrl-C."""
 
 import importlib.util
+import platform
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import ngdla
 from ngdla import __main__ as command
 from ngdla._backend import inventory
 from ngdla._backend.inventory import UnavailableLibraryError, load_namespace
@@ -48,6 +50,18 @@ def test_info_runs(capsys):
     out = capsys.readouterr().out
     for word in ("numpy", "scipy", "cupy", "torch", "jax", "dask", "BLAS", "usable"):
         assert word in out
+
+
+def test_version(capsys):
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ngdla {ngdla.__version__}\n"
+
+
+def test_info_begins_with_what_a_bug_report_needs(capsys):
+    assert command.main(["info"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    for words in (f"ngdla {ngdla.__version__}", platform.python_version(), platform.platform()):
+        assert words in first
 
 
 def test_info_needs_only_the_required_packages():
