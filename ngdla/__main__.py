@@ -3,50 +3,86 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ngdla import __version__
 
-BAD_ARGUMENT, INTERRUPTED = 2, 130
+DONE, BAD_ARGUMENT, INTERRUPTED = 0, 2, 130
+PROGRAM = "python -m ngdla"
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser whose complaints are one line."""
+    """Parser whose complaints are one line, with what was probably meant."""
+
+    @property
+    def options(self) -> list[str]:
+        """Names of all options."""
+        return list(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
         """Print the message on stderr and leave with exit code 2."""
         self.exit(BAD_ARGUMENT, f"{self.prog}: {' '.join(message.split())}\n")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse asks here about commands and choices alike
+        if action.choices is not None and value not in action.choices:
+            msg = f"there is no {value!r}; {hint(value, action.choices)}"
+            raise argparse.ArgumentError(action, msg)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for a bad argument, 130 after Ctrl-C."""
-    parser, demo_parser = make_parsers()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        owner = demo_parser if options.command == "demo" else parser
-        owner.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if options.version:
-        print(f"ngdla {__version__}")
-        return 0
     try:
-        if options.command == "info":
-            return info()
-        if options.command == "demo":
-            return demo(options, demo_parser)
+        return run(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    parser.print_help()
-    return 0
 
 
-def make_parsers() -> tuple[Parser, Parser]:
-    """Parser of the command line and that of its demo command."""
+def hint(word: str, known: Iterable[str]) -> str:
+    """Return which of the known words was probably meant, or all of them where none is close."""
+    plain = {name.strip("-").lower(): name for name in known}
+    typed = word.strip("-").lower()
+    close = difflib.get_close_matches(typed, plain, n=1)
+    close += [name for name in plain if typed and name.startswith(typed)]
+    return f"did you mean {plain[close[0]]}?" if close else f"choose from {', '.join(known)}"
+
+
+def run(arguments: list[str] | None) -> int:
+    """Run a command and return its exit code."""
+    parsers = make_parsers()
+    options, unknown = parsers[None].parse_known_args(arguments)
+    if unknown:
+        refuse(unknown, parsers[options.command], parsers.values())
+    if options.version:
+        print(f"ngdla {__version__}")
+    elif options.command == "info":
+        return info()
+    elif options.command == "demo":
+        return demo(options, parsers["demo"])
+    else:
+        parsers[None].print_help()
+    return DONE
+
+
+def refuse(unknown: list[str], parser: Parser, parsers: Iterable[Parser]) -> NoReturn:
+    """Leave with exit code 2 and a line about the first option that no parser took."""
+    word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+    for owner in parsers:
+        if word in owner.options:
+            parser.error(f"unrecognized argument {word}; it belongs right after {owner.prog}")
+    parser.error(f"unrecognized argument {word}; {hint(word, parser.options)}")
+
+
+def make_parsers() -> dict[str | None, Parser]:
+    """Parsers of the commands by their names, that of the whole command line by None."""
     parser = Parser(
-        prog="python -m ngdla",
+        prog=PROGRAM,
         description="Linear algebra under natural-gradient "
         "methods, on arrays of NumPy, CuPy, PyTorch and JAX.",
         allow_abbrev=False,
@@ -54,7 +90,7 @@ def make_parsers() -> tuple[Parser, Parser]:
     parser.add_argument("--version", action="store_true", help="print the version of ngdla")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     text = "versions, array libraries, devices and BLAS: what is usable here"
-    commands.add_parser("info", help=text, description=text)
+    info_parser = commands.add_parser("info", help=text, description=text, allow_abbrev=False)
     text = "ground states of two spin chains by variational Monte Carlo, beside the exact energies"
     demo_parser = commands.add_parser("demo", help=text, description=text, allow_abbrev=False)
     add = demo_parser.add_argument
@@ -81,7 +117,7 @@ def make_parsers() -> tuple[Parser, Parser]:
         default=Path("ngdla_demo.png"),
         help="picture to write: .png, .pdf or .svg (default: ngdla_demo.png)",
     )
-    return parser, demo_parser
+    return {None: parser, "info": info_parser, "demo": demo_parser}
 
 
 def info() -> int:
@@ -90,7 +126,7 @@ def info() -> int:
 
     print(f"ngdla {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
     print(format_inventory(inventory(), blas()))
-    return 0
+    return DONE
 
 
 def demo(options: argparse.Namespace, parser: Parser) -> int:

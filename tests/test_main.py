@@ -64,6 +64,72 @@ def test_info_begins_with_what_a_bug_report_needs(capsys):
         assert words in first
 
 
+# what was mistyped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["demoo"], "argument command: there is no 'demoo'; did you mean demo?"),
+        (["Info"], "argument command: there is no 'Info'; did you mean info?"),
+        (["draw"], "argument command: there is no 'draw'; choose from info, demo"),
+        (["--versoin"], "unrecognized argument --versoin; did you mean --version?"),
+        (["-version"], "unrecognized argument -version; did you mean --version?"),
+        (["--unknown"], "unrecognized argument --unknown; choose from -h, --help, --version"),
+    ],
+)
+def test_mistyped(arguments, line, capsys):
+    assert complaint(arguments, capsys) == f"python -m ngdla: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--hepl"], "unrecognized argument --hepl; did you mean --help?"),
+        (["all"], "unrecognized argument all; choose from -h, --help"),
+    ],
+)
+def test_mistyped_after_info(arguments, line, capsys):
+    assert complaint(["info", *arguments], capsys) == f"python -m ngdla info: {line}\n"
+
+
+OPTIONS = "-h, --help, --system, --sites, --backend, --seed, --steps, --quick, --output"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--qick"], "unrecognized argument --qick; did you mean --quick?"),
+        (["--QUICK"], "unrecognized argument --QUICK; did you mean --quick?"),
+        (["-quick"], "unrecognized argument -quick; did you mean --quick?"),
+        (["--o", "a.png"], "unrecognized argument --o; did you mean --output?"),
+        (["--stesp=5"], "unrecognized argument --stesp; did you mean --steps?"),
+        (["--stesp", "5"], "unrecognized argument --stesp; did you mean --steps?"),
+        (["--colour"], f"unrecognized argument --colour; choose from {OPTIONS}"),
+        (["--backend", "nunpy"], "argument --backend: there is no 'nunpy'; did you mean numpy?"),
+        (["--backend=NumPy"], "argument --backend: there is no 'NumPy'; did you mean numpy?"),
+        (["--system", "tfmi"], "argument --system: there is no 'tfmi'; did you mean tfim?"),
+        (["--system", ""], "argument --system: there is no ''; choose from tfim, mg, all"),
+        (["--system", "xy"], "argument --system: there is no 'xy'; choose from tfim, mg, all"),
+    ],
+)
+def test_mistyped_after_demo(arguments, line, capsys):
+    assert complaint(["demo", *arguments], capsys) == f"python -m ngdla demo: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["--quick"], "python -m ngdla demo"),
+        (["--quick", "demo"], "python -m ngdla demo"),
+        (["info", "--quick"], "python -m ngdla demo"),
+        (["demo", "--version"], "python -m ngdla"),
+    ],
+)
+def test_option_in_the_wrong_place(arguments, place, capsys):
+    assert complaint(arguments, capsys).endswith(f"; it belongs right after {place}\n")
+
+
 def test_info_needs_only_the_required_packages():
     program = (
         "import sys\n"
@@ -132,11 +198,6 @@ def test_library_that_is_broken(monkeypatch):
 @needs_pictures
 def test_bad_arguments(arguments, words, capsys):
     assert words in complaint(["demo", *arguments], capsys)
-
-
-@needs_pictures
-def test_unknown_command(capsys):
-    assert "draw" in complaint(["draw"], capsys)
 
 
 @needs_pictures
