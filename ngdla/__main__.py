@@ -133,7 +133,7 @@ def demo(options: argparse.Namespace, parser: Parser) -> int:
     """Check the options, load the array library and run the demo."""
     from ngdla._backend.inventory import UnavailableLibraryError, load_namespace, one_thread
     from ngdla.demo import SYSTEMS, make_problem, quick
-    from ngdla.demo.arguments import check_numbers, check_output, check_packages
+    from ngdla.demo.arguments import check_drawing, check_numbers, check_output, check_packages
 
     systems = list(SYSTEMS) if options.system == "all" else [options.system]
     try:
@@ -141,6 +141,7 @@ def demo(options: argparse.Namespace, parser: Parser) -> int:
         check_numbers(systems, options.sites, options.steps, options.seed)
         check_output(options.output)
         library = load_namespace(options.backend)
+        check_drawing()
     except (ValueError, UnavailableLibraryError) as error:
         parser.error(str(error))
     from ngdla.demo.run import run_demo

@@ -1,11 +1,13 @@
 """The command line: exit codes, one-line complaints, table, picture and Ctrl-C."""
 
 import importlib.util
+import os
 import platform
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,8 +17,7 @@ from ngdla import __main__ as command
 from ngdla._backend import inventory
 from ngdla._backend.inventory import UnavailableLibraryError, load_namespace
 
-pytestmark = pytest.mark.environment
-
+ROOT = Path(__file__).parent.parent
 SMALL = ["--quick", "--sites", "4", "--steps", "3"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -24,6 +25,7 @@ needs_pictures = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("matplotlib", "tqdm", "rich")),
     reason="needs matplotlib, tqdm and rich",
 )
+needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell and pipes")
 
 
 def complaint(arguments, capsys):
@@ -193,6 +195,12 @@ def test_library_that_is_broken(monkeypatch):
         (["--output", "picture.bmp"], ".png, .pdf, .svg"),
         (["--output", "picture"], ".png, .pdf, .svg"),
         (["--output", "no/such/folder/picture.png"], "no folder"),
+        (["--output", f"{__file__}/picture.png"], "no folder"),
+        (["--output", f"{'a' * 5000}.png"], "name too long"),
+        (["--output", f"{'a/' * 5000}b.png"], "name too long"),
+        (["--output", "a\0b.png"], "null"),
+        (["--output", "a\udfffb\ud800.png"], "surrogates"),
+        (["--output", ".png"], "a name that ends in"),
     ],
 )
 @needs_pictures
@@ -205,6 +213,8 @@ def test_output_that_cannot_be_written(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "folder.png"
     folder.mkdir()
     assert "folder" in complaint(["demo", "--output", str(folder)], capsys)
+    line = complaint(["demo", "--output", f"{tmp_path}/{'a' * 5000}.png"], capsys)
+    assert len(line) < 250
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert "permission" in complaint(["demo", "--output", str(tmp_path / "a.png")], capsys)
 
@@ -344,3 +354,57 @@ def test_load_namespace_gives_float64(name):
     assert ones.dtype == library.xp.float64
     assert library.label.startswith(f"{name} ")
     assert " on " in library.label
+
+
+# streams and surroundings
+
+
+def shell(tail, arguments, **environment):
+    """Run the command in a shell, with `tail` behind it; Python's choice of buffers is undone."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["sh", "-c", f'"$0" -W error -m ngdla "$@" {tail}', sys.executable, *arguments],
+        cwd=ROOT,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@needs_posix
+@needs_pictures
+def test_picture_needs_no_backend_with_windows(tmp_path):
+    output = tmp_path / "a.png"
+    done = shell("", ["demo", *SMALL, "--output", str(output)], MPLBACKEND="nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert output.read_bytes().startswith(PNG)
+
+
+@needs_posix
+@needs_pictures
+def test_demo_needs_no_home(tmp_path):
+    output = tmp_path / "a.png"
+    nowhere = f"{__file__}/none"
+    arguments = ["demo", *SMALL, "--output", str(output)]
+    done = shell("", arguments, HOME=nowhere, MPLCONFIGDIR=nowhere, XDG_CACHE_HOME=nowhere)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert output.read_bytes().startswith(PNG)
+
+
+@needs_pictures
+def test_matplotlib_that_cannot_be_loaded(capsys, monkeypatch):
+    from ngdla.demo import arguments
+
+    def broken(name):
+        msg = "Matplotlib requires access to a writable cache directory;\nset MPLCONFIGDIR"
+        raise OSError(msg)
+
+    monkeypatch.setattr(arguments, "import_module", broken)
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    line = complaint(["demo"], capsys)
+    assert "matplotlib cannot be loaded: Matplotlib requires" in line
+    assert "set MPLCONFIGDIR" in line
+    assert os.environ["MPLBACKEND"] == "nonsense"

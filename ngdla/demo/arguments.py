@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from ngdla.demo.problems import FEWEST_SITES, MOST_SITES
 
 PACKAGES = ("matplotlib", "tqdm", "rich")
 ENDINGS = (".png", ".pdf", ".svg")
+SHOWN = 80
 
 
 def check_packages() -> None:
@@ -40,14 +43,52 @@ def check_numbers(systems: list[str], sites: int | None, steps: int | None, seed
 def check_output(path: Path) -> None:
     """Raise a ValueError where a picture cannot be written to `path`."""
     if path.suffix.lower() not in ENDINGS:
-        msg = f"--output {path}: the name must end in {', '.join(ENDINGS)}"
+        msg = f"--output {shown(path)}: give a name that ends in {', '.join(ENDINGS)}"
         raise ValueError(msg)
-    if path.is_dir():
-        msg = f"--output {path}: this is a folder; give the name of a file"
+    try:
+        fault = obstacle(path)
+    except OSError as error:  # too long, links in a circle, no permission to look there
+        fault = f"{(error.strerror or str(error)).lower()}; choose another file"
+    except ValueError as error:  # a NUL byte, characters that no file system takes
+        fault = f"this cannot be the name of a file ({error})"
+    if fault:
+        msg = f"--output {shown(path)}: {fault}"
         raise ValueError(msg)
-    if not path.parent.is_dir():
-        msg = f"--output {path}: there is no folder {path.parent}"
-        raise ValueError(msg)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        msg = f"--output {path}: no permission to write there"
-        raise ValueError(msg)
+
+
+def obstacle(path: Path) -> str:
+    """What keeps a picture from being written to `path`, "" for nothing."""
+    target = Path(os.path.realpath(path))  # a link may lead to a folder that is not there
+    try:
+        if stat.S_ISDIR(target.stat().st_mode):
+            return "this is a folder; give the name of a file"
+    except (FileNotFoundError, NotADirectoryError):
+        target = target.parent
+        if not target.is_dir():
+            return f"there is no folder {shown(target)}"
+    return "" if os.access(target, os.W_OK) else "no permission to write there"
+
+
+def shown(path: Path) -> str:
+    """Name of a file for a message: printable, and without its middle where it is long."""
+    name = str(path)
+    name = name if name.isprintable() else ascii(name)
+    half = SHOWN // 2
+    return name if len(name) <= SHOWN else f"{name[:half]}...{name[-half:]}"
+
+
+def check_drawing() -> None:
+    """Raise a ValueError where matplotlib is installed and cannot be loaded.
+
+    MPLBACKEND is hidden from it: the picture needs no window, and an unknown name would stop the
+    import.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import_module("ngdla.demo.picture")
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        msg = f"matplotlib cannot be loaded: {error}"
+        raise ValueError(msg) from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
