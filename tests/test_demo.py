@@ -303,7 +303,9 @@ def test_divergence_is_said():
 
 
 def test_last_mean():
-    steps = [Step(100.0, 50.0, 0.0, 0.0)] + [Step(float(k), 0.2, 0.0, 0.0) for k in range(20)]
+    steps = [Step(100.0, 50.0, True, 0.0, 0.0)] + [
+        Step(float(k), 0.2, True, 0.0, 0.0) for k in range(20)
+    ]
     energy, error = last_mean(steps)
     assert energy == pytest.approx(9.5)
     assert error == pytest.approx(0.2 / math.sqrt(20))

@@ -256,6 +256,11 @@ def test_demo_leaves_table_and_picture(ending, tmp_path, capsys):
     assert re.search(r"steps +3 of 3 +3 of 3", out)
     for words in ("relative error", "seconds in the solve", "seconds in all", "numpy", "seed 2"):
         assert words in out
+    assert re.search(r"critical Ising chain +Majumdar-Ghosh chain", out)
+    assert re.search(r"--system +tfim +mg", out)
+    assert re.search(r"method +minSR +SPRING", out)
+    assert re.search(r"factor +Cholesky, float64 +Cholesky, complex128", out)
+    assert re.search(r"steps certified +3 of 3 +3 of 3", out)
     start = {"png": PNG, "pdf": b"%PDF", "svg": b"<?xml"}[ending]
     assert output.read_bytes().startswith(start)
 
@@ -266,8 +271,9 @@ def test_picture_of_any_number_of_steps(steps, tmp_path, capsys):
     output = tmp_path / "picture.png"
     arguments = ["--system", "tfim", "--quick", "--sites", "5", "--steps", str(steps)]
     assert command.main(["demo", *arguments, "--output", str(output)]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tfim  step")]
-    assert 1 <= len(lines) <= 7
+    lines = capsys.readouterr().out.splitlines()
+    progress = [line for line in lines if line.startswith("critical Ising chain  step")]
+    assert 1 <= len(progress) <= 7
     assert output.read_bytes().startswith(PNG)
 
 
@@ -289,7 +295,7 @@ def test_divergence_leaves_what_was_done(tmp_path, capsys, monkeypatch):
     from ngdla.demo import run, vmc
 
     def diverges(*arguments):
-        yield vmc.Step(-1.0, 0.1, 0.0, 0.0)
+        yield vmc.Step(-1.0, 0.1, True, 0.0, 0.0)
         msg = "the energy is no longer finite"
         raise vmc.DivergedError(msg)
 
@@ -333,7 +339,7 @@ def test_ctrl_c_leaves_table_and_picture(tmp_path):
         text=True,
     )
     try:
-        assert child.stdout.readline().startswith("tfim  step    1/1000000")
+        assert child.stdout.readline().startswith("critical Ising chain  step    1/1000000")
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     finally:

@@ -22,7 +22,7 @@ def follow(run: Any, steps: Iterator[Step]) -> None:
 
     On a terminal a bar; elsewhere the first step and then about five lines.
     """
-    total, name = run.problem.steps, run.problem.name
+    total, name = run.problem.steps, run.problem.title
     on_terminal = sys.stdout.isatty()
     every = max(1, -(-total // LINES))
     layout = "{desc} {percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}]{postfix}"
@@ -48,14 +48,15 @@ def follow(run: Any, steps: Iterator[Step]) -> None:
 
 def print_table(runs: list[Any], library: str, seed: int) -> None:
     """Print a table with one column a system: energies, errors and seconds."""
+    meaning = "certified: error bound at most half the length of the step"
     table = Table(
         title="Ground states by variational Monte Carlo",
         box=box.SIMPLE_HEAD,
-        caption=f"{library}, float64, seed {seed}",
+        caption=f"{library}, seed {seed}\n{meaning}",
     )
-    table.add_column("system", no_wrap=True)
+    table.add_column("chain", no_wrap=True)
     for run in runs:
-        table.add_column(run.problem.name, justify="right")
+        table.add_column(run.problem.title, justify="right")
     columns = [column(run) for run in runs]
     for label in columns[0]:
         table.add_row(label, *(cells[label] for cells in columns))
@@ -70,10 +71,14 @@ def column(run: Any) -> dict[str, str]:
     problem, steps = run.problem, run.steps
     energy, error = run.energy
     return {
-        "chain": problem.title,
+        "--system": problem.name,
         "sites": str(problem.chain.sites),
         "parameters, samples": f"{problem.model.size}, {problem.walkers}",
         "steps": f"{len(steps)} of {problem.steps}",
+        "method": "SPRING" if problem.momentum else "minSR",
+        "damping": f"{problem.damping:g}",
+        "factor": f"Cholesky, {'complex128' if problem.model.holomorphic else 'float64'}",
+        "steps certified": f"{sum(step.certified for step in steps)} of {len(steps)}",
         f"energy, mean of the last {LAST} steps": f"{energy:.6f} +- {error:.6f}",
         "exact energy": f"{run.reference.energy:.9f}",
         "exact energy from": run.reference.method,

@@ -24,12 +24,14 @@ class Step(NamedTuple):
 
     energy : mean of the local energies of the n samples (real part)
     error : its standard error, sqrt(sum_i |E_i - mean|^2 / n) / sqrt(n)
+    certified : whether the error bound of the step d is at most half its length
     solve_seconds : time in `ngdla.stochastic_reconfiguration`
     seconds : time in the whole step
     """
 
     energy: float
     error: float
+    certified: bool
     solve_seconds: float
     seconds: float
 
@@ -81,18 +83,21 @@ def optimise(problem: Problem, xp: Any, on: Any = None, seed: int = 0) -> Iterat
         energy, error = mean_and_error(energies)
         wait_for(derivatives)
         before_solve = time.perf_counter()
-        direction = ngdla.stochastic_reconfiguration(
+        direction, info = ngdla.stochastic_reconfiguration(
             derivatives,
             energies,
             problem.damping,
             mode="holomorphic" if model.holomorphic else "real",
             previous=direction,
             momentum=problem.momentum,
+            full_output=True,
         )
+        certified = bool(info.converged)
         wait_for(direction)
         after_solve = time.perf_counter()
         parameters = parameters - problem.learning_rate * direction
-        yield Step(energy, error, after_solve - before_solve, time.perf_counter() - start)
+        solve_seconds = after_solve - before_solve
+        yield Step(energy, error, certified, solve_seconds, time.perf_counter() - start)
 
 
 def mean_and_error(energies: Any) -> tuple[float, float]:
