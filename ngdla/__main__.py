@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
+import os
 import platform
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ngdla import __version__
 
-DONE, BAD_ARGUMENT, INTERRUPTED = 0, 2, 130
+DONE, FAILED, BAD_ARGUMENT, INTERRUPTED = 0, 1, 2, 130
+# What a shell reports of a program that the signal SIGPIPE ended. A reader that has seen enough, as
+# in `| head`, is no reason for a message, but a script can still tell that not all was written.
+BROKEN_PIPE = 141
 PROGRAM = "python -m ngdla"
 
 
@@ -26,7 +32,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message on stderr and leave with exit code 2."""
-        self.exit(BAD_ARGUMENT, f"{self.prog}: {' '.join(message.split())}\n")
+        complain(f"{self.prog}: {message}")
+        sys.exit(BAD_ARGUMENT)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; unlike that of argparse, it fails where nothing can be written."""
+        print(self.format_help(), end="", file=file)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         # argparse asks here about commands and choices alike
@@ -36,12 +47,49 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for a bad argument, 130 after Ctrl-C."""
+    """Run a command and return its exit code.
+
+    0; 1 where it failed, also where standard output cannot be written; 2 for a bad argument; 130
+    after Ctrl-C; 141 where standard output is a pipe that nobody reads any more.
+    """
+    if sys.stderr is None:  # closed; its number must not go to the picture, with what is said
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        complain(f"{PROGRAM}: standard output is closed; send it to a file or to {os.devnull}")
+        return FAILED
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
-        return run(arguments)
+        try:
+            return run(arguments)
+        finally:
+            sys.stdout.flush()  # at exit the interpreter would do it, with a message of its own
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return INTERRUPTED
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:  # that of a file which was opened, not of a stream
+            raise
+        complain(f"{PROGRAM}: standard output: {error.strerror or error}")
+        silence(sys.stdout)
+        return FAILED
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr, or nothing where that cannot be written either."""
+    try:
+        print(" ".join(message.split()), file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Lead a stream that failed to nowhere, where what its buffer still holds can go at exit."""
+    with suppress(OSError):  # streams without a file, as of tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def hint(word: str, known: Iterable[str]) -> str:
@@ -54,7 +102,7 @@ def hint(word: str, known: Iterable[str]) -> str:
 
 
 def run(arguments: list[str] | None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code, on streams that work."""
     parsers = make_parsers()
     options, unknown = parsers[None].parse_known_args(arguments)
     if unknown:

@@ -1,6 +1,7 @@
 """The command line: exit codes, one-line complaints, table, picture and Ctrl-C."""
 
 import importlib.util
+import io
 import os
 import platform
 import re
@@ -26,6 +27,7 @@ needs_pictures = pytest.mark.skipif(
     reason="needs matplotlib, tqdm and rich",
 )
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell and pipes")
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 
 
 def complaint(arguments, capsys):
@@ -377,6 +379,134 @@ def shell(tail, arguments, **environment):
         check=False,
         timeout=120,
     )
+
+
+def one_line(text):
+    """Return whether this is one complaint of the command."""
+    return text.startswith("python -m ngdla: ") and text.count("\n") == 1 and text.endswith("\n")
+
+
+@needs_posix
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["info"], ["demo"]])
+def test_closed_output_is_said_before_anything_is_done(arguments):
+    done = shell(">&-", arguments)
+    assert one_line(done.stderr), done.stderr
+    assert "standard output is closed" in done.stderr
+    assert done.returncode == 1
+
+
+@needs_full
+@needs_posix
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["demo", "--help"]])
+def test_full_output(arguments, unbuffered):
+    done = shell("> /dev/full", arguments, PYTHONUNBUFFERED=unbuffered)
+    assert one_line(done.stderr), done.stderr
+    assert "standard output: No space left on device" in done.stderr
+    assert done.returncode == 1
+
+
+@needs_full
+@needs_posix
+@needs_pictures
+def test_full_output_of_the_demo(tmp_path):
+    done = shell("> /dev/full", ["demo", *SMALL, "--output", str(tmp_path / "a.png")])
+    assert one_line(done.stderr), done.stderr
+    assert done.returncode == 1
+
+
+def into_a_closed_pipe(arguments, **environment):
+    """Run the command with a standard output that nobody reads any more."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "ngdla", *arguments],
+            cwd=ROOT,
+            env=kept | environment,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    finally:
+        os.close(writer)
+
+
+@needs_posix
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_broken_pipe_is_silent(unbuffered):
+    done = into_a_closed_pipe(["--help"], PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@needs_posix
+@needs_pictures
+def test_broken_pipe_of_the_demo(tmp_path):
+    done = into_a_closed_pipe(["demo", *SMALL, "--output", str(tmp_path / "a.png")])
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@needs_pictures
+def test_pipe_that_breaks_at_the_table(tmp_path, monkeypatch, capsys):
+    # rich would end the program in a way of its own, with exit code 1
+    class Breaking(io.StringIO):
+        def write(self, text):
+            if "exact energy" in text:
+                raise BrokenPipeError(32, "Broken pipe")
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stdout", Breaking())
+    assert command.main(["demo", *SMALL, "--output", str(tmp_path / "a.png")]) == 141
+    assert capsys.readouterr().err == ""
+
+
+@needs_posix
+@pytest.mark.parametrize("tail", ["2>&-", pytest.param("2> /dev/full", marks=needs_full)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_complaints_without_anywhere_to_go(tail, unbuffered):
+    done = shell(tail, ["demo", "--qick"], PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+@needs_posix
+@needs_pictures
+def test_demo_needs_no_standard_error(tmp_path):
+    output = tmp_path / "a.png"
+    done = shell("2>&-", ["demo", *SMALL, "--output", str(output)])
+    assert done.returncode == 0
+    assert output.read_bytes().startswith(PNG)
+
+
+@needs_full
+@needs_posix
+def test_both_streams_full():
+    done = shell("> /dev/full 2>&1", ["--version"])
+    assert done.returncode == 1
+
+
+def test_other_files_are_not_taken_for_standard_output(monkeypatch):
+    def missing():
+        raise FileNotFoundError(2, "No such file or directory", "libsomething.so")
+
+    monkeypatch.setattr(command, "info", missing)
+    with pytest.raises(FileNotFoundError, match="libsomething"):
+        command.main(["info"])
+
+
+@needs_posix
+@needs_pictures
+def test_name_that_standard_output_cannot_encode(tmp_path):
+    name = os.fsdecode(b"\xff\xe4.png")
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes for a name")
+    done = shell("", ["demo", *SMALL, "--output", f"{tmp_path}/{name}"], PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / name).read_bytes().startswith(PNG)
 
 
 @needs_posix

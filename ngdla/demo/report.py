@@ -63,7 +63,9 @@ def print_table(runs: list[Any], library: str, seed: int) -> None:
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=sys.stdout, highlight=False, width=PLAIN_WIDTH)
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    print(text.get(), end="")  # rich itself would end the program where a pipe is broken
 
 
 def column(run: Any) -> dict[str, str]:

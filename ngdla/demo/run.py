@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,19 +65,25 @@ def run_demo(problems: list[Problem], library: Any, seed: int, output: Path) -> 
             follow(run, optimise(problem, library.xp, library.device, seed))
     except KeyboardInterrupt:
         code = INTERRUPTED
-        print("interrupted; what was done so far:", file=sys.stderr)
+        tell("interrupted; what was done so far:")
     except DivergedError as error:
         code = FAILED
-        print(f"stopped: {error}", file=sys.stderr)
+        tell(f"stopped: {error}")
     measured = [run for run in runs if run.steps]
     if not measured:
-        print("no step was finished: no table, no picture", file=sys.stderr)
+        tell("no step was finished: no table, no picture")
         return code
     print_table(measured, library.label, seed)
     try:
         save_picture(measured, library.label, output)
     except OSError as error:
-        print(f"the picture could not be written to {output}: {error}", file=sys.stderr)
+        tell(f"the picture could not be written to {output}: {error}")
         return code or FAILED
     print(f"picture: {output}")
     return code
+
+
+def tell(message: str) -> None:
+    """Print on stderr; where that cannot be written, table and picture still come."""
+    with suppress(OSError):
+        print(message, file=sys.stderr)
