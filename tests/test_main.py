@@ -49,6 +49,7 @@ def test_alone_it_prints_help(capsys):
     assert "demo" in out
 
 
+@pytest.mark.environment
 def test_info_runs(capsys):
     assert command.main(["info"]) == 0
     out = capsys.readouterr().out
