@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tables import table
+
 ENVIRONMENT = {
     "command": str,
     "date": str,
@@ -141,11 +143,9 @@ def verdict(row: dict[str, Any]) -> str:
 
 def claims_table(results: list[dict[str, Any]]) -> str:
     """Return the rows of all results as a Markdown table, and a line on where they were made."""
-    rows = [f"| {row['what']} | {described(row)} |" for result in results for row in result["rows"]]
-    lines = ["| what | measured |", "| --- | --- |", *rows]
-    if results:
-        lines += ["", environment_line(results[0]["environment"])]
-    return "\n".join(lines)
+    rows = [[row["what"], described(row)] for result in results for row in result["rows"]]
+    text = table([["what", "measured"], *rows])
+    return f"{text}\n\n{environment_line(results[0]['environment'])}" if results else text
 
 
 def environment_line(environment: dict[str, Any]) -> str:
@@ -174,12 +174,12 @@ def methods_of_one(shape: str, rows: list[dict[str, Any]]) -> str:
     """Return the table of the methods on one S, whose head names S and the dampings."""
     head = [shape, "time", "memory"]
     head += [f"λ/σ₁² = {number(rows[0][f'{damping} damping'], '.0e')}" for damping in DAMPINGS]
-    lines = [head, ["---"] * len(head)]
+    lines = [head]
     for row in rows:
         cells = [f"`{row['method']}`", number(row["time over cholesky"], ".2g")]
         cells.append(number(row["extra memory over n m numbers"], ".2g"))
         lines.append(cells + [outcome(row, damping) for damping in DAMPINGS])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return table(lines)
 
 
 def number(value: float | None, form: str) -> str:
@@ -195,12 +195,6 @@ def outcome(row: dict[str, Any], damping: str) -> str:
 
 
 # ----------------------------------------------------------------------------- precision
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """Return rows of cells as a Markdown table, the first being its head."""
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def precision_table(result: dict[str, Any]) -> str:
@@ -229,7 +223,7 @@ def errors_table(result: dict[str, Any], names: tuple[str, ...], **wanted: Any) 
                 number(e, ".0e") + ("" if s == "converged" else f" ({s})") for e, s in outcomes
             )
             rows.append([*(row[name] for name in names), *cells])
-    return markdown(rows)
+    return table(rows)
 
 
 def mixed_table(result: dict[str, Any]) -> str:
@@ -239,7 +233,7 @@ def mixed_table(result: dict[str, Any]) -> str:
         for call, seconds in row["seconds"].items():
             error = number(row["error"][call], ".0e")
             rows.append([row["library"], call, number(seconds, ".2g"), error])
-    return markdown(rows)
+    return table(rows)
 
 
 # --------------------------------------------------------------------------------- peers
@@ -259,4 +253,4 @@ def peers_table(result: dict[str, Any]) -> str:
         errors = (row[name] for name in ("peer error", "ngdla error"))
         cells = [number(x, ".3g") for x in ratios] + [number(x, ".0e") for x in errors]
         rows.append([*start, *cells, number(row.get("mixed error"), ".0e")])
-    return markdown(rows)
+    return table(rows)

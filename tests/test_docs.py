@@ -19,6 +19,8 @@ sys.path.append(str(DOCS / "_ext"))
 import capability_table  # noqa: E402
 import excluded_lines  # noqa: E402
 import measured_tables  # noqa: E402
+import study_tables  # noqa: E402
+import tables  # noqa: E402
 from capabilities import FUNCTIONS, LIBRARIES, MODES  # noqa: E402
 
 PAGES = sorted(
@@ -122,6 +124,45 @@ def test_what_is_not_measured_is_said(name, tmp_path):
 @pytest.mark.parametrize("name", sorted({*measured_tables.__all__} - NO_TABLES))
 def test_every_table_is_made_of_what_is_committed(name):
     assert "Not measured yet" not in getattr(measured_tables, name)()
+
+
+MADE = {
+    **{name: getattr(measured_tables, name) for name in {*measured_tables.__all__} - NO_TABLES},
+    **study_tables.TABLES,
+    "capabilities": capability_table.on_cpu,
+    "gpu-capabilities": capability_table.on_gpu,
+    "excluded-lines": excluded_lines.listing,
+}
+
+
+def widths_of_tables(text):
+    """Return the numbers of cells that rows have, a set for each table of a Markdown text."""
+    blocks = re.findall(r"(?:^\| .*\n?)+", text, re.MULTILINE)
+    rows = [block.strip().split("\n") for block in blocks]
+    assert all(re.fullmatch(r"\|( --[-:] \|)+", lines[1]) for lines in rows)
+    return [{len(re.split(r"(?<!\\)\|", line)) - 2 for line in lines} for lines in rows]
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_rows_have_as_many_cells_as_their_head(name):
+    assert all(len(widths) == 1 for widths in widths_of_tables(MADE[name]()))
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", *(f"docs/{p}" for p in PAGES)])
+def test_rows_of_written_tables_have_as_many_cells_as_their_head(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert all(len(widths) == 1 for widths in widths_of_tables(text))
+
+
+HOSTILE = ["|x|", r"a \| b", "`f || g`", r"\\|", "two\nlines", "|\r\n|"]
+
+
+@pytest.mark.parametrize("made", [tables.table, study_tables.report.markdown])
+def test_no_text_breaks_a_row(made):
+    text = made([HOSTILE, HOSTILE[::-1]])
+    assert len(text.splitlines()) == 3
+    assert widths_of_tables(text) == [{len(HOSTILE)}]
+    assert tables.row([r"|x|", r"\|"]) == r"| \|x\| | \| |"
 
 
 def test_nothing_measured_at_all(tmp_path):

@@ -428,4 +428,4 @@ def test_a_failure_is_a_row_and_the_run_goes_on(
             assert row["error"] == "MemoryError: cusolver | said no"
         else:
             assert "seconds" in row
-    assert "failed: MemoryError: cusolver / said no" in report.markdown(result)
+    assert r"failed: MemoryError: cusolver \| said no" in report.markdown(result)

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from asv_benchmarks.tables import table
+
 __all__ = ["driver", "markdown", "surroundings", "write"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,23 +93,23 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _libraries(result: dict[str, Any]) -> list[str]:
-    lines = ["| library | version | CUDA | times | extra memory | SVD |", "| --- " * 6 + "|"]
+    rows = [["library", "version", "CUDA", "times", "extra memory", "SVD"]]
+    keys = ("version", "cuda", "clock", "memory", "svd")
     for name, facts in result["libraries"].items():
-        keys = ("version", "cuda", "clock", "memory", "svd")
-        lines.append("| " + " | ".join([name, *(facts[key] for key in keys)]) + " |")
-    lines += [f"| {name} | {reason} | | | | |" for name, reason in result["skipped"].items()]
-    return [*lines, ""]
+        rows.append([name, *(facts[key] for key in keys)])
+    rows += [[name, reason, "", "", "", ""] for name, reason in result["skipped"].items()]
+    return [table(rows), ""]
 
 
 def _ceilings(ceilings: list[dict[str, Any]]) -> list[str]:
-    lines = ["## Ceilings", "", "| library | what | rate |", "| --- | --- | --- |"]
+    rows = [["library", "what", "rate"]]
     for row in ceilings:
         if "rate" in row:
             scale, unit = (1e12, "Tflops/s") if row["unit"] == "flops/s" else (1e9, "GB/s")
-            lines.append(f"| {row['library']} | {row['what']} | {row['rate'] / scale:.4g} {unit} |")
+            rows.append([row["library"], row["what"], f"{row['rate'] / scale:.4g} {unit}"])
         else:
-            lines.append(f"| {row['library']} | ceilings | {_why_not(row)} |")
-    return [*lines, ""]
+            rows.append([row["library"], "ceilings", _why_not(row)])
+    return ["## Ceilings", "", table(rows), ""]
 
 
 def _rows(result: dict[str, Any]) -> list[str]:
@@ -121,9 +123,9 @@ def _rows(result: dict[str, Any]) -> list[str]:
         "",
         *(f"* {name}: {what}" for name, what in result["methods"].items()),
         "",
-        "| n | m | dtype | library | method | ms | residual | of ceiling | memory / S | / chol |",
-        "| --- " * 10 + "|",
     ]
+    head = ["n", "m", "dtype", "library", "method", "ms", "residual", "of ceiling"]
+    rows = [[*head, "memory / S", "/ chol"]]
     for row in sorted(result["rows"], key=_order):
         problem = [row["n"], f"{row['m']:,}", row["dtype"], row["library"], row["method"]]
         if "seconds" in row:
@@ -131,8 +133,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
             cells += [_number(row[key]) for key in ("fraction", "memory_over_S", "ratio_to_chol")]
         else:
             cells = [_why_not(row), "", "", "", ""]
-        lines.append("| " + " | ".join(map(str, problem + cells)) + " |")
-    return [*lines, ""]
+        rows.append(problem + cells)
+    return [*lines, table(rows), ""]
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -156,4 +158,4 @@ def _number(x: float | None) -> str:
 
 def _why_not(row: dict[str, Any]) -> str:
     kind = "skipped" if "skipped" in row else "failed"
-    return f"{kind}: {row.get('skipped') or row.get('error')}".replace("|", "/")
+    return f"{kind}: {row.get('skipped') or row.get('error')}"

@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[2] / "tests" / "capabilities.py"
-sys.path.append(str(SOURCE.parent))
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "tests" / "capabilities.py"
+sys.path += [str(SOURCE.parent), str(ROOT / "asv_benchmarks")]
 
 from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES  # noqa: E402
+from tables import table  # noqa: E402
 
 NBSP = "\N{NO-BREAK SPACE}"
 GPU = ("cupy", "torch-cuda", "jax-gpu")  # those that `make gpu-test` requires
@@ -38,8 +40,6 @@ def capability_table(libraries, exceptions=EXCEPTIONS) -> str:
         return ", ".join(described(function, library, mode) for mode in MODES[library])
 
     rows = [["function", *(LIBRARIES[library] for library in libraries)]]
-    rows.append(["---"] * len(rows[0]))
     rows += [[f"`{name}`", *(cell(name, library) for library in libraries)] for name in FUNCTIONS]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines += [f"\n({number}) {reason}" for number, reason in enumerate(notes, 1)]
-    return "\n".join(lines)
+    reasons = [f"({number}) {reason}" for number, reason in enumerate(notes, 1)]
+    return "\n\n".join([table(rows), *reasons])

@@ -3,10 +3,14 @@
 import ast
 import configparser
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "asv_benchmarks"))
+
+from tables import table  # noqa: E402
 
 
 class Place(NamedTuple):
@@ -62,9 +66,7 @@ def _table(rule: str, found: list[Place]) -> str:
     title = f"Rule `{rule}`"
     if not found:
         return f"{title}: no line."
-    lines = [f"{title}:", "", "| place | lines | code |", "| --- | --: | --- |"]
-    for place in found:
-        count = place.last - place.first + 1
-        code = place.code.replace("|", r"\|")
-        lines.append(f"| {place.path}:{place.first} | {count} | `{code}` |")
-    return "\n".join(lines)
+    rows = [["place", "lines", "code"]]
+    for path, first, last, code in found:
+        rows.append([f"{path}:{first}", str(last - first + 1), f"`{code}`"])
+    return f"{title}:\n\n{table(rows)}"

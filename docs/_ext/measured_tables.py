@@ -14,6 +14,7 @@ GPU_PAGES = ROOT / "docs" / "benchmarks"
 sys.path.append(str(MEASURED.parent))
 
 import results  # noqa: E402
+import tables  # noqa: E402
 from results import DamagedResultError  # noqa: E402
 
 __all__ = [
@@ -181,10 +182,10 @@ def _of_file(path: Path, table: Callable[[Any], str]) -> str:
 
 
 def _some_lists(path: Path, *names: str) -> str:
-    def tables(result: dict[str, Any]) -> str:
+    def lists(result: dict[str, Any]) -> str:
         return "\n\n".join([*_lists(result, *names), _measured_on(result)])
 
-    return _of_file(path, tables)
+    return _of_file(path, lists)
 
 
 def _methods_table(result: dict[str, Any]) -> str:
@@ -194,12 +195,12 @@ def _methods_table(result: dict[str, Any]) -> str:
 def _accuracy_tables(result: dict[str, Any]) -> str:
     details = result["details"]
     dampings = [_power(damping) for damping in details["damping over sigma_1^2"]]
-    tables = []
+    of_kinds = []
     for kind, errors in details["errors"].items():
         rows = [[f"{kind}: λ/σ₁² =", *dampings]]
         rows += [[f"`{name}`", *(_power(x) for x in values)] for name, values in errors.items()]
-        tables.append(_table(rows))
-    return "\n\n".join([*tables, _measured_on(result)])
+        of_kinds.append(_table(rows))
+    return "\n\n".join([*of_kinds, _measured_on(result)])
 
 
 def _records(result: dict[str, Any], *names: str) -> str:
@@ -226,7 +227,7 @@ def _tails_table(result: dict[str, Any]) -> str:
     for row in details["tails"]:
         name = [f"{row['power']:g}", row["method"], f"`{row['tail']}`"]
         rows.append([*name, *(results.number(error, ".2g") for error in row["errors"])])
-    return f"{results.markdown(rows)}\n\n{_measured_on(result)}"
+    return f"{tables.table(rows)}\n\n{_measured_on(result)}"
 
 
 def _cell(x: str | float | None) -> str:
@@ -267,5 +268,4 @@ def _machine(made: dict[str, Any]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    rule = ["---", *["--:"] * (len(rows[0]) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+    return tables.table(rows, numbers=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,14 @@ def read_results(path: Path) -> Results:
 
 def markdown(rows: Rows) -> str:
     """Return rows of cells as a Markdown table, the first being its head."""
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    escaped = [[plain(cell) for cell in row] for row in rows]
+    lines = [escaped[0], ["---"] * len(rows[0]), *escaped[1:]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def plain(cell: str) -> str:
+    """Return a cell that ends neither itself nor its row."""
+    return re.sub(r"[\r\n]+", " ", re.sub(r"\\*\|", r"\\|", cell))
 
 
 def all_tables(results: Results) -> Iterator[tuple[str, Rows]]:
@@ -246,7 +253,7 @@ def diverged(runs: list[dict[str, Any]]) -> str:
     if not reasons:
         return "none"
     said = "; ".join(dict.fromkeys(reason.partition(": ")[0] for reason in reasons))
-    return f"{len(reasons)} of {len(runs)} ({said})".replace("|", "\\|")
+    return f"{len(reasons)} of {len(runs)} ({said})"
 
 
 # --------------------------------------------------------------------------------- cells
