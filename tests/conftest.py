@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import array_api_strict
+import capability_record
 import numpy as np
 import pytest
 from array_api_compat import device as device_of
+from capability_record import ON_GPUS
 from hypothesis import settings
 
 settings.register_profile("ngdla", deadline=None, derandomize=True, print_blob=True)
@@ -223,6 +225,9 @@ class TorchCuda(Torch):
         if not self.torch.cuda.is_available():
             pytest.skip("no CUDA device for torch")
 
+    def device_name(self) -> str:
+        return self.torch.cuda.get_device_name()
+
 
 class Jax(Backend):
     """Jitted: everything but arrays is static. What a test calls again is not compiled again."""
@@ -270,6 +275,9 @@ class JaxGpu(Jax):
     name = "jax-gpu"
     platform = "gpu"
 
+    def device_name(self) -> str:
+        return self.target.device_kind
+
 
 @dataclasses.dataclass(frozen=True)
 class _Slot:
@@ -293,6 +301,10 @@ class Cupy(Backend):
         self.cupy = pytest.importorskip("cupy")
         if not self.cupy.cuda.is_available():
             pytest.skip("no CUDA device for CuPy")
+
+    def device_name(self) -> str:
+        runtime = self.cupy.cuda.runtime
+        return runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
 
     def convert(self, x: np.ndarray) -> Any:
         return self.cupy.asarray(x)
@@ -386,6 +398,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="leave out those tests, but what depends on the packages that are installed",
     )
+    parser.addoption(
+        capability_record.OPTION,
+        type=Path,
+        metavar="FOLDER",
+        help="write which entries of test_capabilities.py passed on the GPU, as DEVICE.tests.json",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = config.getoption(capability_record.OPTION)
+    if folder is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(capability_record.Recorder(folder, device_name))
+
+
+def device_name() -> str:
+    """Return the name of the GPU that is in use, as the first library that sees it says it."""
+    return next(BACKENDS[name]().device_name() for name in ON_GPUS if usable(name))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -397,7 +426,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 # Each case is traced, and compiled in JAX.
 THINNED = ("torch-meta", "jax", "jax-gpu", "dask")
-ON_GPUS = ("torch-cuda", "jax-gpu", "cupy")
 
 
 @pytest.hookimpl(tryfirst=True)  # before cases are deselected

@@ -2,11 +2,12 @@
 
 import doctest
 import importlib.util
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 sys.path.append(str(DOCS / "_ext"))
 
+import capability_record  # noqa: E402
 import capability_table  # noqa: E402
 import excluded_lines  # noqa: E402
 import measured_tables  # noqa: E402
@@ -81,13 +83,125 @@ def test_every_public_name_is_in_the_summary():
 # --------------------------------------------------------------------------- capabilities
 
 
-def test_capability_tables_show_every_case():
-    tables = capability_table.on_cpu() + capability_table.on_gpu()
+ON_CPUS = [library for library in LIBRARIES if library not in capability_record.ON_GPUS]
+
+
+def record(**changes):
+    """Return what a run leaves that has seen three entries."""
+    modes = {"eager": "passed", "jit": "failed"}
+    outcomes = {"gram": {"torch-cuda": modes, "cupy": {"eager": "passed"}}}
+    made = {
+        "device": "Some GPU 9",
+        "date": "2030-01-31",
+        "commit": "0123",
+        "command": "pytest -k x",
+    }
+    return made | {"versions": {"torch": "9.1"}, "outcomes": outcomes} | changes
+
+
+def test_capability_table_shows_every_case():
+    table = capability_table.on_cpu()
     for name in FUNCTIONS:
-        rows = re.findall(rf"^\| `{name}` \|.*$", tables, re.MULTILINE)
-        assert sum(row.count("✓") + row.count("✗") for row in rows) == sum(map(len, MODES.values()))
-    for title in LIBRARIES.values():
-        assert f"| {title} |" in tables
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", table, re.MULTILINE)
+        cases = row.count("✓") + row.count("✗")
+        assert cases == sum(len(MODES[library]) for library in ON_CPUS)
+    for library in ON_CPUS:
+        assert f"| {LIBRARIES[library]} |" in table
+
+
+def test_no_record_no_tick(tmp_path):
+    text = capability_table.on_gpu(tmp_path / "benchmarks")
+    assert "not yet run on a device" in text
+    assert "✓" not in text
+    assert capability_table.files(tmp_path) == [capability_table.SOURCE]
+
+
+def test_only_what_a_record_holds_is_ticked(tmp_path):
+    path = capability_record.write(record(), tmp_path)
+    assert path.name == "some-gpu-9.tests.json"
+    assert capability_table.files(tmp_path)[1:] == [path]
+    text = capability_table.on_gpu(tmp_path)
+    (gram,) = re.findall(r"^\| `gram` \|.*$", text, re.MULTILINE)
+    assert re.search(
+        r"\| ✓\seager \| ✓\seager, ✗\sjit\s\(failed\), –\sgrad, –\svmap \| –\seager", gram
+    )
+    assert text.count("✓") == 2
+    assert "\n* Some GPU 9: `pytest -k x`, 2030-01-31, commit 0123; torch 9.1." in text
+    assert {frozenset(widths) for widths in widths_of_tables(text)} == {frozenset({4})}
+
+
+def test_what_failed_on_one_device_has_failed(tmp_path):
+    capability_record.write(record(), tmp_path)
+    failed = {"gram": {"cupy": {"eager": "failed"}}, "of_older_days": {"cupy": {"eager": "passed"}}}
+    for device in ("Another", "Third"):
+        capability_record.write(record(device=device, outcomes=failed), tmp_path)
+        failed = {"gram": {"cupy": {"eager": "passed"}}}
+    text = capability_table.on_gpu(tmp_path)
+    assert re.search(r"`gram` \| ✗\seager\s\(failed\) \| ✓\seager", text)
+    assert "of_older_days" not in text
+
+
+DAMAGED = {
+    "no versions": record(versions={}),
+    "a version is a number": record(versions={"torch": 9.1}),
+    "no device": record(device=""),
+    "no date": record(date="yesterday"),
+    "more": record(passed=True),
+    "less": {key: value for key, value in record().items() if key != "commit"},
+    "no outcomes": record(outcomes={}),
+    "not on a GPU": record(outcomes={"gram": {"torch": {"eager": "passed"}}}),
+    "no such mode": record(outcomes={"gram": {"cupy": {"jit": "passed"}}}),
+    "no such outcome": record(outcomes={"gram": {"cupy": {"eager": True}}}),
+    "a list": [],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_record_is_named(damage, tmp_path):
+    (tmp_path / "x.tests.json").write_text(json.dumps(DAMAGED[damage]), encoding="utf-8")
+    with pytest.raises(capability_table.DamagedRecordError, match=r"x\.tests\.json"):
+        capability_table.on_gpu(tmp_path)
+    (tmp_path / "x.tests.json").write_text("{", encoding="utf-8")
+    with pytest.raises(capability_table.DamagedRecordError, match=r"x\.tests\.json"):
+        capability_table.on_gpu(tmp_path)
+
+
+def test_committed_records_are_whole():
+    for path in capability_table.files()[1:]:
+        assert capability_record.read(path)
+
+
+def test_a_run_is_recorded(tmp_path):
+    def report(entry, outcome, when="call"):
+        nodeid = f"tests/test_capabilities.py::test_entry[{entry}]"
+        return pytest.TestReport(nodeid, ("", 0, ""), {}, outcome, None, when)
+
+    recorder = capability_record.Recorder(tmp_path, lambda: "Some GPU 9")
+    for seen in [
+        ("gram-torch-cuda-jit", "passed", "setup"),
+        ("gram-torch-cuda-jit", "passed"),
+        ("gram-torch-cuda-jit", "failed", "teardown"),
+        ("gram-cupy-eager", "skipped", "setup"),
+        ("scores-cupy-eager", "passed"),
+        ("gram-torch-jit", "passed"),
+    ]:
+        recorder.pytest_runtest_logreport(report(*seen))
+    arguments = ("tests", capability_record.OPTION, str(tmp_path), "-k", "cupy or torch")
+    invocation = pytest.Config.InvocationParams(args=arguments, plugins=None, dir=tmp_path)
+    config = SimpleNamespace(invocation_params=invocation)
+    recorder.pytest_sessionfinish(SimpleNamespace(config=config))
+    found = capability_record.read(tmp_path / "some-gpu-9.tests.json")
+    assert found["outcomes"] == {
+        "gram": {"torch-cuda": {"jit": "failed"}},
+        "scores": {"cupy": {"eager": "passed"}},
+    }
+    assert found["command"] == "pytest tests -k 'cupy or torch'"
+    assert found["versions"]["numpy"]
+
+
+def test_a_run_without_a_gpu_leaves_nothing(tmp_path):
+    capability_record.Recorder(tmp_path, lambda: "none").pytest_sessionfinish(None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_exception_is_shown_with_its_reason():

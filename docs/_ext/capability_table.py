@@ -8,27 +8,79 @@ SOURCE = ROOT / "tests" / "capabilities.py"
 sys.path += [str(SOURCE.parent), str(ROOT / "asv_benchmarks")]
 
 from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES  # noqa: E402
+from capability_record import ON_GPUS, SUFFIX, DamagedRecordError, read  # noqa: E402
 from tables import table  # noqa: E402
 
+__all__ = ["SOURCE", "DamagedRecordError", "files", "on_cpu", "on_gpu"]
+
 NBSP = "\N{NO-BREAK SPACE}"
-GPU = ("cupy", "torch-cuda", "jax-gpu")  # those that `make gpu-test` requires
+RECORDS = ROOT / "docs" / "benchmarks"  # beside what `make gpu-bench` writes
+
+
+def files(folder: Path = RECORDS) -> list[Path]:
+    """Return what the table of the libraries on a GPU is made of."""
+    return [SOURCE, *records_in(folder)]
+
+
+def records_in(folder: Path) -> list[Path]:
+    """Return the records of runs on a GPU."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
 
 
 def on_cpu() -> str:
     """Return the table of the libraries that `make test` runs."""
-    return capability_table([library for library in LIBRARIES if library not in GPU])
+    return capability_table([library for library in LIBRARIES if library not in ON_GPUS])
 
 
-def on_gpu() -> str:
-    """Return the table of the libraries that `make gpu-test` runs."""
-    return capability_table([library for library in LIBRARIES if library in GPU])
+def on_gpu(folder: Path = RECORDS) -> str:
+    """Return what runs on a GPU have shown, or that there was none."""
+    records = [read(path) for path in records_in(folder)]
+    if not records:
+        return NO_RECORD
+    seen = outcomes(records)
+    shown = capability_table([name for name in LIBRARIES if name in ON_GPUS], seen=seen)
+    return "\n".join([shown, "", *map(described_run, records)])
 
 
-def capability_table(libraries, exceptions=EXCEPTIONS) -> str:
-    """Return one row a function, one column a library, modes in the cells, exceptions below."""
+NO_RECORD = (
+    "Written, not yet run on a device: the tests exist for every function on "
+    f"{', '.join(LIBRARIES[name] for name in ON_GPUS)}, but no run of them is recorded, so nothing "
+    "is ticked here."
+)
+
+
+def outcomes(records) -> dict[tuple[str, str, str], str]:
+    """Return the outcome of each recorded entry; what failed on one device has failed."""
+    found: dict[tuple[str, str, str], str] = {}
+    for record in records:
+        for function, libraries in record["outcomes"].items():
+            for library, modes in libraries.items():
+                for mode, outcome in modes.items():
+                    if found.get((function, library, mode)) != "failed":
+                        found[function, library, mode] = outcome
+    return found
+
+
+def described_run(record) -> str:
+    """Return where, when and with what a record was made."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    made = f"`{record['command']}`, {record['date']}, commit {record['commit']}"
+    return f"* {record['device']}: {made}; {versions}."
+
+
+def capability_table(libraries, exceptions=EXCEPTIONS, seen=None) -> str:
+    """Return one row a function, one column a library, modes in the cells, exceptions below.
+
+    Given the outcomes that were `seen`, nothing else is ticked.
+    """
     notes: list[str] = []
 
     def described(function, library, mode):
+        outcome = "passed" if seen is None else seen.get((function, library, mode))
+        if outcome is None:
+            return f"–{NBSP}{mode}"
+        if outcome == "failed":
+            return f"✗{NBSP}{mode}{NBSP}(failed)"
         reason = exceptions.get((function, library, mode))
         if reason is None:
             return f"✓{NBSP}{mode}"

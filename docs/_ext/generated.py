@@ -34,7 +34,7 @@ TABLES = {
     "structured-steps": (measured_tables.structured_steps, measured_tables.files),
     "toeplitz": (measured_tables.toeplitz, measured_tables.files),
     "capabilities": (capability_table.on_cpu, lambda: [capability_table.SOURCE]),
-    "gpu-capabilities": (capability_table.on_gpu, lambda: [capability_table.SOURCE]),
+    "gpu-capabilities": (capability_table.on_gpu, capability_table.files),
     "excluded-lines": (excluded_lines.listing, excluded_lines.files),
     **{
         name: (table, lambda: [study_tables.RESULTS]) for name, table in study_tables.TABLES.items()
@@ -54,7 +54,7 @@ class Generated(SphinxDirective):
             self.env.note_dependency(path)
         try:
             text = table()
-        except measured_tables.DamagedResultError as error:
+        except (measured_tables.DamagedResultError, capability_table.DamagedRecordError) as error:
             raise ExtensionError(str(error)) from error
         return self.parse_text_to_nodes(text)
 
