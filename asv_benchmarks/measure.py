@@ -1,4 +1,4 @@
-"""Run the claims, write result files, and the table of README.md made from them.
+"""Run the claims, write result files, and the table of README.md made from some of them.
 
     python asv_benchmarks/measure.py                  # everything
     python asv_benchmarks/measure.py gram accuracy    # some files of claims/
@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import front_page
 import results
 from threads import THREADS, fixed_threads
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-FRONT_PAGE = (
+CLAIMS = (
     "damped_solve",
     "gram",
     "accuracy",
@@ -43,7 +44,7 @@ FRONT_PAGE = (
     "inverse_free",
     "sample_weights",
 )
-MODULES = (*FRONT_PAGE, "instruments")
+MODULES = (*CLAIMS, "instruments")
 LIBRARIES = (
     "ngdla",
     "numpy",
@@ -166,9 +167,10 @@ def blas() -> str:
 
 
 def write_table() -> None:
-    """Write the rows of all result files between the markers of README.md."""
-    files = [measured_file(name) for name in FRONT_PAGE]
-    table = results.claims_table([results.read(path) for path in files if path.exists()])
+    """Write the figures of the front page between the markers of README.md."""
+    files = {name: measured_file(name) for name in CLAIMS}
+    found = {name: results.read(path) for name, path in files.items() if path.exists()}
+    table = front_page.front_table(found)
     text = README.read_text(encoding="utf-8")
     begin, end = "<!-- measured:begin -->", "<!-- measured:end -->"
     before, rest = text.split(begin)

@@ -19,8 +19,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asv_benchmarks"))
 
 import bench
+import front_page
 import measure
+import misses
 import offline_site
+import peers_picture
 import results
 from benchmarks import (
     damped_solve,
@@ -191,6 +194,70 @@ def test_claims_table():
 
 def test_table_of_no_results_is_its_head():
     assert results.claims_table([]) == "| what | measured |\n| --- | --- |"
+
+
+MEASURED = {name: results.read(BENCHMARKS / "measured" / f"{name}.json") for name in measure.CLAIMS}
+
+
+def test_front_page_has_ten_figures_that_are_recorded():
+    table, summary = front_page.front_table(MEASURED).split("\n\n")
+    lines = table.splitlines()
+    assert len(lines) == 2 + 10
+    for line, figure in zip(lines[2:], front_page.FIGURES):
+        for what, unit in figure.rows.items():
+            row = front_page.claim(MEASURED, figure.file, what)
+            assert f"{row['value']:.3g} {unit}".rstrip() in line
+            assert ("missed" in line) or ("missed" not in results.verdict(row))
+    missed = sum("missed" in results.verdict(row) for r in MEASURED.values() for row in r["rows"])
+    assert f" {missed} of " in summary
+
+
+@pytest.mark.parametrize("loss", ["file", "row"])
+def test_a_figure_that_is_not_recorded_is_named(loss):
+    found = copy.deepcopy(MEASURED)
+    if loss == "file":
+        del found["online_eigh"]
+    else:
+        found["online_eigh"]["rows"] = found["online_eigh"]["rows"][1:]
+    with pytest.raises(results.DamagedResultError, match=r"measure\.py online_eigh"):
+        front_page.front_table(found)
+
+
+def test_every_miss_is_explained_and_nothing_else():
+    explained = [(miss.file, miss.what) for miss in misses.MISSES]
+    assert len(set(explained)) == len(explained)
+    assert set(explained) == set(misses.missed_rows(MEASURED))
+    assert all(miss.why.endswith(".") for miss in misses.MISSES)
+    table = misses.misses_table(MEASURED).splitlines()
+    assert len(table) == 2 + len(explained)
+
+
+def test_a_new_miss_has_no_reason_yet():
+    table = misses.misses_table({"new": RESULT})
+    assert table.splitlines()[2:] == ["| missed | 7 seconds (target: at most 5) | Not known. |"]
+
+
+def test_bars_of_the_picture_are_the_least_favourable_ratios():
+    details = MEASURED["peers"]["details"]
+    bars = peers_picture.bars(MEASURED["peers"])
+    assert len(bars) == 8
+    assert list(bars.values()) == sorted(bars.values(), reverse=True)
+    for row in details:
+        if row["dtype"] == "float64" and "skipped" not in row:
+            assert bars[peers_picture.SOLVERS.get(row["peer"], row["peer"])] <= row["ratio"]
+    assert set(bars.values()) <= {row["ratio"] for row in details if row["dtype"] == "float64"}
+    assert min(bars.values()) == MEASURED["peers"]["rows"][0]["value"]
+
+
+def test_the_picture_is_made_of_the_recorded_ratios(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    assert peers_picture.PICTURE.stat().st_size < 60_000
+    with pillow.open(peers_picture.PICTURE) as picture:
+        assert picture.text["Description"] == peers_picture.description(MEASURED["peers"])
+    pytest.importorskip("matplotlib")
+    peers_picture.draw(MEASURED["peers"], tmp_path / "peers.png")
+    with pillow.open(tmp_path / "peers.png") as picture:
+        assert picture.text["Description"] == peers_picture.description(MEASURED["peers"])
 
 
 def test_readme_shows_the_recorded_claims(monkeypatch, tmp_path):

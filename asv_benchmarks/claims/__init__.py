@@ -1,1 +1,1 @@
-"""The claims of the README's table, one file a capability; `measure.py` runs their functions."""
+"""The claims of the documentation, one file a capability; `measure.py` runs their functions."""

@@ -21,6 +21,7 @@ TABLES = {
     "kronecker": (measured_tables.kronecker, measured_tables.files),
     "libraries": (measured_tables.libraries, measured_tables.files),
     "methods": (measured_tables.methods, measured_tables.files),
+    "missed": (measured_tables.missed, measured_tables.files),
     "mixed": (measured_tables.mixed, measured_tables.files),
     "online_eigh": (measured_tables.online_eigh, measured_tables.files),
     "peers": (measured_tables.peers, measured_tables.files),

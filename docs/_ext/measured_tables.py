@@ -13,6 +13,7 @@ MEASURED = ROOT / "asv_benchmarks" / "measured"
 GPU_PAGES = ROOT / "docs" / "benchmarks"
 sys.path.append(str(MEASURED.parent))
 
+import misses  # noqa: E402
 import results  # noqa: E402
 import tables  # noqa: E402
 from results import DamagedResultError  # noqa: E402
@@ -29,6 +30,7 @@ __all__ = [
     "kronecker",
     "libraries",
     "methods",
+    "missed",
     "mixed",
     "online_eigh",
     "peers",
@@ -151,6 +153,13 @@ def claims(folder: Path = MEASURED) -> str:
     if not files(folder):
         return "Nothing is measured yet."
     return results.claims_table([results.read(path) for path in files(folder)])
+
+
+def missed(folder: Path = MEASURED) -> str:
+    """Return the targets that were missed, with the reasons."""
+    if not files(folder):
+        return "Nothing is measured yet."
+    return misses.misses_table({path.stem: results.read(path) for path in files(folder)})
 
 
 def environments(folder: Path = MEASURED) -> str:
