@@ -75,6 +75,17 @@ def test_every_public_name_has_its_entry():
     assert sorted(entries) == sorted([*ngdla.__all__, *of_structures])
 
 
+def test_every_paper_that_is_cited_is_in_the_references():
+    references = (DOCS / "references.md").read_text(encoding="utf-8")
+    sources = [*(ROOT / "ngdla").rglob("*.py"), *DOCS.rglob("*.md"), *DOCS.rglob("*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    cited = set(re.findall(r"arXiv:(\d{4}\.\d{4,5})", text))
+    assert cited
+    assert cited <= set(re.findall(r"arXiv:(\d{4}\.\d{4,5})", references))
+    keys = re.findall(r"^@\w+\{(\w+),$", references, re.MULTILINE)
+    assert len(set(keys)) == len(keys) == references.count("\n@")
+
+
 def test_every_public_name_is_in_the_summary():
     text = (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
     assert set(re.findall(r"^   (\w+)$", text, re.MULTILINE)) >= set(ngdla.__all__)

@@ -2,6 +2,8 @@
 
 import configparser
 import doctest
+import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ngdla
@@ -71,21 +74,97 @@ def test_every_package_is_found():
 # --------------------------------------------------------------------------------- README
 
 
-def test_readme_examples():
-    # Fences end an example, but doctest would take them for its output.
-    readme = re.sub(r"^```.*$", "", text("README.md"), flags=re.MULTILINE)
-    example = doctest.DocTestParser().get_doctest(readme, {}, "README.md", "README.md", 0)
-    assert example.examples
-    report = []
-    doctest.DocTestRunner().run(example, out=report.append)
-    assert not report, "".join(report)
+BLOCKS = re.findall(r"^```python\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
 
 
-def test_readme_extras_exist(setup_cfg):
-    named = set(re.findall(r"ngdla\[([a-z0-9,]+)\]", text("README.md") + text("CONTRIBUTING.md")))
+def libraries_of(block):
+    """Return the array libraries beyond NumPy that a block imports."""
+    imported = re.findall(r"^(?:>>> |\.\.\. )? *(?:import|from) (\w+)", block, re.MULTILINE)
+    return [name for name in ("torch", "jax", "dask") if name in imported]
+
+
+def require_libraries(block, required):
+    """Skip a block whose library is not installed, or fail if it has to be."""
+    for name in libraries_of(block):
+        if importlib.util.find_spec(name) is None:
+            if name in required:
+                pytest.fail(f"{name} is required and not installed")
+            pytest.skip(f"{name} is not installed")
+
+
+def run_block(number):
+    """Run a block; one of NumPy may use the names of earlier ones of NumPy."""
+    names = {}
+    for block in [*BLOCKS[:number], BLOCKS[number]]:
+        if block is BLOCKS[number] or not (libraries_of(block) or libraries_of(BLOCKS[number])):
+            example = doctest.DocTestParser().get_doctest(block, names, "README.md", "README.md", 0)
+            assert example.examples
+            report = []
+            runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+            runner.run(example, out=report.append, clear_globs=False)
+            assert not report, "".join(report)
+            names = example.globs
+
+
+@pytest.mark.parametrize(
+    "number",
+    range(len(BLOCKS)),
+    ids=lambda i: f"{i}-{'-'.join(libraries_of(BLOCKS[i]) or ['numpy'])}",
+)
+def test_readme_example(number, request):
+    require_libraries(BLOCKS[number], request.config.getoption("--require-backend"))
+    run_block(number)
+
+
+def test_readme_has_an_example_for_each_library():
+    assert [libraries_of(block) for block in BLOCKS] == [[], ["jax"], ["torch"]]
+
+
+@pytest.mark.parametrize("form", ["memmap", "stream", "dask"])
+def test_other_forms_of_scores_that_the_readme_names(form, tmp_path):
+    rng = np.random.default_rng(0)
+    S, f = rng.standard_normal((8, 50)), rng.standard_normal(8)
+    np.save(tmp_path / "S.npy", S)
+    given, rhs = np.load(tmp_path / "S.npy", mmap_mode="r"), f
+    if form == "stream":
+        given = ngdla.ColumnStream([S[:, :20], S[:, 20:]], (8, 50), dtype="float64")
+    elif form == "dask":
+        array = pytest.importorskip("dask.array")
+        given, rhs = array.from_array(given, chunks=(8, 20)), array.from_array(f)
+    x = ngdla.damped_lstsq(given, rhs, 0.1)
+    np.testing.assert_allclose(np.asarray(x), ngdla.damped_lstsq(S, f, 0.1), rtol=1e-10)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match="torch is not installed"):
+        require_libraries(">>> import torch\n", ["jax"])
+    with pytest.raises(pytest.fail.Exception, match="jax is required"):
+        require_libraries(">>> from jax import numpy\n", ["jax"])
+    require_libraries(">>> import numpy as np\n", ["jax"])
+
+
+@pytest.mark.parametrize("command", ["demo", "test"])
+def test_readme_leads_with_the_commands(command):
+    first = re.search(r"^```sh\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
+    assert re.search(rf"^make {command} ", first[1], re.MULTILINE)
+
+
+EXTRAS = re.compile(r"(?:ngdla|\.)\[([a-z0-9,]+)\]")
+
+
+def test_extras_exist(setup_cfg):
+    pages = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/start.md"]
+    named = set(EXTRAS.findall("".join(map(text, pages))))
     extras = setup_cfg["options.extras_require"].keys()
-    assert named >= {"torch", "jax", "cuda12", "cuda13", "demo"}
-    assert {extra for group in named for extra in group.split(",")} <= extras
+    named = {extra for group in named for extra in group.split(",")}
+    assert {"torch", "jax", "dask", "cuda13", "demo"} <= named <= extras
+
+
+def test_no_page_promises_a_package_index():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert "pip install ngdla" not in path.read_text(encoding="utf-8"), path
+        assert 'pip install "ngdla[' not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".ci/long"])
@@ -97,11 +176,22 @@ def test_make_targets_exist(name):
     assert named <= targets
 
 
-def test_readme_lists_the_public_functions():
-    table = text("README.md").partition("## Functions")[2].partition("\n## ")[0]
-    assert set(re.findall(r"`\.?(\w+)[`(]", table)) - {"solve", "lstsq"} >= set(ngdla.__all__)
-    rows = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
-    assert rows <= set(ngdla.__all__)
+def test_api_index_lists_the_public_functions():
+    table = text("docs/api/index.rst").partition("Calls at a glance")[2]
+    assert set(re.findall(r"``\.?(\w+)[`(]", table)) >= set(ngdla.__all__)
+    calls = re.findall(r"``(\w+)(?:\((.*?)\))?``", "".join(re.findall(r"^   \* - .*", table, re.M)))
+    assert {name for name, _ in calls} <= set(ngdla.__all__)
+    for name, arguments in calls:
+        known = inspect.signature(getattr(ngdla, name)).parameters if arguments else {}
+        given = [argument.partition("=")[0].strip() for argument in arguments.split(",")]
+        assert not arguments or set(given) <= set(known), name
+
+
+def test_readme_names_public_functions():
+    table = text("README.md").partition("## Which method?")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!you have|---).*$", table, re.MULTILINE)
+    assert len(rows) == 6
+    assert set(re.findall(r"`(\w+)`", table)) - {"previous", "momentum"} <= set(ngdla.__all__)
 
 
 def test_readme_has_a_place_for_measurements():
