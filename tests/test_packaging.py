@@ -144,6 +144,10 @@ def test_a_missing_library_is_named(monkeypatch):
     require_libraries(">>> import numpy as np\n", ["jax"])
 
 
+def test_readme_is_short():
+    assert len(text("README.md").splitlines()) <= 130
+
+
 @pytest.mark.parametrize("command", ["demo", "test"])
 def test_readme_leads_with_the_commands(command):
     first = re.search(r"^```sh\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
@@ -198,10 +202,28 @@ def test_readme_has_a_place_for_measurements():
     assert re.search(r"<!-- measured:begin -->\n.*<!-- measured:end -->", text("README.md"), re.S)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+LINKING = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "asv_benchmarks/README.md"]
+LINKING += sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "docs").rglob("*.md")
+    if path.relative_to(ROOT / "docs").parts[0] not in ("_build", "auto_examples")
+)
+
+
+def anchors(path):
+    """Return the anchors of the headings of a Markdown file, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", LINKING)
 def test_links_lead_somewhere(name):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text(name)):
-        assert (ROOT / target).exists(), target
+    here = ROOT / name
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]+))?\)", text(name)):
+        assert not target.startswith("/"), target
+        place = here.parent / target if target else here
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
 
 
 # ------------------------------------------------------------------- what make says
