@@ -25,12 +25,11 @@ from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFree
 from .kronecker import ema, kronecker_solve
 from .low_rank import LowRankEigh
 from .matrix_functions import (
-    InverseRoot,
     SeriesResult,
     expm,
     expm_series,
-    inv_sqrtm_newton_schulz,
 )
+from .newton_schulz import InverseRoot, inv_sqrtm_newton_schulz
 from .nystrom_factor import NystromFactor, nystrom_factor
 from .online_eigh import OnlineEigh, online_eigh_init, online_eigh_result, online_eigh_update
 from .precision import PrecisionWarning

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from ._backend.namespace import Array, as_array, astype, namespace, real_name
 from ._backend.products import rmatvec
+from ._backend.shapes import expanded
 from .refinement import ParameterSpace, Problem, SampleSpace, Solution, Space, without_null
-from .vectors import Layout, expanded
+from .vectors import Layout
 
 __all__ = ["SolveInfo", "certificate", "rounded_bound"]
 

@@ -8,7 +8,6 @@ m axis is always a tuple with one piece, (..., m_k, k), for each block.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -28,11 +27,10 @@ from ._backend.namespace import (
     result_name,
 )
 from ._backend.products import rmatvec
+from ._backend.shapes import joined, spans
 from .score_matrix import Piece, ScoreMatrix, Vector
 
-__all__ = ["CHUNK_BYTES", "ColumnBlocks", "column_blocks", "joined", "score_matrix", "spans"]
-
-CHUNK_BYTES = 64 * 2**20
+__all__ = ["ColumnBlocks", "column_blocks", "score_matrix"]
 
 
 def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
@@ -230,26 +228,8 @@ def _column_spans(block: Array, dtype: str, *, copied: bool = False) -> Iterator
     return spans(m, n, block.shape[:-2], dtype, copied=copied)
 
 
-def spans(
-    length: int, width: int, batch: Any, dtype: str, *, copied: bool
-) -> Iterator[slice | None]:
-    """Yield slices of at most 64 MB where they will be copied, else None for the whole axis."""
-    itemsize = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}[dtype]
-    step = max(1, CHUNK_BYTES // (itemsize * width * math.prod(batch)))
-    if not copied or length <= step:
-        yield None
-        return
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
-
-
 def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:
     """Return the entries `span` of an axis in `dtype`; `x` itself where nothing changes."""
     if span is not None:
         x = x[..., span] if axis == -1 else x[..., span, :]
     return astype(x, dtype)
-
-
-def joined(arrays: list[Array], *, axis: int) -> Array:
-    """Return the arrays side by side along an axis; a single one as it is."""
-    return arrays[0] if len(arrays) == 1 else namespace(arrays[0]).concat(arrays, axis=axis)

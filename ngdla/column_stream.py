@@ -10,7 +10,8 @@ from collections.abc import Generator
 from contextlib import closing
 
 from ._backend.namespace import Array, dtype_name
-from .column_blocks import ColumnBlocks, joined
+from ._backend.shapes import joined
+from .column_blocks import ColumnBlocks
 from .score_matrix import Vector
 from .score_stream import ScoreStream, added, rounded, rows_of
 

@@ -11,13 +11,14 @@ from ._backend.checks import ValueChecks, require_array, require_like
 from ._backend.namespace import Array, astype, is_array, is_complex, namespace, real_name
 from ._backend.products import rmatvec
 from ._backend.settings import computing
-from .column_blocks import joined, score_matrix
+from ._backend.shapes import expanded, joined
+from .column_blocks import score_matrix
 from .damped_problem import RightHandSide, Setup, setup
 from .inverses import Inverted, Spectrum, inverse_of
 from .leave_one_out import DiagonalFit, dampings_first, left_out
 from .refinement import without_null
 from .sample_rows import is_stacked
-from .vectors import Layout, expanded
+from .vectors import Layout
 
 __all__ = ["DampingPath", "damping_path"]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ._backend.checks import ValueChecks, require_choice, require_count
 from ._backend.namespace import Array, namespace
 from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, squared_norm
+from ._backend.shapes import expanded
 from ._backend.spectral import eigh, left_singular
 from ._backend.triangular import inverse_triangular
 from .cholesky_qr import cholesky_qr
@@ -15,7 +16,6 @@ from .hermitian_operand import HermitianOperand, require_positive
 from .low_rank import TAILS, LowRankEigh, clipped, truncated
 from .nystrom import NystromRoot, nystrom_root, stabilising_shift
 from .sketch_columns import SketchColumns, sketch_columns
-from .vectors import expanded
 
 __all__ = [
     "SketchOptions",

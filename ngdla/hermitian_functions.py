@@ -10,6 +10,7 @@ from ._backend.namespace import Array, dtype_name, namespace, unit_roundoff
 from ._backend.products import adjoint
 from ._backend.settings import computing
 from ._backend.spectral import eigh
+from .positive import not_finite_or_beyond
 
 __all__ = ["hermitian_function", "inv_sqrtm_psd", "logm_psd", "sqrtm_psd"]
 
@@ -141,7 +142,7 @@ def _psd_function(
         w, U = eigh(A)
         rounding = A.shape[-1] * unit_roundoff(dtype_name(A.dtype)) * w[..., -1]
         least = w[..., 0]
-        checks.require(lambda: all_finite(w), _not_finite)
+        checks.require(lambda: all_finite(w), not_finite_or_beyond)
         checks.require(
             lambda: least > rounding if definite else least >= -rounding,
             lambda: _not_positive(least, definite),
@@ -154,11 +155,6 @@ def _psd_function(
 def _with_values(values: Array, U: Array) -> Array:
     xp = namespace(U)
     return xp.matmul(U * xp.expand_dims(values, axis=-2), adjoint(U))
-
-
-def _not_finite() -> Exception:
-    msg = "`A` contains NaN or Inf, or the result is beyond its dtype; pass finite values."
-    return ValueError(msg)
 
 
 def _not_positive(least: Array, definite: bool) -> Exception:

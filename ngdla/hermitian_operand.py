@@ -23,9 +23,9 @@ from ._backend.namespace import (
 from ._backend.products import adjoint, matmul_stored, trace
 from ._backend.scalars import real_values
 from ._backend.settings import computing
+from ._backend.shapes import expanded
 from ._backend.spectral import eigh
 from ._backend.tracing import number
-from .vectors import expanded
 
 __all__ = ["HermitianOperand", "hermitian_operand", "require_positive", "trace_unit"]
 

@@ -19,6 +19,7 @@ from ._backend.creation import zeros
 from ._backend.namespace import Array, astype, dtype_name, namespace, real_name, result_name
 from ._backend.scalars import eigenvalue_damping, fraction_values, positive_values
 from ._backend.settings import computing
+from ._backend.shapes import expanded
 from ._backend.tracing import choose_if_free, is_traced
 from .inverse_free_arguments import (
     checked_weights,
@@ -44,7 +45,6 @@ from .inverse_free_state import (
 from .retractions import RETRACTIONS, guarded, retract, stable_product
 from .structures import StructuredMatrix, structure_from
 from .tangents import RULES, tangents, with_momentum
-from .vectors import expanded
 
 __all__ = [
     "inverse_free_apply",

@@ -21,15 +21,14 @@ from typing import Any, NamedTuple
 from ._backend.checks import ValueChecks
 from ._backend.namespace import Array, astype, dtype_name, is_complex, namespace, unit_roundoff
 from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
+from ._backend.shapes import expanded, joined
 from ._backend.spectral import eigh, left_singular, qr_r
 from ._backend.triangular import cho_solve, cholesky
-from .column_blocks import joined
 from .damped_problem import Setup
 from .nystrom_preconditioner import Nystrom, NystromInverse, nystrom
 from .precision import LIFT
 from .refinement import First
 from .score_matrix import Vector
-from .vectors import expanded
 
 __all__ = [
     "CholeskyInverse",

@@ -10,17 +10,12 @@ from ._backend.namespace import Array, as_array, astype, dtype_name, namespace, 
 from ._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ._backend.scalars import fraction_values
 from ._backend.settings import computing
+from ._backend.shapes import expanded, in_common_dtype
 from ._backend.sums import add_multiple
 from ._backend.triangular import cho_solve, cholesky
-from .kronecker_factor import (
-    eigenbasis,
-    kronecker_factor,
-    not_finite,
-    require_hermitian,
-    require_positive_values,
-)
+from .kronecker_factor import eigenbasis, kronecker_factor
 from .low_rank import LowRankEigh, checked_damping
-from .vectors import expanded, in_common_dtype
+from .positive import not_finite, require_hermitian, require_positive_values
 
 __all__ = ["ema", "kronecker_solve"]
 

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from ._backend.namespace import Array, astype, dtype_name, namespace
 from ._backend.products import add_to_diagonal, adjoint, rmatvec
+from ._backend.shapes import joined
 from ._backend.triangular import solve_triangular
-from .column_blocks import joined
 from .inverses import CholeskyInverse, Inverse
 from .refinement import without_null
 from .sample_rows import Rows, sample_rows

@@ -10,7 +10,7 @@ from ._backend.namespace import Array, namespace
 from ._backend.products import add_to_diagonal, adjoint, rmatvec
 from ._backend.scalars import eigenvalue_damping
 from ._backend.settings import computing
-from .vectors import as_given, expanded, in_common_dtype
+from ._backend.shapes import as_given, expanded, in_common_dtype
 
 __all__ = [
     "TAILS",

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from ._backend.namespace import Array, namespace
 from ._backend.products import adjoint, rmatvec
+from ._backend.shapes import expanded
 from ._backend.tracing import choose_if_free
 from ._backend.triangular import cholesky, inverse_triangular
 from .cholesky_qr import column_gram
-from .vectors import expanded
 
 __all__ = [
     "LEAST_SHIFT",

@@ -8,13 +8,13 @@ from ._backend.checks import ValueChecks, require_choice, require_columns
 from ._backend.namespace import Array, namespace
 from ._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
 from ._backend.settings import computing
+from ._backend.shapes import as_given, expanded, in_common_dtype
 from ._backend.triangular import cho_solve, cholesky
 from .cholesky_qr import column_gram
 from .eigen_sketches import nystrom_sketch, sketch_options
 from .hermitian_operand import hermitian_operand
 from .low_rank import checked_damping, clipped, require_rank
 from .sketch_columns import require_basis, require_finite_columns, require_rng
-from .vectors import as_given, expanded, in_common_dtype
 
 __all__ = ["NystromFactor", "nystrom_factor"]
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from ._backend.namespace import Array, namespace, unit_roundoff
 from ._backend.products import rmatvec, trace
 from ._backend.random import orthonormal_columns
+from ._backend.shapes import expanded
 from ._backend.spectral import left_singular
 from ._backend.tracing import detached
 from .nystrom import nystrom_root
-from .vectors import expanded
 
 __all__ = ["Nystrom", "NystromInverse", "nystrom"]
 

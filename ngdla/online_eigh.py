@@ -24,6 +24,7 @@ from ._backend.namespace import (
 from ._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
 from ._backend.scalars import fraction_values
 from ._backend.settings import computing
+from ._backend.shapes import expanded
 from ._backend.spectral import eigh
 from ._backend.tracing import choose_if_free
 from ._backend.triangular import inverse_triangular
@@ -40,7 +41,6 @@ from .hermitian_operand import HermitianOperand, trace_unit
 from .low_rank import TAILS, LowRankEigh, clipped, require_rank, truncated
 from .nystrom import SHIFT, positive_shift
 from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
-from .vectors import expanded
 
 __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
 

@@ -9,12 +9,12 @@ from ._backend.creation import unit_columns
 from ._backend.namespace import Array, dtype_name, namespace, result_name, unit_roundoff
 from ._backend.products import adjoint, matmul_stored, rmatvec
 from ._backend.settings import computing
+from ._backend.shapes import expanded
 from ._backend.spectral import svd
 from .cholesky_qr import cholesky_qr
 from .low_rank import require_rank
 from .nystrom import stabilising_shift
 from .sketch_columns import require_basis, require_finite_columns, require_rng, sketch_columns
-from .vectors import expanded
 
 __all__ = ["SVDResult", "randomized_svd"]
 

@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 
 from ._backend.namespace import Array, namespace
 from ._backend.products import rmatvec
+from ._backend.shapes import expanded, joined
 from ._backend.tracing import choose, number
-from .column_blocks import joined
 from .conjugate_gradients import conjugate_gradients
 from .precision import warn_of_climbing
 from .score_matrix import ScoreMatrix, Vector
-from .vectors import column_norms, expanded
+from .vectors import column_norms
 
 __all__ = [
     "First",

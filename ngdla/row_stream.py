@@ -20,7 +20,8 @@ from typing import Any
 
 from ._backend.namespace import Array, astype, dtype_name, namespace, result_name
 from ._backend.products import adjoint, rmatvec
-from .column_blocks import ColumnBlocks, joined
+from ._backend.shapes import joined
+from .column_blocks import ColumnBlocks
 from .score_matrix import Vector
 from .score_stream import ScoreStream, added
 

@@ -13,8 +13,8 @@ from ._backend.gram import gram
 from ._backend.namespace import Array, conjugate, dtype_name, is_complex, namespace
 from ._backend.products import adjoint, adjoint_product, rmatvec, trace, transposed_product
 from ._backend.settings import computing
+from ._backend.shapes import in_common_dtype
 from .layer_samples import LayerSamples, layer_samples
-from .vectors import in_common_dtype
 
 __all__ = [
     "checked_gram",

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from ._backend.chunks import is_chunked
 from ._backend.namespace import Array, dtype_name, namespace
-from .column_blocks import ColumnBlocks, spans
+from ._backend.shapes import spans
+from .column_blocks import ColumnBlocks
 from .score_matrix import ScoreMatrix
 
 __all__ = ["is_stacked", "sample_rows"]

@@ -9,9 +9,9 @@ from ._backend.namespace import Array, astype, dtype_name, namespace, real_part,
 from ._backend.products import add_to_diagonal, rmatvec, squared_norm
 from ._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ._backend.settings import computing
+from ._backend.shapes import expanded
 from ._backend.triangular import cho_solve, cholesky
-from .kronecker_factor import require_hermitian
-from .vectors import expanded
+from .positive import require_hermitian
 
 __all__ = ["cosine", "sample_weights", "weighted_cosine", "weights_of"]
 

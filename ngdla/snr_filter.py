@@ -21,13 +21,13 @@ from ._backend.checks import ValueChecks
 from ._backend.namespace import Array, astype, is_complex, namespace, real_name
 from ._backend.products import adjoint, rmatvec, trace
 from ._backend.settings import computing
+from ._backend.shapes import expanded, joined
 from ._backend.spectral import eigh
-from .column_blocks import joined
 from .damped_problem import RightHandSide, Setup, setup
 from .refinement import without_null
 from .sample_rows import Rows, is_stacked, sample_rows
 from .score_matrix import ScoreMatrix, Vector
-from .vectors import Layout, expanded
+from .vectors import Layout
 
 __all__ = ["SNRInfo", "snr_filtered"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend.namespace import Array, as_array, namespace
+from ._backend.namespace import Array, namespace
+from ._backend.products import frobenius_norm
+from ._backend.shapes import expanded
 from ._backend.tracing import choose_if_free
-from .vectors import expanded
 
 __all__ = ["spectral_radius_bound"]
 
@@ -17,7 +18,7 @@ def spectral_radius_bound(A: Array, *, sufficient: Any = None) -> Array:
     For Hermitian A of rank r it is at most r^(1/16) times too large. Where |A|_F is not above
     `sufficient` it may be returned instead. Cost: 6 d^3 flops, or one pass.
     """
-    norm = _norm(A)
+    norm = frobenius_norm(A)
     if sufficient is None:
         return _norm_of_power(A, norm)
     flag = namespace(A).all(norm <= sufficient)
@@ -30,10 +31,6 @@ def _norm_of_power(A: Array, norm: Array, squarings: int = 3) -> Array:
     for _ in range(squarings):
         A = A / expanded(xp.where(norm > 0, norm, xp.ones_like(norm)), 2)
         A = xp.matmul(A, A)
-        norm = _norm(A)
+        norm = frobenius_norm(A)
         bound, power = bound * norm**power, power / 2
     return bound
-
-
-def _norm(A: Array) -> Array:
-    return as_array(namespace(A).linalg.matrix_norm(A))

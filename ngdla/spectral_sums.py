@@ -6,8 +6,8 @@ from typing import Any
 
 from ._backend.namespace import Array, is_complex, namespace
 from ._backend.products import trace
+from ._backend.shapes import expanded
 from .inverses import GramMatrix, Inverse, Spectrum, Undamped
-from .vectors import expanded
 
 __all__ = ["effective_dimension", "log_determinant"]
 

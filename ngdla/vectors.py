@@ -9,7 +9,6 @@ S a complex right-hand side is two real ones, [Re, Im], side by side.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -19,23 +18,13 @@ from ._backend.namespace import (
     Array,
     astype,
     double_name,
-    dtype_name,
     is_complex,
     namespace,
     real_name,
-    result_name,
 )
 from .score_matrix import ScoreMatrix, Vector
 
-__all__ = [
-    "Layout",
-    "as_given",
-    "column_norms",
-    "expanded",
-    "in_common_dtype",
-    "parameter_vector",
-    "sample_vector",
-]
+__all__ = ["Layout", "column_norms", "parameter_vector", "sample_vector"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,34 +127,6 @@ def _columns(
     """Return a checked vector (..., length) or (..., length, k) as (..., length, k)."""
     shape = (*scores.batch, scores.rows, columns)
     return require_columns(v, name, (*scores.batch, length), scores.like, S_name, shape)
-
-
-def as_given(X: Array, vector: bool) -> Array:
-    """Return columns (..., d, k) without the k axis where the caller gave none."""
-    return namespace(X).squeeze(X, axis=-1) if vector else X
-
-
-def in_common_dtype(function: Callable[..., Array], *arrays: Array) -> Array:
-    """Return a function that is linear in its last argument, in the dtype all promote to.
-
-    A complex last argument among real ones is two real ones: no other is made complex.
-    """
-    *factors, V = arrays
-    names = [dtype_name(x.dtype) for x in arrays]
-    if is_complex(V) and not any(map(is_complex, factors)):
-        xp = namespace(V)
-        real = real_name(result_name(*names))
-        parts = [astype(part, real) for part in (xp.real(V), xp.imag(V))]
-        factors = [astype(x, real) for x in factors]
-        return function(*factors, parts[0]) + 1j * function(*factors, parts[1])
-    return function(*(astype(x, result_name(*names)) for x in arrays))
-
-
-def expanded(value: Any, trailing: int) -> Any:
-    """Return an array (...) with `trailing` more axes of length 1; a Python number as it is."""
-    if isinstance(value, float):
-        return value
-    return namespace(value).reshape(value, value.shape + (1,) * trailing)
 
 
 def column_norms(x: Vector) -> Array:

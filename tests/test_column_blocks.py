@@ -11,6 +11,7 @@ from references import H, U, random_array, wide
 
 import ngdla
 from ngdla import column_blocks
+from ngdla._backend import shapes
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
@@ -54,7 +55,7 @@ def test_chunk_sizes_do_not_matter(n: int, widths: list[int], chunk: int, dtype:
     blocks = [random_array(rng, (n, m), low) for m in widths]
     S = np.concatenate(blocks, axis=1).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(column_blocks, "CHUNK_BYTES", 8 * chunk)
+        patch.setattr(shapes, "CHUNK_BYTES", 8 * chunk)
         scores = column_blocks.column_blocks(blocks)
         x = tuple(random_array(rng, (m, 2), dtype) for m in widths)
         y = random_array(rng, (n, 2), dtype)

@@ -265,7 +265,7 @@ def test_mixed_dtypes_promote(
 def test_float64_from_float32_scores_in_chunks(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr("ngdla.column_blocks.CHUNK_BYTES", 8 * 6 * 5)  # five columns of six rows
+    monkeypatch.setattr("ngdla._backend.shapes.CHUNK_BYTES", 8 * 6 * 5)  # five columns of six rows
     for n, m in ((6, 23), (23, 6)):
         S = scores_with_spectrum(rng, n, m, "float32", decades=1)
         v, f = rng.standard_normal(m), rng.standard_normal((n, 2))

@@ -11,7 +11,7 @@ from references import H, U, columns, exact_lstsq, narrow, random_array, scores_
 from spectra import quick_compilation  # noqa: F401
 
 import ngdla
-from ngdla import column_blocks as column_blocks_module
+from ngdla._backend import shapes
 
 DAMPINGS = [1e-2, 0.3, 4.0]
 
@@ -98,7 +98,7 @@ def test_column_blocks_and_chunks_of_rows(
 ) -> None:
     S, f = rng.standard_normal((20, 6)), rng.standard_normal((20, 2))
     whole = ngdla.damping_path(S, f, DAMPINGS, stacked=True)
-    monkeypatch.setattr(column_blocks_module, "CHUNK_BYTES", 4 * 6 * 8)
+    monkeypatch.setattr(shapes, "CHUNK_BYTES", 4 * 6 * 8)
     for given in (S, [S[:, :2], S[:, 2:]]):
         path = ngdla.damping_path(given, f, DAMPINGS, stacked=True)
         for one, other in zip(path, whole):

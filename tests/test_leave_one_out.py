@@ -11,7 +11,7 @@ from references import H, U, random_array, sr_data
 from spectra import quick_compilation  # noqa: F401
 
 import ngdla
-from ngdla import column_blocks as column_blocks_module
+from ngdla._backend import shapes
 
 
 def refitted(
@@ -130,7 +130,7 @@ def test_chunks_of_rows(
     """The rows of S are multiplied in chunks, of one block or several."""
     S, f = rng.standard_normal((20, 6)), rng.standard_normal(20)
     whole = ngdla.damped_factor(S, 0.1).leave_one_out(f, stacked=stacked)
-    monkeypatch.setattr(column_blocks_module, "CHUNK_BYTES", 3 * 6 * 8)
+    monkeypatch.setattr(shapes, "CHUNK_BYTES", 3 * 6 * 8)
     for given in (S, [S[:, :2], S[:, 2:]]):
         e = ngdla.damped_factor(given, 0.1).leave_one_out(f, stacked=stacked)
         np.testing.assert_allclose(e, whole, rtol=1e-11)

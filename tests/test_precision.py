@@ -340,7 +340,7 @@ def test_log_derivatives_of_half_precision(case: int, rng: np.random.Generator) 
 def test_scores_are_converted_in_chunks(
     precision: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr("ngdla.column_blocks.CHUNK_BYTES", 2**18)
+    monkeypatch.setattr("ngdla._backend.shapes.CHUNK_BYTES", 2**18)
     S = rng.standard_normal((16, 100_000)).astype("float64" if precision == "mixed" else "float32")
     f = S[:, 0].copy()
     ngdla.damped_lstsq(S[:, :1000], f, 1.0, precision=precision)

@@ -108,7 +108,7 @@ def test_products_with_stored_matrices(
     X = random_array(rng, (*batch, 5, 2), "float32")
     expected = A.astype("float32") @ X
     for limit in (1, 3 * 4 * 5 * 2, 2**20):
-        monkeypatch.setattr(products, "_COPIED_BYTES", limit)
+        monkeypatch.setattr(products, "CHUNK_BYTES", limit)
         np.testing.assert_allclose(products.matmul_stored(A, X), expected, rtol=1e-6, atol=1e-6)
     same = X.mT @ X
     np.testing.assert_array_equal(products.matmul_stored(X.mT, X), same)

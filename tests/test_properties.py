@@ -131,7 +131,7 @@ def test_blocks_and_chunks(problem: Problem, cuts: list[int], width: int) -> Non
     changes = {"S": split(problem.S, 1), "metric": None if metric is None else split(metric)}
     with pytest.MonkeyPatch.context() as patch:
         chunk = width * problem.S.shape[0] * problem.S.itemsize
-        patch.setattr("ngdla.column_blocks.CHUNK_BYTES", chunk)
+        patch.setattr("ngdla._backend.shapes.CHUNK_BYTES", chunk)
         x, y = problem.lstsq(**changes), problem.solve(v=split(problem.v), **changes)
     problem.assert_lstsq(np.concatenate(x), problem.lstsq())
     problem.assert_solve(np.concatenate(y), problem.solve())

@@ -24,6 +24,7 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint
+from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
 __all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
@@ -38,7 +39,6 @@ _JAX_COMPLEX_ROWS = 16
 _JAX_LEAVES = 4
 _JAX_COLUMNS = 2048
 _CUPY_LEAF = 512
-_COPIED_BYTES = 64 * 2**20
 _MIRRORED = 256  # rows of the blocks in which one triangle is copied to the other
 
 
@@ -102,7 +102,7 @@ def _gram_numpy(S: Array) -> Array:
 def _herk(S: Array) -> Array:
     herk = blas.get_blas_funcs("herk", (S,))
     if not S.flags.forc:  # SciPy would copy the whole of S
-        columns = max(1, _COPIED_BYTES // (S.itemsize * len(S)))
+        columns = max(1, CHUNK_BYTES // (S.itemsize * len(S)))
         starts = range(0, S.shape[1], columns)
         return sum(_herk(np.ascontiguousarray(S[:, i : i + columns])) for i in starts)
     if S.flags.f_contiguous:

@@ -24,6 +24,7 @@ from .namespace import (
     namespace,
     real_name,
 )
+from .shapes import CHUNK_BYTES
 from .sums import writable
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "adjoint",
     "adjoint_product",
     "centred_rows",
+    "frobenius_norm",
     "matmul_stored",
     "preserved",
     "rmatvec",
@@ -39,8 +41,6 @@ __all__ = [
     "trace",
     "transposed_product",
 ]
-
-_COPIED_BYTES = 64 * 2**20
 
 
 def adjoint(A: Array) -> Array:
@@ -83,7 +83,7 @@ def matmul_stored(A: Array, X: Array) -> Array:
     xp, dtype = namespace(X), dtype_name(X.dtype)
     if dtype_name(A.dtype) == dtype:
         return xp.matmul(A, X)
-    rows = max(1, _COPIED_BYTES // (4 * math.prod(A.shape) // A.shape[-2]))
+    rows = max(1, CHUNK_BYTES // (4 * math.prod(A.shape) // A.shape[-2]))
     starts = range(0, A.shape[-2], rows)
     blocks = [xp.matmul(astype(A[..., i : i + rows, :], dtype), X) for i in starts]
     return xp.concat(blocks, axis=-2)
@@ -101,6 +101,11 @@ def squared_norm(X: Array) -> Array:
 
 
 # -------------------------------------------------------------------------------- diagonal
+
+
+def frobenius_norm(A: Array) -> Array:
+    """Return |A|_F, (...)."""
+    return as_array(namespace(A).linalg.matrix_norm(A))
 
 
 def trace(A: Array) -> Array:

@@ -1,10 +1,6 @@
-"""What a structure is: a pattern without a size, and the operations on its parameters."""
+"""What a structure is: a pattern without a size, which makes matrices."""
 
 from __future__ import annotations
-
-import abc
-import math
-from typing import Any
 
 from ngdla._backend.checks import (
     DTYPES,
@@ -15,31 +11,25 @@ from ngdla._backend.checks import (
     require_count,
     square_matrix,
 )
-from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import zeros
 from ngdla._backend.namespace import (
     Array,
-    as_array,
     astype,
     dtype_name,
-    is_complex,
     namespace,
-    real_part,
     result_name,
 )
-from ngdla._backend.products import adjoint, preserved
+from ngdla._backend.products import preserved
 from ngdla._backend.settings import computing
-from ngdla._backend.sums import add_multiple
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
+from .kernels import Kernels, Leaves
 from .matrix import StructuredMatrix
 
-__all__ = ["Leaves", "Structure", "hermitian_part", "realified"]
-
-Leaves = tuple[Array, ...]
+__all__ = ["Structure"]
 
 
-class Structure(abc.ABC):
+class Structure(Kernels):
     """A set of square matrices that is closed under sums, products and inverses.
 
     A structure is a value without arrays: it can be compared, hashed and passed to `jax.jit` as a
@@ -213,154 +203,18 @@ class Structure(abc.ABC):
             checks.raise_on_failure()
         return M
 
-    # -------------------------------------------- what each structure says of itself
-    # Leaves are in one dtype, float32 or wider, X and S have it too. d is that of the matrix.
+    # ------------------------------------------------------- functions, if no other way is known
 
-    @abc.abstractmethod
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
-        """Return the shapes of the stored arrays of a member of dimension d, without batch axes."""
+    def _expm(self, K: Leaves, d: int) -> Leaves:
+        return expm_by_squaring(StructuredMatrix(K, self, d)).leaves
 
-    @abc.abstractmethod
-    def _embed(self, K: Array) -> Leaves:
-        """Return the parameters of a dense member."""
-
-    @abc.abstractmethod
-    def _project(self, N: Array) -> Leaves:
-        """Return Pi(N) of a dense matrix."""
-
-    @abc.abstractmethod
-    def _project_columns(self, S: Array) -> Leaves:
-        """Return Pi(S S^H) for S (..., d, n)."""
-
-    @abc.abstractmethod
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
-        """Return Pi(K^H K)."""
-
-    @abc.abstractmethod
-    def _dense(self, K: Leaves, d: int) -> Array:
-        """Return the matrix itself."""
-
-    @abc.abstractmethod
-    def _plus_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
-        """Return K + shift I, for a number or a real array of the batch. K is used up."""
-
-    @abc.abstractmethod
-    def _matmul(self, K: Leaves, X: Array) -> Array:
-        """Return K X, for X (..., d, n)."""
-
-    @abc.abstractmethod
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        """Return K^H X, for X (..., d, n)."""
-
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
-        """Return K K^H X, for X (..., d, n)."""
-        return self._matmul(K, self._adjoint_matmul(K, X))
-
-    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
-        """Return X K K^H, for X (..., n, d)."""
-        return adjoint(self._square_matmul(K, adjoint(X)))
-
-    def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
-        """Return total + K X. `total` is used up."""
-        return add_multiple(total, 1.0, self._matmul(K, X))
-
-    def _plus_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
-        """Return total + K^H X. `total` is used up."""
-        return add_multiple(total, 1.0, self._adjoint_matmul(K, X))
-
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
-        """Return X K, for X (..., n, d)."""
-        return adjoint(self._adjoint_matmul(K, adjoint(X)))
-
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        """Return X K^H, for X (..., n, d)."""
-        return adjoint(self._matmul(K, adjoint(X)))
-
-    def _plus_right_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
-        """Return total + X K. `total` is used up."""
-        return add_multiple(total, 1.0, self._right_matmul(K, X))
-
-    @abc.abstractmethod
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
-        """Return K L."""
-
-    @abc.abstractmethod
-    def _solve(self, K: Leaves, V: Array) -> Array:
-        """Return K^-1 V, for V (..., d, n)."""
-
-    @abc.abstractmethod
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
-        """Return K^-1."""
-
-    @abc.abstractmethod
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
-        """Return log |det K|, (...)."""
-
-    @abc.abstractmethod
-    def _trace(self, K: Leaves, d: int) -> Array:
-        """Return the real part of the trace, (...)."""
-
-    @abc.abstractmethod
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
-        """Return a bound on the modulus of all eigenvalues, (...), not sharp if `sufficient`."""
-
-    def _is_complete(self, d: int) -> bool:
-        """Tell whether every Hermitian positive definite matrix is K K^H of a member K."""
-        return d <= 1
-
-    def _is_local(self, d: int) -> bool:
-        """Tell whether the optimum below depends on Pi(S) alone; then `_local_optimum` gives it."""
-        return True
-
-    def _optimum(self, S: Array) -> Leaves:
-        """Return the member K that minimises tr(K^H S K) - 2 log |det K| for a dense S."""
-        return self._local_optimum(self._project(S), S.shape[-1])
-
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
-        """Return the optimum from N = Pi(S)."""
-        raise NotImplementedError
-
-    def _norm(self, K: Leaves, d: int) -> Array:
-        """Return |K|_F, (...)."""
-        shapes = self._shapes(d)
-        if len(K) == 1:
-            axes = tuple(range(-len(shapes[0]), 0))
-            return as_array(namespace(K[0]).linalg.vector_norm(K[0], axis=axes))
-        return as_array(namespace(K[0]).linalg.vector_norm(_in_a_row(K, shapes), axis=-1))
-
-    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
-        """Return exp(K)."""
-        return expm_by_squaring(K)
-
-    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
-        """Return K^(-1/2), of a K with positive eigenvalues and Hermitian diagonal blocks."""
-        return inv_sqrtm_by_inverses(K)
-
-
-def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
-    """Return all parameters in one array, (..., n)."""
-    xp = namespace(leaves[0])
-    rows = [
-        xp.reshape(unchunked(leaf), (*leaf.shape[: leaf.ndim - len(shape)], math.prod(shape)))
-        for leaf, shape in zip(leaves, shapes)
-        if all(shape)
-    ]
-    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-1)
+    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        return inv_sqrtm_by_inverses(StructuredMatrix(K, self, d)).leaves
 
 
 def _own(leaves: Leaves) -> Leaves:
     """Return leaves that share no memory with what a caller may write into."""
     return tuple(map(preserved, leaves))
-
-
-def hermitian_part(N: Array) -> Array:
-    """Return (N + N^H) / 2."""
-    return 0.5 * (N + adjoint(N))
-
-
-def realified(x: Array) -> Array:
-    """Return Re x in the dtype of x."""
-    return real_part(x) + 0 * x if is_complex(x) else x
 
 
 def _not_finite(name: str) -> Exception:

@@ -11,12 +11,12 @@ from ngdla._backend.checks import require_count
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, trace
+from ngdla._backend.shapes import expanded
 from ngdla.spectral_radius import spectral_radius_bound
-from ngdla.vectors import expanded
 
-from .base import Leaves, Structure, hermitian_part
+from .base import Structure
 from .dense import inverse_cholesky, inverse_root
-from .matrix import StructuredMatrix
+from .kernels import Leaves, hermitian_part
 
 __all__ = ["BlockDiagonal"]
 
@@ -121,11 +121,11 @@ class BlockDiagonal(Structure):
     def _local_optimum(self, N: Leaves, d: int) -> Leaves:
         return tuple(map(inverse_cholesky, N))
 
-    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
-        return K.map(general.expm)
+    def _expm(self, K: Leaves, d: int) -> Leaves:
+        return tuple(map(general.expm, K))
 
-    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
-        return K.map(inverse_root)
+    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        return tuple(map(inverse_root, K))
 
 
 def block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:

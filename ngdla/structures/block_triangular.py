@@ -16,7 +16,8 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec
 from ngdla._backend.triangular import cho_solve, cholesky
 
-from .base import Leaves, Structure
+from .base import Structure
+from .kernels import Leaves
 
 __all__ = ["BlockTriangular", "Parts"]
 

@@ -13,8 +13,8 @@ from ngdla._backend.triangular import cholesky, inverse_triangular
 from ngdla.hermitian_functions import hermitian_function
 from ngdla.spectral_radius import spectral_radius_bound
 
-from .base import Leaves, Structure, hermitian_part
-from .matrix import StructuredMatrix
+from .base import Structure
+from .kernels import Leaves, hermitian_part
 
 __all__ = ["Dense", "StoredDensely", "inverse_cholesky", "inverse_root"]
 
@@ -93,11 +93,11 @@ class Dense(StoredDensely):
     def _local_optimum(self, N: Leaves, d: int) -> Leaves:
         return (inverse_cholesky(N[0]),)
 
-    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
-        return K.map(general.expm)
+    def _expm(self, K: Leaves, d: int) -> Leaves:
+        return tuple(map(general.expm, K))
 
-    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
-        return K.map(inverse_root)
+    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        return tuple(map(inverse_root, K))
 
 
 def inverse_cholesky(S: Array) -> Array:

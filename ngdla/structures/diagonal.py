@@ -7,11 +7,11 @@ from typing import Any
 
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, as_array, conjugate, namespace, real_part
+from ngdla._backend.shapes import expanded
 from ngdla._backend.sums import add_multiple
-from ngdla.vectors import expanded
 
-from .base import Leaves, Structure, realified
-from .matrix import StructuredMatrix
+from .base import Structure
+from .kernels import Leaves, realified
 
 __all__ = ["Diagonal"]
 
@@ -94,8 +94,8 @@ class Diagonal(Structure):
     def _local_optimum(self, N: Leaves, d: int) -> Leaves:
         return (1 / namespace(N[0]).sqrt(N[0]),)
 
-    def _expm(self, K: StructuredMatrix) -> StructuredMatrix:
-        return K.map(lambda x: namespace(x).exp(x))
+    def _expm(self, K: Leaves, d: int) -> Leaves:
+        return tuple(namespace(x).exp(x) for x in K)
 
-    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
-        return K.map(lambda x: 1 / namespace(x).sqrt(x))
+    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        return tuple(1 / namespace(x).sqrt(x) for x in K)

@@ -10,12 +10,12 @@ from ngdla._backend.creation import constant, host_array, identity_like
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, dtype_name, namespace, real_name
 from ngdla._backend.products import adjoint, adjoint_product, preserved
+from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.spectral_radius import spectral_radius_bound
-from ngdla.vectors import expanded
 
-from .base import Leaves, hermitian_part
 from .dense import StoredDensely, inverse_cholesky, inverse_root
+from .kernels import Leaves, hermitian_part
 from .preorder import Preorder
 
 __all__ = ["Masked"]

@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Callable
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ngdla._backend.checks import (
     DTYPES,
@@ -30,14 +30,11 @@ from ngdla._backend.namespace import (
 from ngdla._backend.products import adjoint, preserved
 from ngdla._backend.scalars import real_values
 from ngdla._backend.settings import computing
-from ngdla.vectors import as_given, expanded, in_common_dtype
+from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 
-from .adjoint import Adjoint
+from .kernels import Kernels
 
-if TYPE_CHECKING:
-    from .base import Structure
-
-__all__ = ["StructuredMatrix", "expanded_to"]
+__all__ = ["Adjoint", "StructuredMatrix", "expanded_to"]
 
 
 @register_pytree(static=("structure", "dimension"))
@@ -67,7 +64,7 @@ class StructuredMatrix:
     """
 
     leaves: tuple[Array, ...]
-    structure: Structure
+    structure: Kernels
     dimension: int
 
     __array_ufunc__ = None  # so that NumPy leaves `array * K` to this class
@@ -399,7 +396,8 @@ class StructuredMatrix:
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
         half = self.H.matmul(S)
-        return self.structure.project(self.rmatmul(half), check=False)
+        with computing(self._xp):
+            return self._like(self.structure._project(self.rmatmul(half)))
 
     # ----------------------------------------------------------------------- solves
 
@@ -451,7 +449,8 @@ class StructuredMatrix:
         Cost: 14 products K @ L and log2 |K|_F squarings; `expm` of dense matrices and blocks.
         """
         with computing(self._xp):
-            return self.structure._expm(self.computed())
+            K = self.computed()
+            return K._like(self.structure._expm(K.leaves, self.dimension))
 
     def inv_sqrtm(self) -> StructuredMatrix:
         """Return K^(-1/2), of the same structure.
@@ -468,7 +467,8 @@ class StructuredMatrix:
         matrices, otherwise 20 inverses.
         """
         with computing(self._xp):
-            return self.structure._inv_sqrtm(self.computed())
+            K = self.computed()
+            return K._like(self.structure._inv_sqrtm(K.leaves, self.dimension))
 
     # ----------------------------------------------------------------------- numbers
 
@@ -609,6 +609,60 @@ class StructuredMatrix:
         with computing(self._xp):
             X = in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, columns)
         return as_given(X, vector)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adjoint:
+    """The conjugate transpose of a structured matrix, for products with arrays.
+
+    Attributes
+    ----------
+    matrix : StructuredMatrix
+        K.
+    """
+
+    matrix: StructuredMatrix
+
+    __array_ufunc__ = None
+
+    def matmul(self, V: Array) -> Array:
+        """Return K^H V.
+
+        Parameters
+        ----------
+        V : array, shape (..., d) or (..., d, n)
+            One or n columns.
+
+        Returns
+        -------
+        array
+            Of the shape of V.
+        """
+        return self.matrix._on_columns(self.matrix.structure._adjoint_matmul, V)
+
+    __matmul__ = matmul
+
+    def rmatmul(self, V: Array) -> Array:
+        """Return V K^H.
+
+        Parameters
+        ----------
+        V : array, shape (..., n, d)
+            Rows of the length d.
+
+        Returns
+        -------
+        array, shape (..., n, d)
+            The product.
+        """
+        return self.matrix._on_rows(self.matrix.structure._right_adjoint_matmul, V)
+
+    __rmatmul__ = rmatmul
+
+    @property
+    def H(self) -> StructuredMatrix:
+        """The matrix itself."""
+        return self.matrix
 
 
 def expanded_to(value: Any, leaf: Array) -> Any:

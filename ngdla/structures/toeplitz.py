@@ -19,11 +19,11 @@ from ngdla._backend.namespace import (
     real_part,
 )
 from ngdla._backend.products import adjoint_product
+from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.vectors import expanded
 
-from .base import Leaves, Structure, realified
-from .matrix import StructuredMatrix
+from .base import Structure
+from .kernels import Leaves, realified
 
 __all__ = ["LowerToeplitz", "UpperToeplitz"]
 
@@ -128,13 +128,13 @@ class _Toeplitz(Structure):
         x = cho_solve(L, identity_like(Q, d)[..., :, :1] + 0 * Q[..., :, :1])[..., 0]
         return (x * xp.sqrt(d / x[..., :1]),)
 
-    def _inv_sqrtm(self, K: StructuredMatrix) -> StructuredMatrix:
+    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         """Return the power series by Newton's g = g (3 - c g^2) / 2, doubling its length."""
 
         def step(g: Array, c: Array) -> Array:
             return 1.5 * g - 0.5 * _product(g, _product(c, _product(g, g)))
 
-        return K.map(lambda c: _doubled(step, 1 / namespace(c).sqrt(c[..., :1]), c))
+        return tuple(_doubled(step, 1 / namespace(c).sqrt(c[..., :1]), c) for c in K)
 
 
 @dataclasses.dataclass(frozen=True)

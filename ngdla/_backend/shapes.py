@@ -1,0 +1,59 @@
+"""Shapes that the algebra moves between: added axes, columns, chunks, pieces side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .namespace import Array, astype, dtype_name, is_complex, namespace, real_name, result_name
+
+__all__ = ["CHUNK_BYTES", "as_given", "expanded", "in_common_dtype", "joined", "spans"]
+
+CHUNK_BYTES = 64 * 2**20  # of what is copied at a time
+
+
+def expanded(value: Any, trailing: int) -> Any:
+    """Return an array (...) with `trailing` more axes of length 1; a Python number as it is."""
+    if isinstance(value, float):
+        return value
+    return namespace(value).reshape(value, value.shape + (1,) * trailing)
+
+
+def as_given(X: Array, vector: bool) -> Array:
+    """Return columns (..., d, k) without the k axis where the caller gave none."""
+    return namespace(X).squeeze(X, axis=-1) if vector else X
+
+
+def joined(arrays: list[Array], *, axis: int) -> Array:
+    """Return the arrays side by side along an axis; a single one as it is."""
+    return arrays[0] if len(arrays) == 1 else namespace(arrays[0]).concat(arrays, axis=axis)
+
+
+def spans(
+    length: int, width: int, batch: Any, dtype: str, *, copied: bool
+) -> Iterator[slice | None]:
+    """Yield slices of at most 64 MB where they will be copied, else None for the whole axis."""
+    itemsize = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}[dtype]
+    step = max(1, CHUNK_BYTES // (itemsize * width * math.prod(batch)))
+    if not copied or length <= step:
+        yield None
+        return
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def in_common_dtype(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Return a function that is linear in its last argument, in the dtype all promote to.
+
+    A complex last argument among real ones is two real ones: no other is made complex.
+    """
+    *factors, V = arrays
+    names = [dtype_name(x.dtype) for x in arrays]
+    if is_complex(V) and not any(map(is_complex, factors)):
+        xp = namespace(V)
+        real = real_name(result_name(*names))
+        parts = [astype(part, real) for part in (xp.real(V), xp.imag(V))]
+        factors = [astype(x, real) for x in factors]
+        return function(*factors, parts[0]) + 1j * function(*factors, parts[1])
+    return function(*(astype(x, result_name(*names)) for x in arrays))

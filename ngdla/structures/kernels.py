@@ -1,0 +1,164 @@
+"""What a structure does to its arrays: the operations that each has to define."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+from ngdla._backend.chunks import unchunked
+from ngdla._backend.namespace import Array, as_array, is_complex, namespace, real_part
+from ngdla._backend.products import adjoint
+from ngdla._backend.sums import add_multiple
+
+__all__ = ["Kernels", "Leaves", "hermitian_part", "realified"]
+
+Leaves = tuple[Array, ...]
+
+
+class Kernels(abc.ABC):
+    """Operations on the parameters of a structure.
+
+    Leaves are in one dtype, float32 or wider, X and S have it too. d is that of the matrix.
+    """
+
+    @abc.abstractmethod
+    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the stored arrays of a member of dimension d, without batch axes."""
+
+    @abc.abstractmethod
+    def _embed(self, K: Array) -> Leaves:
+        """Return the parameters of a dense member."""
+
+    @abc.abstractmethod
+    def _project(self, N: Array) -> Leaves:
+        """Return Pi(N) of a dense matrix."""
+
+    @abc.abstractmethod
+    def _project_columns(self, S: Array) -> Leaves:
+        """Return Pi(S S^H) for S (..., d, n)."""
+
+    @abc.abstractmethod
+    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+        """Return Pi(K^H K)."""
+
+    @abc.abstractmethod
+    def _dense(self, K: Leaves, d: int) -> Array:
+        """Return the matrix itself."""
+
+    @abc.abstractmethod
+    def _plus_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
+        """Return K + shift I, for a number or a real array of the batch. K is used up."""
+
+    @abc.abstractmethod
+    def _matmul(self, K: Leaves, X: Array) -> Array:
+        """Return K X, for X (..., d, n)."""
+
+    @abc.abstractmethod
+    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return K^H X, for X (..., d, n)."""
+
+    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return K K^H X, for X (..., d, n)."""
+        return self._matmul(K, self._adjoint_matmul(K, X))
+
+    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K K^H, for X (..., n, d)."""
+        return adjoint(self._square_matmul(K, adjoint(X)))
+
+    def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        """Return total + K X. `total` is used up."""
+        return add_multiple(total, 1.0, self._matmul(K, X))
+
+    def _plus_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        """Return total + K^H X. `total` is used up."""
+        return add_multiple(total, 1.0, self._adjoint_matmul(K, X))
+
+    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K, for X (..., n, d)."""
+        return adjoint(self._adjoint_matmul(K, adjoint(X)))
+
+    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K^H, for X (..., n, d)."""
+        return adjoint(self._matmul(K, adjoint(X)))
+
+    def _plus_right_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+        """Return total + X K. `total` is used up."""
+        return add_multiple(total, 1.0, self._right_matmul(K, X))
+
+    @abc.abstractmethod
+    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+        """Return K L."""
+
+    @abc.abstractmethod
+    def _solve(self, K: Leaves, V: Array) -> Array:
+        """Return K^-1 V, for V (..., d, n)."""
+
+    @abc.abstractmethod
+    def _inverse(self, K: Leaves, d: int) -> Leaves:
+        """Return K^-1."""
+
+    @abc.abstractmethod
+    def _logabsdet(self, K: Leaves, d: int) -> Array:
+        """Return log |det K|, (...)."""
+
+    @abc.abstractmethod
+    def _expm(self, K: Leaves, d: int) -> Leaves:
+        """Return exp(K)."""
+
+    @abc.abstractmethod
+    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        """Return K^(-1/2), of a K with positive eigenvalues and Hermitian diagonal blocks."""
+
+    @abc.abstractmethod
+    def _trace(self, K: Leaves, d: int) -> Array:
+        """Return the real part of the trace, (...)."""
+
+    @abc.abstractmethod
+    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        """Return a bound on the modulus of all eigenvalues, (...), not sharp if `sufficient`."""
+
+    def _is_complete(self, d: int) -> bool:
+        """Tell whether every Hermitian positive definite matrix is K K^H of a member K."""
+        return d <= 1
+
+    def _is_local(self, d: int) -> bool:
+        """Tell whether the optimum below depends on Pi(S) alone; then `_local_optimum` gives it."""
+        return True
+
+    def _optimum(self, S: Array) -> Leaves:
+        """Return the member K that minimises tr(K^H S K) - 2 log |det K| for a dense S."""
+        return self._local_optimum(self._project(S), S.shape[-1])
+
+    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+        """Return the optimum from N = Pi(S)."""
+        raise NotImplementedError
+
+    def _norm(self, K: Leaves, d: int) -> Array:
+        """Return |K|_F, (...)."""
+        shapes = self._shapes(d)
+        if len(K) == 1:
+            axes = tuple(range(-len(shapes[0]), 0))
+            return as_array(namespace(K[0]).linalg.vector_norm(K[0], axis=axes))
+        return as_array(namespace(K[0]).linalg.vector_norm(_in_a_row(K, shapes), axis=-1))
+
+
+def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
+    """Return all parameters in one array, (..., n)."""
+    xp = namespace(leaves[0])
+    rows = [
+        xp.reshape(unchunked(leaf), (*leaf.shape[: leaf.ndim - len(shape)], math.prod(shape)))
+        for leaf, shape in zip(leaves, shapes)
+        if all(shape)
+    ]
+    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-1)
+
+
+def hermitian_part(N: Array) -> Array:
+    """Return (N + N^H) / 2."""
+    return 0.5 * (N + adjoint(N))
+
+
+def realified(x: Array) -> Array:
+    """Return Re x in the dtype of x."""
+    return real_part(x) + 0 * x if is_complex(x) else x
