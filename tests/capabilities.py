@@ -12,7 +12,7 @@ import ngdla
 
 __all__ = ["EXCEPTIONS", "FUNCTIONS", "LIBRARIES", "MODES"]
 
-# Keys are names of the `backend` fixture in conftest.py, values what people call them.
+# Keys are names of the `backend` fixture in backends.py, values what people call them.
 LIBRARIES = {
     "numpy": "NumPy",
     "torch": "PyTorch",

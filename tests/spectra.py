@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend, has_module
+from backends import Backend, has_module
 from references import H, random_array, wide
 
 __all__ = [

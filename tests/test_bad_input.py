@@ -21,7 +21,7 @@ import array_api_strict
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import BACKENDS, Backend
+from backends import BACKENDS, Backend
 from spectra import quick_compilation  # noqa: F401
 
 from ngdla import (

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import BACKENDS, Backend, untraced
 from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES
-from conftest import BACKENDS, Backend, untraced
 from spectra import quick_compilation  # noqa: F401
 
 import ngdla

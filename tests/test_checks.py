@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Backend, counted_host_reads
+from backends import Backend, counted_host_reads
 
 from ngdla._backend.checks import ValueChecks, all_finite
 

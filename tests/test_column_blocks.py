@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, random_array, wide

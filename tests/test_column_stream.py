@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import (
     H,
     U,
@@ -213,7 +213,7 @@ def test_files(
 @pytest.mark.parametrize("library", ["torch", "jax", "strict"])
 def test_files_for_other_libraries(library: str, tmp_path: Path, rng: np.random.Generator) -> None:
     """Maps go with their blocks: nothing that works later may still look at them."""
-    from conftest import BACKENDS
+    from backends import BACKENDS
 
     backend: Any = BACKENDS[library]()
     S, f = rng.standard_normal((50, 4000)), rng.standard_normal(50)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 
 from ngdla._backend.creation import constant, host_array, identity_like, unit_columns, zeros
 

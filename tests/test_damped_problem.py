@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 
 from ngdla.column_blocks import column_blocks
 from ngdla.damped_problem import RightHandSide, setup

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from references import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import H, U, narrow, random_array
 from spectra import dense, needs, norm, orthonormal, power_law, psd, refused
 

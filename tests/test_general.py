@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
-from conftest import Backend
+from backends import Backend
 from references import U, narrow, random_array
 from spectra import (
     REAL,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import has_module
+from backends import has_module
 from spectra import quick_compilation  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend, inside
+from backends import Backend, inside
 from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, narrow, random_array, wide

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, Backend, half_dtype
+from backends import BACKENDS, Backend, half_dtype
 from dense_updates import (
     NAMES,
     DenseState,

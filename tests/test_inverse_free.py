@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import Backend, counted_host_reads, half_dtype, has_module
+from backends import Backend, counted_host_reads, half_dtype, has_module
 from dense_updates import (
     NAMES,
     DenseState,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend, half_dtype
+from backends import Backend, half_dtype
 from dense_updates import (
     NAMES,
     after,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, Backend
+from backends import BACKENDS, Backend
 from layers import layer
 from references import random_array
 

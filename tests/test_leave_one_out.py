@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import H, U, random_array, sr_data
 from spectra import quick_compilation  # noqa: F401
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
-from conftest import Backend
+from backends import Backend
 from references import H, U, narrow, random_array, wide
 from spectra import (
     REAL,

@@ -8,7 +8,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
-from conftest import DTYPES, Backend
+from backends import DTYPES, Backend
 
 from ngdla._backend import namespace as ns
 

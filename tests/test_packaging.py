@@ -480,6 +480,7 @@ def test_what_passed_is_left_out_but_not_what_depends_on_packages(tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *command, *options, "test_some.py"],
             cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
             capture_output=True,
             text=True,
             check=True,

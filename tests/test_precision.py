@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, Backend
+from backends import BACKENDS, Backend
 from references import H, U, exact_lstsq, exact_solve, random_array, scores_with_spectrum, wide
 
 import ngdla

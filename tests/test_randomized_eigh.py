@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import Backend, counted_host_reads, map_arrays
+from backends import Backend, counted_host_reads, map_arrays
 from references import H, U, narrow, wide
 from spectra import (
     REAL,

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import Backend, counted_host_reads, map_arrays
+from backends import Backend, counted_host_reads, map_arrays
 from references import H, U, narrow, random_array, wide
 from spectra import (
     REAL,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from spectra import geometric, power_law, psd, quick_compilation, refused  # noqa: F401
 
 from ngdla import LowRankEigh, RankWarning, randomized_eigh
@@ -108,7 +108,7 @@ def test_on_every_library(valued_backend: Backend) -> None:
 def test_it_reads_one_number_for_each_attempt() -> None:
     """And one flag with checks."""
     from array_api_strict import asarray
-    from conftest import counted_host_reads
+    from backends import counted_host_reads
 
     like = asarray(WIDE)
     for check in (False, True):

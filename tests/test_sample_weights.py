@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import BACKENDS, Backend, counted_host_reads, half_dtype
+from backends import BACKENDS, Backend, counted_host_reads, half_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 from layers import LAYOUTS, exact_gram, exact_weights, gradients, layer, natural_gradient

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import inside
+from backends import inside
 from references import random_array
 
 from ngdla._backend import products

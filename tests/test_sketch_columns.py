@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import random_array
 from spectra import needs, refused
 

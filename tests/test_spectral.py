@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import H, U, random_array
 
 from ngdla._backend import spectral

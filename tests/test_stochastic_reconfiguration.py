@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, Backend
+from backends import BACKENDS, Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, random_array, sr_data

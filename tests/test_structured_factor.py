@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from array_api_strict import asarray as strict_array
-from conftest import THINNED, Backend
+from backends import THINNED, Backend
 from patterns import (
     GROUPS,
     ONE_OF_EACH,

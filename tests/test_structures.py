@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 from array_api_strict import asarray as strict_array
-from conftest import BACKENDS, THINNED, Backend, half_dtype
+from backends import BACKENDS, THINNED, Backend, half_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 from patterns import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend, has_module
+from backends import Backend, has_module
 from references import U, random_array
 from spectra import needs
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import random_array
 
 from ngdla._backend import transfer
@@ -36,7 +36,7 @@ def test_read_only_blocks(valued_backend: Backend) -> None:
 
 @pytest.mark.parametrize("library", ["jax", "torch-cuda", "jax-gpu", "cupy"])
 def test_libraries_that_work_later_have_a_copy(library: str) -> None:
-    from conftest import BACKENDS
+    from backends import BACKENDS
 
     backend: Any = BACKENDS[library]()
     S = np.zeros((64, 4096))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Backend
+from backends import Backend
 from references import random_array
 from spectra import quick_compilation  # noqa: F401
 

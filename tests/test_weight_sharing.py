@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from conftest import BACKENDS, Backend, counted_host_reads
+from backends import BACKENDS, Backend, counted_host_reads
 from layers import gradients, layer
 from references import U, narrow, wide
 from spectra import REAL, needs, norm, quick_compilation, relative  # noqa: F401
