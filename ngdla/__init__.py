@@ -6,44 +6,45 @@ on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
 """
 
 from . import structures
-from .centred_scores import residuals, scores
-from .certificates import SolveInfo
-from .column_stream import ColumnStream
-from .damped_factor import DampedFactor, damped_factor
-from .damped_solve import damped_lstsq, damped_solve
-from .damping_path import DampingPath, damping_path
-from .gram import gram
-from .hermitian_functions import inv_sqrtm_psd, logm_psd, sqrtm_psd
-from .inverse_free import (
+from .damped.certificate import SolveInfo
+from .damped.factor import DampedFactor, damped_factor
+from .damped.path import DampingPath, damping_path
+from .damped.precision import PrecisionWarning
+from .damped.solve import damped_lstsq, damped_solve
+from .inverse_free.arguments import StepSizeWarning
+from .inverse_free.state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
+from .inverse_free.update import (
     inverse_free_apply,
     inverse_free_init,
     inverse_free_statistics,
     inverse_free_update,
 )
-from .inverse_free_arguments import StepSizeWarning
-from .inverse_free_state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
-from .kronecker import ema, kronecker_solve
-from .low_rank import LowRankEigh
-from .matrix_functions import (
-    SeriesResult,
-    expm,
-    expm_series,
+from .kronecker.solve import ema, kronecker_solve
+from .low_rank.low_rank_eigh import LowRankEigh
+from .low_rank.nystrom_factor import NystromFactor, nystrom_factor
+from .low_rank.online_eigh import (
+    OnlineEigh,
+    online_eigh_init,
+    online_eigh_result,
+    online_eigh_update,
 )
-from .newton_schulz import InverseRoot, inv_sqrtm_newton_schulz
-from .nystrom_factor import NystromFactor, nystrom_factor
-from .online_eigh import OnlineEigh, online_eigh_init, online_eigh_result, online_eigh_update
-from .precision import PrecisionWarning
-from .randomized_eigh import randomized_eigh
-from .randomized_svd import SVDResult, randomized_svd
-from .rank_choice import RankWarning
-from .row_stream import RowStream
-from .sample_gradients import sample_gram, weighted_gradient
-from .sample_weights import sample_weights, weighted_cosine
-from .score_operator import ScoreOperator
-from .snr_filter import SNRInfo
-from .stochastic_reconfiguration import stochastic_reconfiguration
-from .structured_factor import structured_factor
-from .weight_sharing import WeightSharing, weight_sharing_init, weight_sharing_step
+from .low_rank.randomized_eigh import randomized_eigh
+from .low_rank.randomized_svd import SVDResult, randomized_svd
+from .low_rank.rank_choice import RankWarning
+from .matrix_functions.exponential import SeriesResult, expm, expm_series
+from .matrix_functions.hermitian import inv_sqrtm_psd, logm_psd, sqrtm_psd
+from .matrix_functions.newton_schulz import InverseRoot, inv_sqrtm_newton_schulz
+from .per_sample.gradients import sample_gram, weighted_gradient
+from .per_sample.weight_sharing import WeightSharing, weight_sharing_init, weight_sharing_step
+from .per_sample.weights import sample_weights, weighted_cosine
+from .score_matrices.column_stream import ColumnStream
+from .score_matrices.gram import gram
+from .score_matrices.row_stream import RowStream
+from .score_matrices.score_operator import ScoreOperator
+from .structures.closed_form import structured_factor
+from .variational_monte_carlo.centred_scores import residuals, scores
+from .variational_monte_carlo.noise_filter import SNRInfo
+from .variational_monte_carlo.stochastic_reconfiguration import stochastic_reconfiguration
 
 __version__ = "0.1.0"
 

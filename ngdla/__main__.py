@@ -170,7 +170,7 @@ def make_parsers() -> dict[str | None, Parser]:
 
 def info() -> int:
     """Print what a bug report needs: versions and the inventory of array libraries."""
-    from ngdla._backend.inventory import blas, format_inventory, inventory
+    from ._backend.inventory import blas, format_inventory, inventory
 
     print(f"ngdla {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
     print(format_inventory(inventory(), blas()))
@@ -179,9 +179,9 @@ def info() -> int:
 
 def demo(options: argparse.Namespace, parser: Parser) -> int:
     """Check the options, load the array library and run the demo."""
-    from ngdla._backend.inventory import UnavailableLibraryError, load_namespace, one_thread
-    from ngdla.demo import SYSTEMS, make_problem, quick
-    from ngdla.demo.arguments import check_drawing, check_numbers, check_output, check_packages
+    from ._backend.inventory import UnavailableLibraryError, load_namespace, one_thread
+    from .demo import SYSTEMS, make_problem, quick
+    from .demo.arguments import check_drawing, check_numbers, check_output, check_packages
 
     systems = list(SYSTEMS) if options.system == "all" else [options.system]
     try:
@@ -192,7 +192,7 @@ def demo(options: argparse.Namespace, parser: Parser) -> int:
         check_drawing()
     except (ValueError, UnavailableLibraryError) as error:
         parser.error(str(error))
-    from ngdla.demo.run import run_demo
+    from .demo.run import run_demo
 
     problems = [make_problem(name, options.sites) for name in systems]
     if options.quick:

@@ -14,12 +14,7 @@ import numpy as np
 import scipy.linalg
 from references import H
 
-from ngdla import (
-    InverseFreeState,
-    inverse_free_init,
-    inverse_free_statistics,
-    inverse_free_update,
-)
+from ngdla import InverseFreeState, inverse_free_init, inverse_free_statistics, inverse_free_update
 from ngdla.structures import (
     BlockDiagonal,
     Dense,

@@ -14,7 +14,7 @@ from .tracked import tracked
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from references import DOUBLE, U, random_problem
 
-from ngdla.certificates import rounded_bound
+from ngdla.damped.certificate import rounded_bound
 
 SEED, CASES = 11, 6000
 

@@ -12,8 +12,8 @@ from benchmarks.sample_weights import DAMPING, natural_gradient
 from threads import limited
 
 import ngdla
-from ngdla.layer_samples import LayerSamples, layer_samples
-from ngdla.sample_gradients import gram_by_gradients, gram_by_pairs
+from ngdla.per_sample.gradients import gram_by_gradients, gram_by_pairs
+from ngdla.per_sample.layer_samples import LayerSamples, layer_samples
 
 from .tracked import tracked
 

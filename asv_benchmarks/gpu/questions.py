@@ -16,14 +16,7 @@ import numpy as np
 
 import ngdla
 from ngdla._backend.gram import gram, gram_by_halves, gram_cupy_syrk
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_complex,
-    namespace,
-    unit_roundoff,
-)
+from ngdla._backend.namespace import Array, astype, dtype_name, is_complex, namespace, unit_roundoff
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.spectral import eigh
 from ngdla._backend.triangular import cholesky

@@ -7,8 +7,8 @@ from functools import partial
 
 import ngdla
 from ngdla._backend.namespace import Array, namespace
-from ngdla.layer_samples import LayerSamples, layer_samples
-from ngdla.sample_gradients import gram_by_gradients, gram_by_pairs
+from ngdla.per_sample.gradients import gram_by_gradients, gram_by_pairs
+from ngdla.per_sample.layer_samples import LayerSamples, layer_samples
 
 from .answers import Answer, Sizes
 from .decompositions import seconds_of

@@ -12,13 +12,7 @@ from ngdla._backend.checks import (
     square_matrix,
 )
 from ngdla._backend.creation import zeros
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    namespace,
-    result_name,
-)
+from ngdla._backend.namespace import Array, astype, dtype_name, namespace, result_name
 from ngdla._backend.products import preserved
 from ngdla._backend.settings import computing
 

@@ -12,7 +12,7 @@ from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, trace
 from ngdla._backend.shapes import expanded
-from ngdla.spectral_radius import spectral_radius_bound
+from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .base import Structure
 from .dense import inverse_cholesky, inverse_root

@@ -10,8 +10,8 @@ from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, adjoint_product, preserved, trace
 from ngdla._backend.triangular import cholesky, inverse_triangular
-from ngdla.hermitian_functions import hermitian_function
-from ngdla.spectral_radius import spectral_radius_bound
+from ngdla.matrix_functions.hermitian import hermitian_function
+from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .base import Structure
 from .kernels import Leaves, hermitian_part

@@ -12,7 +12,7 @@ from ngdla._backend.namespace import Array, dtype_name, namespace, real_name
 from ngdla._backend.products import adjoint, adjoint_product, preserved
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.spectral_radius import spectral_radius_bound
+from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .dense import StoredDensely, inverse_cholesky, inverse_root
 from .kernels import Leaves, hermitian_part

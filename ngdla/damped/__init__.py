@@ -1,0 +1,1 @@
+"""Damped normal equations and least squares: (S^H S + damping D) x = v."""

@@ -1,0 +1,198 @@
+"""Certificates: what is known of a computed solution, from its residual and the roundings of that.
+
+They ask nothing of how the solution was found, and so hold for every method and precision.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
+
+from ngdla._backend.namespace import Array, as_array, astype, namespace, real_name
+from ngdla._backend.products import rmatvec
+from ngdla._backend.shapes import expanded
+
+from .refinement import ParameterSpace, Problem, SampleSpace, Solution, Space, without_null
+from .right_hand_side import Layout
+
+__all__ = ["SolveInfo", "certificate", "rounded_bound"]
+
+
+def _rounding(u: float, length: int) -> float:
+    """Return the error of a product with S, sums of `length` terms, over |S|_F |x|.
+
+    4 u covers the few operations of a term. Sums of many numbers of one sign, accumulated in a few
+    dozen lanes as BLAS does, err by up to about sqrt(length) u (measured to length 3e6).
+    """
+    return 4.0 * u * max(1.0, length**0.5 / 4)
+
+
+class SolveInfo(NamedTuple):
+    """What is known of a solution, one value for each right-hand side.
+
+    Attributes
+    ----------
+    residual_norm : array
+        With n < m, |f - S x0 - W y| for least squares; otherwise the norm of the gradient,
+        |v - A x|.
+    backward_error : array
+        The residual over the size of the terms that it is the difference of: at the unit roundoff
+        or below where the factorisation succeeded, refined or not.
+    error_bound : array
+        Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
+        far above the error.
+    step_norm : array
+        |S (x - x0)|, or |S x| for a solve: the length of the step in the Fubini-Study (Fisher)
+        metric.
+    converged : array of bool
+        The factorisation succeeded and error_bound <= |x| / 2, so that the step is certified to
+        be neither twice too long nor half too short.
+
+    Notes
+    -----
+    With a metric D the norms of x are |D^(1/2) x|, and that of the gradient |D^(-1/2) r|.
+    """
+
+    residual_norm: Array
+    backward_error: Array
+    error_bound: Array
+    step_norm: Array
+    converged: Array
+
+
+def certificate(space: Space, solution: Solution, ok: Array, layout: Layout) -> SolveInfo:
+    """Return what is known of a solution whose factorisation succeeded where `ok` is set."""
+    if isinstance(space, SampleSpace):
+        return _sample_certificate(space, solution, ok, layout)
+    assert isinstance(space, ParameterSpace)
+    return _parameter_certificate(space, solution, ok, layout)
+
+
+def _sample_certificate(
+    space: SampleSpace, solution: Solution, ok: Array, layout: Layout
+) -> SolveInfo:
+    """Return what is known of a solution that was found in the sample space.
+
+    The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
+    |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
+    """
+    problem = space.problem
+    whole, solution = space.whole_residual(solution)
+    assert solution.x is not None
+    size = _sizes(problem, layout)
+    t, damping = size.t, size.damping
+    x_norm = layout.norm(solution.x)
+    r_norm = layout.norm(without_null(whole, problem.null))
+    # of all sweeps, also of those that diverged and were taken back
+    y_norm = reduce(add, (layout.norm(w) for w in solution.corrections))
+    by_rows = _rounding(problem.u, problem.scores.rows)
+    by_columns = _rounding(problem.u, problem.scores.columns)
+    by_one = _rounding(problem.u, 1)
+    lost = _lost(problem, whole, by_columns * t, layout) / damping
+    rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
+    rounding_x = by_rows * t * y_norm + by_one * size.start
+    error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
+    if problem.v is None:
+        residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
+    else:
+        residual = layout.norm(_gradient(problem, solution))
+        scale = (t * t + damping) * x_norm + damping * size.start
+    return _info(problem, solution, residual, scale, error, ok, layout)
+
+
+def _gradient(problem: Problem, solution: Solution) -> Any:
+    """Return v - A x from the S x that is known."""
+    assert problem.v is not None
+    assert solution.x is not None
+    assert solution.Sx is not None
+    damping = expanded(problem.damping, 2)
+    back = problem.scores.rmatvec(solution.Sx)
+    return tuple(v - g - damping * x for v, g, x in zip(problem.v, back, solution.x))
+
+
+def _parameter_certificate(
+    space: ParameterSpace, solution: Solution, ok: Array, layout: Layout
+) -> SolveInfo:
+    """Return what is known of a solution that was found in the parameter space.
+
+    |A^-1| <= 1 / damping for the gradient, to which the rounding of its terms is added.
+    """
+    problem = space.problem
+    r, solution = space.gradient(solution)
+    assert solution.x is not None
+    size = _sizes(problem, layout)
+    t, damping = size.t, size.damping
+    x_norm, residual = layout.norm(solution.x), layout.norm(r)
+    scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
+    length = max(problem.scores.rows, problem.scores.columns)
+    error = (residual + _rounding(problem.u, length) * scale) / damping
+    return _info(problem, solution, residual, scale, error, ok, layout)
+
+
+def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
+    """Return the error bound of a solution that was rounded to a dtype with unit roundoff u."""
+    return error_bound + u * x_norm / (1 - u)
+
+
+def _lost(problem: Problem, r: Array, rounding: Array, layout: Layout) -> Any:
+    """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
+    if problem.null is None:
+        return 0.0
+    leak = expanded(problem.leak, 0 if layout.vector else 1)
+    return (leak + rounding) * layout.norm(rmatvec(problem.null, r))
+
+
+class _Sizes(NamedTuple):
+    """Norms that bound the terms of a residual, each a number or of the shape of the info."""
+
+    damping: Any
+    t: Array  # |S|_F
+    f: Any
+    start: Any  # |x0|, or |v| / damping
+
+
+def _sizes(problem: Problem, layout: Layout) -> _Sizes:
+    trailing = 0 if layout.vector else 1
+    damping = expanded(problem.damping, trailing)
+    t = expanded(problem.squared_norm, trailing) ** 0.5
+    f: Any = 0.0 if problem.f is None else layout.norm(problem.f)
+    start: Any = 0.0
+    if problem.v is not None:
+        start = layout.norm(problem.v) / damping
+    elif problem.x0 is not None:
+        start = layout.norm(problem.x0)
+    return _Sizes(damping, t, f, start)
+
+
+def _step_norm(problem: Problem, solution: Solution, layout: Layout) -> Array:
+    """Return |S (x - x0)|."""
+    Sx = solution.Sx
+    assert Sx is not None
+    if problem.x0 is not None:
+        Sx = Sx - solution.S_start
+    return layout.norm(Sx)
+
+
+def _info(
+    problem: Problem,
+    solution: Solution,
+    residual: Array,
+    scale: Array,
+    error: Array,
+    ok: Array,
+    layout: Layout,
+) -> SolveInfo:
+    assert solution.x is not None
+    xp, x_norm = namespace(residual), layout.norm(solution.x)
+    error = rounded_bound(error, x_norm, problem.accuracy)
+    backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
+    step = _step_norm(problem, solution, layout)
+    real = real_name(layout.dtype)
+    if layout.double:  # the bound must not be rounded down
+        error = error * (1 + 2 * problem.accuracy)
+    fields = (astype(as_array(field), real) for field in (residual, backward, error, step))
+    residual, backward, error, step = fields
+    certain = xp.isfinite(error) & (error <= astype(as_array(x_norm), real) / 2)
+    converged = expanded(ok, 0 if layout.vector else 1) & certain
+    return SolveInfo(residual, backward, error, step, as_array(converged))

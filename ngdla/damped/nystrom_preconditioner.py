@@ -1,0 +1,70 @@
+"""A randomized Nystrom approximation of the small matrix, as preconditioner where n^2 hurts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ngdla._backend.namespace import Array, namespace, unit_roundoff
+from ngdla._backend.products import rmatvec, trace
+from ngdla._backend.random import orthonormal_columns
+from ngdla._backend.shapes import expanded
+from ngdla._backend.spectral import left_singular
+from ngdla._backend.tracing import detached
+from ngdla.low_rank.nystrom_root import nystrom_root
+
+__all__ = ["Nystrom", "NystromInverse", "nystrom"]
+
+
+class NystromInverse(NamedTuple):
+    """U diag(1 / shifted) U^H + (1 - U U^H) / tail, where `tail` stands for all other eigenvalues.
+
+    Shapes (..., r, 1), (..., n, r), (..., 1, 1).
+    """
+
+    shifted: Array
+    U: Array
+    tail: Array
+
+    def __call__(self, r: Array) -> Array:
+        """Return the inverse times r, (..., n, k)."""
+        weights = 1 / self.shifted - 1 / self.tail
+        return r / self.tail + namespace(r).matmul(self.U, weights * rmatvec(self.U, r))
+
+
+class Nystrom(NamedTuple):
+    """Eigenvalues, (..., r), descending, and eigenvectors, (..., n, r)."""
+
+    values: Array
+    U: Array
+
+    def inverse(self, damping: Any) -> tuple[NystromInverse, Array]:
+        """Return the preconditioner for a damping, and whether it exists."""
+        xp = namespace(self.values)
+        shifted = xp.expand_dims(self.values + expanded(damping, 1), axis=-1)
+        ok = xp.all(xp.isfinite(shifted), axis=(-2, -1))
+        return NystromInverse(shifted, self.U, shifted[..., -1:, :]), ok
+
+    def copy(self) -> Nystrom:
+        """Return this, as nothing is used up."""
+        return self
+
+
+def nystrom(
+    product: Callable[[Array], Array], shape: tuple[int, ...], like: Array, dtype: str
+) -> tuple[Nystrom, Array]:
+    """Return the approximation of K (..., n, n) from K Omega, (..., n, r), and tr K to 20 per cent.
+
+    K + shift is approximated, with a shift at the level of roundings, which is taken off again:
+    algorithm 2.1 of Z. Frangella, J. A. Tropp, M. Udell, "Randomized Nystrom preconditioning",
+    SIAM J. Matrix Anal. Appl. 44 (2023), arXiv:2110.02820. Omega is the Q of a Gaussian matrix.
+    """
+    omega = orthonormal_columns(0, shape, like, dtype)
+    Y = detached(product(omega))  # no gradient is that of a preconditioner
+    core = rmatvec(omega, Y)  # Omega^H K Omega, whose trace is r / n tr K on average
+    squared_norm = trace(core) * (shape[-2] / shape[-1])
+    root = nystrom_root(omega, Y, unit_roundoff(dtype))
+    s, U = left_singular(root.B)
+    values = s * s - expanded(root.shift, 1)
+    xp = namespace(Y)
+    return Nystrom(xp.where(values > 0, values, xp.zeros_like(values)), U), squared_norm

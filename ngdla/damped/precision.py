@@ -1,0 +1,143 @@
+"""In which precision a damped problem is factored and refined, and what to do where it is too low.
+
+The Gram matrix of S errs by about u |S|_F^2, for the unit roundoff u of the dtype that it is
+formed in: that, over the damping, is what a sweep of refinement leaves of an error. The rungs of
+the ladder are
+
+    native           everything in the dtype of the result,
+    preconditioner   the same factor, while residuals and updates are in double precision,
+    double           the Gram matrix, its factor, residuals and updates in double precision,
+    qr               the same by a QR factorisation of S, which does not square its condition,
+
+and `Plan` says for each what is computed in which dtype. "auto" starts with the first rung and
+learns from damping / |S|_F^2, a by-product, whether that was enough.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ngdla._backend.checks import require_choice, warn_caller
+from ngdla._backend.namespace import (
+    Array,
+    double_name,
+    has_double,
+    real_name,
+    single_name,
+    unit_roundoff,
+)
+
+__all__ = ["Plan", "PrecisionWarning", "climbed", "planned", "warn_of_climbing"]
+
+PRECISIONS = ("auto", "native", "mixed", "float32", "float64", "complex64", "complex128")
+
+# damping / |S|_F^2 in units of u. LIFT: from here a Cholesky factor of the Gram matrix exists, and
+# conjugate gradients with it converge in some ten steps. NATIVE: from here one sweep in single
+# precision leaves an error below 2e-5 (asv_benchmarks/claims/precision.py).
+LIFT = 4.0
+NATIVE = 256.0
+
+_STEPS_FROM_A_SKETCH = 50
+
+
+class PrecisionWarning(UserWarning):
+    """More was computed than a factor in the dtype of the result, or was not enough.
+
+    `precision="auto"` climbed the ladder of precisions, or refinement ended early.
+    """
+
+
+class Plan(NamedTuple):
+    """What is computed in which precision."""
+
+    method: str
+    factor: str  # dtype of the Gram matrix and of its factor
+    double: bool = False  # residuals and updates in double precision, whatever the result has
+    lifted: bool = False  # the factor is of G + max(damping, 4 u |S|^2), and only preconditions
+    iterate: bool = False  # refine until it converges, by conjugate gradients where need be
+    steps: int = 10  # of conjugate gradients, where the host cannot read whether they are needed,
+    blind_steps: int = 3  # and where the device cannot choose either
+    least: float = 0.0  # damping / |S|^2 below which "auto" does not trust this plan
+
+
+def planned(method: str, precision: Any, dtype: str, like: Array) -> Plan:
+    """Return the plan to begin with, for work in `dtype`."""
+    require_choice(precision, "precision", PRECISIONS)
+    if precision == "auto":
+        plan = _automatic(method, dtype)
+    else:
+        plan = _chosen(method, precision, dtype, like)
+    if method == "cg":  # whose factor is an approximation in any precision
+        plan = plan._replace(lifted=False, iterate=True, least=0.0)
+        plan = plan._replace(steps=_STEPS_FROM_A_SKETCH, blind_steps=_STEPS_FROM_A_SKETCH)
+    return plan
+
+
+def _automatic(method: str, dtype: str) -> Plan:
+    if dtype == double_name(dtype):
+        least = 0.0 if method in ("svd", "qr") else LIFT
+    else:
+        least = NATIVE
+    return Plan(method, dtype, lifted=True, least=least * unit_roundoff(dtype))
+
+
+def _chosen(method: str, precision: str, dtype: str, like: Array) -> Plan:
+    if precision == "native":
+        return Plan(method, dtype)
+    if precision == "mixed":
+        return _preconditioner(method, dtype)
+    if precision.startswith("complex") and not dtype.startswith("complex"):
+        msg = (
+            f"`precision` is {precision!r} but the problem is real; pass {real_name(precision)!r}."
+        )
+        raise ValueError(msg)
+    factor = (double_name if real_name(precision) == "float64" else single_name)(dtype)
+    if factor == double_name(dtype) and not has_double(like):
+        msg = f"`precision` is {precision!r}, which this device or the settings of JAX do not have."
+        raise ValueError(msg)
+    if factor == dtype:
+        return Plan(method, factor)
+    if factor == single_name(dtype):
+        return _preconditioner(method, dtype)
+    return Plan(method, factor, double=True)
+
+
+def _preconditioner(method: str, dtype: str) -> Plan:
+    plan = Plan(method, single_name(dtype), lifted=True, iterate=True)
+    return plan._replace(blind_steps=plan.steps)
+
+
+def climbed(
+    plan: Plan, ratio: float, smallest: float, like: Array, *, dense: bool, regram: bool = True
+) -> tuple[Plan, str]:
+    """Return a plan for a damping that `plan` is not good for, and what to warn of.
+
+    `ratio` is damping / |S|^2, `smallest` the smallest eigenvalue of the factored matrix over
+    |S|^2, 0 where the factorisation failed; the latter counts where it is not just the damping.
+    `dense` tells whether S can be factored itself, without its Gram matrix, and `regram` whether
+    that can be formed in higher precision.
+    """
+    u = unit_roundoff(plan.factor)
+    doubled = double_name(plan.factor)
+    single = plan.factor != doubled
+    automatic = plan.method == "auto" and dense
+    if smallest >= NATIVE * u:
+        return plan._replace(iterate=True, least=0.0), ""
+    if single and has_double(like):
+        serves = ratio >= LIFT * u or smallest >= 4 * LIFT * u or not regram
+        if smallest > 0 and serves:
+            plan = plan._replace(double=True, iterate=True, least=0.0)
+            return plan, "residuals were computed in double precision until they converged"
+        if ratio >= LIFT * unit_roundoff(doubled) or not automatic:
+            plan = plan._replace(factor=doubled, double=True, least=0.0)
+            return plan, "the Gram matrix and its factor were computed in double precision"
+    if automatic and (not single or has_double(like)):
+        plan = Plan("qr", doubled, double=single)
+        return plan, "S was factored by QR in double precision, which copies S"
+    plan = plan._replace(iterate=True, least=0.0)
+    return plan, "the factor only preconditions conjugate gradients; look at SolveInfo.converged"
+
+
+def warn_of_climbing(message: str) -> None:
+    """Warn of more work than the dtype of the result, or of too little."""
+    warn_caller(message, PrecisionWarning)

@@ -1,0 +1,226 @@
+"""The two sentences that users write: `damped_solve` and `damped_lstsq`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ngdla._backend.namespace import Array
+from ngdla.score_matrices.column_blocks import score_matrix
+
+from .problem import RightHandSide
+from .solving import solved
+
+__all__ = ["damped_lstsq", "damped_solve"]
+
+
+def damped_solve(
+    S: Any,
+    v: Any,
+    damping: float | Array,
+    *,
+    method: str = "auto",
+    precision: str = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: bool = False,
+) -> Any:
+    r"""Return the damped natural-gradient step x with (S^H S + damping D) x = v.
+
+    The matrix is m x m, but only the smaller of the two Gram matrices of S is formed: with n < m,
+
+    .. math:: x = D^{-1} (v - S^H W^{-1} S D^{-1} v) / \lambda, \quad W = S D^{-1} S^H + \lambda.
+
+    Parameters
+    ----------
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
+        Scores: one row for each of n samples, one column for each of m parameters, any n : m.
+        A list or tuple holds column blocks of one matrix (layers), without batch axes. Dask arrays
+        may be chunked along the last axis only, and stay lazy. float16 and bfloat16 are converted
+        to float32 in chunks. Or a `ColumnStream`, `RowStream` or `ScoreOperator`; vectors are then
+        single arrays.
+    v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k)
+        Right-hand side, or k of them. If v = S^H f with f at hand, `damped_lstsq` is faster and
+        more accurate. For real `S` complex `v` is allowed.
+    damping : float or array, shape () or (...)
+        Positive, in units of squared singular values of `S`.
+    method : {"auto", "cholesky", "eigh", "svd", "qr", "cg"}
+        Factor of the small matrix: Cholesky of the Gram matrix (also "auto"), its eigenvectors,
+        or the singular vectors of `S` by SVD or QR, which do not square the condition number
+        but copy `S` (SVD several times) and are many times slower. "cg": conjugate gradients with
+        a randomized preconditioner, where n^2 hurts.
+    precision : {"auto", "native", "mixed", "float32", "float64", "complex64", "complex128"}
+        "native": all in the dtype of the result. "mixed": the factor in single precision, refined
+        in the dtype of the result until that converges. "auto": native, but where the damping is
+        too small for it, residuals, then also the Gram matrix, in double precision, at last QR,
+        with a `PrecisionWarning`. A dtype: that of the factor; residuals are then computed in the
+        better of both.
+    refine : int
+        Number of refinement sweeps; 0 is about sqrt(kappa) times less accurate, 2 helps where
+        damping / sigma_1^2 is below about 1e4 unit roundoffs. Of a factor in lower precision, or
+        an approximate one: none, or as many as it takes.
+    metric : array, shape (..., m), optional
+        Diagonal of D > 0, by default 1. For a sequence `S` one scalar or array (m_k,) a block.
+    null : array, shape (..., n) or (..., n, p), optional
+        Orthonormal columns N with S^H N = 0, such as sqrt(p) for centred scores: they would make
+        the Gram matrix exactly singular.
+    check : bool
+        Test values (NaN, Inf, signs, definiteness): one host read a call. Nothing is read inside
+        `jax.jit` and the like, and of Dask arrays, where the diagnostics carry the verdict.
+    full_output : bool
+        Also return a `SolveInfo`; costs two more products with `S`.
+
+    Returns
+    -------
+    x : array or sequence, of the shape of `v`
+        Of the library and on the device of `S`, of dtype ``result_type(S, v)``.
+    info : SolveInfo
+        Only with ``full_output=True``: residual, backward error, error bound, step length.
+
+    Raises
+    ------
+    TypeError
+        Integer or object dtypes, sparse or dict `S`, mixed libraries.
+    ValueError
+        Shapes or Dask chunks that do not fit, mixed devices, empty arrays, unknown options; NaN or
+        Inf; damping or metric that is not positive; `null` that is not one.
+    numpy.linalg.LinAlgError
+        The damped Gram matrix is not positive definite in this precision, which "auto" mends. On
+        every library.
+
+    Warns
+    -----
+    PrecisionWarning
+        "auto" computed more than a factor in the dtype of the result, or conjugate gradients ended
+        far from it.
+
+    Notes
+    -----
+    Method: from x = v / damping (with D = 1) and y = 0, the solve and each sweep are
+    ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla.refinement`. Cost for
+    n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that for complex
+    `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
+    L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ, with
+    `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64 MB.
+    For Dask the Gram matrix is a sum over chunks and one block, factored by one worker; each chunk
+    is loaded once, and held from the Gram matrix to the last product, by all that is computed in
+    one ``dask.compute(x, info)``.
+    Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
+    / damping and u kappa << 1. Differentiable in PyTorch and JAX, by other methods than
+    "cholesky" only where the singular values are distinct. Batches are stacked problems, not
+    broadcast.
+
+    References
+    ----------
+    Y. Chen, H. Xie, H. Wang, "Efficient numerical algorithm for large-scale damped natural
+    gradient descent", arXiv:2310.17556 (2023), algorithm 1; without its explicit Q = L^-1 S.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> S, v = rng.standard_normal((50, 2000)), rng.standard_normal(2000)
+    >>> x, info = damped_solve(S, v, 1e-3, full_output=True)
+    >>> bool(np.linalg.norm(S.T @ (S @ x) + 1e-3 * x - v) < 1e-8 * np.linalg.norm(v))
+    True
+    >>> bool(info.converged)
+    True
+    """
+    scores = score_matrix(S)
+    return solved(
+        scores,
+        RightHandSide.of_solve(scores, v),
+        damping,
+        method=method,
+        precision=precision,
+        refine=refine,
+        metric=metric,
+        null=null,
+        check=check,
+        full_output=full_output,
+    )
+
+
+def damped_lstsq(
+    S: Any,
+    f: Array,
+    damping: float | Array,
+    *,
+    x0: Any = None,
+    method: str = "auto",
+    precision: str = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: bool = False,
+) -> Any:
+    r"""Return argmin |S x - f|^2 + damping |x - x0|_D^2: ridge regression, minSR, SPRING.
+
+    With n < m, in the sample space,
+
+    .. math:: x = x_0 + D^{-1} S^H W^{-1} (f - S x_0), \quad W = S D^{-1} S^H + \lambda.
+
+    Parameters
+    ----------
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
+        Scores or design matrix, as in `damped_solve`.
+    f : array, shape (..., n) or (..., n, k)
+        Right-hand side, or k of them. For real `S` complex `f` is allowed.
+    damping : float or array, shape () or (...)
+        Positive, in units of squared singular values of `S`.
+    x0 : array, shape (..., m) or (..., m, k), or sequence of pieces, optional
+        Prior mean, for SPRING momentum times the previous step; by default 0.
+    method, precision, refine, metric, null, check
+        As in `damped_solve`. A part of `f` along `null` does not reach x and is left out.
+    full_output : bool
+        Also return a `SolveInfo`; costs one more product with `S`, with `x0` two.
+
+    Returns
+    -------
+    x : array or sequence, shape (..., m) or (..., m, k)
+        Of the library and on the device of `S`, of dtype ``result_type(S, f, x0)``.
+    info : SolveInfo
+        Only with ``full_output=True``.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.linalg.LinAlgError
+        As `damped_solve`.
+
+    Notes
+    -----
+    Method and cost as in `damped_solve`, with one product with `S` less where `x0` is None: it
+    knows f, which S^H f has lost digits of. Forward error with one sweep about
+    u sqrt(kappa); with n >= m up to u kappa where S has not full rank.
+
+    References
+    ----------
+    A. Chen, M. Heyl, "Empowering deep neural quantum states through efficient optimization",
+    Nature Physics 20 (2024), arXiv:2302.01941 (minSR, damping -> 0).
+    G. Goldshlager, N. Abrahamsen, L. Lin, "A Kaczmarz-inspired approach to accelerate the
+    optimization of neural network wavefunctions", arXiv:2401.10190 (2024) (SPRING, x0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> S, f = rng.standard_normal((50, 2000)), rng.standard_normal(50)
+    >>> x = damped_lstsq(S, f, 1e-3)
+    >>> np.allclose(x, damped_solve(S, S.T @ f, 1e-3))
+    True
+    """
+    scores = score_matrix(S)
+    return solved(
+        scores,
+        RightHandSide.of_lstsq(scores, f, x0),
+        damping,
+        method=method,
+        precision=precision,
+        refine=refine,
+        metric=metric,
+        null=null,
+        check=check,
+        full_output=full_output,
+    )

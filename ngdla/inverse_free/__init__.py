@@ -1,0 +1,1 @@
+"""Factors of inverses, updated by products alone: IKFAC, INGD and SINGD."""

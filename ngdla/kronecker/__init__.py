@@ -1,0 +1,1 @@
+"""Kronecker factors: their averages, and the damped solves of KFAC."""

@@ -1,0 +1,75 @@
+"""A Kronecker factor as it is given: a dense array, a pair of eigenpairs, or a LowRankEigh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
+from ngdla._backend.namespace import Array, astype, dtype_name, is_array, namespace, result_name
+from ngdla._backend.products import trace
+from ngdla._backend.spectral import eigh
+from ngdla.low_rank.low_rank_eigh import LowRankEigh, clipped
+from ngdla.matrix_functions.positive import not_finite, require_hermitian, require_positive_values
+
+__all__ = ["eigenbasis", "kronecker_factor"]
+
+
+def kronecker_factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankEigh:
+    """Return a checked factor: a dense array, or eigenpairs with a tail."""
+    batch = tuple(V.shape[:-2])
+    if isinstance(F, (tuple, list)):
+        return _eigenpairs(F, V, name, size)
+    if not is_array(F):
+        msg = (
+            f"`{name}` is a {type(F).__name__}; it must be an array, a pair (eigenvalues, "
+            f"eigenvectors), or a LowRankEigh."
+        )
+        raise TypeError(msg)
+    require_array(F, name, ndim=2, blocks=False)
+    require_like(F, name, V, "V")
+    if tuple(F.shape) != (*batch, size, size):
+        raise _shape_error(name, "", F, (*batch, size, size), V)
+    return astype(F, result_name(dtype_name(F.dtype)))
+
+
+def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
+    batch = tuple(V.shape[:-2])
+    if not isinstance(F, LowRankEigh) and len(F) != 2:
+        msg = f"`{name}` is a {type(F).__name__} of {len(F)}; pass (eigenvalues, eigenvectors)."
+        raise TypeError(msg)
+    values, U = F[0], F[1]
+    for what, x in (("eigenvalues", values), ("eigenvectors", U)):
+        require_array(x, f"{what} of {name}", ndim=1, blocks=False)
+        require_like(x, f"{what} of {name}", V, "V")
+    if tuple(U.shape[:-1]) != (*batch, size) or not 1 <= U.shape[-1] <= size:
+        raise _shape_error(name, "eigenvectors of ", U, (*batch, size, "r"), V)
+    if tuple(values.shape) != (*batch, U.shape[-1]):
+        raise _shape_error(name, "eigenvalues of ", values, (*batch, U.shape[-1]), V)
+    if isinstance(F, LowRankEigh):
+        return F
+    total = namespace(values).sum(values, axis=-1)
+    return _with_tail_zero(values, U, total)
+
+
+def _shape_error(name: str, what: str, x: Array, expected: tuple[Any, ...], V: Array) -> Exception:
+    return ValueError(
+        f"`{what}{name}` has shape {tuple(x.shape)}; for `V` of shape {tuple(V.shape)}, (..., "
+        f"d_out, d_in), it must be ({', '.join(map(str, expected))})."
+    )
+
+
+def _with_tail_zero(values: Array, U: Array, total: Array) -> LowRankEigh:
+    zero = namespace(total).zeros_like(total)
+    return LowRankEigh(values, U, zero, total, zero)
+
+
+def eigenbasis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEigh:
+    """Return the eigenpairs of a factor; those of a dense one are all there are."""
+    if isinstance(F, LowRankEigh):
+        require_positive_values(F.eigenvalues, name, checks)
+        return F
+    require_hermitian(F, name, checks)
+    values, U = eigh(F)
+    checks.require(lambda: all_finite(values), lambda: not_finite(name))
+    require_positive_values(values, name, checks)
+    return _with_tail_zero(clipped(values), U, trace(F))

@@ -1,0 +1,92 @@
+"""The Nystrom approximation of a positive semi-definite matrix from one product."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import adjoint, rmatvec
+from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import choose_if_free
+from ngdla._backend.triangular import cholesky, inverse_triangular
+
+from .cholesky_qr import column_gram
+
+__all__ = [
+    "LEAST_SHIFT",
+    "SHIFT",
+    "NystromRoot",
+    "nystrom_root",
+    "positive_shift",
+    "stabilising_shift",
+]
+
+SHIFT = 4.0  # in roundings
+LEAST_SHIFT = 2.0**-56  # where A is zero: squares of it are normal in float32
+
+
+class NystromRoot(NamedTuple):
+    """B, (..., d, l), with B B^H the approximation of A + shift, (...).
+
+    `core` is Omega^H A Omega as it was computed, (..., l, l), `overlap` Omega^H Omega, L the
+    Cholesky factor of Omega^H (A + shift) Omega, and `ok` says whether that exists.
+    """
+
+    B: Array
+    core: Array
+    overlap: Array
+    L: Array
+    shift: Array
+    ok: Array
+
+
+def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
+    """Return the root of the approximation from Y = A Omega, with columns of norm 1 in Omega.
+
+    B B^H = (A + shift) Omega (Omega^H (A + shift) Omega)^-1 Omega^H (A + shift) is the largest
+    positive semi-definite matrix below A + shift with that range. The shift, at the level of the
+    roundings of Y, keeps the Cholesky factor from failing: algorithm 3 of J. A. Tropp et al.,
+    "Fixed-rank approximation of a positive-semidefinite matrix from streaming data", NIPS 2017,
+    arXiv:1706.05736. `roundoff` is that of the product with A.
+
+    Where a factor does not exist, the shift grows to what sums of d terms may err by: sqrt(d)
+    roundings, then d, as they do for terms of one sign. The product with the inverse of L is
+    corrected once, since B B^H would exceed A + shift by up to thousands of shifts otherwise.
+    """
+    xp, d = namespace(Y), Y.shape[-2]
+    core, overlap = rmatvec(omega, Y), column_gram(omega)
+    least = shift = stabilising_shift(Y, roundoff)
+    factored = _factored(core, overlap, shift)
+    for roundings in (math.sqrt(d), float(d)):
+        shift = xp.where(factored[1], shift, least * roundings)
+        factored = _unless_there(factored, core, overlap, shift)
+    L, ok = factored
+    inverse, shifted = adjoint(inverse_triangular(L)), Y + expanded(shift, 2) * omega
+    B = xp.matmul(shifted, inverse)
+    B = B + xp.matmul(shifted - xp.matmul(B, adjoint(L)), inverse)
+    return NystromRoot(B, core, overlap, L, shift, ok)
+
+
+def _factored(core: Array, overlap: Array, shift: Array) -> tuple[Array, Array]:
+    """Return the Cholesky factor of core + shift * overlap, and whether it exists."""
+    shifted = core + expanded(shift, 2) * overlap
+    return cholesky((shifted + adjoint(shifted)) / 2)
+
+
+def _unless_there(
+    factored: tuple[Array, Array], core: Array, overlap: Array, shift: Array
+) -> tuple[Array, Array]:
+    flag = namespace(core).all(factored[1])
+    return choose_if_free(flag, lambda: factored, lambda: _factored(core, overlap, shift))
+
+
+def stabilising_shift(Y: Array, roundoff: float) -> Array:
+    """Return 4 u |Y|_F, (...), or a tiny number where Y is zero."""
+    return positive_shift(SHIFT * roundoff * namespace(Y).linalg.matrix_norm(Y))
+
+
+def positive_shift(shift: Array) -> Array:
+    """Return the shift, or a tiny number where it is zero."""
+    xp = namespace(shift)
+    return xp.where(shift > 0, shift, xp.full_like(shift, LEAST_SHIFT))

@@ -1,0 +1,392 @@
+"""Eigenpairs that follow an exponential average of X^T conj(X) without forming it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ngdla._backend.checks import (
+    ValueChecks,
+    all_finite,
+    require_array,
+    require_choice,
+    require_count,
+    require_like,
+)
+from ngdla._backend.namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_complex,
+    namespace,
+    result_name,
+    unit_roundoff,
+)
+from ngdla._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
+from ngdla._backend.scalars import fraction_values
+from ngdla._backend.settings import computing
+from ngdla._backend.shapes import expanded
+from ngdla._backend.spectral import eigh
+from ngdla._backend.tracing import choose_if_free
+from ngdla._backend.triangular import inverse_triangular
+
+from .cholesky_qr import cholesky_qr, column_gram, equilibrated_cholesky, nearly_orthogonal
+from .low_rank_eigh import TAILS, LowRankEigh, clipped, require_rank, truncated
+from .nystrom_root import SHIFT, positive_shift
+from .operand import HermitianOperand, trace_unit
+from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
+from .sketches import (
+    descending,
+    eigenpairs,
+    nystrom_sketch,
+    nystrom_widths,
+    probed_error,
+    sketch_options,
+)
+
+__all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
+
+_START = sketch_options("nystrom", 2, 10, "trace")
+_FAR = 0.7  # of the norm of a column lies outside of the span of those before it
+
+
+class OnlineEigh(NamedTuple):
+    """State of an on-line eigendecomposition: a value, of arrays only.
+
+    It is saved as `state._asdict()`, by np.savez, torch.save or the like, and made anew by
+    ``OnlineEigh(**fields)``.
+
+    All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
+    of the weights.
+
+    Attributes
+    ----------
+    eigenvalues : array, shape (..., r), real
+        In descending order, never negative.
+    eigenvectors : array, shape (..., d, r)
+        Orthonormal columns.
+    trace : array, shape (...), real
+        The trace of the average, exact to rounding.
+    weight : array, shape (...), real
+        The sum of the weights decay^(t - i).
+    probes : array, shape (..., d, p)
+        Standard normal columns G, which the eigenvectors never see.
+    sketch : array, shape (..., d, p)
+        The average times G, exact to rounding.
+    """
+
+    eigenvalues: Array
+    eigenvectors: Array
+    trace: Array
+    weight: Array
+    probes: Array
+    sketch: Array
+
+
+def online_eigh_init(
+    X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: bool = True
+) -> OnlineEigh:
+    """Return the state of an on-line eigendecomposition after its first batch.
+
+    Parameters
+    ----------
+    X : array, shape (..., N, d), real or complex
+        Rows are samples, N less or more than d. The caller scales them, for example by
+        1 / sqrt(N).
+    rank : int
+        The number of eigenpairs that are followed, 1 to d.
+    rng : int, numpy.random.Generator, or array, shape (d, c)
+        Seed of the Gaussian columns, which NumPy draws on the host, equal for all libraries; or
+        the c columns themselves: rank + 20 of them, fewer where d is less, and `probes`.
+    probes : int, default 8
+        Columns whose products with the average are kept exactly, to show the error. With 0, the
+        error is NaN.
+    check : bool, default True
+        Refuse NaN and Inf: reads one flag on the host.
+
+    Returns
+    -------
+    OnlineEigh
+        The state, for X^T conj(X) with weight 1.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong kind, dtype or library.
+    ValueError
+        If `rank` is not from 1 to d, or `X` contains NaN or Inf.
+
+    Notes
+    -----
+    Cost: 8 N d (rank + 20) flops and about 30 d (rank + 20)^2; no d x d and no N x N matrix. A
+    batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0.
+
+    References
+    ----------
+    D. Povey, X. Zhang, S. Khudanpur, "Parallel training of DNNs with natural gradient and
+    parameter averaging", arXiv:1410.7455 (on-line natural gradient).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> state = online_eigh_init(rng.standard_normal((20, 50)), 4)
+    >>> state = online_eigh_update(state, rng.standard_normal((20, 50)), decay=0.9)
+    >>> online_eigh_result(state).eigenvectors.shape
+    (50, 4)
+    """
+    require_array(X, "X", ndim=2, blocks=False)
+    require_rng(rng)
+    require_count(probes, "probes")
+    *batch, _, d = X.shape
+    require_rank(rank, d, "the number of columns of `X`")
+    dtype = result_name(dtype_name(X.dtype))
+    start = sum(nystrom_widths(_START, rank, 0, d))
+    checks = ValueChecks(enabled=check)
+    xp = namespace(X)
+    with computing(xp):
+        X = astype(X, dtype)
+        A = HermitianOperand(
+            like=X,
+            batch=tuple(batch),
+            size=d,
+            dtype=dtype,
+            roundoff=unit_roundoff(dtype),
+            trace=squared_norm(X),
+            product=lambda V: transposed_product(X, _to_rows(X, V)),
+        )
+        checks.require(lambda: all_finite(A.trace), _not_finite)
+        require_finite_columns(checks, None, rng)
+        count, shape = start + int(probes), (*batch, d)
+        drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
+        columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
+        root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
+        values, U = eigenpairs(root, int(rank))
+        state = OnlineEigh(
+            eigenvalues=values[..., :rank] * expanded(A.trace, 1),
+            eigenvectors=U,
+            trace=A.trace,
+            weight=xp.ones_like(A.trace),
+            probes=G,
+            sketch=A.product(G),
+        )
+        checks.raise_on_failure()
+    return state
+
+
+def online_eigh_update(
+    state: OnlineEigh, X: Array, *, decay: Any, check: bool = True
+) -> OnlineEigh:
+    """Return the state after another batch: of decay A + (1 - decay) X^T conj(X), never formed.
+
+    The average is debiased: with t batches and a constant decay it is
+    (1 - decay) / (1 - decay^t) sum_i decay^(t - i) X_i^T conj(X_i).
+
+    Parameters
+    ----------
+    state : OnlineEigh
+        Left as it is.
+    X : array, shape (..., N, d)
+        Rows are samples; N may change from batch to batch.
+    decay : float or array, shape () or (...)
+        The weight of the past, in [0, 1).
+    check : bool, default True
+        Refuse NaN and Inf, read off |X|^2: reads one flag on the host.
+
+    Returns
+    -------
+    OnlineEigh
+        The new state, in the dtype of the old one; after one in half precision in float32.
+
+    Raises
+    ------
+    TypeError
+        If `X` is no floating-point array of the library of the state, or complex and that is real.
+    ValueError
+        If `X` has another shape, `decay` is outside of [0, 1), or `X` contains NaN or Inf.
+
+    Notes
+    -----
+    Method: one warm power step on the model of the new average,
+    M = new X^T conj(X) + old U diag(d) U^H, whose weights new = 1 / weight and old add to 1, and
+    the Nystrom approximation M U (U^H M U)^-1 U^H M.
+    Directions that are not kept are seen in single batches only, so that a sudden change of the
+    data is learned over some updates; the probes show it.
+    Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
+    Cholesky factors and one eigendecomposition. Memory: some four arrays of the size of the
+    eigenvectors; no d x d matrix. Where many new directions come at once, and always on a GPU, 9 d
+    rank^2 more make the columns orthonormal.
+
+    References
+    ----------
+    D. Povey, X. Zhang, S. Khudanpur, arXiv:1410.7455: the same power step, with
+    singular values of M U instead of the Nystrom approximation, and without debiasing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((20, 50))
+    >>> state = online_eigh_init(X, 4)
+    >>> for _ in range(30):
+    ...     state = online_eigh_update(state, X, decay=0.9)
+    >>> exact = np.linalg.eigvalsh(X.T @ X)[::-1]
+    >>> bool(np.allclose(state.eigenvalues, exact[:4]))
+    True
+    """
+    stored, state = state, _computed(state)
+    rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
+    U, d = state.eigenvectors, state.eigenvalues
+    X = _checked_batch(X, U)
+    checks = ValueChecks(enabled=check)
+    decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
+    with computing(namespace(X)):
+        size = squared_norm(X)
+        checks.require(lambda: all_finite(size), _not_finite)
+        state = _updated(state, X, size, decay, rounding)
+        checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
+        checks.raise_on_failure()
+    return state
+
+
+def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh:
+    """Return the decomposition that a state stands for, with the error that its probes show.
+
+    Parameters
+    ----------
+    state : OnlineEigh
+        After any number of updates.
+    tail : {"trace", "min", "zero"}
+        What stands for each missing eigenvalue: their mean by the trace, the smallest kept one,
+        or 0.
+
+    Returns
+    -------
+    LowRankEigh
+        Its `error` is the root mean square of |(A - U diag(d) U^H) g| over the probes g, an
+        estimate of the Frobenius norm; NaN without probes.
+
+    Raises
+    ------
+    ValueError
+        If `tail` is not one of the three.
+
+    Notes
+    -----
+    Cost: 4 d rank flops for each probe; nothing else is left to compute.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((20, 50))
+    >>> eigh = online_eigh_result(online_eigh_init(X, 19))
+    >>> U, d = eigh.eigenvectors, eigh.eigenvalues
+    >>> exact = np.linalg.norm(X.T @ X - (U * d) @ U.T)
+    >>> bool(0.5 * exact < eigh.error < 2 * exact)
+    True
+    """
+    state = _computed(state)
+    require_choice(tail, "tail", TAILS)
+    xp = namespace(state.trace)
+    d, U, G = state.eigenvalues, state.eigenvectors, state.probes
+    with computing(xp):
+        error = state.trace + xp.nan
+        if G.shape[-1]:
+            unit = trace_unit(state.trace)
+            error = unit * probed_error(
+                d / expanded(unit, 1), U, G, state.sketch / expanded(unit, 2)
+            )
+        return truncated(d, U, state.trace, error, d.shape[-1], tail)
+
+
+def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
+    """Return the state after a batch of squared norm `size`.
+
+    With M = new X^T conj(X) + old U diag(d) U^H, whose weights add to 1, in units of its trace, the
+    eigenpairs are those of the Nystrom approximation from M U and U^H M U.
+    """
+    xp, U, r = namespace(X), state.eigenvectors, state.eigenvalues.shape[-1]
+    weight = decay * state.weight + 1
+    new, old = 1 / weight, decay * state.weight / weight
+    average = old * state.trace + new * size
+    unit = trace_unit(average)
+    rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
+    scaled = expanded(new / unit, 2) * rows[..., :r]
+    products = transposed_product(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
+    core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))
+    past = expanded(old / unit, 1) * state.eigenvalues
+    shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
+    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)
+    values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
+    return OnlineEigh(
+        eigenvalues=clipped(values - shift) * expanded(average, 1),
+        eigenvectors=vectors,
+        trace=average,
+        weight=weight,
+        probes=state.probes,
+        sketch=products[..., r:] + expanded(old, 2) * state.sketch,
+    )
+
+
+def _nystrom_eigenpairs(Y: Array, core: Array, terms: int) -> tuple[Array, Array]:
+    """Return the eigenpairs of Y core^-1 Y^H for Y = M U and core = U^H M U.
+
+    With Y = Q R and core^-1 = C^H C they are those of (C R^H)^H (C R^H), rotated by Q. The
+    columns of U are eigenvectors of what M was before, and those of Y nearly orthogonal: then one
+    Cholesky factor of their equilibrated Gram matrix is R, and one product with Y makes the
+    vectors. Where many new directions came at once, Y is made orthonormal first.
+    """
+    xp = namespace(Y)
+    L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
+    C = inverse_triangular(equilibrated_cholesky(core, terms))
+
+    def at_once() -> tuple[Array, Array]:
+        values, W = _rotation(C, L)
+        return values, xp.matmul(Y, xp.matmul(adjoint(inverse_triangular(L)), W))
+
+    def safely() -> tuple[Array, Array]:
+        Q, R = cholesky_qr(Y)
+        values, W = _rotation(C, adjoint(R))
+        return values, xp.matmul(Q, W)
+
+    return choose_if_free(nearly_orthogonal(L, _FAR), at_once, safely)
+
+
+def _rotation(C: Array, RH: Array) -> tuple[Array, Array]:
+    """Return the eigenpairs of R C^H C R^H, in descending order."""
+    return descending(*eigh(column_gram(namespace(C).matmul(C, RH))))
+
+
+def _to_rows(X: Array, V: Array) -> Array:
+    """Return conj(X) V, (..., N, k)."""
+    xp = namespace(X)
+    return xp.conj(xp.matmul(X, xp.conj(V))) if is_complex(X) else xp.matmul(X, V)
+
+
+def _computed(state: Any) -> OnlineEigh:
+    """Return a state in the dtype that is computed with, float32 or wider."""
+    if not isinstance(state, OnlineEigh):
+        msg = (
+            f"`state` is a {type(state).__name__}; it must be what online_eigh_init returned. From "
+            f"saved fields it is made anew by OnlineEigh(*fields)."
+        )
+        raise TypeError(msg)
+    return OnlineEigh(*(astype(x, result_name(dtype_name(x.dtype))) for x in state))
+
+
+def _checked_batch(X: Array, U: Array) -> Array:
+    """Return X in the dtype of the state."""
+    require_array(X, "X", ndim=2, blocks=False)
+    require_like(X, "X", U, "state")
+    *batch, d, _ = U.shape
+    if (*X.shape[:-2], X.shape[-1]) != (*batch, d):
+        expected = f"({', '.join(map(str, (*batch, 'N', d)))})"
+        msg = f"`X` has shape {tuple(X.shape)}; for this state it must have shape {expected}."
+        raise ValueError(msg)
+    if is_complex(X) and not is_complex(U):
+        msg = "`X` is complex but the state is real; start a state with a complex batch."
+        raise TypeError(msg)
+    return astype(X, dtype_name(U.dtype))
+
+
+def _not_finite() -> Exception:
+    msg = "`X` contains NaN or Inf, or |X|^2 is beyond its dtype; pass finite values, or scale it."
+    return ValueError(msg)

@@ -1,0 +1,220 @@
+"""A positive semi-definite matrix that is met only in products: what it is, and what they show."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
+from ngdla._backend.namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_array,
+    is_complex,
+    namespace,
+    real_name,
+    result_name,
+    unit_roundoff,
+)
+from ngdla._backend.products import adjoint, matmul_stored, trace
+from ngdla._backend.scalars import real_values
+from ngdla._backend.settings import computing
+from ngdla._backend.shapes import expanded
+from ngdla._backend.spectral import eigh
+from ngdla._backend.tracing import number
+
+__all__ = ["HermitianOperand", "hermitian_operand", "require_positive", "trace_unit"]
+
+PRECISIONS = ("native", "tf32")
+
+
+@dataclasses.dataclass(frozen=True)
+class HermitianOperand:
+    """A, (..., d, d), in the dtype that is worked in; `roundoff` is that of its products.
+
+    What is worked with is A / unit, for its trace as `unit`, (...): squares of the entries of a
+    factor of small gradients would underflow in float32.
+    """
+
+    like: Array
+    batch: tuple[int, ...]
+    size: int
+    dtype: str
+    roundoff: float
+    trace: Array
+    product: Callable[[Array], Array]
+
+    @property
+    def unit(self) -> Array:
+        """The trace, or 1 where it is not positive and finite, (...)."""
+        return trace_unit(self.trace)
+
+    def times(self, X: Array) -> Array:
+        """Return A X / unit."""
+        return self.product(X / expanded(self.unit, 2))
+
+    @property
+    def real(self) -> str:
+        """Name of the real dtype that is worked in."""
+        return real_name(self.dtype)
+
+
+def trace_unit(trace: Array) -> Array:
+    """Return a trace, or 1 where it is not positive and finite, (...)."""
+    xp = namespace(trace)
+    usual = (trace > 0) & xp.isfinite(trace)
+    return xp.where(usual, trace, xp.ones_like(trace))
+
+
+def hermitian_operand(
+    A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
+) -> HermitianOperand:
+    """Check A, an array or an object with @, .shape and .dtype, and return it as an operand.
+
+    `columns` are those that an object is multiplied with first: they say which library it takes.
+    """
+    require_choice(precision, "precision", PRECISIONS)
+    if not is_array(A) and all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
+        return _of_object(A, trace_of_A, columns, precision, product_eps)
+    require_array(A, "A", ndim=2, blocks=False)
+    dtype = result_name(dtype_name(A.dtype))
+    _require_square(A)
+    batch = tuple(A.shape[:-2])
+    if trace_of_A is None:
+        with computing(namespace(A)):
+            traced = astype(trace(A), real_name(dtype))
+    else:
+        traced = _given_trace(trace_of_A, A, dtype, batch)
+    return HermitianOperand(
+        like=A,
+        batch=batch,
+        size=A.shape[-1],
+        dtype=dtype,
+        roundoff=_roundoff(dtype, precision, product_eps),
+        trace=traced,
+        product=_product(lambda X: matmul_stored(A, X), precision),
+    )
+
+
+def _of_object(
+    A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
+) -> HermitianOperand:
+    if columns is None or not is_array(columns):
+        msg = (
+            f"`A` is a {type(A).__name__}, not an array, so that its library is not known; pass "
+            f"`basis`, or a test matrix as `rng`."
+        )
+        raise TypeError(msg)
+    if trace_of_A is None:
+        msg = f"`A` is a {type(A).__name__}, whose diagonal cannot be read; pass `trace`."
+        raise TypeError(msg)
+    _require_square(A)
+    try:
+        dtype, batch = result_name(dtype_name(A.dtype)), tuple(A.shape[:-2])
+    except KeyError:
+        msg = f"`A` has dtype {A.dtype}; it must be a real or complex floating-point dtype."
+        raise TypeError(msg) from None
+    return HermitianOperand(
+        like=columns,
+        batch=batch,
+        size=A.shape[-1],
+        dtype=dtype,
+        roundoff=_roundoff(dtype, precision, product_eps),
+        trace=_given_trace(trace_of_A, columns, dtype, batch),
+        product=_product(lambda X: A @ X, precision),
+    )
+
+
+def _require_square(A: Any) -> None:
+    if len(A.shape) < 2 or A.shape[-1] != A.shape[-2]:
+        msg = f"`A` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
+        raise ValueError(msg)
+
+
+def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
+    xp, real = namespace(like), real_name(dtype)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if not 0 <= float(value) < math.inf:
+            msg = f"`trace` is {value}; that of a positive semi-definite matrix is finite and >= 0."
+            raise ValueError(msg)
+        corner = xp.real(like[..., 0, 0]) if is_complex(like) else like[..., 0, 0]
+        return xp.broadcast_to(astype(xp.zeros_like(corner), real) + float(value), batch)
+    return astype(real_values(value, "trace", like, "A", real, batch), real)
+
+
+def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
+    if product_eps is not None:
+        if not isinstance(product_eps, numbers.Real) or not 0 < product_eps < 1:
+            msg = f"`product_eps` is {product_eps!r}; it must be a unit roundoff, in (0, 1)."
+            raise ValueError(msg)
+        return float(product_eps)
+    if precision == "tf32" and real_name(dtype) == "float32":
+        return unit_roundoff("tf32")
+    return unit_roundoff(dtype)
+
+
+def _product(product: Callable[[Array], Array], precision: str) -> Callable[[Array], Array]:
+    if precision == "native":
+        return product
+
+    def in_tf32(X: Array) -> Array:
+        with computing(namespace(X), tf32=True):
+            return product(X)
+
+    return in_tf32
+
+
+# ---------------------------------------------------------------------------------- values
+
+
+def require_positive(
+    checks: ValueChecks, A: HermitianOperand, Y: Array, core: Array, positive: Array
+) -> None:
+    """Require that A is finite, Hermitian and positive semi-definite, as far as it was seen.
+
+    Seen are Y = A Omega / unit and core = Omega^H Y for orthonormal Omega; `positive` says whether
+    the factorisation of the core, which is to be positive up to rounding, went through.
+    """
+    xp = namespace(Y)
+    checks.require(
+        lambda: all_finite(Y, A.trace),
+        lambda: ValueError("`A` or its trace contains NaN or Inf; pass finite values."),
+    )
+    skew = core - adjoint(core)
+    size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))  # zero and shifted
+    rounding = 4 * A.roundoff * A.size**0.5 * size
+    checks.require(
+        lambda: xp.linalg.matrix_norm(skew) <= rounding, lambda: _not_hermitian(A, core, skew)
+    )
+    checks.require(lambda: positive, lambda: _negative(A, core))
+
+
+def _not_hermitian(A: HermitianOperand, core: Array, skew: Array) -> Exception:
+    xp = namespace(core)
+    size, deviation = (_largest(A.unit * xp.linalg.matrix_norm(x)) for x in (core, skew))
+    return ValueError(
+        f"`A` is not Hermitian: |W^H (A - A^H) W| = {deviation:.2e} for the test matrix W, where "
+        f"|W^H A W| = {size:.2e}. Pass (A + A^H) / 2 if that is meant."
+    )
+
+
+def _negative(A: HermitianOperand, core: Array) -> Exception:
+    xp = namespace(core)
+    values, _ = eigh((core + adjoint(core)) / 2)
+    extremes = -xp.min(values, axis=-1), xp.max(values, axis=-1)
+    least, largest = (_largest(A.unit * value) for value in extremes)
+    return ValueError(
+        f"`A` is not positive semi-definite: W^H A W has the eigenvalue {-least:.2e} beside "
+        f"{largest:.2e} for the test matrix W. If products with A are less exact than its dtype, "
+        f"say so by `product_eps`; a `basis` must have orthonormal columns."
+    )
+
+
+def _largest(x: Array) -> float:
+    value = number(namespace(x).max(x))
+    assert value is not None
+    return value

@@ -1,0 +1,272 @@
+"""From products with a positive semi-definite matrix to its eigenpairs: four ways."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ngdla._backend.checks import ValueChecks, require_choice, require_count
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, squared_norm
+from ngdla._backend.shapes import expanded
+from ngdla._backend.spectral import eigh, left_singular
+from ngdla._backend.triangular import inverse_triangular
+
+from .cholesky_qr import cholesky_qr
+from .low_rank_eigh import TAILS, LowRankEigh, clipped, truncated
+from .nystrom_root import NystromRoot, nystrom_root, stabilising_shift
+from .operand import HermitianOperand, require_positive
+from .sketch_columns import SketchColumns, sketch_columns
+
+__all__ = [
+    "SketchOptions",
+    "decomposed",
+    "descending",
+    "eigenpairs",
+    "nystrom_sketch",
+    "nystrom_widths",
+    "probed_error",
+    "sketch_options",
+]
+
+METHODS = ("nystrom", "rayleigh-ritz", "rsvd", "sre")
+
+
+class SketchOptions(NamedTuple):
+    """How a matrix is sketched, checked."""
+
+    method: str
+    passes: int
+    oversample: int
+    tail: str
+
+
+class NystromSketch(NamedTuple):
+    """The root of an approximation of A / unit, and the estimate of its Frobenius error."""
+
+    root: NystromRoot
+    error: Array
+
+
+def sketch_options(method: Any, passes: Any, oversample: Any, tail: Any) -> SketchOptions:
+    """Check the options, and return them."""
+    require_choice(method, "method", METHODS)
+    require_choice(tail, "tail", TAILS)
+    require_count(passes, "passes")
+    require_count(oversample, "oversample")
+    if passes < 1:
+        msg = f"`passes` is {passes}; at least one product with `A` is needed."
+        raise ValueError(msg)
+    return SketchOptions(method, int(passes), int(oversample), tail)
+
+
+def decomposed(
+    A: HermitianOperand,
+    options: SketchOptions,
+    rank: int,
+    basis: Array | None,
+    rng: Any,
+    checks: ValueChecks,
+) -> LowRankEigh:
+    """Return the decomposition by the method of the options."""
+    if options.method == "nystrom":
+        sketch = nystrom_sketch(A, options, rank, basis, rng, checks)
+        values, U = eigenpairs(sketch.root, rank)
+        return _in_units(A, values, U, sketch.error, rank, options.tail)
+    return _projected(A, options, rank, basis, rng, checks)
+
+
+def _in_units(
+    A: HermitianOperand, values: Array, U: Array, error: Array, rank: int, tail: str
+) -> LowRankEigh:
+    """Return the decomposition of A from that of A / unit; of zero it is zero."""
+    values = values * expanded(clipped(A.trace), 1)
+    return truncated(values, U, A.trace, error * A.unit, rank, tail)
+
+
+# --------------------------------------------------------------------------------- Nystrom
+
+
+def nystrom_sketch(
+    A: HermitianOperand,
+    options: SketchOptions,
+    rank: int,
+    basis: Array | None,
+    rng: Any,
+    checks: ValueChecks,
+) -> NystromSketch:
+    """Return a root of at least rank + oversample columns.
+
+    The last product is that with an orthonormal basis Q, from the products before it, beside
+    Gaussian columns G that enter as they are: what they add to the range of Q are new directions,
+    and leaving one out at a time gives the error.
+    """
+    columns = _nystrom_columns(A, options, rank, basis, rng)
+    xp = namespace(A.like)
+    Q = columns.start
+    for _ in range(options.passes - 1):
+        Q = _power_step(A, Q)
+    blocks = [] if Q is None else [Q]
+    R = None
+    if columns.fresh is not None:
+        F, R = _complement(Q, columns.fresh)
+        blocks.append(F)
+    omega = xp.concat(blocks, axis=-1) if len(blocks) > 1 else blocks[0]
+    Y = A.times(omega)
+    root = nystrom_root(omega, Y, A.roundoff)
+    checks.require(lambda: _nearly_identity(root.overlap), _not_orthonormal)
+    require_positive(checks, A, Y, root.core, root.ok)
+    size = xp.linalg.matrix_norm(Y)
+    error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
+    if R is not None and omega.shape[-1] < A.size:  # nothing is missing where all are used
+        error = _left_out(root, R)
+    return NystromSketch(root, xp.where(size > 0, error, size))  # of zero: not of the shift
+
+
+def _nystrom_columns(
+    A: HermitianOperand, options: SketchOptions, rank: int, basis: Array | None, rng: Any
+) -> SketchColumns:
+    """Return what to start from; with one pass all Gaussian columns are fresh."""
+    known = 0 if basis is None else basis.shape[-1]
+    start, fresh = nystrom_widths(options, rank, known, A.size)
+    return _columns(A, basis, rng, start, fresh)
+
+
+def nystrom_widths(options: SketchOptions, rank: int, known: int, size: int) -> tuple[int, int]:
+    """Return how many columns are started from, `known` ones included, and how many are fresh."""
+    wanted = max(rank + options.oversample, known)
+    start = known if options.passes == 1 else min(wanted, size)
+    return start, min(max(wanted - start, options.oversample), size - start)
+
+
+def _columns(
+    A: HermitianOperand, basis: Array | None, rng: Any, start: int, fresh: int
+) -> SketchColumns:
+    shape = (*A.batch, A.size)
+    return sketch_columns(basis, rng, start, fresh, like=A.like, shape=shape, dtype=A.dtype)
+
+
+def _power_step(A: HermitianOperand, Q: Array) -> Array:
+    """Return an orthonormal basis of the range of (A + shift) Q."""
+    return cholesky_qr(_shifted(A, A.times(Q), Q))[0]
+
+
+def _shifted(A: HermitianOperand, AQ: Array, Q: Array) -> Array:
+    """Return (A + shift) Q, which has full rank also where A Q has not."""
+    return AQ + expanded(stabilising_shift(AQ, A.roundoff), 2) * Q
+
+
+def _complement(Q: Array | None, G: Array) -> tuple[Array, Array]:
+    """Return F and R with F R = (1 - Q Q^H) G, F orthonormal and orthogonal to Q."""
+    if Q is None:
+        return cholesky_qr(G)
+    F, R = cholesky_qr(_without(Q, G))
+    return _without(Q, F), R  # again: a small difference of G and its projection lost digits
+
+
+def _without(Q: Array, G: Array) -> Array:
+    return G - namespace(G).matmul(Q, rmatvec(Q, G))
+
+
+def _nearly_identity(overlap: Array) -> Array:
+    """Tell whether test columns are orthonormal; NaN passes, which others look for."""
+    deviation = add_to_diagonal(preserved(overlap), -1.0)
+    return ~(namespace(overlap).max(namespace(overlap).abs(deviation)) > 0.1)
+
+
+def _not_orthonormal() -> Exception:
+    return ValueError(
+        "`basis` does not have orthonormal columns; pass the Q of a QR factorisation of it."
+    )
+
+
+def _left_out(root: NystromRoot, R: Array) -> Array:
+    """Return the root mean square of |(A - A_j) g_j|, where A_j is made without column g_j.
+
+    For the inverse H^-1 of the core with columns G = Q (Q^H G) + F R,
+    (A - A_j) g_j = B L^-1 e_j / (H^-1)_jj. In the basis [Q, F] that is made with, e_j turns into
+    [0; R^-H e_j], so that only the last columns of B and the last block of L enter: after
+    E. N. Epperly, J. A. Tropp, SIAM J. Sci. Comput. 46, A508 (2024), for columns not orthonormal.
+    """
+    xp = namespace(R)
+    p = R.shape[-1]
+    M = inverse_triangular(xp.matmul(adjoint(R), root.L[..., -p:, -p:]))
+    norms = xp.linalg.vector_norm(xp.matmul(root.B[..., -p:], M), axis=-2)
+    errors = norms / xp.sum(xp.abs(M) ** 2, axis=-2)
+    return xp.linalg.vector_norm(errors, axis=-1) / math.sqrt(p)
+
+
+def eigenpairs(root: NystromRoot, rank: int) -> tuple[Array, Array]:
+    """Return all eigenvalues of B B^H - shift, (..., l), and the first eigenvectors.
+
+    With B = Q R they are those of R R^H, so that the eigenvectors are orthonormal to rounding.
+    """
+    Q, R = cholesky_qr(root.B)
+    xp = namespace(Q)
+    values, W = descending(*eigh(xp.matmul(R, adjoint(R))))
+    return clipped(values - expanded(root.shift, 1)), xp.matmul(Q, W[..., :rank])
+
+
+# ------------------------------------------------------------------------------ projection
+
+
+def _projected(
+    A: HermitianOperand,
+    options: SketchOptions,
+    rank: int,
+    basis: Array | None,
+    rng: Any,
+    checks: ValueChecks,
+) -> LowRankEigh:
+    """Return Rayleigh-Ritz pairs or singular vectors of A Q; Gaussian columns measure the error."""
+    known = 0 if basis is None else basis.shape[-1]
+    wanted = min(max(rank + options.oversample, known), A.size)
+    columns = _columns(A, basis, rng, wanted, options.oversample)
+    Q, G = columns.start, columns.fresh
+    assert Q is not None
+    xp, width = namespace(Q), Q.shape[-1]
+    for _ in range(options.passes - 1):
+        Q = A.times(Q) if options.method == "sre" else _power_step(A, Q)
+    if options.method == "sre" or options.passes == 1:
+        some = expanded(xp.linalg.matrix_norm(Q), 2) > 0
+        Q = cholesky_qr(xp.where(some, Q, columns.start))[0]  # also of zero
+    Y = A.times(Q if G is None else xp.concat([Q, G], axis=-1))
+    AQ, AG = Y[..., :width], Y[..., width:]
+    core = rmatvec(Q, AQ)
+    values, W = descending(*eigh((core + adjoint(core)) / 2))
+    allowed = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(AQ)
+    require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
+    if options.method == "rsvd":
+        values, U = _left_singular(AQ, _shifted(A, AQ, Q), rank)
+    else:
+        U = xp.matmul(Q, W[..., :rank])
+    values = clipped(values[..., :rank])
+    error = A.trace + xp.nan if G is None else probed_error(values, U, G, AG)
+    return _in_units(A, values, U, error, rank, options.tail)
+
+
+def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:
+    """Return the first singular values and left vectors of Y, which may be of lower rank."""
+    P, _ = cholesky_qr(shifted)
+    s, W = left_singular(rmatvec(P, Y))
+    return s, namespace(P).matmul(P, W[..., :rank])
+
+
+def probed_error(values: Array, U: Array, G: Array, AG: Array) -> Array:
+    """Return the root mean square of |(A - U diag(values) U^H) g| over columns g of G.
+
+    For standard normal columns that the rest does not depend on, its square is on average that of
+    the Frobenius norm of the rest.
+    """
+    xp = namespace(U)
+    rest = AG - xp.matmul(U, xp.expand_dims(values, axis=-1) * rmatvec(U, G))
+    return xp.linalg.matrix_norm(rest) / math.sqrt(G.shape[-1])
+
+
+# ---------------------------------------------------------------------------------- values
+
+
+def descending(values: Array, U: Array) -> tuple[Array, Array]:
+    """Return ascending eigenpairs in the other order."""
+    xp = namespace(values)
+    return xp.flip(values, axis=-1), xp.flip(U, axis=-1)

@@ -1,0 +1,1 @@
+"""Exponentials, roots and logarithms of matrices, and what they ask of a matrix."""

@@ -1,0 +1,1 @@
+"""The natural gradient as a weighted sum of gradients of samples: FNGD."""

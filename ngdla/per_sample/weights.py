@@ -1,0 +1,223 @@
+"""Weights of samples: the natural gradient as a weighted sum of gradients of samples (FNGD)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ngdla._backend.checks import (
+    ValueChecks,
+    all_finite,
+    require_array,
+    require_like,
+    square_matrix,
+)
+from ngdla._backend.namespace import Array, astype, dtype_name, namespace, real_part, result_name
+from ngdla._backend.products import add_to_diagonal, rmatvec, squared_norm
+from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
+from ngdla._backend.settings import computing
+from ngdla._backend.shapes import expanded
+from ngdla._backend.triangular import cho_solve, cholesky
+from ngdla.matrix_functions.positive import require_hermitian
+
+__all__ = ["cosine", "sample_weights", "weighted_cosine", "weights_of"]
+
+RELATIVE = "a fraction of |{0}|_F: the smaller, the more weights differ"
+
+
+def sample_weights(
+    K: Array, damping: Any, *, relative: bool = True, normalized: bool = False, check: bool = True
+) -> Array:
+    """Return c = (K + M lambda)^-1 1, with which U c is the natural gradient (FNGD).
+
+    With the gradients of M samples as columns of U, K = U^H U, the empirical Fisher matrix
+    F = U U^H / M and the mean gradient U 1 / M, it is U c = (F + lambda)^-1 U 1 / M.
+
+    Parameters
+    ----------
+    K : array, shape (..., M, M), real or complex
+        Hermitian positive semi-definite, as `sample_gram`. A sum of those of several layers gives
+        one set of weights, and the natural gradient of these layers together.
+    damping : float or array, shape () or (...)
+        Positive. In units of |K|_F if `relative`: lambda = damping |K|_F, from 0.001 to 0.01 in the
+        paper. Otherwise lambda itself, in units of eigenvalues of the Fisher matrix.
+    relative : bool, default True
+        Whether `damping` is. Then weights do not change when all gradients are multiplied by a
+        number but for the factor itself. A loss that is a mean over samples makes gradients, and
+        with relative weights U v, too small by a factor of M.
+    normalized : bool, default False
+        Return v = lambda c, the weights of the paper. They sum up to 1 at most, and tend to 1 / M
+        when lambda grows; U v has the length of a gradient.
+    check : bool, default True
+        Refuse NaN, Inf, and a K that is not Hermitian, or has negative eigenvalues beyond what the
+        damping adds: reads one flag on the host. Where it is not read, under tracing, only a failed
+        Cholesky factorisation shows, by weights of NaN; those of a K of zeros are finite, so that
+        U c is zero.
+
+    Returns
+    -------
+    array, shape (..., M)
+        The weights, for `weighted_gradient`. Where K is zero, v is 1 / M.
+
+    Raises
+    ------
+    TypeError
+        If `K` is no floating-point array.
+    ValueError
+        If `K` is not square, `damping` not positive, or a value is refused. A K of zeros is
+        refused if lambda is relative and weights are not `normalized`: they would be infinite.
+
+    Notes
+    -----
+    Method: one Cholesky factor, nothing is subtracted. Equation (9) of the paper, v = 1 / M -
+    (K + M lambda)^-1 K 1 / M, is the same and loses digits where damping is small.
+    Cost: M^3 / 3 flops, and some five M x M matrices.
+    Precision: relative errors of a few u (1 + |K|_2 / (M lambda)), at most u (1 + 1 / (M damping))
+    if `relative`. K is divided by its largest diagonal entry first: the scale of the gradients does
+    not matter as long as their squares are normal numbers.
+
+    References
+    ----------
+    FNGD, arXiv:2403.03473, equations (8), (9) and (14).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> U = rng.standard_normal((50, 8))
+    >>> F, gradient = U @ U.T / 8, U @ np.ones(8) / 8
+    >>> c = sample_weights(U.T @ U, 0.1, relative=False)
+    >>> bool(np.allclose(U @ c, np.linalg.solve(F + 0.1 * np.eye(50), gradient)))
+    True
+    """
+    K = square_matrix(K, "K")
+    checks = ValueChecks(enabled=check)
+    with computing(namespace(K)):
+        require_hermitian(K, "K", checks)
+        weights = weights_of(K, damping, checks, relative=relative, normalized=normalized)
+        checks.raise_on_failure()
+    return weights
+
+
+def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Array:
+    """Return the cosine of the angle between U c and U d, from K = U^H U alone.
+
+    Parameters
+    ----------
+    K : array, shape (..., M, M), real or complex
+        As from `sample_gram`. Not checked to be Hermitian.
+    c, d : array, shape (..., M)
+        Two sets of weights: exact and shared ones, or exact ones and 1 / M, of the mean gradient.
+    check : bool, default True
+        Refuse NaN and Inf: reads one flag on the host.
+
+    Returns
+    -------
+    array, shape (...), real
+        Re(c^H K d) / sqrt(c^H K c d^H K d), from -1 to 1; NaN where one of both is zero.
+
+    Raises
+    ------
+    TypeError
+        If arguments are no floating-point arrays of one library.
+    ValueError
+        If shapes do not fit, or NaN or Inf is found.
+
+    Notes
+    -----
+    Cost: 4 M^2 flops, and two copies of K.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(weighted_cosine(np.eye(2), np.array([1.0, 0.0]), np.array([1.0, 1.0])).round(4))
+    0.7071
+    """
+    K = square_matrix(K, "K")
+    checks = ValueChecks(enabled=check)
+    expected = tuple(K.shape[:-1])
+    for x, name in ((c, "c"), (d, "d")):
+        require_array(x, name, blocks=False)
+        require_like(x, name, K, "K")
+        if tuple(x.shape) != expected:
+            msg = f"`{name}` has shape {tuple(x.shape)}; for this `K` it must be {expected}."
+            raise ValueError(msg)
+    with computing(namespace(K)):
+        dtype = result_name(*(dtype_name(x.dtype) for x in (K, c, d)))
+        K, c, d = (astype(x, dtype) for x in (K, c, d))
+        checks.finite("K", K)
+        checks.finite("c", c)
+        checks.finite("d", d)
+        checks.raise_on_failure()
+        return cosine(K, c, d)
+
+
+def cosine(K: Array, c: Array, d: Array) -> Array:
+    """Return the cosine of the angle between U c and U d."""
+    xp = namespace(K)
+    columns = _unit(xp.stack([c, d], axis=-1), -2)
+    products = real_part(rmatvec(columns, xp.matmul(_unit(K, (-2, -1)), columns)))
+    lengths = xp.sqrt(xp.abs(xp.linalg.diagonal(products)))
+    product = lengths[..., 0] * lengths[..., 1]
+    ratio = products[..., 0, 1] / xp.where(product > 0, product, xp.full_like(product, xp.nan))
+    one = xp.ones_like(ratio)
+    return xp.where(ratio > 1, one, xp.where(ratio < -1, -one, ratio))
+
+
+def _unit(x: Array, axes: Any) -> Array:
+    """Return x divided by its largest entry, whose square might overflow."""
+    xp = namespace(x)
+    largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+    return x / xp.where(largest > 0, largest, xp.ones_like(largest))
+
+
+def weights_of(
+    K: Array, damping: Any, checks: ValueChecks, *, relative: bool, normalized: bool
+) -> Array:
+    """Return the weights of a checked K, with tests of what can go wrong.
+
+    K is divided by a scale, and `shift` is lambda over it: c = y / scale and v = shift y with
+    y = (K / scale + M shift)^-1 1.
+    """
+    xp, M = namespace(K), K.shape[-1]
+    unit = RELATIVE if relative else EIGENVALUES
+    damping = eigenvalue_damping(damping, K, "K", tuple(K.shape[:-2]), checks, unit)
+    largest = xp.max(real_part(xp.linalg.diagonal(K)), axis=-1)
+    positive = largest > 0
+    if relative:
+        scale = xp.where(positive, largest, xp.ones_like(largest))
+        K = K / expanded(scale, 2)
+        square = squared_norm(K)
+        zero = square == 0
+        norm = xp.sqrt(xp.where(zero, xp.ones_like(square), square))
+        shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
+        checks.require(lambda: positive | zero, lambda: ValueError(_INDEFINITE))
+        if not normalized:
+            checks.require(lambda: positive, lambda: ValueError(_ZERO))
+    else:
+        scale = xp.where(positive, largest, xp.zeros_like(largest)) + M * damping
+        K, shift = K / expanded(scale, 2), damping / scale
+    L, ok = cholesky(add_to_diagonal(K, M * shift))
+    checks.require(lambda: ok, lambda: ValueError(_INDEFINITE))
+    y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
+    weights = y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
+    checks.require(lambda: all_finite(weights), lambda: _too_large(dtype_name(K.dtype)))
+    return weights
+
+
+def _too_large(dtype: str) -> Exception:
+    msg = (
+        f"the weights for this `K` are beyond the range of {dtype}; scale the gradients, or pass "
+        f"normalized=True."
+    )
+    return ValueError(msg)
+
+
+_ZERO = (
+    "`K` is zero, so that weights relative to its norm are infinite. Pass normalized=True, which "
+    "gives 1 / M, or an absolute damping with relative=False; or scale gradients whose squares "
+    "underflow."
+)
+_INDEFINITE = (
+    "`K` with its damping is not positive definite, or it contains NaN or Inf; pass a finite, "
+    "positive semi-definite matrix, as from `sample_gram`, or a larger damping."
+)

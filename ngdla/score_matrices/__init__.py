@@ -1,0 +1,1 @@
+"""What a score matrix S can be: an array, blocks, a stream, an operator."""

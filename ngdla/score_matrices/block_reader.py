@@ -1,0 +1,225 @@
+"""One pass over a matrix that arrives in blocks of rows or columns, each of them checked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import numbers
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.chunks import is_chunked
+from ngdla._backend.namespace import Array, dtype_name, has_double, is_array, library, real_name
+from ngdla._backend.transfer import is_host_array, on_host, sender
+
+__all__ = [
+    "BlockReader",
+    "block_reader",
+    "matrix_shape",
+    "prefetched",
+    "require_positive",
+    "stored_dtype",
+]
+
+Source = Callable[[], Iterator[Array]] | Sequence[Any]
+
+_AXES = ("rows", "columns")
+_END: Any = object()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockReader:
+    """Where the blocks of a matrix come from, and what they must be; each pass asks anew."""
+
+    source: Source
+    shape: tuple[int, int]
+    axis: int  # along which one block follows another
+    dtype: str  # of the blocks
+    like: Array  # of the library and on the device that work with them
+    prefetch: bool
+    progress: bool
+
+    def blocks(self, name: str) -> Generator[tuple[slice, Array], None, None]:
+        """Yield the place of each block along the axis, and the block on its device.
+
+        To be closed, so that its thread ends: ``with closing(reader.blocks(name)) as blocks``.
+        """
+        send, start = sender(self.like), 0
+        fetched = _fetched(self.source, name)
+        with (
+            closing(fetched),
+            closing(prefetched(fetched) if self.prefetch else fetched) as arriving,
+            _progress(name, self.shape[self.axis], _AXES[self.axis], shown=self.progress) as step,
+        ):
+            for i, block in enumerate(arriving):
+                stop = start + self._length(block, f"block {i} of {name}", start)
+                yield slice(start, stop), send(block) if is_host_array(block) else block
+                step(stop - start)
+                start = stop
+        if start < self.shape[self.axis]:
+            raise ValueError(self._too_few(name, start))
+
+    def _length(self, block: Any, name: str, start: int) -> int:
+        """Check a block and return its length along the axis."""
+        require_array(block, name)
+        if not is_host_array(block):
+            require_like(block, name, self.like, "like")
+        if dtype_name(block.dtype) != self.dtype:
+            msg = (
+                f"`{name}` has dtype {dtype_name(block.dtype)}, but the stream was declared with "
+                f"dtype {self.dtype}. Convert the block, or declare its dtype."
+            )
+            raise TypeError(msg)
+        across, along = 1 - self.axis, self.axis
+        if block.ndim != 2 or block.shape[across] != self.shape[across]:
+            expected = list(map(str, self.shape))
+            expected[along] = "any"
+            msg = (
+                f"`{name}` has shape {tuple(block.shape)}; blocks of a stream of shape "
+                f"{self.shape} have shape ({', '.join(expected)})."
+            )
+            raise ValueError(msg)
+        if start + block.shape[along] > self.shape[along]:
+            msg = (
+                f"`{name}` has {block.shape[along]} {_AXES[along]} after {start}, but the stream "
+                f"of shape {self.shape} has only {self.shape[along]} in all."
+            )
+            raise ValueError(msg)
+        return int(block.shape[along])
+
+    def _too_few(self, name: str, count: int) -> str:
+        msg = (
+            f"the stream `{name}` ended with {count} of {self.shape[self.axis]} "
+            f"{_AXES[self.axis]}, as its shape {self.shape} says."
+        )
+        if count == 0 and callable(self.source):
+            msg += " `blocks` must return a fresh iterator each time it is called."
+        return msg
+
+
+def _fetched(source: Source, name: str) -> Generator[Array, None, None]:
+    """Yield the blocks as they come; an error on the way names the block."""
+    count = 0
+    try:
+        if callable(source):
+            items = source()
+        else:
+            items = (item() if callable(item) else item for item in source)
+        for block in items:
+            yield block
+            count += 1
+    except Exception as error:
+        msg = f"block {count} of the stream `{name}` could not be had: {error!r}"
+        raise RuntimeError(msg) from error
+
+
+def prefetched(blocks: Iterator[Array]) -> Generator[Array, None, None]:
+    """Yield the same blocks, each of which was fetched by a thread while the last one was used.
+
+    Never more than one ahead, so that two buffers suffice. The thread ends with this iterator.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ngdla-prefetch") as thread:
+        ahead = thread.submit(next, blocks, _END)
+        while (block := ahead.result()) is not _END:
+            ahead = thread.submit(next, blocks, _END)
+            yield block
+
+
+@contextlib.contextmanager
+def _progress(name: str, total: int, unit: str, *, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """Give a function that moves a progress bar on."""
+    if not shown:
+        yield lambda count: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=f"pass over {name}", unit=f" {unit}", unit_scale=True) as bar:
+        yield bar.update
+
+
+# -------------------------------------------------------------------------------- checks
+
+
+def block_reader(
+    source: Any, shape: Any, axis: int, dtype: Any, like: Any, *, prefetch: Any, progress: Any
+) -> BlockReader:
+    """Check what a stream is made of."""
+    name = stored_dtype(dtype)
+    _require_source(source)
+    like = on_host() if like is None else like
+    if not is_array(like) or is_chunked(like):
+        msg = (
+            f"`like` is {type(like).__module__}.{type(like).__qualname__}; it must be an array of "
+            f"NumPy, CuPy, PyTorch or JAX, whose library and device do the work."
+        )
+        raise TypeError(msg)
+    if real_name(name) == "float64" and not has_double(like):
+        msg = f"`dtype` is {name}, which {library(like)} does not have here; see `like`."
+        raise ValueError(msg)
+    for flag, value in (("prefetch", prefetch), ("progress", progress)):
+        if not isinstance(value, bool):
+            msg = f"`{flag}` is {value!r}; it must be True or False."
+            raise TypeError(msg)
+    if progress:
+        _require_tqdm()
+    return BlockReader(source, matrix_shape(shape), axis, name, like, prefetch, progress)
+
+
+def _require_source(source: Any) -> None:
+    if isinstance(source, (list, tuple)) and source:
+        return
+    if callable(source) and not is_array(source):
+        return
+    kind = type(source).__name__
+    remedy = "a callable that returns a fresh iterator of blocks, or a list of blocks"
+    if isinstance(source, Iterator):
+        msg = f"`blocks` is a {kind}, which is exhausted after one pass; pass {remedy}."
+    elif is_array(source):
+        msg = f"`blocks` is one array, which needs no stream; pass {remedy}."
+    else:
+        msg = f"`blocks` is {'empty' if source in ([], ()) else f'a {kind}'}; pass {remedy}."
+    raise TypeError(msg)
+
+
+def matrix_shape(shape: Any) -> tuple[int, int]:
+    """Check the shape (n, m) of a stream."""
+    if not isinstance(shape, (list, tuple)) or len(shape) != 2:
+        msg = f"`shape` is {shape!r}; it must be (n, m), the numbers of samples and parameters."
+        raise ValueError(msg)
+    for length in shape:
+        require_positive(length, "shape")
+    return int(shape[0]), int(shape[1])
+
+
+def require_positive(value: Any, name: str) -> None:
+    """Raise unless `value` is a positive integer."""
+    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not integer or value < 1:
+        msg = f"`{name}` holds {value!r}; it takes positive integers."
+        raise ValueError(msg)
+
+
+def stored_dtype(dtype: Any) -> str:
+    """Return the name of a dtype, given by its name, its type or as a dtype of any library."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", dtype_name(dtype))
+    name = {"float": "float64", "complex": "complex128"}.get(name, name)
+    try:
+        real_name(name)
+    except KeyError:
+        msg = (
+            f"`dtype` is {dtype!r}; it must be one of float16, bfloat16, float32, float64, "
+            f"complex64, complex128."
+        )
+        raise TypeError(msg) from None
+    return str(name)
+
+
+def _require_tqdm() -> None:
+    try:
+        import tqdm  # noqa: F401
+    except ImportError:
+        msg = "`progress` needs tqdm, which is not installed: pip install 'ngdla[progress]'."
+        raise ImportError(msg) from None

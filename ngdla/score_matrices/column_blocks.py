@@ -1,0 +1,236 @@
+"""Score matrices given as column blocks: Gram matrices and products, one block after the other.
+
+A score matrix S of shape (..., n, m) arrives as one array or as a sequence of column blocks
+[(n, m_1), (n, m_2), ...]. Inside the library it is always a `ColumnBlocks`, and a vector with the
+m axis is always a tuple with one piece, (..., m_k, k), for each block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+from typing import Any
+
+from ngdla._backend.checks import all_finite, require_array, require_like
+from ngdla._backend.chunks import in_column_chunks, is_chunked
+from ngdla._backend.gram import gram as dense_gram
+from ngdla._backend.namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_complex,
+    namespace,
+    real_name,
+    register_pytree,
+    result_name,
+)
+from ngdla._backend.products import rmatvec
+from ngdla._backend.shapes import joined, spans
+
+from .score_matrix import Piece, ScoreMatrix, Vector
+
+__all__ = ["ColumnBlocks", "column_blocks", "score_matrix"]
+
+
+def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
+    """Check `S` and return it as a `ScoreMatrix`."""
+    return S if isinstance(S, ScoreMatrix) else column_blocks(S, name=name)
+
+
+def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
+    """Check `S` and return it as `ColumnBlocks`."""
+    if not isinstance(S, (list, tuple)):
+        require_array(S, name, ndim=2)
+        return ColumnBlocks((in_column_chunks(S, name),), None, None, name)
+    if not S:
+        msg = f"`{name}` is an empty {type(S).__name__}; it needs at least one column block."
+        raise ValueError(msg)
+    for i, block in enumerate(S):
+        require_array(block, f"{name}[{i}]", ndim=2)
+        require_like(block, f"{name}[{i}]", S[0], f"{name}[0]")
+        if block.ndim > 2 or block.shape[0] != S[0].shape[0]:
+            msg = (
+                f"`{name}[{i}]` has shape {tuple(block.shape)} but `{name}[0]` has shape "
+                f"{tuple(S[0].shape)}; column blocks are 2-D with equal numbers of rows."
+            )
+            raise ValueError(msg)
+        if is_complex(block) != is_complex(S[0]):
+            msg = (
+                f"`{name}[{i}]` has dtype {dtype_name(block.dtype)} but `{name}[0]` has "
+                f"{dtype_name(S[0].dtype)}; all column blocks are real or all are complex."
+            )
+            raise TypeError(msg)
+    blocks = tuple(in_column_chunks(block, f"{name}[{i}]") for i, block in enumerate(S))
+    return ColumnBlocks(blocks, None, "list" if isinstance(S, list) else "tuple", name)
+
+
+@register_pytree(static=("sequence", "name"))
+@dataclasses.dataclass(frozen=True, eq=False)
+class ColumnBlocks(ScoreMatrix):
+    """The scaled score matrix S diag(scales), of which only the blocks of S are stored."""
+
+    blocks: tuple[Array, ...]  # (..., n, m_k)
+    scales: Vector | None  # (..., m_k, 1), real
+    sequence: str | None  # "list" or "tuple" where the caller's S is a sequence
+    name: str  # of the caller's argument, for messages
+
+    @property
+    def like(self) -> Array:
+        """An array of the library and on the device of the scores."""
+        return self.blocks[0]
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """Shape of the batch axes."""
+        return tuple(self.blocks[0].shape[:-2])
+
+    @property
+    def rows(self) -> int:
+        """Number n of samples."""
+        return int(self.blocks[0].shape[-2])
+
+    @property
+    def columns(self) -> int:
+        """Number m of parameters."""
+        return sum(int(block.shape[-1]) for block in self.blocks)
+
+    @property
+    def dense(self) -> bool:
+        """S is in memory."""
+        return True
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype that all blocks promote to."""
+        return result_name(*(dtype_name(block.dtype) for block in self.blocks))
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What the pieces of a vector with the m axis must fit."""
+        names = [self.name]
+        if self.sequence is not None:
+            names = [f"{self.name}[{i}]" for i in range(len(self.blocks))]
+        blocks = zip(names, self.blocks)
+        return tuple(Piece(name, block, int(block.shape[-1])) for name, block in blocks)
+
+    # ------------------------------------------------------------------------- products
+
+    def matvec(self, x: Vector) -> Array:
+        """Return S x, (..., n, k), in the dtype of x."""
+        xp, dtype = namespace(x[0]), dtype_name(x[0].dtype)
+        products = (
+            xp.matmul(_part(block, span, -1, dtype), _part(piece, span, -2, dtype))
+            for block, piece in zip(self.blocks, self.scaled(x))
+            for span in _column_spans(block, dtype)
+        )
+        return reduce(add, products)
+
+    def with_scales(self, scales: Vector) -> ColumnBlocks:
+        """Return the same S with other scales."""
+        return dataclasses.replace(self, scales=scales)
+
+    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+        """Return x + S^H w, where x may be None for 0, and if `product` S times it.
+
+        One pass: where columns are converted, each chunk is used for both products.
+        """
+        dtype = dtype_name(w.dtype)
+        pieces, products = [], []
+        for i, block in enumerate(self.blocks):
+            parts = []
+            for span in _column_spans(block, dtype):
+                S, scale = self._scaled_columns(i, span, dtype)
+                part = rmatvec(S, w)
+                part = part if scale is None else part * scale
+                if x is not None:
+                    part = _part(x[i], span, -2, dtype) + part
+                parts.append(part)
+                if product:
+                    scaled = part if scale is None else part * scale
+                    products.append(namespace(w).matmul(S, scaled))
+            pieces.append(joined(parts, axis=-2))
+        return tuple(pieces), reduce(add, products) if product else None
+
+    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
+        """Return S^H (g - S x) and S x, where g or x may be None for 0."""
+        Sx = None if x is None else self.matvec(x)
+        if Sx is not None:
+            g = -Sx if g is None else g - Sx
+        assert g is not None
+        return self.rmatvec(g), Sx
+
+    def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
+        """Return S S^H, (..., n, n), and S x."""
+        K = reduce(add, (dense_gram(S) for S in self._column_parts(dtype)))
+        return K, None if x is None else self.matvec(x)
+
+    def parameter_gram(
+        self, dtype: str, g: Array | None = None, x: Vector | None = None
+    ) -> tuple[Array, Vector | None, Array | None]:
+        """Return S^H S, (..., m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
+        xp = namespace(self.like)
+        K = reduce(add, (dense_gram(xp.matrix_transpose(S)) for _, S in self.row_parts(dtype)))
+        K = xp.conj(K) if dtype.startswith("complex") else K  # S^T conj(S), not S^H S
+        return (K, None, None) if g is None and x is None else (K, *self.gradient(g, x))
+
+    def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
+        """Yield spans of rows and these rows of S, (..., r, m), copies of at most 64 MB."""
+        blocks = self.blocks
+        copied = len(blocks) > 1 or self.scales is not None or dtype_name(blocks[0].dtype) != dtype
+        copied = copied and not is_chunked(blocks[0])
+        for span in spans(self.rows, self.columns, self.batch, dtype, copied=copied):
+            parts = [_part(block, span, -2, dtype) for block in blocks]
+            if self.scales is not None:
+                parts = [S * astype(s, real_name(dtype)) for S, s in zip(parts, self._row_scales())]
+            yield span or slice(0, self.rows), joined(parts, axis=-1)
+
+    def to_dense(self, dtype: str) -> Array:
+        """Return S diag(scales) as one array, for the factorisations that need one."""
+        blocks = [astype(block, dtype) for block in self.blocks]
+        if self.scales is not None:
+            rows = [astype(scale, real_name(dtype)) for scale in self._row_scales()]
+            blocks = [block * row for block, row in zip(blocks, rows)]
+        return joined(blocks, axis=-1)
+
+    def not_finite(self, dtype: str) -> Exception:
+        """Return the error of scores whose squared row norms are not finite."""
+        if not all(bool(all_finite(block)) for block in self.blocks):
+            msg = f"`{self.name}` contains NaN or Inf. Drop or mask the samples they belong to."
+            return ValueError(msg)
+        return ValueError(
+            f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
+            f"Scale `{self.name}` (and `damping` by the square), or pass it as float64."
+        )
+
+    def _row_scales(self) -> list[Array]:
+        """Return the scales as rows, (..., 1, m_k)."""
+        return [namespace(scale).matrix_transpose(scale) for scale in self.scales or ()]
+
+    def _scaled_columns(self, i: int, span: slice | None, dtype: str) -> tuple[Array, Array | None]:
+        """Return columns of block i, (..., n, c), and their scales, (..., c, 1)."""
+        scale = None
+        if self.scales is not None:
+            scale = _part(self.scales[i], span, -2, real_name(dtype))
+        return _part(self.blocks[i], span, -1, dtype), scale
+
+    def _column_parts(self, dtype: str) -> Iterator[Array]:
+        """Yield the columns of S diag(scales), (..., n, c), as views or copies of up to 64 MB."""
+        for i, block in enumerate(self.blocks):
+            for span in _column_spans(block, dtype, copied=self.scales is not None):
+                S, scale = self._scaled_columns(i, span, dtype)
+                yield S if scale is None else S * namespace(scale).matrix_transpose(scale)
+
+
+def _column_spans(block: Array, dtype: str, *, copied: bool = False) -> Iterator[slice | None]:
+    n, m = block.shape[-2:]
+    copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)
+    return spans(m, n, block.shape[:-2], dtype, copied=copied)
+
+
+def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:
+    """Return the entries `span` of an axis in `dtype`; `x` itself where nothing changes."""
+    if span is not None:
+        x = x[..., span] if axis == -1 else x[..., span, :]
+    return astype(x, dtype)

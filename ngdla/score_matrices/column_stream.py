@@ -1,0 +1,143 @@
+"""Scores that arrive in blocks of columns: layers, files, or whatever is generated again and again.
+
+S may have any shape. The work is done in the sample space, with the n x n matrix S S^H + damping,
+to which each block of columns adds its own Gram matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+
+from ngdla._backend.namespace import Array, dtype_name
+from ngdla._backend.shapes import joined
+
+from .column_blocks import ColumnBlocks
+from .score_matrix import Vector
+from .score_stream import ScoreStream, added, rounded, rows_of
+
+__all__ = ["ColumnStream"]
+
+
+class ColumnStream(ScoreStream):
+    """Scores S (n, m) that arrive in blocks of columns and are never in memory as a whole.
+
+    Takes the place of the array `S` of `damped_lstsq`, `damped_solve`, `damped_factor` and `gram`,
+    and of `log_derivatives` of `stochastic_reconfiguration`. Vectors with m entries are single
+    arrays.
+
+    Parameters
+    ----------
+    blocks : callable, or list or tuple of arrays and callables
+        A callable returns a fresh iterator of blocks (n, m_k), of any widths, in the same order
+        each time: every pass over S calls it once. In a list, each entry is a block or a callable
+        that returns one, such as the scores of a layer.
+    shape : tuple of int
+        (n, m), the numbers of samples and parameters, in any proportion.
+    dtype : str or dtype
+        Of the blocks. float16 and bfloat16 are stored as they are and computed with in float32.
+    like : array, optional
+        Blocks that are NumPy arrays are sent to its library and device, which do the work; others
+        must be there already. By default NumPy. Values are not read.
+    prefetch : bool
+        Fetch each block in a thread while the last one is used. `blocks` then runs in that thread,
+        where settings such as ``torch.no_grad``, ``numpy.errstate`` or the current device are not
+        those of the caller, and may overwrite a block only when the one after the next is asked
+        for.
+    progress : bool
+        Show a progress bar for each pass, by tqdm.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, m)
+
+    Raises
+    ------
+    TypeError
+        If `blocks` is an array, an iterator or anything else that gives no second pass; if `dtype`
+        or `like` are none. While solving: blocks of another dtype or library.
+    ValueError
+        If `shape` is not two positive integers, or the device has no double precision. While
+        solving: blocks that do not add up to `shape`; NaN or Inf, naming the first bad block.
+    RuntimeError
+        While solving, if `blocks` raises; names the block.
+    ImportError
+        If `progress` is wanted without tqdm.
+
+    Notes
+    -----
+    Passes over S: one for the Gram matrix (with S x0 or S v), one for the solve and one for each
+    sweep of refinement: `damped_lstsq` and `damped_solve` make 2 + refine. A certificate
+    (``full_output=True``) is free for `damped_lstsq` and one pass for `damped_solve`; to test a
+    `null` of the caller's takes one more, and precision="auto" makes more where it has to climb.
+    Memory: n^2 numbers for each of up to three temporaries, two blocks, and O(m) for vectors. The
+    Gram matrices of blocks are formed in the dtype of the factor and summed in double precision, so
+    that the number of blocks does not matter. `method` "svd" and "qr" need S in memory. With JAX
+    not under `jax.jit`.
+
+    Examples
+    --------
+    >>> import ngdla
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> S, f = rng.standard_normal((20, 300)), rng.standard_normal(20)
+    >>> def layers():
+    ...     yield S[:, :100]
+    ...     yield S[:, 100:]
+    >>> x = ngdla.damped_lstsq(ngdla.ColumnStream(layers, S.shape, dtype="float64"), f, 1e-3)
+    >>> np.allclose(x, ngdla.damped_lstsq(S, f, 1e-3))
+    True
+    """
+
+    _axis = 1
+
+    @property
+    def wide(self) -> bool:
+        """The work is always done in the sample space."""
+        return True
+
+    def _blocks(self) -> Generator[tuple[slice, ColumnBlocks], None, None]:
+        """Yield the columns of S in one pass, and their places."""
+        with closing(self._arriving()) as blocks:
+            for span, S in blocks:
+                if self._centring is not None:
+                    S = self._centring.columns(self._computable(S))
+                yield span, self._block(S, rows_of(self.scales, span))
+
+    def matvec(self, x: Vector) -> Array:
+        """Return S x, (n, k), in the dtype of x."""
+        total = None
+        with closing(self._blocks()) as blocks:
+            for span, S in blocks:
+                total = added(total, S.matvec((x[0][span, :],)))
+        return rounded(total, dtype_name(x[0].dtype))
+
+    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+        """Return x + S^H w, where x may be None for 0, and if `product` S times it."""
+        parts, total = [], None
+        with closing(self._blocks()) as blocks:
+            for span, S in blocks:
+                (part,), term = S.advanced(rows_of(x, span), w, product=product)
+                parts.append(part)
+                total = added(total, term)
+        return (joined(parts, axis=-2),), rounded(total, dtype_name(w.dtype))
+
+    def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
+        """Return S S^H, (n, n), and S x."""
+        K = total = None
+        with closing(self._blocks()) as blocks:
+            for span, S in blocks:
+                G, term = S.gram(dtype, rows_of(x, span))
+                K, total = added(K, G), added(total, term)
+        return rounded(K, dtype), None if x is None else rounded(total, dtype_name(x[0].dtype))
+
+    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
+        """Refuse: of the parameter space."""
+        raise NotImplementedError
+
+    def parameter_gram(
+        self, dtype: str, g: Array | None = None, x: Vector | None = None
+    ) -> tuple[Array, Vector | None, Array | None]:
+        """Refuse: of the parameter space."""
+        raise NotImplementedError

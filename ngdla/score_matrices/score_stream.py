@@ -1,0 +1,234 @@
+"""Scores that arrive in blocks: what streams of columns and of rows have in common.
+
+A stream stores nothing of S. A method of `ScoreMatrix` is one pass, in which each block is a
+`ColumnBlocks` of its own, and what it contributes is summed in double precision.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, Protocol, Self
+
+from ngdla._backend.checks import all_finite, require_count
+from ngdla._backend.namespace import (
+    Array,
+    astype,
+    double_name,
+    dtype_name,
+    has_double,
+    real_name,
+    result_name,
+)
+from ngdla._backend.raw_file import raw_file
+
+from .block_reader import block_reader, matrix_shape, require_positive, stored_dtype
+from .column_blocks import ColumnBlocks
+from .score_matrix import ScoreMatrix, Vector
+
+__all__ = ["Centring", "ScoreStream", "added", "rounded", "rows_of"]
+
+
+class Centring(Protocol):
+    """What makes scores of log-derivatives that arrive in blocks."""
+
+    @property
+    def stack(self) -> bool:
+        """Whether real parts are on top of the imaginary ones, with twice as many rows."""
+
+    @property
+    def null(self) -> Array:
+        """The null vectors of the scores, (n or 2n, p)."""
+
+    def columns(self, O: Array) -> Array:
+        """Return the scores of a block of columns."""
+
+    def shift(self, O: Array, span: slice) -> Array:
+        """Return an estimate of the mean row, (1, m), from the first rows."""
+
+    def rows(self, O: Array, span: slice, shift: Array) -> Array:
+        """Return the weighted rows of a block less the shift."""
+
+
+class ScoreStream(ScoreMatrix):
+    """The scores diag(q) (O - mean) diag(scales), of which O arrives in blocks; or O diag(scales).
+
+    Immutable: what has other scales or another centring is a copy.
+    """
+
+    _axis: int  # along which one block follows another
+
+    def __init__(
+        self,
+        blocks: Any,
+        shape: tuple[int, int],
+        *,
+        dtype: Any,
+        like: Array | None = None,
+        prefetch: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self._reader = block_reader(
+            blocks, shape, self._axis, dtype, like, prefetch=prefetch, progress=progress
+        )
+        self.shape = self._reader.shape
+        self.name = "S"
+        self.scales: Vector | None = None
+        self.sequence = None
+        self._centring: Centring | None = None
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Any,
+        shape: tuple[int, int],
+        dtype: Any,
+        chunk: int | None = None,
+        *,
+        offset: int = 0,
+        like: Array | None = None,
+        prefetch: bool = True,
+        progress: bool = False,
+    ) -> Self:
+        """Return a stream of the matrix in a file, as ``ndarray.tofile`` and ``np.memmap`` write.
+
+        Parameters
+        ----------
+        path : str or path
+            Of a file that holds the matrix in C order and nothing else.
+        shape : tuple of int
+            (n, m), the numbers of samples and parameters.
+        dtype : str or dtype
+            Of the numbers in the file, in native byte order.
+        chunk : int, optional
+            Columns (`ColumnStream`) or rows (`RowStream`) of a block; by default 128 MB of them.
+        offset : int
+            Bytes before the matrix.
+        prefetch : bool
+            Let the operating system read the next block while one is used.
+        like, progress
+            As for the class itself.
+
+        Returns
+        -------
+        ColumnStream or RowStream
+
+        Raises
+        ------
+        OSError
+            If there is no such file.
+        TypeError, ValueError
+            If the file does not have the size of such a matrix; as the class itself.
+
+        Notes
+        -----
+        Blocks are views of the page cache, of which two at a time belong to the memory of this
+        process, and all to that which the operating system takes back when it is wanted. A file
+        must not be written to, and above all not become shorter, while it is in use.
+        """
+        if chunk is not None:
+            require_positive(chunk, "chunk")
+        require_count(offset, "offset")
+        name = stored_dtype(dtype)
+        blocks = raw_file(
+            path, matrix_shape(shape), name, chunk, offset, axis=cls._axis, ahead=prefetch
+        )
+        return cls(blocks, shape, dtype=name, like=like, progress=progress)
+
+    @property
+    def like(self) -> Array:
+        """An array of the library and on the device that do the work."""
+        return self._reader.like
+
+    @property
+    def rows(self) -> int:
+        """Number of samples, twice that where real and imaginary parts are stacked."""
+        return self.shape[0] * (2 if self._stacked else 1)
+
+    @property
+    def columns(self) -> int:
+        """Number m of parameters."""
+        return self.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the scores, float32 at least."""
+        name = result_name(self._reader.dtype)
+        return real_name(name) if self._stacked else name
+
+    @property
+    def _stacked(self) -> bool:
+        return self._centring is not None and self._centring.stack
+
+    def with_scales(self, scales: Vector) -> Self:
+        """Return the same S with other scales."""
+        return self._with(scales=scales)
+
+    def named(self, name: str) -> Self:
+        """Return the same S with another name in messages."""
+        return self._with(name=name)
+
+    def centred(self, centring: Centring) -> Self:
+        """Return the scores of these log-derivatives."""
+        return self._with(_centring=centring)
+
+    def _with(self, **changes: Any) -> Self:
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
+
+    def _arriving(self) -> Generator[tuple[slice, Array], None, None]:
+        """Return the blocks of one pass with their places, to be closed."""
+        return self._reader.blocks(self.name)
+
+    def _computable(self, block: Array) -> Array:
+        """Return a block in a dtype that log-derivatives can be centred in."""
+        return astype(block, result_name(self._reader.dtype))
+
+    def _block(self, S: Array, scales: Vector | None) -> ColumnBlocks:
+        return ColumnBlocks((S,), scales, None, self.name)
+
+    def to_dense(self, dtype: str) -> Array:
+        """Refuse, as S may not fit into memory."""
+        msg = (
+            f"`method` 'svd' and 'qr' need `{self.name}` in memory; for a {type(self).__name__} "
+            f"choose 'cholesky' or 'eigh', with a higher `precision` if need be."
+        )
+        raise ValueError(msg)
+
+    def not_finite(self, dtype: str) -> Exception:
+        """Return the error of scores whose squared row norms are not finite, from one pass more."""
+        with closing(self._arriving()) as blocks:
+            for i, (span, block) in enumerate(blocks):
+                if not bool(all_finite(block)):
+                    return ValueError(
+                        f"block {i} of the stream `{self.name}` ({('rows', 'columns')[self._axis]} "
+                        f"{span.start} to {span.stop - 1}) contains NaN or Inf. Drop or mask the "
+                        f"samples they belong to."
+                    )
+        return ValueError(
+            f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
+            f"Scale `{self.name}` (and `damping` by the square), or declare it as float64."
+        )
+
+
+def added(total: Array | None, term: Array | None) -> Array | None:
+    """Return total + term in double precision where there is one; `total` is used up."""
+    if term is None:
+        return None
+    if total is None:
+        name = dtype_name(term.dtype)
+        return astype(term, double_name(name)) if has_double(term) else term
+    total += term
+    return total
+
+
+def rounded(total: Array | None, dtype: str) -> Any:
+    """Return a sum in the dtype that is asked for."""
+    return None if total is None else astype(total, dtype)
+
+
+def rows_of(x: Vector | None, span: slice) -> Vector | None:
+    """Return a part of a vector with the m axis."""
+    return None if x is None else (x[0][span, :],)

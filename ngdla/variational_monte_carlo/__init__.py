@@ -1,0 +1,1 @@
+"""Stochastic reconfiguration (SR, minSR, SPRING) from what a Monte Carlo code has."""

@@ -1,0 +1,222 @@
+"""Stochastic reconfiguration (SR), minSR and SPRING for variational Monte Carlo.
+
+The step d solves (S^H S + damping) d = S^H f for the scores S and residuals f of
+`centred_scores.py`; with SPRING, damping pulls it to a multiple of the previous step. Then
+theta <- theta - lr * d.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from typing import Any
+
+from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_complex,
+    namespace,
+    real_name,
+    result_name,
+)
+from ngdla._backend.settings import computing
+from ngdla.damped.problem import RightHandSide
+from ngdla.damped.right_hand_side import parameter_vector, sample_vector
+from ngdla.damped.solving import solved
+from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
+from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+from ngdla.score_matrices.score_stream import ScoreStream
+
+from .centred_scores import (
+    Centring,
+    centred_residuals,
+    centred_scores,
+    mode_of,
+    null_vectors,
+    probabilities,
+)
+from .noise_filter import snr_filtered
+
+__all__ = ["stochastic_reconfiguration"]
+
+SOLVE_OPTIONS = ("method", "precision", "refine", "metric", "check", "full_output")
+
+
+def stochastic_reconfiguration(
+    log_derivatives: Any,
+    local_energies: Array,
+    damping: float | Array,
+    *,
+    weights: Array | None = None,
+    mode: str | None = None,
+    previous: Any = None,
+    momentum: float = 0.0,
+    snr: float | None = None,
+    **solve_options: Any,
+) -> Any:
+    """Return the SR (minSR, SPRING) step d; the update is theta <- theta - lr * d.
+
+    d = argmin |S d - f|^2 + damping |d - momentum * previous|^2 with `scores` S and `residuals` f.
+
+    Parameters
+    ----------
+    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
+        As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives.
+    local_energies : array, shape (..., n), real or complex
+        As in `residuals`.
+    damping : float or array, shape () or (...)
+        Positive, in units of squared singular values of S (of eigenvalues of the quantum
+        geometric tensor). 1e-3 is a common choice.
+    weights : array, shape (..., n), optional
+        As in `scores`.
+    mode : {"real", "complex", "holomorphic"}, optional
+        "real" and "complex" give a real step, "holomorphic" a complex one. Required for complex
+        `log_derivatives`.
+    previous : array, shape (..., m), or sequence, optional
+        The last d (not lr * d), for SPRING.
+    momentum : float
+        SPRING's mu, 0 <= mu < 1.
+    snr : float, optional
+        Multiply the part of the step along each eigenvector of S S^H by 1 / (1 + (snr / SNR)^6),
+        with the signal-to-noise ratio of this part over the samples. The method is then "eigh" (or
+        "auto"), without refinement; RowStreams are refused.
+    **solve_options
+        Keywords of `damped_lstsq`: method, precision, refine, metric, check, full_output. The
+        null vectors of S are passed on by this function.
+
+    Returns
+    -------
+    d : array or sequence, shape (..., m)
+        With ``full_output=True`` a pair (d, SolveInfo), with `snr` a pair (d, SNRInfo).
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.linalg.LinAlgError
+        As `scores` and `damped_lstsq`.
+
+    Notes
+    -----
+    Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
+    weighted as it arrives, without a pass of its own.
+
+    References
+    ----------
+    S. Sorella, Phys. Rev. Lett. 80, 4558 (1998) (SR). A. Chen, M. Heyl, Nature Physics 20 (2024)
+    (minSR). G. Goldshlager, N. Abrahamsen, L. Lin, arXiv:2401.10190 (2024) (SPRING). M. Schmitt,
+    M. Heyl, Phys. Rev. Lett. 125, 100503 (2020) (SNR).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> O, E = rng.standard_normal((64, 500)), rng.standard_normal(64)
+    >>> d = stochastic_reconfiguration(O, E, 1e-3)
+    >>> d = stochastic_reconfiguration(O, E, 1e-3, previous=d, momentum=0.9)
+    >>> d.shape
+    (500,)
+    """
+    given = _log_derivatives(log_derivatives)
+    mode = mode_of(mode, given)
+    energies = _energies(local_energies, given)
+    _require_options(solve_options)
+    checks = ValueChecks(enabled=solve_options.get("check", True))
+    with computing(namespace(energies)):
+        dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
+        p = probabilities(weights, given, checks, dtype)
+        x0 = _prior(previous, momentum, given, mode, checks)
+        null = null_vectors(p, energies, mode, dtype)
+        S = _scores(given, p, null, mode, checks)
+        f = centred_residuals(energies, p, mode, checks)
+        rhs = RightHandSide(None, f, x0, True, ("", "local_energies", "previous"))
+    if snr is not None:
+        return snr_filtered(S, rhs, damping, snr, null=null, checks=checks, **solve_options)
+    known = null if S.wide else None  # with n >= m nothing asks for it
+    return solved(S, rhs, damping, null=known, checks=checks, trusted=True, **solve_options)
+
+
+def _log_derivatives(given: Any) -> ColumnBlocks | ScoreStream:
+    if isinstance(given, ScoreStream):
+        return given.named("log_derivatives")
+    if isinstance(given, ScoreMatrix):
+        msg = f"`log_derivatives` is a {type(given).__name__}, which cannot be centred."
+        raise TypeError(msg)
+    return column_blocks(given, name="log_derivatives")
+
+
+def _scores(
+    given: ColumnBlocks | ScoreStream,
+    p: Array | None,
+    null: Array,
+    mode: str,
+    checks: ValueChecks,
+) -> ScoreMatrix:
+    if isinstance(given, ScoreStream):
+        return given.centred(Centring(p, null, mode == "complex"))
+    return dataclasses.replace(given, blocks=centred_scores(given, p, mode, checks))
+
+
+def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
+    energies, vector = sample_vector(scores, local_energies, "local_energies")
+    if not vector:
+        expected = (*scores.batch, scores.rows)
+        msg = f"`local_energies` has shape {tuple(local_energies.shape)}; it must be {expected}."
+        raise ValueError(msg)
+    return energies
+
+
+def _require_options(options: dict[str, Any]) -> None:
+    for name in options:
+        if name not in SOLVE_OPTIONS:
+            msg = (
+                f"stochastic_reconfiguration() got an unexpected keyword argument '{name}'; "
+                f"solve options are {', '.join(SOLVE_OPTIONS)}."
+            )
+            raise TypeError(msg)
+
+
+def _prior(
+    previous: Any, momentum: Any, scores: ScoreMatrix, mode: str, checks: ValueChecks
+) -> Vector | None:
+    """Return momentum * previous, or None where that is zero."""
+    factor = _momentum(momentum, scores, checks)
+    if previous is None:
+        return None
+    pieces, vector = parameter_vector(scores, previous, "previous")
+    if not vector:
+        msg = "`previous` must be one step d, without an axis of right-hand sides."
+        raise ValueError(msg)
+    if mode != "holomorphic" and any(is_complex(piece) for piece in pieces):
+        msg = f"`previous` is complex, but steps are real in mode {mode!r}; pass a real one."
+        raise TypeError(msg)
+    if isinstance(factor, float) and factor == 0:
+        return None
+    return tuple(factor * piece for piece in pieces)
+
+
+def _momentum(momentum: Any, scores: ScoreMatrix, checks: ValueChecks) -> float | Array:
+    """Return the momentum as a Python float or a real 0-d array."""
+    if isinstance(momentum, numbers.Real) and not isinstance(momentum, bool):
+        value = float(momentum)
+        if not 0.0 <= value < 1.0:
+            msg = f"`momentum` is {value}; it must satisfy 0 <= momentum < 1."
+            raise ValueError(msg)
+        return value
+    if not hasattr(momentum, "dtype"):
+        msg = f"`momentum` is {momentum!r}; it must be a real number."
+        raise TypeError(msg)
+    require_array(momentum, "momentum")
+    require_like(momentum, "momentum", scores.like, scores.name)
+    if is_complex(momentum):
+        msg = f"`momentum` has dtype {dtype_name(momentum.dtype)}; it must be a real number."
+        raise TypeError(msg)
+    if momentum.ndim:
+        msg = f"`momentum` has shape {tuple(momentum.shape)}; it must be a number or 0-d array."
+        raise ValueError(msg)
+    xp = namespace(momentum)
+    legal = (momentum >= 0) & (momentum < 1)
+    checks.require(lambda: legal, lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."))
+    # a constant NaN: the gradient of what is not chosen must not be NaN
+    value = xp.where(legal, momentum, xp.full_like(momentum, xp.nan))
+    return astype(value, real_name(scores.dtype))

@@ -1,0 +1,65 @@
+"""The inverse of the small damped matrix by each method, against the dense inverse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from backends import Backend
+from references import H, U, random_array
+from spectra import quick_compilation  # noqa: F401
+
+from ngdla._backend.checks import ValueChecks
+from ngdla.damped.inverses import inverse_of
+from ngdla.damped.problem import setup
+from ngdla.score_matrices.column_blocks import column_blocks
+
+
+@pytest.mark.thinned
+@pytest.mark.parametrize("method", ["cholesky", "eigh", "svd", "qr"])
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=str)
+def test_inverse(
+    valued_backend: Backend,
+    dtype: str,
+    method: str,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> None:
+    backend = valued_backend
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    S = random_array(rng, shape, dtype)
+    scores = column_blocks(backend.asarray(S))
+    given = setup(scores, 0.5, method, "auto", 0, None, None, dtype)
+    found = inverse_of(given, ValueChecks(enabled=False), (None, None), keep=True)
+    inverse, ok, squared_norm = found.inverse, found.ok, found.squared_norm
+    small = S @ H(S) if shape[0] < shape[1] else H(S) @ S
+    identity = backend.asarray(np.eye(4, dtype=dtype))
+    result = inverse(identity)
+    reference = np.linalg.inv(small.astype(complex) + 0.5 * np.eye(4))
+    if not dtype.startswith("complex"):
+        reference = reference.real
+    backend.assert_matches(result, reference, like=identity, dtype=dtype, tolerance=2e3 * U[dtype])
+    assert backend.numpy(ok)
+    np.testing.assert_allclose(
+        backend.numpy(squared_norm), np.linalg.norm(S) ** 2, rtol=20 * U[dtype]
+    )
+
+
+@pytest.mark.parametrize("method", ["cholesky", "eigh", "svd", "qr"])
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=str)
+def test_null_vectors_are_tested_on_every_path(
+    method: str, shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    S = rng.standard_normal(shape)
+    n = shape[0]
+    centred = S - S.mean(axis=0)
+    null = np.full(n, n**-0.5)
+    for matrix, vector, expected in (
+        (centred, null, True),
+        (S, null, False),
+        (centred, 2 * null, False),
+    ):
+        scores = column_blocks(matrix)
+        given = setup(scores, 0.5, method, "auto", 0, None, vector, "float64")
+        ok = inverse_of(given, ValueChecks(enabled=False), (None, None), keep=False).ok
+        assert bool(ok) is expected
