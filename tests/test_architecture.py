@@ -1,19 +1,21 @@
 """The house rules that a program can check: imports, public names, docstrings."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import itertools
 import subprocess
 import sys
 import tomllib
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
 import ngdla
 from ngdla import structures
-from ngdla.score_matrix import ScoreMatrix
+from ngdla.score_matrices.score_matrix import ScoreMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ngdla"
@@ -31,10 +33,14 @@ def within(module, *packages):
 
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+NAMELESS = {f"ngdla.{name}" for name in FOLDERS} - {"ngdla.demo", "ngdla.structures"}
 # The demo needs packages that ngdla does not.
-# ngdla._backend is a package of modules, without names of its own.
-IMPORTABLE = [name for name in SOURCES if not within(name, "ngdla.demo", "ngdla.__main__")]
-IMPORTABLE.remove("ngdla._backend")
+IMPORTABLE = [
+    name
+    for name in SOURCES
+    if not within(name, "ngdla.demo", "ngdla.__main__") and name not in NAMELESS
+]
 
 
 def imports(name):
@@ -80,7 +86,7 @@ def test_only_backend_names_an_array_library(name):
         allowed = ARRAY_LIBRARIES
     elif within(name, "ngdla.demo", "ngdla.__main__"):
         allowed = {"numpy", "scipy"} | PICTURES
-    elif name == "ngdla.block_reader":
+    elif name == "ngdla.score_matrices.block_reader":
         allowed = {"tqdm"}  # on request
     named = {module.split(".")[0] for module in imports(name)} & (ARRAY_LIBRARIES | PICTURES)
     assert not named - allowed, f"{name} may not import {sorted(named - allowed)}"
@@ -117,6 +123,36 @@ def test_public_names_come_from_below():
 
 def test_every_module_has_its_layer():
     assert {".".join(name.split(".")[:2]) for name in SOURCES} - {"ngdla"} <= layers().keys()
+
+
+def test_the_house_is_seen_at_a_glance():
+    rooms = {name.split(".")[1] for name in SOURCES if name != "ngdla"} - {"__main__"}
+    assert rooms == set(FOLDERS)
+    assert len(rooms) <= 15
+    assert len(set(layers().values())) <= 7
+    mirrored = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert mirrored <= set(FOLDERS)
+
+
+def test_no_circles():
+    """Not among modules of one folder either, nor by imports for annotations alone."""
+    graph = {name: imports(name) & SOURCES.keys() - {name} for name in SOURCES}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", IMPORTABLE)
+def test_no_module_is_hidden(name):
+    """By a function of its name: the attributes lead to the module, as in `ngdla.damped.solve`."""
+    module = importlib.import_module(name)
+    assert reduce(getattr, name.split(".")[1:], ngdla) is module
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_have_no_names_of_their_own(folder):
+    assert folder not in ngdla.__all__ or folder == "structures"
+    if folder not in ("structures", "demo"):
+        (docstring,) = ast.parse((PACKAGE / folder / "__init__.py").read_text()).body
+        assert isinstance(docstring, ast.Expr)
 
 
 @pytest.mark.environment

@@ -5,12 +5,14 @@ import doctest
 import importlib.util
 import inspect
 import os
+import py_compile
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import numpy as np
@@ -437,6 +439,39 @@ def test_distclean_removes_what_asv_keeps(checkout):
         (checkout / folder).mkdir()
     assert make(checkout, "distclean").returncode == 0
     assert not (checkout / "asv_benchmarks" / ".asv").exists()
+
+
+def test_what_an_older_layout_left_is_not_imported(tmp_path):
+    """Compiled files beside the new ones, and an editable install that leads elsewhere."""
+    clone, old = tmp_path / "clone", tmp_path / "old" / "ngdla"
+    shutil.copytree(
+        ROOT / "ngdla", clone / "ngdla", ignore=shutil.ignore_patterns("__pycache__", "demo")
+    )
+    old.mkdir(parents=True)
+    for name in ("__init__", "kronecker", "inverse_free", "gram"):
+        stale = old / f"{name}.py"
+        stale.write_text("raise ImportError('this is an old file')\n")
+        if name != "__init__":
+            py_compile.compile(str(stale), cfile=str(clone / "ngdla" / f"{name}.pyc"))
+            py_compile.compile(str(stale), cfile=cache_from_source(clone / "ngdla" / f"{name}.py"))
+    program = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Editable:  # what an editable install without a path puts behind all other finders
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return PathFinder.find_spec(name, [{str(old.parent)!r}]) if name == "ngdla" else None
+
+sys.meta_path.append(Editable)
+import ngdla, ngdla.damped.solve, ngdla.kronecker.solve, ngdla.inverse_free.update
+print(ngdla.__file__, ngdla.gram.__module__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=clone, capture_output=True, text=True, check=True
+    )
+    file = clone / "ngdla" / "__init__.py"
+    assert done.stdout.split() == [str(file), "ngdla.score_matrices.gram"]
 
 
 def test_sdist_has_what_tests_and_pages_read():

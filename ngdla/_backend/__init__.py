@@ -1,0 +1,1 @@
+"""The engine: primitives for every array library. Nothing outside of it names one."""
