@@ -6,6 +6,7 @@ on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
 """
 
 from . import structures
+from ._backend.pickles import _restored_part, name_public_classes  # noqa: F401  # for pickles
 from .damped.certificate import SolveInfo
 from .damped.factor import DampedFactor, damped_factor
 from .damped.path import DampingPath, damping_path
@@ -104,3 +105,5 @@ __all__ = [
     "weighted_cosine",
     "weighted_gradient",
 ]
+
+name_public_classes(__name__, globals(), __all__)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .namespace import Array
+from .pickles import part
 
 __all__ = ["RawFile", "raw_file"]
 
@@ -49,6 +50,7 @@ def raw_file(
     return file
 
 
+@part
 @dataclasses.dataclass(frozen=True)
 class RawFile:
     """A C-ordered matrix in a file; each call goes through it once.

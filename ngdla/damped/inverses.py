@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.namespace import Array, astype, dtype_name, is_complex, namespace, unit_roundoff
+from ngdla._backend.pickles import part
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.spectral import eigh, left_singular, qr_r
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 
+@part
 class CholeskyInverse(NamedTuple):
     """(L L^H)^-1."""
 
@@ -56,6 +58,7 @@ class CholeskyInverse(NamedTuple):
         return cho_solve(self.L, r)
 
 
+@part
 class SpectralInverse(NamedTuple):
     """U diag(1 / shifted) U^H, with shifted = eigenvalues + damping, (..., n, 1)."""
 
@@ -67,6 +70,7 @@ class SpectralInverse(NamedTuple):
         return namespace(r).matmul(self.U, rmatvec(self.U, r) / self.shifted)
 
 
+@part
 class GramMatrix(NamedTuple):
     """S S^H with n < m, else S^H S; lifted along null vectors."""
 
@@ -82,6 +86,7 @@ class GramMatrix(NamedTuple):
         return GramMatrix(preserved(self.K))
 
 
+@part
 class Spectrum(NamedTuple):
     """Eigenvalues, (..., n), and eigenvectors, (..., n, n), of the same matrix."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ngdla._backend.namespace import Array, namespace, unit_roundoff
+from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec, trace
 from ngdla._backend.random import orthonormal_columns
 from ngdla._backend.shapes import expanded
@@ -16,6 +17,7 @@ from ngdla.low_rank.nystrom_root import nystrom_root
 __all__ = ["Nystrom", "NystromInverse", "nystrom"]
 
 
+@part
 class NystromInverse(NamedTuple):
     """U diag(1 / shifted) U^H + (1 - U U^H) / tail, where `tail` stands for all other eigenvalues.
 
@@ -32,6 +34,7 @@ class NystromInverse(NamedTuple):
         return r / self.tail + namespace(r).matmul(self.U, weights * rmatvec(self.U, r))
 
 
+@part
 class Nystrom(NamedTuple):
     """Eigenvalues, (..., r), descending, and eigenvectors, (..., n, r)."""
 

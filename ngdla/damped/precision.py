@@ -26,6 +26,7 @@ from ngdla._backend.namespace import (
     single_name,
     unit_roundoff,
 )
+from ngdla._backend.pickles import part
 
 __all__ = ["Plan", "PrecisionWarning", "climbed", "planned", "warn_of_climbing"]
 
@@ -47,6 +48,7 @@ class PrecisionWarning(UserWarning):
     """
 
 
+@part
 class Plan(NamedTuple):
     """What is computed in which precision."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.chunks import is_chunked
 from ngdla._backend.namespace import Array, dtype_name, has_double, is_array, library, real_name
+from ngdla._backend.pickles import part
 from ngdla._backend.transfer import is_host_array, on_host, sender
 
 __all__ = [
@@ -30,6 +31,7 @@ _AXES = ("rows", "columns")
 _END: Any = object()
 
 
+@part
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockReader:
     """Where the blocks of a matrix come from, and what they must be; each pass asks anew."""

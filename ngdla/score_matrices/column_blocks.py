@@ -26,6 +26,7 @@ from ngdla._backend.namespace import (
     register_pytree,
     result_name,
 )
+from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import joined, spans
 
@@ -66,6 +67,7 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
     return ColumnBlocks(blocks, None, "list" if isinstance(S, list) else "tuple", name)
 
 
+@part
 @register_pytree(static=("sequence", "name"))
 @dataclasses.dataclass(frozen=True, eq=False)
 class ColumnBlocks(ScoreMatrix):

@@ -5,6 +5,8 @@ of that pattern, `StructuredMatrix`, by `identity`, `zeros`, `from_dense`, `proj
 `project_samples`; what can be done with them is the same for all structures.
 """
 
+from ngdla._backend.pickles import name_public_classes
+
 from .base import Structure
 from .block_diagonal import BlockDiagonal
 from .dense import Dense
@@ -32,3 +34,5 @@ __all__ = [
     "UpperTriangular",
     "structure_from",
 ]
+
+name_public_classes(__name__, globals(), __all__)

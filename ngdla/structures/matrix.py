@@ -27,6 +27,7 @@ from ngdla._backend.namespace import (
     register_pytree,
     result_name,
 )
+from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, preserved
 from ngdla._backend.scalars import real_values
 from ngdla._backend.settings import computing
@@ -611,6 +612,7 @@ class StructuredMatrix:
         return as_given(X, vector)
 
 
+@part
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adjoint:
     """The conjugate transpose of a structured matrix, for products with arrays.

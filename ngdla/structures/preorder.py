@@ -11,9 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from ngdla._backend.pickles import part
+
 __all__ = ["Preorder"]
 
 
+@part
 @dataclasses.dataclass(frozen=True)
 class Preorder:
     """A checked relation.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import ngdla.per_sample.gradients
 import numpy as np
 import pytest
 from array_api_strict import Device
@@ -17,6 +16,7 @@ from layers import LAYOUTS, exact_gram, gradients, layer, permitted
 from references import U, narrow, random_array, wide
 from spectra import REAL, needs, norm, quick_compilation, relative  # noqa: F401
 
+import ngdla.per_sample.gradients
 from ngdla import sample_gram, weighted_gradient
 from ngdla.per_sample.gradients import gram_by_gradients, gram_by_pairs
 from ngdla.per_sample.layer_samples import LayerSamples, layer_samples

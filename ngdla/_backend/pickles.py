@@ -1,0 +1,46 @@
+"""Pickles that outlive moves of modules: they name classes by a word, not by a place."""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+__all__ = ["name_public_classes", "part"]
+
+Class = TypeVar("Class", bound=type)
+
+_PARTS: dict[str, type] = {}
+
+
+def part(cls: Class) -> Class:
+    """Let pickles hold instances of an internal class, a dataclass or a NamedTuple, by its name."""
+    assert cls.__name__ not in _PARTS
+    _PARTS[cls.__name__] = cls
+    copyreg.pickle(cls, _reduced)
+    return cls
+
+
+def _reduced(x: Any) -> tuple[Any, ...]:
+    fields = x._asdict() if hasattr(x, "_asdict") else dict(vars(x))
+    return _restored_part, (type(x).__name__, fields)
+
+
+def _restored_part(name: str, fields: dict[str, Any]) -> Any:
+    """Return the instance that a pickle holds."""
+    cls = _PARTS[name]
+    if issubclass(cls, tuple):
+        return cls(**fields)
+    x = object.__new__(cls)
+    x.__dict__.update(fields)
+    return x
+
+
+def name_public_classes(module: str, members: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Let classes say that they are of the module that makes them public, wherever they stand."""
+    for name in names:
+        if isinstance(members[name], type):
+            members[name].__module__ = module
+
+
+_restored_part.__module__ = "ngdla"  # where pickles look for it
