@@ -12,14 +12,14 @@ from .damped.factor import DampedFactor, damped_factor
 from .damped.path import DampingPath, damping_path
 from .damped.precision import PrecisionWarning
 from .damped.solve import damped_lstsq, damped_solve
-from .inverse_free.arguments import StepSizeWarning
-from .inverse_free.state import InverseFreeReport, InverseFreeState, InverseFreeStatistics
-from .inverse_free.update import (
+from .inverse_free.state import (
+    InverseFreeReport,
+    InverseFreeState,
     inverse_free_apply,
     inverse_free_init,
-    inverse_free_statistics,
-    inverse_free_update,
 )
+from .inverse_free.statistics import InverseFreeStatistics, inverse_free_statistics
+from .inverse_free.update import StepSizeWarning, inverse_free_update
 from .kronecker.solve import ema, kronecker_solve
 from .low_rank.low_rank_eigh import LowRankEigh
 from .low_rank.nystrom_factor import NystromFactor, nystrom_factor

@@ -1,17 +1,23 @@
-"""States of inverse-free updates: the factors, how they are stored, and what the last step did."""
+"""States of inverse-free updates: the factors, how they are stored, how they are used."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ngdla._backend.namespace import Array
-from ngdla.structures import StructuredMatrix
+from ngdla._backend.checks import DTYPES, require_array, require_choice, require_count, require_like
+from ngdla._backend.creation import zeros
+from ngdla._backend.namespace import Array, dtype_name, namespace, real_name, result_name
+from ngdla._backend.settings import computing
+from ngdla.structures import StructuredMatrix, structure_from
 
 __all__ = [
     "STORAGES",
     "InverseFreeReport",
     "InverseFreeState",
-    "InverseFreeStatistics",
+    "factor_values",
+    "inverse_free_apply",
+    "inverse_free_init",
+    "require_state",
     "stored",
     "value",
 ]
@@ -75,38 +81,163 @@ class InverseFreeState(NamedTuple):
     report: InverseFreeReport
 
 
-class InverseFreeStatistics(NamedTuple):
-    """Curvature of a batch in the coordinates of a state. Sums: those of parts of a batch add up.
+def inverse_free_init(
+    d_in: int,
+    d_out: int,
+    *,
+    structures: Any = ("dense", "dense"),
+    like: Array,
+    dtype: str | None = None,
+    storage: str = "native",
+    momentum: bool = True,
+    batch: tuple[int, ...] = (),
+) -> InverseFreeState:
+    """Return the state of an inverse-free preconditioner (IKFAC, INGD, SINGD) before any batch.
 
-    Attributes
+    Parameters
     ----------
-    H_K : StructuredMatrix
-        Pi(K^H U K) of the weighted sum U = sum_i w_i a_i a_i^H of inputs.
-    H_C : StructuredMatrix
-        Pi(C^H G C) of the weighted sum G = sum_i w_i g_i g_i^H of output gradients.
-    rows : array, shape (...), real
-        The sum of the weights, by which an update divides both.
+    d_in, d_out : int
+        Numbers of columns and of rows of the weight.
+    structures : pair
+        Of K, for the inputs, and of C, for the output gradients. Each is a structure, its name, or
+        (name, options), such as ("hierarchical", {"k1": 15, "k2": 15}).
+    like : array
+        Gives the library and the device.
+    dtype : str, optional
+        In which factors and momenta are stored; that of `like` by default. float16 and bfloat16
+        (of NumPy: with ml_dtypes) are stored only: all arithmetic is in float32.
+    storage : {"native", "float32", "compensated"}
+        How factors of half precision keep steps that are smaller than their rounding. "native":
+        not at all, steps below 2^-9 (bfloat16) get lost. "float32": the factors are kept in
+        float32. "compensated": with a second number of half precision for each.
+    momentum : bool, default True
+        Keep running tangents, as momentum > 0 needs; without, the state has half the size.
+    batch : tuple of int
+        Leading axes, as for layers of equal shape.
+
+    Returns
+    -------
+    InverseFreeState
+        With K = C = I.
+
+    Raises
+    ------
+    TypeError
+        If a dimension is no integer, a structure is none, or `like` no floating-point array.
+    ValueError
+        If a dimension is less than 1, or a name or an option is out of range.
+
+    References
+    ----------
+    W. Lin et al., arXiv:2312.05705, figure 3 (the initial values of IKFAC and SINGD).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> state = inverse_free_init(4, 3, structures=("diagonal", "dense"), like=np.zeros(1))
+    >>> state.K.size, state.C.size
+    (4, 9)
+    """
+    require_count(d_in, "d_in", least=1)
+    require_count(d_out, "d_out", least=1)
+    _require_batch(batch)
+    require_choice(storage, "storage", STORAGES)
+    require_array(like, "like", blocks=False)
+    name = dtype_name(like.dtype) if dtype is None else dtype
+    require_choice(name, "dtype", DTYPES)
+    if not isinstance(structures, (tuple, list)) or len(structures) != 2:
+        msg = f"`structures` is {structures!r}; it must be a pair, for K and for C."
+        raise TypeError(msg)
+    if storage == "compensated" and name not in ("float16", "bfloat16"):
+        msg = (
+            f"`storage` is 'compensated' with dtype {name}; it must be 'native' there: factors are "
+            f"stored as they are computed."
+        )
+        raise ValueError(msg)
+    kept = result_name(name) if storage == "float32" else name
+    pair = [
+        (structure_from(given, f"structures[{i}]"), d)
+        for i, (given, d) in enumerate(zip(structures, (d_in, d_out)))
+    ]
+    K, C = (s.identity(d, like=like, dtype=kept, batch=batch) for s, d in pair)
+    empty = [s.zeros(d, like=like, dtype=name, batch=batch) for s, d in pair]
+    m_K, m_C = empty if momentum else (None, None)
+    compensation_K, compensation_C = empty if storage == "compensated" else (None, None)
+    zero = zeros(batch, like, real_name(result_name(name)))
+    report = InverseFreeReport(zero, zero, zero, zero, zero, zero, zeros(batch, like, "bool"))
+    step = zeros((), like, "int32")
+    return InverseFreeState(K, C, m_K, m_C, compensation_K, compensation_C, step, report)
+
+
+def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
+    """Return the preconditioned gradient C C^H V K K^H.
+
+    Parameters
+    ----------
+    state : InverseFreeState
+        With the factors K and C.
+    V : array, shape (..., d_out, d_in), real or complex
+        Such as the gradient of the weight. Not checked for NaN and Inf.
+
+    Returns
+    -------
+    array, shape (..., d_out, d_in)
+        In the dtype that V and the factors promote to, float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `V` is no floating-point array of the library of the state.
+    ValueError
+        If `V` has another shape.
 
     Notes
     -----
-    ``statistics + others``, or ``sum(parts)``, is the statistics of all, if they were taken with
-    the same state; on several devices, sum the leaves of this pytree over the devices.
+    Cost: `StructuredMatrix.square_matmul` of K for d_out columns and of C for d_in columns.
+
+    References
+    ----------
+    W. Lin et al., arXiv:2312.05705, figure 3 (last line of each update).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> state = inverse_free_init(3, 2, like=np.zeros(1))
+    >>> inverse_free_apply(state, np.ones((2, 3)))
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
     """
+    require_state(state)
+    require_array(V, "V", ndim=2, blocks=False)
+    require_like(V, "V", state.K.leaves[0], "state")
+    expected = (*state.K.batch, state.C.dimension, state.K.dimension)
+    if tuple(V.shape) != expected:
+        msg = f"`V` has shape {tuple(V.shape)}; for this state it must be {expected}."
+        raise ValueError(msg)
+    K, C = factor_values(state)
+    with computing(namespace(V)):
+        return C.square_matmul(K.square_rmatmul(V))
 
-    H_K: StructuredMatrix
-    H_C: StructuredMatrix
-    rows: Array
 
-    def __add__(self, other: Any) -> InverseFreeStatistics:
-        if not isinstance(other, InverseFreeStatistics):
-            return NotImplemented
-        return InverseFreeStatistics(
-            self.H_K + other.H_K, self.H_C + other.H_C, self.rows + other.rows
-        )
+def require_state(state: Any) -> None:
+    """Raise unless it is a state."""
+    if not isinstance(state, InverseFreeState):
+        msg = f"`state` is a {type(state).__name__}; it must be what inverse_free_init returned."
+        raise TypeError(msg)
 
-    def __radd__(self, other: Any) -> InverseFreeStatistics:
-        """Return the statistics themselves as a sum that starts from 0, as that of `sum`."""
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+def _require_batch(batch: Any) -> None:
+    """Raise unless these are leading axes."""
+    if not isinstance(batch, (tuple, list)):
+        msg = f"`batch` is {batch!r}; it must be a tuple of integers, such as (3,)."
+        raise TypeError(msg)
+    for size in batch:
+        require_count(size, "batch", least=1)
+
+
+def factor_values(state: InverseFreeState) -> tuple[StructuredMatrix, StructuredMatrix]:
+    """Return both factors in the compute dtype."""
+    return value(state.K, state.compensation_K), value(state.C, state.compensation_C)
 
 
 def value(matrix: StructuredMatrix, compensation: StructuredMatrix | None) -> StructuredMatrix:

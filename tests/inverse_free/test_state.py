@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backends import Backend, half_dtype
-from dense_updates import (
-    NAMES,
-    after,
-    member,
-    samples,
-    structure,
-)
+from dense_updates import NAMES, after, member, samples, structure
 from references import U
 from spectra import REAL, needs, quick_compilation, relative  # noqa: F401
 

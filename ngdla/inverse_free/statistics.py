@@ -1,0 +1,205 @@
+"""Statistics of a batch in the coordinates of a state of inverse-free updates."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.creation import zeros
+from ngdla._backend.namespace import (
+    Array,
+    astype,
+    dtype_name,
+    is_array,
+    is_complex,
+    namespace,
+    real_name,
+    result_name,
+)
+from ngdla._backend.scalars import positive_values, real_values
+from ngdla._backend.settings import computing
+from ngdla._backend.shapes import expanded
+from ngdla.structures import StructuredMatrix
+
+from .state import InverseFreeState, factor_values, require_state
+
+__all__ = ["InverseFreeStatistics", "inverse_free_statistics", "require_fitting"]
+
+
+class InverseFreeStatistics(NamedTuple):
+    """Curvature of a batch in the coordinates of a state. Sums: those of parts of a batch add up.
+
+    Attributes
+    ----------
+    H_K : StructuredMatrix
+        Pi(K^H U K) of the weighted sum U = sum_i w_i a_i a_i^H of inputs.
+    H_C : StructuredMatrix
+        Pi(C^H G C) of the weighted sum G = sum_i w_i g_i g_i^H of output gradients.
+    rows : array, shape (...), real
+        The sum of the weights, by which an update divides both.
+
+    Notes
+    -----
+    ``statistics + others``, or ``sum(parts)``, is the statistics of all, if they were taken with
+    the same state; on several devices, sum the leaves of this pytree over the devices.
+    """
+
+    H_K: StructuredMatrix
+    H_C: StructuredMatrix
+    rows: Array
+
+    def __add__(self, other: Any) -> InverseFreeStatistics:
+        if not isinstance(other, InverseFreeStatistics):
+            return NotImplemented
+        return InverseFreeStatistics(
+            self.H_K + other.H_K, self.H_C + other.H_C, self.rows + other.rows
+        )
+
+    def __radd__(self, other: Any) -> InverseFreeStatistics:
+        """Return the statistics themselves as a sum that starts from 0, as that of `sum`."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+
+def inverse_free_statistics(
+    state: InverseFreeState,
+    inputs: Array,
+    output_gradients: Array,
+    *,
+    weights: Array | None = None,
+    loss_scale: Any = 1.0,
+    check: bool = True,
+) -> InverseFreeStatistics:
+    """Return the curvature of a batch in the coordinates of a state, for `inverse_free_update`.
+
+    Parameters
+    ----------
+    state : InverseFreeState
+        Whose factors the batch is seen through; the one that is updated afterwards.
+    inputs : array, shape (..., N, d_in)
+        a, rows are samples, or samples and positions.
+    output_gradients : array, shape (..., N, d_out)
+        g, of each sample by itself: not divided by the number of samples, as a mean loss does.
+    weights : array, shape (..., N), optional
+        w >= 0, of each row; 1 by default.
+    loss_scale : float or array, shape () or (...)
+        The factor by which the loss, and so g, was multiplied; it is divided out.
+    check : bool, default True
+        Refuse weights and scales in arrays that are negative, NaN or Inf: reads one flag on the
+        host. Inputs and gradients are looked at by the update.
+
+    Returns
+    -------
+    InverseFreeStatistics
+        Sums: those of parts of a batch add up, by ``+``, to those of the batch.
+
+    Raises
+    ------
+    TypeError
+        If arguments are no floating-point arrays of the library of the state.
+    ValueError
+        If shapes do not fit, or weights are negative, NaN or Inf.
+
+    Notes
+    -----
+    Cost: `StructuredMatrix.project_inner` of both factors. Neither second moment is formed.
+
+    References
+    ----------
+    W. Lin et al., arXiv:2312.05705, figure 3 (H_K and H_C).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> state = inverse_free_init(4, 3, like=np.zeros(1))
+    >>> a, g = rng.standard_normal((6, 4)), rng.standard_normal((6, 3))
+    >>> parts = [inverse_free_statistics(state, a[i], g[i]) for i in (slice(4), slice(4, 6))]
+    >>> whole = inverse_free_statistics(state, a, g)
+    >>> bool(np.allclose((parts[0] + parts[1]).H_K.to_dense(), whole.H_K.to_dense()))
+    True
+    """
+    require_state(state)
+    for x, name, factor in (
+        (inputs, "inputs", state.K),
+        (output_gradients, "output_gradients", state.C),
+    ):
+        require_array(x, name, ndim=2, blocks=False)
+        factor._require_rows(x, name, "N")
+        _require_kind(x, name, factor)
+    if inputs.shape[-2] != output_gradients.shape[-2]:
+        msg = (
+            f"`inputs` has {inputs.shape[-2]} rows and `output_gradients` "
+            f"{output_gradients.shape[-2]}; they must be of the same samples."
+        )
+        raise ValueError(msg)
+    checks = ValueChecks(enabled=check)
+    xp, batch = namespace(inputs), state.K.batch
+    real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
+    with computing(xp):
+        like = state.K.leaves[0]
+        scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
+        a, g = inputs, output_gradients
+        if weights is None:
+            rows = zeros(batch, inputs, real) + float(inputs.shape[-2])
+        else:
+            w = _checked_weights(weights, inputs, real, checks)
+            rows, root = xp.sum(w, axis=-1), xp.expand_dims(xp.sqrt(w), axis=-1)
+            a, g = _scaled(a, root), _scaled(g, root)
+        if not isinstance(scale, float) or scale != 1.0:
+            g = _scaled(g, expanded(1 / scale, 2))
+        K, C = factor_values(state)
+        statistics = InverseFreeStatistics(K.project_inner(a), C.project_inner(g), rows)
+        checks.raise_on_failure()
+    return statistics
+
+
+def require_fitting(statistics: Any, state: InverseFreeState) -> None:
+    """Raise unless these are statistics of factors like those of the state."""
+    if not isinstance(statistics, InverseFreeStatistics):
+        msg = (
+            f"`statistics` is a {type(statistics).__name__}; it must be what "
+            f"inverse_free_statistics returned."
+        )
+        raise TypeError(msg)
+    for name, H, factor in (("H_K", statistics.H_K, state.K), ("H_C", statistics.H_C, state.C)):
+        if (H.structure, H.shape) != (factor.structure, factor.shape):
+            msg = (
+                f"`statistics` has {name} = {H!r}, but the factor is {factor!r}; pass statistics "
+                f"that were taken with this state."
+            )
+            raise ValueError(msg)
+        require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
+
+
+def _checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks) -> Array:
+    """Return the weights of rows in a real dtype."""
+    if not is_array(weights):
+        msg = f"`weights` is {weights!r}; it must be an array of real numbers, one for each row."
+        raise TypeError(msg)
+    if tuple(weights.shape) != tuple(inputs.shape[:-1]):
+        msg = (
+            f"`weights` has shape {tuple(weights.shape)}; it must be {tuple(inputs.shape[:-1])}, "
+            f"one for each row of `inputs`."
+        )
+        raise ValueError(msg)
+    w = real_values(weights, "weights", inputs, "inputs", dtype, tuple(inputs.shape[:-1]))
+    w = astype(w, dtype)
+    checks.finite("weights", w)
+    msg = "`weights` holds negative numbers; each must be 0 or more."
+    checks.require(lambda: w >= 0, lambda: ValueError(msg))
+    return w
+
+
+def _require_kind(x: Array, name: str, factor: StructuredMatrix) -> None:
+    """Raise if an array is complex that a real factor has to follow."""
+    if is_complex(x) and not is_complex(factor.leaves[0]):
+        msg = (
+            f"`{name}` is complex but the state is real; start it with a complex `like`, and no "
+            f"real dtype."
+        )
+        raise TypeError(msg)
+
+
+def _scaled(x: Array, factor: Any) -> Array:
+    """Return x times a real number or array, in float32 or wider."""
+    return astype(x, result_name(dtype_name(x.dtype))) * factor
