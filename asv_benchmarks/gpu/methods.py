@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 import ngdla
-from ngdla._backend.namespace import astype, is_complex, namespace
+from ngdla._backend.dtypes import astype, is_complex
+from ngdla._backend.namespace import namespace
 from ngdla._backend.products import adjoint, rmatvec
 
 from .engines import Engine

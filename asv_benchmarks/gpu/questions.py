@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import ngdla
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, unit_roundoff
 from ngdla._backend.gram import gram, gram_by_halves, gram_cupy_syrk
-from ngdla._backend.namespace import Array, astype, dtype_name, is_complex, namespace, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.spectral import eigh
 from ngdla._backend.triangular import cholesky

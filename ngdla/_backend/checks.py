@@ -19,18 +19,15 @@ import numpy as np
 from array_api_compat import device
 
 from .chunks import is_chunked, require_known_shape
+from .dtypes import astype, dtype_name, normal_range, result_name
 from .namespace import (
     Array,
-    astype,
-    dtype_name,
     is_array,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     library,
     namespace,
-    normal_range,
-    result_name,
 )
 from .tracing import concrete
 

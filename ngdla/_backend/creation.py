@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
+from .dtypes import dtype_of
 from .namespace import (
     Array,
-    dtype_of,
     is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,

@@ -7,7 +7,8 @@ from typing import Any
 from scipy import fft as scipy_fft
 
 from .chunks import unchunked
-from .namespace import Array, is_complex, is_numpy_namespace, namespace
+from .dtypes import is_complex
+from .namespace import Array, is_numpy_namespace, namespace
 
 __all__ = ["autocorrelation", "convolution"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.linalg import blas
 
 from .chunks import sum_over_chunks
+from .dtypes import is_complex
 from .namespace import (
     Array,
-    is_complex,
     is_cupy_namespace,
     is_dask_namespace,
     is_jax_namespace,

@@ -11,18 +11,15 @@ import math
 import array_api_extra as xpx
 
 from .chunks import columns_chunked
+from .dtypes import astype, dtype_name, is_complex, real_name
 from .namespace import (
     Array,
     as_array,
-    astype,
-    dtype_name,
-    is_complex,
     is_cupy_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
-    real_name,
 )
 from .shapes import CHUNK_BYTES
 from .sums import writable

@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from .namespace import (
-    Array,
-    is_dask_namespace,
-    is_jax_namespace,
-    is_torch_namespace,
-    namespace,
-    real_name,
-)
+from .dtypes import real_name
+from .namespace import Array, is_dask_namespace, is_jax_namespace, is_torch_namespace, namespace
 
 __all__ = ["gaussian", "generator", "orthonormal_columns", "require_generator"]
 

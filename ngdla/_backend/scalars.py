@@ -10,16 +10,8 @@ import numpy as np
 
 from .checks import ValueChecks, require_dense, require_like
 from .chunks import is_chunked, require_known_shape
-from .namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_array,
-    namespace,
-    normal_range,
-    real_name,
-    result_name,
-)
+from .dtypes import astype, dtype_name, normal_range, real_name, result_name
+from .namespace import Array, is_array, namespace
 
 __all__ = [
     "EIGENVALUES",

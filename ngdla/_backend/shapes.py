@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .namespace import Array, astype, dtype_name, is_complex, namespace, real_name, result_name
+from .dtypes import astype, dtype_name, is_complex, real_name, result_name
+from .namespace import Array, namespace
 
 __all__ = ["CHUNK_BYTES", "as_given", "expanded", "in_common_dtype", "joined", "spans"]
 

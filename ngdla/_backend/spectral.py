@@ -13,11 +13,10 @@ import numpy as np
 import scipy.linalg
 
 from .chunks import in_one_block
+from .dtypes import dtype_name, is_complex
 from .namespace import (
     Array,
     LinAlgError,
-    dtype_name,
-    is_complex,
     is_cupy_namespace,
     is_dask_namespace,
     is_jax_namespace,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .dtypes import astype, dtype_name
 from .namespace import (
     Array,
-    astype,
-    dtype_name,
     is_cupy_namespace,
     is_numpy_namespace,
     is_torch_namespace,

@@ -12,18 +12,16 @@ from scipy.linalg import lapack
 
 from .chunks import in_one_block
 from .creation import unit_columns
+from .dtypes import dtype_name, is_complex, unit_roundoff
 from .namespace import (
     Array,
     LinAlgError,
-    dtype_name,
-    is_complex,
     is_cupy_namespace,
     is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
-    unit_roundoff,
 )
 from .products import adjoint
 

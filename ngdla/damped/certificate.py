@@ -9,7 +9,8 @@ from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
-from ngdla._backend.namespace import Array, as_array, astype, namespace, real_name
+from ngdla._backend.dtypes import astype, real_name
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import expanded
 

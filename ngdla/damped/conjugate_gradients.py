@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ngdla._backend.namespace import Array, is_complex, namespace
+from ngdla._backend.dtypes import is_complex
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.tracing import repeated
 
 __all__ = ["conjugate_gradients"]

@@ -6,15 +6,9 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    namespace,
-    real_name,
-    register_pytree,
-    unit_roundoff,
-)
+from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values
 from ngdla._backend.settings import computing
 from ngdla.score_matrices.column_blocks import score_matrix

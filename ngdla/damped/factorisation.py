@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any, TypeVar
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import Array, LinAlgError, astype, namespace, real_name, unit_roundoff
+from ngdla._backend.dtypes import astype, real_name, unit_roundoff
+from ngdla._backend.namespace import Array, LinAlgError, namespace
 from ngdla._backend.tracing import number
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 

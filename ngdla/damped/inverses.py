@@ -19,7 +19,8 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import Array, astype, dtype_name, is_complex, namespace, unit_roundoff
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ngdla._backend.shapes import expanded, joined

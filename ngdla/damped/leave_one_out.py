@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ngdla._backend.namespace import Array, astype, dtype_name, namespace
+from ngdla._backend.dtypes import astype, dtype_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.shapes import joined
 from ngdla._backend.triangular import solve_triangular

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ngdla._backend.namespace import Array, namespace, unit_roundoff
+from ngdla._backend.dtypes import unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec, trace
 from ngdla._backend.random import orthonormal_columns

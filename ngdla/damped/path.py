@@ -8,7 +8,8 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, require_array, require_like
-from ngdla._backend.namespace import Array, astype, is_array, is_complex, namespace, real_name
+from ngdla._backend.dtypes import astype, is_complex, real_name
+from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.settings import computing
 from ngdla._backend.shapes import expanded, joined

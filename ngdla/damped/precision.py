@@ -18,14 +18,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import require_choice, warn_caller
-from ngdla._backend.namespace import (
-    Array,
-    double_name,
-    has_double,
-    real_name,
-    single_name,
-    unit_roundoff,
-)
+from ngdla._backend.dtypes import double_name, has_double, real_name, single_name, unit_roundoff
+from ngdla._backend.namespace import Array
 from ngdla._backend.pickles import part
 
 __all__ = ["Plan", "PrecisionWarning", "climbed", "planned", "warn_of_climbing"]

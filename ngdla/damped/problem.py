@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import require_choice, require_count
-from ngdla._backend.namespace import (
-    Array,
+from ngdla._backend.dtypes import (
     astype,
     double_name,
     dtype_name,
     has_double,
     is_complex,
-    namespace,
     real_name,
     result_name,
 )
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import damping_values
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 

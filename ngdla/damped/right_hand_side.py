@@ -14,7 +14,8 @@ from typing import Any
 
 from ngdla._backend.checks import require_columns
 from ngdla._backend.chunks import chunked_like
-from ngdla._backend.namespace import Array, astype, double_name, is_complex, namespace, real_name
+from ngdla._backend.dtypes import astype, double_name, is_complex, real_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 __all__ = ["Layout", "column_norms", "parameter_vector", "sample_vector"]

@@ -6,16 +6,15 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, all_finite
-from ngdla._backend.namespace import (
-    Array,
+from ngdla._backend.dtypes import (
     astype,
     double_name,
     has_double,
     is_complex,
-    namespace,
     real_name,
     unit_roundoff,
 )
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.settings import computing
 from ngdla._backend.tracing import choose, chooses, is_traced
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.namespace import Array, is_complex, namespace
+from ngdla._backend.dtypes import is_complex
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import trace
 from ngdla._backend.shapes import expanded
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ngdla._backend.namespace import Array, namespace, result_name, unit_roundoff
+from ngdla._backend.dtypes import result_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import multiple_plus, plus_identity
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.checks import DTYPES, require_array, require_choice, require_count, require_like
 from ngdla._backend.creation import zeros
-from ngdla._backend.namespace import Array, dtype_name, namespace, real_name, result_name
+from ngdla._backend.dtypes import dtype_name, real_name, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.settings import computing
 from ngdla.structures import StructuredMatrix, structure_from
 

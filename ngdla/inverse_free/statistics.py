@@ -6,16 +6,8 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.creation import zeros
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_array,
-    is_complex,
-    namespace,
-    real_name,
-    result_name,
-)
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.settings import computing
 from ngdla._backend.shapes import expanded

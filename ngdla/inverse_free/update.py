@@ -8,7 +8,8 @@ from operator import and_
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, require_choice, require_count
-from ngdla._backend.namespace import Array, astype, dtype_name, namespace, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values
 from ngdla._backend.settings import computing
 from ngdla._backend.tracing import choose_if_free, is_traced

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
-from ngdla._backend.namespace import Array, astype, dtype_name, is_array, namespace, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import trace
 from ngdla._backend.spectral import eigh
 from ngdla.low_rank.low_rank_eigh import LowRankEigh, clipped

@@ -11,8 +11,9 @@ from ngdla._backend.checks import (
     require_choice,
     require_like,
 )
+from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
-from ngdla._backend.namespace import Array, as_array, astype, dtype_name, namespace, result_name
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ngdla._backend.scalars import fraction_values
 from ngdla._backend.settings import computing

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
 from ngdla._backend.gram import gram
-from ngdla._backend.namespace import Array, dtype_name, is_complex, namespace, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint
 from ngdla._backend.tracing import choose_if_free
 from ngdla._backend.triangular import cholesky, inverse_triangular

@@ -12,15 +12,8 @@ from ngdla._backend.checks import (
     require_count,
     require_like,
 )
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_complex,
-    namespace,
-    result_name,
-    unit_roundoff,
-)
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
 from ngdla._backend.settings import computing

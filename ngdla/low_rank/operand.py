@@ -9,17 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
-from ngdla._backend.namespace import (
-    Array,
+from ngdla._backend.dtypes import (
     astype,
     dtype_name,
-    is_array,
     is_complex,
-    namespace,
     real_name,
     result_name,
     unit_roundoff,
 )
+from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, trace
 from ngdla._backend.scalars import real_values
 from ngdla._backend.settings import computing

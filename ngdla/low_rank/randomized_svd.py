@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_count
 from ngdla._backend.creation import unit_columns
-from ngdla._backend.namespace import Array, dtype_name, namespace, result_name, unit_roundoff
+from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, rmatvec
 from ngdla._backend.settings import computing
 from ngdla._backend.shapes import expanded

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.chunks import is_chunked
-from ngdla._backend.namespace import Array, astype, dtype_name, is_array, is_complex, namespace
+from ngdla._backend.dtypes import astype, dtype_name, is_complex
+from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.random import gaussian, require_generator
 from ngdla._backend.tracing import is_traced
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, all_finite, square_matrix
-from ngdla._backend.namespace import Array, dtype_name, namespace, unit_roundoff
+from ngdla._backend.dtypes import dtype_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint
 from ngdla._backend.settings import computing
 from ngdla._backend.spectral import eigh

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ngdla._backend.checks import ValueChecks, all_finite
-from ngdla._backend.namespace import Array, dtype_name, namespace, unit_roundoff
+from ngdla._backend.dtypes import dtype_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.random import gaussian
 from ngdla._backend.tracing import is_traced

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
+from ngdla._backend.dtypes import conjugate, dtype_name, is_complex
 from ngdla._backend.gram import gram
-from ngdla._backend.namespace import Array, conjugate, dtype_name, is_complex, namespace
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec, trace, transposed_product
 from ngdla._backend.settings import computing
 from ngdla._backend.shapes import in_common_dtype

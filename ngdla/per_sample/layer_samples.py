@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import require_array, require_like
-from ngdla._backend.namespace import Array, astype, dtype_name, namespace, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.namespace import Array, namespace
 
 __all__ = ["LayerSamples", "layer_samples"]
 

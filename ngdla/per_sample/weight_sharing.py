@@ -6,7 +6,9 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, require_choice, require_count, require_like
-from ngdla._backend.namespace import Array, namespace, real_part, register_pytree
+from ngdla._backend.dtypes import real_part
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.settings import computing
 from ngdla._backend.tracing import detached
 

@@ -11,7 +11,8 @@ from ngdla._backend.checks import (
     require_like,
     square_matrix,
 )
-from ngdla._backend.namespace import Array, astype, dtype_name, namespace, real_part, result_name
+from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, rmatvec, squared_norm
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ngdla._backend.settings import computing

@@ -12,7 +12,8 @@ from typing import Any
 
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.chunks import is_chunked
-from ngdla._backend.namespace import Array, dtype_name, has_double, is_array, library, real_name
+from ngdla._backend.dtypes import dtype_name, has_double, real_name
+from ngdla._backend.namespace import Array, is_array, library
 from ngdla._backend.pickles import part
 from ngdla._backend.transfer import is_host_array, on_host, sender
 

@@ -15,19 +15,12 @@ from typing import Any
 
 from ngdla._backend.checks import all_finite, require_array, require_like
 from ngdla._backend.chunks import in_column_chunks, is_chunked
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.gram import gram as dense_gram
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_complex,
-    namespace,
-    real_name,
-    register_pytree,
-    result_name,
-)
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.shapes import joined, spans
 
 from .score_matrix import Piece, ScoreMatrix, Vector

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 
-from ngdla._backend.namespace import Array, dtype_name
+from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, all_finite
-from ngdla._backend.namespace import Array, dtype_name, namespace
+from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import trace
 from ngdla._backend.settings import computing
 

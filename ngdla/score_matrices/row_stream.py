@@ -18,7 +18,8 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from ngdla._backend.namespace import Array, astype, dtype_name, namespace, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.shapes import joined
 

@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from ngdla._backend.chunks import is_chunked
-from ngdla._backend.namespace import Array, dtype_name, namespace
+from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import spans
 
 from .column_blocks import ColumnBlocks

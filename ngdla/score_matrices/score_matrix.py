@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-from ngdla._backend.namespace import Array, astype, dtype_name, real_name
+from ngdla._backend.dtypes import astype, dtype_name, real_name
+from ngdla._backend.namespace import Array
 
 __all__ = ["Piece", "ScoreMatrix", "Vector"]
 

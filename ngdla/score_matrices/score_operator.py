@@ -7,15 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.checks import all_finite, require_array, require_like
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    double_name,
-    dtype_name,
-    is_complex,
-    namespace,
-    result_name,
-)
+from ngdla._backend.dtypes import astype, double_name, dtype_name, is_complex, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved, rmatvec
 
 from .score_matrix import ScoreMatrix, Vector

@@ -12,8 +12,7 @@ from contextlib import closing
 from typing import Any, Protocol, Self
 
 from ngdla._backend.checks import all_finite, require_count
-from ngdla._backend.namespace import (
-    Array,
+from ngdla._backend.dtypes import (
     astype,
     double_name,
     dtype_name,
@@ -21,6 +20,7 @@ from ngdla._backend.namespace import (
     real_name,
     result_name,
 )
+from ngdla._backend.namespace import Array
 from ngdla._backend.raw_file import raw_file
 
 from .block_reader import block_reader, matrix_shape, require_positive, stored_dtype

@@ -12,7 +12,8 @@ from ngdla._backend.checks import (
     square_matrix,
 )
 from ngdla._backend.creation import zeros
-from ngdla._backend.namespace import Array, astype, dtype_name, namespace, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved
 from ngdla._backend.settings import computing
 

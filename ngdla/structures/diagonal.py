@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend.creation import identity_like
-from ngdla._backend.namespace import Array, as_array, conjugate, namespace, real_part
+from ngdla._backend.dtypes import conjugate, real_part
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.shapes import expanded
 from ngdla._backend.sums import add_multiple
 

@@ -7,7 +7,8 @@ import math
 from typing import Any
 
 from ngdla._backend.chunks import unchunked
-from ngdla._backend.namespace import Array, as_array, is_complex, namespace, real_part
+from ngdla._backend.dtypes import is_complex, real_part
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import adjoint
 from ngdla._backend.sums import add_multiple
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ngdla._backend import general
 from ngdla._backend.creation import constant, host_array, identity_like
+from ngdla._backend.dtypes import dtype_name, real_name
 from ngdla._backend.gram import gram
-from ngdla._backend.namespace import Array, dtype_name, namespace, real_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, preserved
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky

@@ -16,19 +16,11 @@ from ngdla._backend.checks import (
     require_columns,
     require_like,
 )
-from ngdla._backend.namespace import (
-    Array,
-    as_array,
-    astype,
-    conjugate,
-    dtype_name,
-    namespace,
-    real_name,
-    register_pytree,
-    result_name,
-)
+from ngdla._backend.dtypes import astype, conjugate, dtype_name, real_name, result_name
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, preserved
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import real_values
 from ngdla._backend.settings import computing
 from ngdla._backend.shapes import as_given, expanded, in_common_dtype

@@ -8,16 +8,9 @@ from typing import Any, ClassVar
 
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import constant, host_array, identity_like
+from ngdla._backend.dtypes import conjugate, dtype_name, real_name, real_part
 from ngdla._backend.fourier import autocorrelation, convolution
-from ngdla._backend.namespace import (
-    Array,
-    as_array,
-    conjugate,
-    dtype_name,
-    namespace,
-    real_name,
-    real_part,
-)
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import adjoint_product
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky

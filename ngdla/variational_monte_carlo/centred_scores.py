@@ -16,15 +16,8 @@ from typing import Any
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
 from ngdla._backend.chunks import unchunked
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_complex,
-    namespace,
-    real_name,
-    result_name,
-)
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import centred_rows, rmatvec
 from ngdla._backend.settings import computing
 from ngdla.damped.right_hand_side import sample_vector

@@ -18,7 +18,8 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import Array, astype, is_complex, namespace, real_name
+from ngdla._backend.dtypes import astype, is_complex, real_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec, trace
 from ngdla._backend.settings import computing
 from ngdla._backend.shapes import expanded, joined

@@ -12,15 +12,8 @@ import numbers
 from typing import Any
 
 from ngdla._backend.checks import ValueChecks, require_array, require_like
-from ngdla._backend.namespace import (
-    Array,
-    astype,
-    dtype_name,
-    is_complex,
-    namespace,
-    real_name,
-    result_name,
-)
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.settings import computing
 from ngdla.damped.problem import RightHandSide
 from ngdla.damped.right_hand_side import parameter_vector, sample_vector

@@ -23,6 +23,7 @@ import ngdla
 from ngdla._backend import (
     checks,
     creation,
+    dtypes,
     gram,
     namespace,
     products,
@@ -32,6 +33,7 @@ from ngdla._backend import (
 )
 
 FP32, TF32 = 4, 7
+MODULES = (checks, creation, dtypes, gram, namespace, products, settings, spectral, triangular)
 
 
 @pytest.fixture
@@ -53,7 +55,17 @@ def compute_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     cupyx.solve_triangular = solve_triangular  # type: ignore[attr-defined]
     for module in (cupy, cublas, core, routines, cupyx):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    for module in (checks, creation, gram, namespace, products, settings, spectral, triangular):
+    for module in (
+        checks,
+        creation,
+        dtypes,
+        gram,
+        namespace,
+        products,
+        settings,
+        spectral,
+        triangular,
+    ):
         for name, answer in (("is_numpy_namespace", False), ("is_cupy_namespace", True)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda _, answer=answer: answer)

@@ -1,0 +1,162 @@
+"""The four dtypes that LAPACK knows and two in which arrays may be stored, by their names.
+
+All libraries share the names; dtypes of different libraries must not be compared.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from array_api_compat import device
+
+from .namespace import (
+    Array,
+    is_cupy_namespace,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+)
+
+__all__ = [
+    "astype",
+    "conjugate",
+    "double_name",
+    "dtype_name",
+    "dtype_of",
+    "has_double",
+    "is_complex",
+    "normal_range",
+    "real_name",
+    "real_part",
+    "result_name",
+    "single_name",
+    "unit_roundoff",
+]
+
+_UNIT_ROUNDOFF = {
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "float32": 2.0**-24,
+    "float64": 2.0**-53,
+    "complex64": 2.0**-24,
+    "complex128": 2.0**-53,
+    "tf32": 2.0**-11,  # of products only
+}
+_REAL = {
+    "float16": "float32",  # stored, never computed with
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "float32",
+    "complex128": "float64",
+}
+_NAMES: dict[tuple[type, Any], str] = {}  # dtypes of different libraries must not be compared
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype of any library: 'float32', 'complex128', ..."""
+    key = (type(dtype), dtype)
+    name = _NAMES.get(key)
+    if name is None:
+        name = _NAMES[key] = str(dtype).rpartition(".")[2]
+    return name
+
+
+def is_complex(x: Array) -> bool:
+    """Tell whether `x` has a complex dtype."""
+    return dtype_name(x.dtype).startswith("complex")
+
+
+def conjugate(x: Array) -> Array:
+    """Return the conjugate of `x`; `x` itself where it is real."""
+    return namespace(x).conj(x) if is_complex(x) else x
+
+
+def real_part(x: Array) -> Array:
+    """Return Re x in a real dtype; `x` itself where it is real."""
+    return namespace(x).real(x) if is_complex(x) else x
+
+
+def real_name(name: str) -> str:
+    """Return the name of the real dtype of the same precision."""
+    return _REAL[name]
+
+
+_RESULTS: dict[tuple[str, ...], str] = {}
+
+
+def result_name(*names: str) -> str:
+    """Return the dtype that the given ones promote to, as `result_type` does, from float32 up."""
+    result = _RESULTS.get(names)
+    if result is None:
+        double = any(_REAL[name] == "float64" for name in names)
+        if any(name.startswith("complex") for name in names):
+            result = "complex128" if double else "complex64"
+        else:
+            result = "float64" if double else "float32"
+        _RESULTS[names] = result
+    return result
+
+
+def unit_roundoff(name: str) -> float:
+    """Return u = eps / 2 of a dtype."""
+    return _UNIT_ROUNDOFF[name]
+
+
+def single_name(name: str) -> str:
+    """Return the name of the dtype of the same kind in single precision."""
+    return "complex64" if name.startswith("complex") else "float32"
+
+
+def double_name(name: str) -> str:
+    """Return the name of the dtype of the same kind in double precision."""
+    return "complex128" if name.startswith("complex") else "float64"
+
+
+def has_double(x: Array) -> bool:
+    """Tell whether the library and device of `x` have double precision."""
+    xp = namespace(x)
+    if is_jax_namespace(xp):
+        import jax
+
+        return bool(jax.config.jax_enable_x64)
+    if is_torch_namespace(xp):
+        return x.device.type != "mps"
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp) or is_dask_namespace(xp):
+        return True
+    info = xp.__array_namespace_info__()
+    return "float64" in info.dtypes(device=device(x), kind="real floating")
+
+
+def normal_range(name: str) -> tuple[float, float]:
+    """Return the smallest normal and the largest finite number of a dtype."""
+    if _REAL[name] == "float32":
+        return 2.0**-126, (2 - 2.0**-23) * 2.0**127
+    return sys.float_info.min, sys.float_info.max
+
+
+def astype(x: Array, name: str) -> Array:
+    """Return `x` in the named dtype; `x` itself where it has that dtype already."""
+    if dtype_name(x.dtype) == name:
+        return x
+    xp = namespace(x)
+    return xp.astype(x, dtype_of(xp, name), copy=False)
+
+
+def dtype_of(xp: Any, name: str) -> Any:
+    """Return the named dtype of a library; bfloat16 of NumPy is that of ml_dtypes."""
+    if name == "bfloat16" and is_numpy_namespace(xp):
+        return _numpy_bfloat16()
+    return getattr(xp, name)
+
+
+def _numpy_bfloat16() -> Any:
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        msg = "NumPy has no bfloat16 by itself; install ml_dtypes, or use float16 or float32."
+        raise TypeError(msg) from None
+    return bfloat16
