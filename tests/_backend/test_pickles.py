@@ -17,7 +17,7 @@ from backends import map_both
 import ngdla
 from ngdla import structures
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(5)
 S, F = RNG.standard_normal((6, 20)), RNG.standard_normal(6)
 A, X, D = S.T @ S, RNG.standard_normal((8, 20)), RNG.standard_normal((8, 3))
