@@ -370,7 +370,8 @@ BACKENDS = {
     )
 }
 
-THINNED = ("torch-meta", "jax", "jax-gpu", "dask")  # each case is traced, and compiled in JAX
+# Where each case is traced, in JAX also compiled, or runs the lines that it runs on another one.
+THINNED = ("torch-meta", "jax", "jax-gpu", "dask", "numpy-readonly", "strict-float32")
 
 
 def usable(name: str) -> bool:

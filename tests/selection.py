@@ -1,7 +1,8 @@
-"""Which tests run: few cases on libraries that trace, none on GPUs that are not there.
+"""Which tests run: few cases where many cost much or show little, none on GPUs that are absent.
 
-Where a library traces or compiles, each case of a test costs seconds. `@pytest.mark.thinned` leaves
-there as few cases as have every value of every parameter; the others are `slow`. What needs a GPU
+Where a library traces or compiles, each case of a test costs seconds; read-only NumPy arrays and
+strict ones without float64 take the ways of others. `@pytest.mark.thinned` leaves there as few
+cases as have every value of every parameter; the others are `slow`. What needs a GPU
 is deselected where there is none: `--require-backend` makes that a failure. A run may leave out
 what passed in another, unless its outcome depends on the packages that are installed.
 """

@@ -28,8 +28,6 @@ sys.path.insert(0, str(ROOT))  # asv_benchmarks is not installed
 from asv_benchmarks.gpu import __main__ as command  # noqa: E402
 from asv_benchmarks.gpu import engines, methods, questions, report, run  # noqa: E402
 
-pytestmark = pytest.mark.environment
-
 HEAD = {
     "device": "Made-up Device/9000",
     "driver": "none",
