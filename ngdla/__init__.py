@@ -1,7 +1,7 @@
 """Linear algebra under natural-gradient methods, on any array library.
 
-Arrays of NumPy, CuPy, PyTorch and JAX (also under `jax.jit`) go in, arrays of the same library,
-on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
+Arrays of NumPy, CuPy, PyTorch, JAX (also under `jax.jit`) and Dask go in, arrays of the same
+library, on the same device, come out. Start with `damped_solve`, `damped_lstsq` and
 `stochastic_reconfiguration`; for Kronecker factors with `randomized_eigh` and `kronecker_solve`.
 """
 

@@ -132,7 +132,7 @@ def make_parsers() -> dict[str | None, Parser]:
     parser = Parser(
         prog=PROGRAM,
         description="Linear algebra under natural-gradient "
-        "methods, on arrays of NumPy, CuPy, PyTorch and JAX.",
+        "methods, on arrays of NumPy, CuPy, PyTorch, JAX and Dask.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version of ngdla")
