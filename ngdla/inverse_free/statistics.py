@@ -102,6 +102,7 @@ def inverse_free_statistics(
     Examples
     --------
     >>> import numpy as np
+    >>> from ngdla import inverse_free_init
     >>> rng = np.random.default_rng(0)
     >>> state = inverse_free_init(4, 3, like=np.zeros(1))
     >>> a, g = rng.standard_normal((6, 4)), rng.standard_normal((6, 3))

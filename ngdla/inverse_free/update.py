@@ -112,6 +112,7 @@ def inverse_free_update(
     Examples
     --------
     >>> import numpy as np
+    >>> from ngdla import inverse_free_init, inverse_free_statistics
     >>> rng = np.random.default_rng(0)
     >>> a, g = rng.standard_normal((50, 4)), rng.standard_normal((50, 3))
     >>> state = inverse_free_init(4, 3, like=a)
