@@ -1,0 +1,1 @@
+"""Whether two commits compute the same: cases, how they run, and what differs."""
