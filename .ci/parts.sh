@@ -3,7 +3,7 @@
 
 # A clean clone of the commit, under the name that a newcomer's has; nothing of the checkout itself is used.
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+trap 'say_times; rm -rf "$scratch"' EXIT
 git clone -q . "$scratch/ngdla"
 cd "$scratch/ngdla"
 
