@@ -182,6 +182,25 @@ def test_library_that_is_broken(monkeypatch):
         load_namespace("torch")
 
 
+@pytest.mark.parametrize("kind", [ValueError, AssertionError, KeyError, SystemError])
+def test_info_says_whatever_is_wrong_with_a_library(kind, capsys, monkeypatch):
+    """While it is loaded, or asked for its devices, as JAX is with platforms that are not there."""
+
+    def broken(*arguments):
+        raise kind("no platform cuda")
+
+    jax = ModuleType("jax")
+    jax.devices = broken
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    assert command.main(["info"]) == 0
+    assert "jax has no device that can be used: " in capsys.readouterr().out
+    line = complaint(["demo", "--backend", "jax"], capsys)
+    assert line.startswith("python -m ngdla demo: jax has no device that can be used: ")
+    monkeypatch.setattr(inventory, "import_module", broken)
+    with pytest.raises(UnavailableLibraryError, match=r"^jax cannot be loaded: .*no platform cuda"):
+        load_namespace("jax")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -517,6 +536,18 @@ def test_picture_needs_no_backend_with_windows(tmp_path):
     done = shell("", ["demo", *SMALL, "--output", str(output)], MPLBACKEND="nonsense")
     assert (done.returncode, done.stderr) == (0, "")
     assert output.read_bytes().startswith(PNG)
+
+
+@needs_pictures
+def test_picture_needs_no_settings_of_the_user(tmp_path, monkeypatch):
+    import matplotlib as mpl
+
+    output = tmp_path / "a.png"
+    monkeypatch.setitem(mpl.rcParams, "text.usetex", True)  # which needs LaTeX
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command.main(["demo", *SMALL, "--output", str(output)]) == 0
+    assert output.read_bytes().startswith(PNG)
+    assert mpl.rcParams["text.usetex"]
 
 
 @needs_posix

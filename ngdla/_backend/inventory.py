@@ -76,14 +76,14 @@ def load_namespace(name: str) -> Library:
     ------
     UnavailableLibraryError
         The library is missing (the message has the command that installs it), cannot be loaded, or
-        is CuPy without a CUDA device.
+        has no device: CuPy without CUDA, JAX with a platform that is not there.
 
     Notes
     -----
     Loading JAX switches its 64-bit numbers on for the whole process (`jax_enable_x64`).
     """
     module = _load(name)
-    devices = _DEVICES[name](module)
+    devices = _devices(name, module)
     if not devices:
         msg = "cupy sees no CUDA device; choose numpy, torch or jax, or check the NVIDIA driver"
         raise UnavailableLibraryError(msg)
@@ -148,20 +148,28 @@ def _load(name: str) -> Any:
         else:
             msg = f"{name} is not installed: {INSTALL.get(name, f'pip install {name}')}"
         raise UnavailableLibraryError(msg) from error
-    except (ImportError, OSError, RuntimeError) as error:
+    except Exception as error:
         msg = f"{name} cannot be loaded: {_one_line(error)}"
+        raise UnavailableLibraryError(msg) from error
+
+
+def _devices(name: str, module: Any) -> list[str]:
+    try:
+        return _DEVICES[name](module)
+    except Exception as error:
+        msg = f"{name} has no device that can be used: {_one_line(error)}"
         raise UnavailableLibraryError(msg) from error
 
 
 def _entry(name: str) -> Entry:
     try:
         module = _load(name)
+        devices = _devices(name, module)
     except UnavailableLibraryError as error:
         installed = _installed_version(name)
         if not installed:
             return Entry(name, "-", "-", "no, not installed", INSTALL.get(name, ""))
         return Entry(name, installed, "-", f"no, {error}", INSTALL.get(name, ""))
-    devices = _DEVICES[name](module)
     usable = "yes" if devices else "no, sees no CUDA device"
     return Entry(name, module.__version__, ", ".join(devices) or "none", usable, "")
 

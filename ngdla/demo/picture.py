@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,7 +16,17 @@ CURVE, BAND, EXACT, POINTS = "#1f5f99", "#8fb8de", "#c0392b", "#9aa5b1"
 
 
 def save_picture(runs: list[Any], library: str, path: Path) -> None:
-    """Save one column a run: above the energy with its error band, below the relative error."""
+    """Save one column a run: above the energy with its error band, below the relative error.
+
+    By the defaults of matplotlib: settings of users may ask for fonts or LaTeX that are not there.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        draw(runs, library).savefig(path, dpi=150)
+
+
+def draw(runs: list[Any], library: str) -> Figure:
+    """Return the picture."""
     figure = Figure(figsize=(6.2 * len(runs), 6.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(runs), sharex="col", squeeze=False, height_ratios=(3, 2))
@@ -26,7 +37,7 @@ def save_picture(runs: list[Any], library: str, path: Path) -> None:
         draw_relative_error(below, energy, error, run.reference.energy)
     add_legend(figure, axes[0, 0], axes[1, 0], columns=5 if len(runs) > 1 else 3)
     figure.suptitle(f"Ground states by variational Monte Carlo ({library})", fontsize=12)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def draw_energy(axes: Any, energy: np.ndarray, error: np.ndarray, run: Any) -> None:
