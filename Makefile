@@ -19,7 +19,8 @@ targets = help demo test lint format docs look bench bench-site gpu-test gpu-ben
 
 # Without this, `make tests` would find that folder and have nothing to do.
 near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
-advice = $(if $(near),did you mean: make $(near)?,the targets are: $(targets))
+few = $(if $(word 4,$(near)),,$(near))
+advice = $(if $(few),did you mean: make $(few)?,the targets are: $(targets))
 $(foreach goal,$(filter-out $(targets),$(MAKECMDGOALS)),$(error no target '$(goal)'; $(call advice,$(goal))))
 
 .NOTPARALLEL:

@@ -6,7 +6,7 @@ library, on the same device, come out. Start with `damped_solve`, `damped_lstsq`
 """
 
 from . import structures
-from ._backend.pickles import _restored_part, name_public_classes  # noqa: F401  # for pickles
+from ._backend.pickles import _restored_part, name_public  # noqa: F401  # for pickles
 from .damped.certificate import SolveInfo
 from .damped.factor import DampedFactor, damped_factor
 from .damped.path import DampingPath, damping_path
@@ -106,4 +106,4 @@ __all__ = [
     "weighted_gradient",
 ]
 
-name_public_classes(__name__, globals(), __all__)
+name_public(__name__, globals(), __all__)

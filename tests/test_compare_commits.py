@@ -302,8 +302,10 @@ def test_what_cannot_be_compared_is_one_line(
         assert captured.err.count("\n") == 1
         return captured.err
 
-    assert "no-such is no commit" in refused("no-such", "after", "--libraries", "numpy")
-    assert "after^{tree} is no commit" in refused("before", "after^{tree}", "--libraries", "numpy")
+    assert "'no-such' is no commit" in refused("no-such", "after", "--libraries", "numpy")
+    assert "'after^{tree}' is no commit" in refused(
+        "before", "after^{tree}", "--libraries", "numpy"
+    )
     assert "is no commit" in refused("before", "after", "--libraries", "numpy", REPOSITORY=tmp_path)
     assert "no case has 'no such'" in refused("before", "after", "--only", "no such")
     assert "not installed: torch" in refused(

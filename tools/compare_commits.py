@@ -98,7 +98,7 @@ def checkout(commit: str, folder: Path) -> None:
     try:
         archive = git("archive", "--format=tar", f"{commit}^{{commit}}")
     except subprocess.CalledProcessError:
-        complain(f"{commit} is no commit of this repository")
+        complain(f"{commit!r} is no commit of this repository")
     except OSError as error:
         complain(f"git cannot be run ({error.strerror})")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:

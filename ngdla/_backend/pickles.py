@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from inspect import get_annotations
+from types import ModuleType
+from typing import Any, TypeVar, get_type_hints
 
-__all__ = ["name_public_classes", "part"]
+__all__ = ["name_public", "part"]
 
 Class = TypeVar("Class", bound=type)
 
@@ -36,11 +38,15 @@ def _restored_part(name: str, fields: dict[str, Any]) -> Any:
     return x
 
 
-def name_public_classes(module: str, members: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Let classes say that they are of the module that makes them public, wherever they stand."""
-    for name in names:
-        if isinstance(members[name], type):
-            members[name].__module__ = module
+def name_public(module: str, members: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Let classes and functions say that they are of the module that makes them public."""
+    for item in (members[name] for name in names):
+        if isinstance(item, type):
+            own = get_annotations(item)
+            hints = get_type_hints(item)  # names are looked up where the class says it is
+            item.__annotations__ = {name: hints[name] for name in own}
+        if not isinstance(item, ModuleType):
+            item.__module__ = module
 
 
 _restored_part.__module__ = "ngdla"  # where pickles look for it

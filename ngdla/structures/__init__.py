@@ -5,7 +5,7 @@ of that pattern, `StructuredMatrix`, by `identity`, `zeros`, `from_dense`, `proj
 `project_samples`; what can be done with them is the same for all structures.
 """
 
-from ngdla._backend.pickles import name_public_classes
+from ngdla._backend.pickles import name_public
 
 from .base import Structure
 from .block_diagonal import BlockDiagonal
@@ -35,4 +35,4 @@ __all__ = [
     "structure_from",
 ]
 
-name_public_classes(__name__, globals(), __all__)
+name_public(__name__, globals(), __all__)
