@@ -40,8 +40,6 @@ from claims import methods
 from claims import peers as peers_claim
 from claims import precision as precision_claim
 
-pytestmark = pytest.mark.environment
-
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "asv_benchmarks"
 
@@ -420,6 +418,7 @@ def small_peers(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the peers
+@pytest.mark.environment
 def test_peers_solve_the_same_problem_or_say_why_not(small_peers, monkeypatch):
     here = [
         *(peer for peer in small_peers.PEERS if peer.library == "numpy"),
