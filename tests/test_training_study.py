@@ -487,7 +487,7 @@ def refused(arguments, capsys):
     return line
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)])
 def test_a_study_that_is_interrupted_goes_on_where_it_was(library, tmp_path, monkeypatch, capsys):
     pytest.importorskip(library)
     runs, results, picture = (tmp_path / name for name in ("r.jsonl", "r.json", "r.png"))
