@@ -45,10 +45,10 @@ def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
 def inside(function: Callable[..., Any]) -> Callable[..., Any]:
     """Call a primitive as the public functions do."""
     from ngdla._backend.namespace import namespace
-    from ngdla._backend.settings import computing
+    from ngdla._backend.settings import library_settings
 
     def called(A: Any, *args: Any, **kwargs: Any) -> Any:
-        with computing(namespace(A)):
+        with library_settings(namespace(A)):
             return function(A, *args, **kwargs)
 
     return called

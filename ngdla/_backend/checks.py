@@ -221,22 +221,25 @@ class ValueChecks:
     """
 
     def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
-        self._tests: list[tuple[Array, Callable[[], Exception | Warning]]] = []
+        self.enabled = enabled
+        self._tests: list[tuple[Array, Callable[[], Exception | Warning] | None]] = []
 
-    def copy(self) -> ValueChecks:
-        """Return the same tests, to which others can be added."""
-        copied = ValueChecks(enabled=self._enabled)
-        copied._tests = list(self._tests)
-        return copied
+    def require(
+        self, test: Callable[[], Array], error: Callable[[], Exception | Warning] | None
+    ) -> None:
+        """Add a test, which returns a boolean array, and the error or warning of its failure.
 
-    def require(self, test: Callable[[], Array], error: Callable[[], Exception]) -> None:
-        """Add a test, which returns a boolean array, and the error or warning of its failure."""
-        if self._enabled:
+        A test without an error is a question, whose answer `read` returns.
+        """
+        if self.enabled:
             flag = test()
             if getattr(flag, "ndim", 0):
                 flag = namespace(flag).all(flag)
             self._tests.append((flag, error))
+
+    def ask(self, question: Callable[[], Array]) -> None:
+        """Add a question, the answer to which `read` returns."""
+        self.require(question, None)
 
     def finite(self, name: str, *arrays: Array) -> None:
         """Require that an argument holds no NaN and no Inf."""
@@ -249,22 +252,23 @@ class ValueChecks:
         for x in arrays:
             self.require(partial(_positive, x), lambda: ValueError(msg))
 
-    def raise_on_failure(self) -> None:
+    def read(self) -> bool:
         """Read the flags, fused into one, and raise the error of the first test that failed.
 
-        Warnings are issued, if no error is raised.
+        Returned is False where a question was answered by no before that; what is read is then
+        forgotten. Warnings are issued, if no error is raised.
         """
-        if not self._tests:
-            return
-        fused = self._tests[0][0]
-        for flag, _ in self._tests[1:]:
-            fused = fused & flag
-        if concrete(fused) is not False:
-            return
-        failures = [error() for flag, error in self._tests if concrete(flag) is False]
-        warnings = [failure for failure in failures if isinstance(failure, Warning)]
-        for failure in failures:
-            if failure not in warnings:
+        tests, self._tests = self._tests, []
+        if not tests or concrete(reduce(and_, (flag for flag, _ in tests))) is not False:
+            return True
+        warnings = []
+        for error in [error for flag, error in tests if concrete(flag) is False]:
+            if error is None:
+                return False
+            failure = error()
+            if not isinstance(failure, Warning):
                 raise failure
+            warnings.append(failure)
         for warning in warnings:
             warn_caller(str(warning), type(warning))
+        return True

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from .namespace import Array, is_dask_namespace, namespace
-from .settings import computing
+from .settings import library_settings
 
 __all__ = [
     "chunked_like",
@@ -93,7 +93,7 @@ def sum_over_chunks(gram: Callable[[Array], Array], S: Array) -> Array:
 
 
 def _term(gram: Callable[[Array], Array], chunk: Array) -> Array:
-    with computing(namespace(chunk)):
+    with library_settings(namespace(chunk)):
         return gram(chunk)[None, ...]
 
 
@@ -133,6 +133,6 @@ def _axes(position: int, x: Array) -> tuple[tuple[int, int], ...]:
 
 
 def _apply(function: Callable[..., Any], *blocks: Array) -> tuple[Array, ...]:
-    with computing(namespace(blocks[0])):
+    with library_settings(namespace(blocks[0])):
         value = function(*blocks)
     return value if isinstance(value, tuple) else (value,)

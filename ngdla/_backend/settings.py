@@ -11,10 +11,10 @@ import numpy as np
 
 from .namespace import is_cupy_namespace, is_jax_namespace, is_torch_namespace, torch_compiling
 
-__all__ = ["computing"]
+__all__ = ["library_settings"]
 
 
-def computing(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
+def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
     """Hold the settings under which this library computes, and restore the caller's.
 
     Products of float32 matrices run in float32, never in TF32 or bfloat16, nor in half precision by
@@ -36,14 +36,14 @@ def computing(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
     return np.errstate(all="ignore")  # array-api-strict computes by NumPy
 
 
-_NOTHING = contextlib.nullcontext()
+_UNCHANGED = contextlib.nullcontext()
 
 
 def _torch_products(wanted: str) -> AbstractContextManager[Any]:
     import torch
 
     if torch_compiling():
-        return _NOTHING
+        return _UNCHANGED
     # The flags are touched only where they have to be: writing them marks the process as a user of
     # the newer interface, and torch then warns users of the older one.
     products = [torch.backends.cuda.matmul]
@@ -56,7 +56,7 @@ def _torch_products(wanted: str) -> AbstractContextManager[Any]:
         if ((precision := product.fp32_precision) in lower) != (wanted in lower)
     ]
     lowered = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-    return _torch_precision(before, wanted, lowered) if before or lowered else _NOTHING
+    return _torch_precision(before, wanted, lowered) if before or lowered else _UNCHANGED
 
 
 @contextlib.contextmanager

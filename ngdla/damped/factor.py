@@ -10,11 +10,11 @@ from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
 
-from .factorisation import Factorisation, below, climb, enough, factored, preconditioning, redamped
+from .factorisation import Factorisation, below, climb, factored, preconditioning, redamped
 from .inverses import Inverse, Undamped
 from .leave_one_out import left_out_residuals
 from .precision import LIFT
@@ -74,7 +74,7 @@ def damped_factor(
     True
     """
     scores = score_matrix(S)
-    with computing(namespace(scores.like)):
+    with library_settings(namespace(scores.like)):
         given = setup(scores, damping, method, precision, refine, metric, null, scores.dtype)
         factor = _factorised(given, check=check)
     return DampedFactor(**vars(factor))
@@ -171,11 +171,11 @@ class DampedFactor(Factorisation):
         True
         """
         scores, checks = self.scores, ValueChecks(enabled=self.check)
-        with computing(namespace(self.squared_norm)):
+        with library_settings(namespace(self.squared_norm)):
             real = real_name(scores.dtype)
             damping = damping_values(damping, scores.like, scores.name, real, scores.batch)
             factor = redamped(self, damping, checks)
-            if not enough(checks):
+            if not checks.read():
                 factor = preconditioning(factor)
         return factor
 
@@ -198,7 +198,7 @@ class DampedFactor(Factorisation):
         roundoff u of the factor.
         """
         scores = self.scores
-        with computing(namespace(self.squared_norm)):
+        with library_settings(namespace(self.squared_norm)):
             _require_exact(self)
             xp, arguments = namespace(self.squared_norm), _spectral(self)
             value = log_determinant(*arguments)
@@ -227,7 +227,7 @@ class DampedFactor(Factorisation):
         A sum of positive terms, exact to rounding for large dampings. 2 n^3 flops for "cholesky", n
         for the others. For small dampings see `logdet`.
         """
-        with computing(namespace(self.squared_norm)):
+        with library_settings(namespace(self.squared_norm)):
             _require_exact(self)
             value = effective_dimension(*_spectral(self))
             return astype(value, real_name(self.scores.dtype))
@@ -271,21 +271,21 @@ class DampedFactor(Factorisation):
         layout = dataclasses.replace(worked_in(rhs.layout(self.scores), self.plan), sequence=None)
         paired = is_stacked(stacked, self.null, self.scores)
         checks = ValueChecks(enabled=self.check)
-        with computing(namespace(self.squared_norm)):
+        with library_settings(namespace(self.squared_norm)):
             _require_exact(self)
             checks.finite("f", rhs.f)
             inverse = inverse_in(self, layout.working)
             null = None if self.null is None else astype(self.null, layout.working)
             right = layout.enter(rhs.f)
             e = left_out_residuals(self.scores, inverse, right, null, stacked=paired)
-            checks.raise_on_failure()
+            checks.read()
             return layout.leave((astype(e, layout.rounded),))
 
     def _solved(self, rhs: RightHandSide, full_output: bool) -> Any:
         checks = ValueChecks(enabled=self.check)
-        with computing(namespace(self.squared_norm)):
+        with library_settings(namespace(self.squared_norm)):
             result = solution(self, rhs, rhs.layout(self.scores), checks, First(), full_output)
-            checks.raise_on_failure()
+            checks.read()
         return result
 
 
@@ -293,7 +293,7 @@ def _factorised(given: Setup, *, check: bool) -> Factorisation:
     """Return the factor of a checked problem, of a higher precision where "auto" has to climb."""
     checks = ValueChecks(enabled=check)
     factor, _ = factored(given, checks, (None, None), keep=True, check=check)
-    if enough(checks):
+    if checks.read():
         return factor
     given, kept = climb(given, factor)
     return kept or _factorised(given, check=check)
@@ -317,7 +317,7 @@ def _require_exact(factor: DampedFactor) -> None:
             f"do not. Raise it, or factor with precision='float64' or method='qr'."
         )
         checks.require(lambda: ~lifted, lambda: ValueError(msg))
-    checks.raise_on_failure()
+    checks.read()
 
 
 class _SpectralArguments(NamedTuple):

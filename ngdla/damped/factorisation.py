@@ -20,7 +20,6 @@ __all__ = [
     "Factorisation",
     "below",
     "climb",
-    "enough",
     "factored",
     "preconditioning",
     "redamped",
@@ -45,10 +44,6 @@ class Factorisation:
 
 
 Factor = TypeVar("Factor", bound=Factorisation)
-
-
-class _InsufficientPrecisionError(Exception):
-    """The damping is below what the plan is good for."""
 
 
 def factored(
@@ -86,19 +81,10 @@ def factored(
     checks.require(lambda: finite(squared_norm), lambda: given.scores.not_finite(given.plan.factor))
     if given.plan.least > 0:
         enough = ok & ~below(factor)
-        checks.require(lambda: enough, _InsufficientPrecisionError)
+        checks.ask(lambda: enough)
     else:
         checks.require(lambda: ok, lambda: _factor_error(factor))
     return factor, first
-
-
-def enough(checks: ValueChecks) -> bool:
-    """Read the checks and raise what is wrong; tell whether at least the precision is enough."""
-    try:
-        checks.raise_on_failure()
-    except _InsufficientPrecisionError:
-        return False
-    return True
 
 
 def below(factor: Factorisation, least: float | None = None) -> Array:
@@ -168,7 +154,7 @@ def redamped(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
     changed = dataclasses.replace(factor, inverse=inverse, damping=damping, ok=ok, plan=plan)
     checks.require(lambda: ok, lambda: _factor_error(changed))
     if plan.least > 0:
-        checks.require(lambda: ~below(changed), _InsufficientPrecisionError)
+        checks.ask(lambda: ~below(changed))
     return changed
 
 

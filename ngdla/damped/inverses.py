@@ -198,7 +198,7 @@ def _sketch(given: Setup) -> tuple[Nystrom, Array]:
 
     def product(p: Array) -> Array:
         if scores.wide:
-            return scores.advanced(None, p, product=True)[1]
+            return scores.add_rmatvec(None, p, product=True)[1]
         negative, _ = scores.gradient(None, scores.split(p))
         return -joined(list(negative), axis=-2)
 

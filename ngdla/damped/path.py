@@ -11,7 +11,7 @@ from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, is_complex, real_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
@@ -118,7 +118,7 @@ def damping_path(
     rhs = RightHandSide.of_lstsq(scores, f, None)
     layout = rhs.layout(scores)
     checks = ValueChecks(enabled=True)
-    with computing(namespace(scores.like)):
+    with library_settings(namespace(scores.like)):
         given = setup(scores, 1.0, "eigh", "native", 0, None, null, layout.working)
         paired = is_stacked(stacked, given.null, scores)
         values = _dampings(dampings, rhs.f, real_name(layout.working), checks)
@@ -126,7 +126,7 @@ def damping_path(
             checks.finite("null", given.null)
         checks.finite("f", rhs.f)
         path = _path(given, layout.enter(rhs.f), values, checks, layout, stacked=paired)
-        checks.raise_on_failure()
+        checks.read()
     return path
 
 

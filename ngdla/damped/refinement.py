@@ -279,12 +279,12 @@ class SampleSpace(NamedTuple):
 
     def moved(self, solution: Solution, w: Array, *, product: bool) -> Solution:
         """Return x + S^H w."""
-        x, Sx = self.problem.scores.advanced(solution.x, w, product=product)
+        x, Sx = self.problem.scores.add_rmatvec(solution.x, w, product=product)
         return solution._replace(x=x, corrections=(*solution.corrections, w), Sx=Sx)
 
     def product(self, p: Array) -> Array:
         """Return W p = S S^H p + damping p."""
-        _, SSp = self.problem.scores.advanced(None, p, product=True)
+        _, SSp = self.problem.scores.add_rmatvec(None, p, product=True)
         assert SSp is not None
         return SSp + expanded(self.problem.damping, 2) * p
 

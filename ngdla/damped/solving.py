@@ -15,12 +15,12 @@ from ngdla._backend.dtypes import (
     unit_roundoff,
 )
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.tracing import choose, chooses, is_traced
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .certificate import SolveInfo, certificate
-from .factorisation import Factorisation, below, climb, enough, factored
+from .factorisation import Factorisation, below, climb, factored
 from .precision import Plan
 from .problem import RightHandSide, Setup, setup
 from .refinement import (
@@ -59,19 +59,18 @@ def solved(
     checks say that "auto" has to climb, everything but a factor that serves on is done again.
     """
     checks = checks or ValueChecks(enabled=check)
-    with computing(namespace(scores.like)):
+    with library_settings(namespace(scores.like)):
         layout = rhs.layout(scores)
         options = (method, precision, refine, metric, null, layout.working)
         given = setup(scores, damping, *options, trusted=trusted)
-        attempt = checks.copy()
         start = _start(given, rhs, layout)
-        factor, first = factored(given, attempt, start, keep=False, check=check)
-        result = solution(factor, rhs, layout, attempt, first, full_output)
-        if not enough(attempt):
+        factor, first = factored(given, checks, start, keep=False, check=check)
+        result = solution(factor, rhs, layout, checks, first, full_output)
+        if not checks.read():
             given, kept = climb(given, factor, in_row_space=rhs.v is None)
             factor = kept or factored(given, checks, (None, None), keep=False, check=check)[0]
             result = solution(factor, rhs, layout, checks, First(), full_output)
-            checks.raise_on_failure()
+            checks.read()
     return result
 
 

@@ -8,7 +8,7 @@ from ngdla._backend.checks import DTYPES, require_array, require_choice, require
 from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import dtype_name, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla.structures import StructuredMatrix, structure_from
 
 __all__ = [
@@ -216,7 +216,7 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
         msg = f"`V` has shape {tuple(V.shape)}; for this state it must be {expected}."
         raise ValueError(msg)
     K, C = factor_values(state)
-    with computing(namespace(V)):
+    with library_settings(namespace(V)):
         return C.square_matmul(K.square_rmatmul(V))
 
 

@@ -9,7 +9,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.scalars import positive_values, real_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla.structures import StructuredMatrix
 
@@ -128,7 +128,7 @@ def inverse_free_statistics(
     checks = ValueChecks(enabled=check)
     xp, batch = namespace(inputs), state.K.batch
     real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
-    with computing(xp):
+    with library_settings(xp):
         like = state.K.leaves[0]
         scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
         a, g = inputs, output_gradients
@@ -142,7 +142,7 @@ def inverse_free_statistics(
             g = _scaled(g, expanded(1 / scale, 2))
         K, C = factor_values(state)
         statistics = InverseFreeStatistics(K.project_inner(a), C.project_inner(g), rows)
-        checks.raise_on_failure()
+        checks.read()
     return statistics
 
 

@@ -11,7 +11,7 @@ from ngdla._backend.checks import ValueChecks, require_choice, require_count
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.tracing import choose_if_free, is_traced
 from ngdla.structures import StructuredMatrix
 
@@ -131,7 +131,7 @@ def inverse_free_update(
     require_count(order, "order", least=1)
     require_fitting(statistics, state)
     checks = ValueChecks(enabled=check)
-    with computing(namespace(state.step)):
+    with library_settings(namespace(state.step)):
         like, batch = state.K.leaves[0], state.K.batch
         damping = eigenvalue_damping(damping, like, "statistics", batch, checks)
         step_size = positive_values(step_size, "step_size", like, "K", batch, checks)
@@ -174,7 +174,7 @@ def inverse_free_update(
                 lambda: _within_range(report, limit),
                 lambda: _out_of_range(report, retraction, limit),
             )
-        checks.raise_on_failure()
+        checks.read()
         step = state.step + 1
         new = InverseFreeState(K, C, kept_K, kept_C, compensation_K, compensation_C, step, report)
         return new if check and not is_traced(made) else _unless_skipped(new, state, made)

@@ -16,7 +16,7 @@ from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
 from ngdla._backend.scalars import fraction_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.sums import add_multiple
 from ngdla._backend.triangular import cho_solve, cholesky
@@ -89,12 +89,12 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
     dtype = result_name(dtype_name(A.dtype), dtype_name(X.dtype))
     checks = ValueChecks(enabled=check)
     decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
-    with computing(namespace(A)):
+    with library_settings(namespace(A)):
         A, X = astype(A, dtype), astype(X, dtype)
         average = weighted_sum_with_gram(A, expanded(decay, 2), X, expanded(1 - decay, 2))
         diagonal = namespace(A).linalg.diagonal(average)
         checks.require(lambda: all_finite(diagonal), lambda: not_finite("X", "A"))
-        checks.raise_on_failure()
+        checks.read()
     return average
 
 
@@ -167,7 +167,7 @@ def kronecker_solve(
     require_array(V, "V", ndim=2, blocks=False)
     *batch, d_out, d_in = V.shape
     checks = ValueChecks(enabled=check)
-    with computing(namespace(V)):
+    with library_settings(namespace(V)):
         damping = checked_damping(damping, V, tuple(batch), name="kron(A, G)", check=check)
         A, G = kronecker_factor(A, V, "A", d_in), kronecker_factor(G, V, "G", d_out)
         if coupling == "factored":
@@ -175,7 +175,7 @@ def kronecker_solve(
         else:
             X = _joint(eigenbasis(A, "A", checks), eigenbasis(G, "G", checks), V, damping)
         checks.require(lambda: all_finite(X), lambda: not_finite("V", "A", "G"))
-        checks.raise_on_failure()
+        checks.read()
     return X
 
 

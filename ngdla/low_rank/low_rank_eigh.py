@@ -9,7 +9,7 @@ from ngdla._backend.checks import ValueChecks, require_choice, require_columns
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 
 __all__ = [
@@ -85,7 +85,7 @@ class LowRankEigh(NamedTuple):
             tail V + U (d - tail) U^H V.
         """
         columns, vector = self._columns(V)
-        with computing(namespace(columns)):
+        with library_settings(namespace(columns)):
             tail = expanded(self.tail, 1)
             X = self._combined(columns, tail, self.eigenvalues - tail)
         return as_given(X, vector)
@@ -111,7 +111,7 @@ class LowRankEigh(NamedTuple):
         """
         columns, vector = self._columns(V)
         xp = namespace(columns)
-        with computing(xp):
+        with library_settings(xp):
             shift = self._damping(damping, check=check)
             tail, d = expanded(self.tail, 1), self.eigenvalues
             if self.complete:
@@ -137,7 +137,7 @@ class LowRankEigh(NamedTuple):
             sum log(d + damping) + (d - r) log(tail + damping).
         """
         xp = namespace(self.eigenvalues)
-        with computing(xp):
+        with library_settings(xp):
             shift = self._damping(damping, check=check)
             kept = xp.sum(xp.log(self.eigenvalues + shift), axis=-1)
             if self.complete:
@@ -154,7 +154,7 @@ class LowRankEigh(NamedTuple):
             U diag(d - tail) U^H + tail I.
         """
         xp = namespace(self.eigenvectors)
-        with computing(xp):
+        with library_settings(xp):
             weights = xp.expand_dims(self.eigenvalues - expanded(self.tail, 1), axis=-2)
             dense = xp.matmul(self.eigenvectors * weights, adjoint(self.eigenvectors))
             return add_to_diagonal(dense, self.tail)
@@ -248,7 +248,7 @@ def checked_damping(
     """Return a damping in units of eigenvalues of A, a float or of shape `batch`."""
     checks = ValueChecks(enabled=check)
     damping = eigenvalue_damping(damping, like, name, batch, checks)
-    checks.raise_on_failure()
+    checks.read()
     return damping
 
 

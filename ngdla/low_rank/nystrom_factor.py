@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ngdla._backend.checks import ValueChecks, require_choice, require_columns
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 from ngdla._backend.triangular import cho_solve, cholesky
 
@@ -62,7 +62,7 @@ class NystromFactor(NamedTuple):
         def product(B: Array, tail: Array, V: Array) -> Array:
             return xp.matmul(B, rmatvec(B, V)) + tail * V
 
-        with computing(xp):
+        with library_settings(xp):
             X = in_common_dtype(product, self.root, expanded(self.tail, 2), columns)
         return as_given(X, vector)
 
@@ -85,7 +85,7 @@ class NystromFactor(NamedTuple):
         """
         columns, vector = self._columns(V)
         xp = namespace(columns)
-        with computing(xp):
+        with library_settings(xp):
             sigma, L = self._shifted(damping, check=check)
 
             def solved(B: Array, L: Array, sigma: Array, V: Array) -> Array:
@@ -110,7 +110,7 @@ class NystromFactor(NamedTuple):
             log det(B^H B + sigma) + (d - l) log sigma for sigma = tail + damping.
         """
         xp = namespace(self.root)
-        with computing(xp):
+        with library_settings(xp):
             sigma, L = self._shifted(damping, check=check)
             kept = 2 * xp.sum(xp.log(xp.abs(xp.linalg.diagonal(L))), axis=-1)
             d, columns = self.root.shape[-2:]
@@ -213,10 +213,10 @@ def nystrom_factor(
     basis = require_basis(basis, operand.like, shape, operand.dtype)
     checks = ValueChecks(enabled=check)
     xp = namespace(operand.like)
-    with computing(xp):
+    with library_settings(xp):
         require_finite_columns(checks, basis, rng)
         sketch = nystrom_sketch(operand, options, rank, basis, rng, checks)
-        checks.raise_on_failure()
+        checks.read()
         B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest

@@ -16,7 +16,7 @@ from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, u
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
 from ngdla._backend.tracing import choose_if_free
@@ -136,7 +136,7 @@ def online_eigh_init(
     start = sum(nystrom_widths(_START, rank, 0, d))
     checks = ValueChecks(enabled=check)
     xp = namespace(X)
-    with computing(xp):
+    with library_settings(xp):
         X = astype(X, dtype)
         A = HermitianOperand(
             like=X,
@@ -162,7 +162,7 @@ def online_eigh_init(
             probes=G,
             sketch=A.product(G),
         )
-        checks.raise_on_failure()
+        checks.read()
     return state
 
 
@@ -231,12 +231,12 @@ def online_eigh_update(
     X = _checked_batch(X, U)
     checks = ValueChecks(enabled=check)
     decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
-    with computing(namespace(X)):
+    with library_settings(namespace(X)):
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
         state = _updated(state, X, size, decay, rounding)
         checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
-        checks.raise_on_failure()
+        checks.read()
     return state
 
 
@@ -280,7 +280,7 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     require_choice(tail, "tail", TAILS)
     xp = namespace(state.trace)
     d, U, G = state.eigenvalues, state.eigenvectors, state.probes
-    with computing(xp):
+    with library_settings(xp):
         error = state.trace + xp.nan
         if G.shape[-1]:
             unit = trace_unit(state.trace)

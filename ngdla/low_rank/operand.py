@@ -20,7 +20,7 @@ from ngdla._backend.dtypes import (
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, trace
 from ngdla._backend.scalars import real_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
 from ngdla._backend.tracing import number
@@ -83,7 +83,7 @@ def hermitian_operand(
     _require_square(A)
     batch = tuple(A.shape[:-2])
     if trace_of_A is None:
-        with computing(namespace(A)):
+        with library_settings(namespace(A)):
             traced = astype(trace(A), real_name(dtype))
     else:
         traced = _given_trace(trace_of_A, A, dtype, batch)
@@ -160,7 +160,7 @@ def _product(product: Callable[[Array], Array], precision: str) -> Callable[[Arr
         return product
 
     def in_tf32(X: Array) -> Array:
-        with computing(namespace(X), tf32=True):
+        with library_settings(namespace(X), tf32=True):
             return product(X)
 
     return in_tf32

@@ -6,7 +6,7 @@ from typing import Any
 
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 from .low_rank_eigh import LowRankEigh, require_rank
 from .operand import hermitian_operand
@@ -150,10 +150,10 @@ def randomized_eigh(
         checks = ValueChecks(enabled=check)
         require_finite_columns(checks, basis, rng)
         result = decomposed(operand, options, rank, basis, rng, checks)
-        checks.raise_on_failure()
+        checks.read()
         return result
 
-    with computing(namespace(operand.like)):
+    with library_settings(namespace(operand.like)):
         if rule is not None:
             return adapted(attempt, rule, basis, tail)
         require_rank(rank, operand.size, "the size of `A`")

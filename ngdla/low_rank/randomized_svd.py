@@ -9,7 +9,7 @@ from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, rmatvec
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import svd
 
@@ -115,12 +115,12 @@ def randomized_svd(
     dtype = result_name(dtype_name(A.dtype))
     basis = require_basis(basis, A, (*batch, n), dtype)
     checks = ValueChecks(enabled=check)
-    with computing(namespace(A)):
+    with library_settings(namespace(A)):
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         columns = sketch_columns(basis, rng, width, 0, like=A, shape=(*batch, n), dtype=dtype)
         result = _decomposed(A, columns.start, passes, rank, checks)
-        checks.raise_on_failure()
+        checks.read()
     return result
 
 

@@ -11,7 +11,7 @@ from ngdla._backend.checks import ValueChecks, all_finite, require_count, square
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 from .positive import not_finite_or_beyond
 
@@ -134,11 +134,11 @@ def expm_series(
 def _function(A: Any, function: Callable[[Array], Array], *, check: bool) -> Array:
     A = square_matrix(A, "A")
     checks = ValueChecks(enabled=check)
-    with computing(namespace(A)):
+    with library_settings(namespace(A)):
         value = function(A)
         size = frobenius_norm(value)
         checks.require(lambda: all_finite(size), not_finite_or_beyond)
-        checks.raise_on_failure()
+        checks.read()
     return value
 
 
@@ -146,7 +146,7 @@ def _remainder_bound(A: Array, p: int) -> Array:
     """Return a bound on sum_{j > p} q^j / j! for q = |A|_F."""
     A = square_matrix(A, "A")
     xp = namespace(A)
-    with computing(xp):
+    with library_settings(xp):
         q = frobenius_norm(A)
         first = reduce(lambda term, j: term * (q / j), range(1, p + 2), xp.ones_like(q))
         ratio = q / (p + 2)

@@ -9,7 +9,7 @@ from ngdla._backend.checks import ValueChecks, all_finite, square_matrix
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.spectral import eigh
 
 from .positive import not_finite_or_beyond
@@ -140,7 +140,7 @@ def _psd_function(
 ) -> Array:
     A = square_matrix(A, "A")
     xp, checks = namespace(A), ValueChecks(enabled=check)
-    with computing(xp):
+    with library_settings(xp):
         w, U = eigh(A)
         rounding = A.shape[-1] * unit_roundoff(dtype_name(A.dtype)) * w[..., -1]
         least = w[..., 0]
@@ -150,7 +150,7 @@ def _psd_function(
             lambda: _not_positive(least, definite),
         )
         value = _with_values(f(xp, w if definite else xp.where(w < 0, xp.zeros_like(w), w)), U)
-        checks.raise_on_failure()
+        checks.read()
     return value
 
 

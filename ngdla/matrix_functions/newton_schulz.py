@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ngdla._backend.checks import ValueChecks, all_finite, require_count, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 
 from .positive import not_finite_or_beyond
@@ -82,7 +82,7 @@ def inv_sqrtm_newton_schulz(
     A = square_matrix(A, "A")
     xp, d = namespace(A), A.shape[-1]
     checks = ValueChecks(enabled=check)
-    with computing(xp):
+    with library_settings(xp):
         norm = expanded(frobenius_norm(A), 2)
         Y = A / norm
         Z = add_to_diagonal(xp.zeros_like(A), 1.0)
@@ -94,7 +94,7 @@ def inv_sqrtm_newton_schulz(
         checks.require(lambda: all_finite(norm), not_finite_or_beyond)
         if not full_output:
             checks.require(lambda: residual < 0.1, lambda: _unconverged(iterations, residual))
-        checks.raise_on_failure()
+        checks.read()
     return InverseRoot(value, residual) if full_output else value
 
 

@@ -13,7 +13,7 @@ from ngdla._backend.dtypes import conjugate, dtype_name, is_complex
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec, trace, transposed_product
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import in_common_dtype
 
 from .layer_samples import LayerSamples, layer_samples
@@ -84,9 +84,9 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
     """
     samples = layer_samples(inputs, output_gradients)
     checks = ValueChecks(enabled=check)
-    with computing(namespace(samples.a)):
+    with library_settings(namespace(samples.a)):
         K = checked_gram(samples, checks)
-        checks.raise_on_failure()
+        checks.read()
     return K
 
 
@@ -145,9 +145,9 @@ def weighted_gradient(
         msg = f"`c` has shape {tuple(c.shape)}; for {samples.M} samples it must be {expected}."
         raise ValueError(msg)
     checks = ValueChecks(enabled=check)
-    with computing(namespace(c)):
+    with library_settings(namespace(c)):
         checks.finite("c", c)
-        checks.raise_on_failure()
+        checks.read()
         return in_common_dtype(_weighted, *samples, c)
 
 

@@ -9,7 +9,7 @@ from ngdla._backend.checks import ValueChecks, require_choice, require_count, re
 from ngdla._backend.dtypes import real_part
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.tracing import detached
 
 from .gradients import checked_gram
@@ -199,14 +199,14 @@ def weight_sharing_step(
     due = _due(state)
     checks = ValueChecks(enabled=check)
     angle = None
-    with computing(namespace(samples.a)):
+    with library_settings(namespace(samples.a)):
         if due or diagnose:
             K = checked_gram(samples, checks)
             exact = weights_of(K, damping, checks, relative=relative, normalized=True)
         weights = exact if due else _shared(state.weights, samples.M)
         if diagnose:
             angle = cosine(K, weights, exact)
-        checks.raise_on_failure()
+        checks.read()
     kept = due and samples.M == state.M
     last = 1 * detached(weights) if kept else state.weights  # which live on by themselves
     return weights, dataclasses.replace(

@@ -15,7 +15,7 @@ from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, rmatvec, squared_norm
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.matrix_functions.positive import require_hermitian
@@ -92,10 +92,10 @@ def sample_weights(
     """
     K = square_matrix(K, "K")
     checks = ValueChecks(enabled=check)
-    with computing(namespace(K)):
+    with library_settings(namespace(K)):
         require_hermitian(K, "K", checks)
         weights = weights_of(K, damping, checks, relative=relative, normalized=normalized)
-        checks.raise_on_failure()
+        checks.read()
     return weights
 
 
@@ -142,13 +142,13 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Arra
         if tuple(x.shape) != expected:
             msg = f"`{name}` has shape {tuple(x.shape)}; for this `K` it must be {expected}."
             raise ValueError(msg)
-    with computing(namespace(K)):
+    with library_settings(namespace(K)):
         dtype = result_name(*(dtype_name(x.dtype) for x in (K, c, d)))
         K, c, d = (astype(x, dtype) for x in (K, c, d))
         checks.finite("K", K)
         checks.finite("c", c)
         checks.finite("d", d)
-        checks.raise_on_failure()
+        checks.read()
         return cosine(K, c, d)
 
 

@@ -126,7 +126,9 @@ class ColumnBlocks(ScoreMatrix):
         """Return the same S with other scales."""
         return dataclasses.replace(self, scales=scales)
 
-    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+    def add_rmatvec(
+        self, x: Vector | None, w: Array, *, product: bool
+    ) -> tuple[Vector, Array | None]:
         """Return x + S^H w, where x may be None for 0, and if `product` S times it.
 
         One pass: where columns are converted, each chunk is used for both products.

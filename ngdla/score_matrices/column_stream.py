@@ -114,12 +114,14 @@ class ColumnStream(ScoreStream):
                 total = added(total, S.matvec((x[0][span, :],)))
         return rounded(total, dtype_name(x[0].dtype))
 
-    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+    def add_rmatvec(
+        self, x: Vector | None, w: Array, *, product: bool
+    ) -> tuple[Vector, Array | None]:
         """Return x + S^H w, where x may be None for 0, and if `product` S times it."""
         parts, total = [], None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                (part,), term = S.advanced(rows_of(x, span), w, product=product)
+                (part,), term = S.add_rmatvec(rows_of(x, span), w, product=product)
                 parts.append(part)
                 total = added(total, term)
         return (joined(parts, axis=-2),), rounded(total, dtype_name(w.dtype))

@@ -8,7 +8,7 @@ from ngdla._backend.checks import ValueChecks, all_finite
 from ngdla._backend.dtypes import dtype_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import trace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 from .column_blocks import score_matrix
 
@@ -65,10 +65,10 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     if accumulate is not None:
         dtype = _accumulation_dtype(accumulate, dtype)
     checks = ValueChecks(enabled=True)
-    with computing(namespace(scores.like)):
+    with library_settings(namespace(scores.like)):
         G, _ = scores.gram(dtype)
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
-        checks.raise_on_failure()
+        checks.read()
     if dtype_name(G.dtype) != dtype:
         msg = f"`accumulate` is {dtype!r}, which is off; set jax_enable_x64 to have it."
         raise ValueError(msg)

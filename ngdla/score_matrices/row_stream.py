@@ -200,7 +200,9 @@ class RowStream(ScoreStream):
                 parts.append(product[i * height : (i + 1) * height, :])
         return joined(parts, axis=-2)
 
-    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+    def add_rmatvec(
+        self, x: Vector | None, w: Array, *, product: bool
+    ) -> tuple[Vector, Array | None]:
         """Refuse: of the sample space."""
         raise NotImplementedError
 

@@ -102,10 +102,12 @@ class ScoreMatrix(ABC):
 
     def rmatvec(self, y: Array) -> Vector:
         """Return S^H y, one piece (..., m_k, k) a block, in the dtype of y."""
-        return self.advanced(None, y, product=False)[0]
+        return self.add_rmatvec(None, y, product=False)[0]
 
     @abstractmethod
-    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+    def add_rmatvec(
+        self, x: Vector | None, w: Array, *, product: bool
+    ) -> tuple[Vector, Array | None]:
         """Return x + S^H w, where x may be None for 0, and if `product` S times it."""
 
     @abstractmethod

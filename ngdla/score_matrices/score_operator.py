@@ -153,7 +153,9 @@ class ScoreOperator(ScoreMatrix):
         (column,) = self.scaled(x)
         return self._applied(self._matvec, column, "matvec", self.rows)
 
-    def advanced(self, x: Vector | None, w: Array, *, product: bool) -> tuple[Vector, Array | None]:
+    def add_rmatvec(
+        self, x: Vector | None, w: Array, *, product: bool
+    ) -> tuple[Vector, Array | None]:
         """Return x + S^H w and, if `product`, S times it."""
         moved = self.scaled((self._applied(self._rmatvec, w, "rmatvec", self.columns),))
         if x is not None:
@@ -171,7 +173,7 @@ class ScoreOperator(ScoreMatrix):
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (n, n), as given or by n products with S^H and n with S, and S x."""
         if self._gram is None:
-            _, K = self.advanced(None, self._identity(self.rows, dtype), product=True)
+            _, K = self.add_rmatvec(None, self._identity(self.rows, dtype), product=True)
             assert K is not None
         else:
             K = self._gram() if callable(self._gram) else self._gram

@@ -15,7 +15,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
 from .kernels import Kernels, Leaves
@@ -125,10 +125,10 @@ class Structure(Kernels):
         """
         N = square_matrix(N, "N")
         checks = ValueChecks(enabled=check)
-        with computing(namespace(N)):
+        with library_settings(namespace(N)):
             M = StructuredMatrix(_own(self._project(N)), self, N.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("N"))
-            checks.raise_on_failure()
+            checks.read()
         return M
 
     def project_samples(self, X: Array, *, check: bool = True) -> StructuredMatrix:
@@ -160,11 +160,11 @@ class Structure(Kernels):
         require_array(X, "X", ndim=2, blocks=False)
         xp = namespace(X)
         checks = ValueChecks(enabled=check)
-        with computing(xp):
+        with library_settings(xp):
             S = xp.matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
             M = StructuredMatrix(self._project_columns(S), self, X.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("X"))
-            checks.raise_on_failure()
+            checks.read()
         return M
 
     def from_dense(self, K: Array, *, check: bool = True) -> StructuredMatrix:
@@ -191,11 +191,11 @@ class Structure(Kernels):
         """
         K = square_matrix(K, "K")
         checks = ValueChecks(enabled=check)
-        with computing(namespace(K)):
+        with library_settings(namespace(K)):
             M = StructuredMatrix(_own(self._embed(K)), self, K.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("K"))
             checks.require(lambda: M.to_dense() == K, lambda: _not_a_member(K, M.to_dense(), self))
-            checks.raise_on_failure()
+            checks.read()
         return M
 
     # ------------------------------------------------------- functions, if no other way is known

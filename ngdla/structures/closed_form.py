@@ -8,7 +8,7 @@ from ngdla._backend.checks import ValueChecks, all_finite, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 from . import StructuredMatrix, structure_from
 
@@ -77,14 +77,14 @@ def structured_factor(
     else:
         K = _from_dense(square_matrix(statistics, "statistics"), structure, damping, checks)
     checks.require(lambda: all_finite(*K.leaves), _not_positive)
-    checks.raise_on_failure()
+    checks.read()
     return K
 
 
 def _from_dense(S: Array, structure: Any, damping: Any, checks: ValueChecks) -> StructuredMatrix:
     d = S.shape[-1]
     structure._shapes(d)  # which refuses a mask of another size
-    with computing(namespace(S)):
+    with library_settings(namespace(S)):
         shift = eigenvalue_damping(damping, S, "statistics", tuple(S.shape[:-2]), checks)
         return StructuredMatrix(
             structure._optimum(add_to_diagonal(preserved(S), shift)), structure, d
@@ -104,7 +104,7 @@ def _from_projection(
             f"S itself, (..., d, d)."
         )
         raise ValueError(msg)
-    with computing(namespace(N.leaves[0])):
+    with library_settings(namespace(N.leaves[0])):
         shift = eigenvalue_damping(damping, N.leaves[0], "statistics", N.batch, checks)
         N = N.add_identity(shift)
         return StructuredMatrix(structure._local_optimum(N.leaves, d), structure, d)

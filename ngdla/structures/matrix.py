@@ -22,7 +22,7 @@ from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, preserved
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import real_values
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 
 from .kernels import Kernels
@@ -108,7 +108,7 @@ class StructuredMatrix:
             In the compute dtype, a copy.
         """
         K = self.computed().map(preserved)
-        with computing(self._xp):
+        with library_settings(self._xp):
             return self.structure._dense(K.leaves, self.dimension)
 
     def astype(self, dtype: str) -> StructuredMatrix:
@@ -341,7 +341,7 @@ class StructuredMatrix:
         """
         require_array(X, "X", ndim=2, blocks=False)
         self._require_rows(X, "X", "N")
-        with computing(self._xp):
+        with library_settings(self._xp):
             dtype = result_name(self.dtype_name, dtype_name(X.dtype))
             K = self.astype(dtype)
             S = adjoint(self.structure._right_matmul(K.leaves, conjugate(astype(X, dtype))))
@@ -356,7 +356,7 @@ class StructuredMatrix:
             Pi(K^H K).
         """
         K = self.computed()
-        with computing(self._xp):
+        with library_settings(self._xp):
             return K._like(self.structure._project_gram(K.leaves, self.dimension))
 
     def project_congruence(self, S: Array) -> StructuredMatrix:
@@ -389,7 +389,7 @@ class StructuredMatrix:
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
         half = self.H.matmul(S)
-        with computing(self._xp):
+        with library_settings(self._xp):
             return self._like(self.structure._project(self.rmatmul(half)))
 
     # ----------------------------------------------------------------------- solves
@@ -426,7 +426,7 @@ class StructuredMatrix:
         Cost: that of one or two products K @ L; of 2 log2(d) convolutions for Toeplitz matrices.
         """
         K = self.computed()
-        with computing(self._xp):
+        with library_settings(self._xp):
             return K._like(self.structure._inverse(K.leaves, self.dimension))
 
     def expm(self) -> StructuredMatrix:
@@ -441,7 +441,7 @@ class StructuredMatrix:
         -----
         Cost: 14 products K @ L and log2 |K|_F squarings; `expm` of dense matrices and blocks.
         """
-        with computing(self._xp):
+        with library_settings(self._xp):
             K = self.computed()
             return K._like(self.structure._expm(K.leaves, self.dimension))
 
@@ -459,7 +459,7 @@ class StructuredMatrix:
         Cost: eigenvectors of dense matrices and blocks, 3 log2(d) convolutions for Toeplitz
         matrices, otherwise 20 inverses.
         """
-        with computing(self._xp):
+        with library_settings(self._xp):
             K = self.computed()
             return K._like(self.structure._inv_sqrtm(K.leaves, self.dimension))
 
@@ -537,7 +537,7 @@ class StructuredMatrix:
         K = self.computed()
         if sufficient is not None:
             sufficient = K._real(sufficient, "sufficient")
-        with computing(self._xp):
+        with library_settings(self._xp):
             return as_array(self.structure._bound(K.leaves, self.dimension, sufficient))
 
     # ----------------------------------------------------------------------- helpers
@@ -550,7 +550,7 @@ class StructuredMatrix:
         return StructuredMatrix(leaves, self.structure, self.dimension)
 
     def _number(self, function: Callable[..., Array]) -> Array:
-        with computing(self._xp):
+        with library_settings(self._xp):
             return as_array(function(self.computed().leaves, self.dimension))
 
     def _real(self, value: Any, name: str) -> Any:
@@ -585,21 +585,21 @@ class StructuredMatrix:
 
     def _product(self, other: StructuredMatrix) -> StructuredMatrix:
         K, L = self._together(other)
-        with computing(self._xp):
+        with library_settings(self._xp):
             return K._like(self.structure._product(K.leaves, L.leaves, self.dimension))
 
     def _on_rows(self, function: Callable[..., Array], V: Array) -> Array:
         """Return a function of the leaves and of rows (..., n, d)."""
         require_array(V, "V", ndim=2, blocks=False)
         self._require_rows(V, "V", "n")
-        with computing(self._xp):
+        with library_settings(self._xp):
             return in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, V)
 
     def _on_columns(self, function: Callable[..., Array], V: Array) -> Array:
         """Return a function of the leaves and of columns, in the form in which V came."""
         expected = (*self.batch, self.dimension)
         columns, vector = require_columns(V, "V", expected, self.leaves[0], "K", self.shape)
-        with computing(self._xp):
+        with library_settings(self._xp):
             X = in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, columns)
         return as_given(X, vector)
 

@@ -19,7 +19,7 @@ from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import centred_rows, rmatvec
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla.damped.right_hand_side import sample_vector
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix
@@ -88,10 +88,10 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | No
     blocks = column_blocks(log_derivatives, name="log_derivatives")
     mode = mode_of(mode, blocks)
     checks = ValueChecks(enabled=True)
-    with computing(namespace(blocks.blocks[0])):
+    with library_settings(namespace(blocks.blocks[0])):
         p = probabilities(weights, blocks, checks, real_name(blocks.dtype))
         S = centred_scores(blocks, p, mode, checks)
-        checks.raise_on_failure()
+        checks.read()
     return _returned(S, blocks)
 
 
@@ -134,10 +134,10 @@ def residuals(
     column = xp.expand_dims(unchunked(local_energies), axis=-1)
     samples = column_blocks(column, name="local_energies")
     checks = ValueChecks(enabled=True)
-    with computing(xp):
+    with library_settings(xp):
         p = probabilities(weights, samples, checks, real_name(samples.dtype))
         f = centred_residuals(column, p, mode, checks)
-        checks.raise_on_failure()
+        checks.read()
     return xp.squeeze(f, axis=-1)
 
 

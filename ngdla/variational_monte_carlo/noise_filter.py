@@ -21,7 +21,7 @@ from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import astype, is_complex, real_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec, trace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.spectral import eigh
 from ngdla.damped.problem import RightHandSide, Setup, setup
@@ -78,12 +78,12 @@ def snr_filtered(
     _require_options(snr, method, precision, refine)
     checks = checks or ValueChecks(enabled=check)
     layout = rhs.layout(scores)
-    with computing(namespace(scores.like)):
+    with library_settings(namespace(scores.like)):
         options = ("eigh", "native", 0, metric, null, layout.working)
         given = setup(scores, damping, *options, trusted=True)
         _require_values(given, rhs, checks)
         x, info = _filtered(given, rhs, layout, float(snr), checks)
-        checks.raise_on_failure()
+        checks.read()
     x = layout.leave(given.scores.scaled(x))
     return (x, info) if full_output else x
 
@@ -141,7 +141,7 @@ def _filtered(
     step = xp.expand_dims(weights, axis=-1) * spectrum.amplitudes
     y = xp.matmul(spectrum.X, step)
     if scores.wide:
-        x, _ = scores.advanced(x0, y, product=False)
+        x, _ = scores.add_rmatvec(x0, y, product=False)
     else:
         pieces = scores.split(y)
         x = pieces if x0 is None else tuple(a + b for a, b in zip(x0, pieces))

@@ -14,7 +14,7 @@ from typing import Any
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla.damped.problem import RightHandSide
 from ngdla.damped.right_hand_side import parameter_vector, sample_vector
 from ngdla.damped.solving import solved
@@ -115,7 +115,7 @@ def stochastic_reconfiguration(
     energies = _energies(local_energies, given)
     _require_options(solve_options)
     checks = ValueChecks(enabled=solve_options.get("check", True))
-    with computing(namespace(energies)):
+    with library_settings(namespace(energies)):
         dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
         p = probabilities(weights, given, checks, dtype)
         x0 = _prior(previous, momentum, given, mode, checks)

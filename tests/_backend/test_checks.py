@@ -17,7 +17,7 @@ def test_many_flags_are_one_read() -> None:
     with counted_host_reads() as reads:
         for _ in range(5):
             checks.require(lambda: all_finite(x), lambda: ValueError("never"))
-        checks.raise_on_failure()
+        checks.read()
     assert len(reads) == 1
 
 
@@ -28,13 +28,13 @@ def test_the_first_failure_is_reported(valued_backend: Backend) -> None:
     for x, text in ((good, "good"), (bad, "first"), (bad, "second")):
         checks.require(lambda x=x: all_finite(x), lambda text=text: ValueError(text))
     with pytest.raises(ValueError, match="first"):
-        checks.raise_on_failure()
+        checks.read()
 
 
 def test_disabled_checks_compute_nothing() -> None:
     checks = ValueChecks(enabled=False)
     checks.require(lambda: 1 / 0, lambda: ValueError("never"))
-    checks.raise_on_failure()
+    checks.read()
 
 
 def test_flags_without_values_pass() -> None:
@@ -42,4 +42,4 @@ def test_flags_without_values_pass() -> None:
     checks = ValueChecks(enabled=True)
     x = torch.full((2,), float("nan"), device="meta")
     checks.require(lambda: all_finite(x), lambda: ValueError("never"))
-    checks.raise_on_failure()
+    checks.read()

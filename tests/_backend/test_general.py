@@ -20,7 +20,7 @@ from spectra import (
 
 from ngdla._backend import general
 from ngdla._backend.namespace import namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 BATCHES = ((), (2,), (2, 1, 3))
 
@@ -61,7 +61,7 @@ def test_singular_matrices(
     A[last] = value
 
     def run(A: Any) -> list[Any]:
-        with computing(namespace(A)):
+        with library_settings(namespace(A)):
             return [general.inverse(A), general.logabsdet(A)]
 
     found = valued_backend.call(run, valued_backend.asarray(A))

@@ -23,14 +23,14 @@ LIKE = np.ones((2, 3, 3), "float32")
 def damping(value: Any) -> Any:
     checks = ValueChecks(enabled=True)
     made = eigenvalue_damping(value, LIKE, "A", (2,), checks)
-    checks.raise_on_failure()
+    checks.read()
     return made
 
 
 def checked(function: Any, name: str, value: Any) -> Any:
     checks = ValueChecks(enabled=True)
     made = function(value, name, LIKE, "A", (2,), checks)
-    checks.raise_on_failure()
+    checks.read()
     return made
 
 

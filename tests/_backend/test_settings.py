@@ -12,7 +12,7 @@ from references import random_array
 from ngdla._backend import products
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 
 
 def test_float32_products_of_torch_stay_float32(rng: np.random.Generator) -> None:
@@ -55,7 +55,7 @@ def test_jax_products_ask_for_the_highest_precision() -> None:
 
 
 def test_numpy_warnings_are_silent_inside_only() -> None:
-    with computing(namespace(np.ones(1))):
+    with library_settings(namespace(np.ones(1))):
         assert np.isnan(np.zeros(1) / 0.0).all()
     with pytest.warns(RuntimeWarning, match="invalid"):
         np.zeros(1) / np.zeros(1)

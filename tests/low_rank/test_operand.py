@@ -12,7 +12,7 @@ from spectra import REAL, Operator, geometric, needs, psd, quick_compilation, re
 
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.namespace import namespace
-from ngdla._backend.settings import computing
+from ngdla._backend.settings import library_settings
 from ngdla.low_rank.operand import HermitianOperand, hermitian_operand, require_positive
 
 D = 8
@@ -106,7 +106,7 @@ def test_tf32_is_set_for_the_products_only() -> None:
     before = torch.backends.cuda.matmul.fp32_precision
     for precision in ("tf32", "native"):
         found = operand(Seen(A), trace_of_A=1.0, columns=A, precision=precision)
-        with computing(namespace(A)):
+        with library_settings(namespace(A)):
             inside = torch.backends.cuda.matmul.fp32_precision
             found.product(A)
             assert torch.backends.cuda.matmul.fp32_precision == inside
@@ -120,7 +120,7 @@ def test_tf32_is_asked_of_jax() -> None:
     A = jax.numpy.ones((D, D), dtype="float32")
 
     def product(A: Any, precision: str) -> Any:
-        with computing(namespace(A)):
+        with library_settings(namespace(A)):
             return operand(A, precision=precision).product(A)
 
     native, lower = (
@@ -137,7 +137,7 @@ def test_tf32_is_asked_of_jax() -> None:
 def looked_at(A: np.ndarray, positive: bool = True) -> None:
     checks, Q = ValueChecks(enabled=True), np.eye(D)
     require_positive(checks, operand(A), A @ Q, Q.T @ A @ Q, np.asarray(positive))
-    checks.raise_on_failure()
+    checks.read()
 
 
 def test_what_products_show(dtype: str) -> None:
@@ -160,4 +160,4 @@ def test_a_zero_matrix_is_hermitian_and_positive() -> None:
     checks, core = ValueChecks(enabled=True), np.eye(D) * (1 + 1e-17j)
     zero = np.zeros((D, D), complex)
     require_positive(checks, operand(zero), zero, core, np.asarray(True))
-    checks.raise_on_failure()
+    checks.read()

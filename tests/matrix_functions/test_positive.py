@@ -26,7 +26,7 @@ def error_of(require: Callable[..., None], A: Any, name: str) -> str:
     def called(A: Any) -> None:
         checks = ValueChecks(enabled=True)
         require(A, name, checks)
-        checks.raise_on_failure()
+        checks.read()
 
     try:
         inside(called)(A)
