@@ -8,11 +8,18 @@ from ngdla._backend.calls import opened
 X = np.array([1.0, np.nan])
 
 
-def test_the_checks_are_read_on_leaving() -> None:
-    reached = False
-    with pytest.raises(ValueError, match="`x` contains NaN"), opened(X) as checks:
+def look(reached: list[bool], error: Exception | None = None) -> None:
+    with opened(X) as checks:
         checks.finite("x", X)
-        reached = True
+        reached.append(True)
+        if error is not None:
+            raise error
+
+
+def test_the_checks_are_read_on_leaving() -> None:
+    reached: list[bool] = []
+    with pytest.raises(ValueError, match="`x` contains NaN"):
+        look(reached)
     assert reached
 
 
@@ -23,9 +30,8 @@ def test_without_checks_nothing_is_computed_or_raised() -> None:
 
 
 def test_an_exception_of_the_body_is_the_one_that_is_seen() -> None:
-    with pytest.raises(KeyError, match="body") as caught, opened(X) as checks:
-        checks.finite("x", X)
-        raise KeyError("body")
+    with pytest.raises(KeyError, match="body") as caught:
+        look([], KeyError("body"))
     assert caught.value.__context__ is None
 
 
