@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial, reduce
 from operator import and_
 from pathlib import Path
@@ -139,7 +139,7 @@ def _device(xp: Any, x: Array) -> Any:
     return x.devices()
 
 
-def require_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+def require_choice(value: Any, name: str, choices: Collection[str]) -> None:
     """Raise unless `value` is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
         msg = f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}."
@@ -205,7 +205,7 @@ def warn_caller(message: str, category: type[Warning]) -> None:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    return reduce(and_, (namespace(x).all(namespace(x).isfinite(x)) for x in arrays))
+    return reduce(and_, [namespace(x).all(namespace(x).isfinite(x)) for x in arrays])
 
 
 def _positive(x: Array) -> Array:
@@ -259,7 +259,7 @@ class ValueChecks:
         forgotten. Warnings are issued, if no error is raised.
         """
         tests, self._tests = self._tests, []
-        if not tests or concrete(reduce(and_, (flag for flag, _ in tests))) is not False:
+        if not tests or concrete(reduce(and_, [flag for flag, _ in tests])) is not False:
             return True
         warnings = []
         for error in [error for flag, error in tests if concrete(flag) is False]:

@@ -36,7 +36,20 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
     return np.errstate(all="ignore")  # array-api-strict computes by NumPy
 
 
-_UNCHANGED = contextlib.nullcontext()
+class _Unchanged:
+    """Settings that are right already.
+
+    `torch.compile` cannot trace `__enter__` of `contextlib.nullcontext`.
+    """
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+
+_UNCHANGED = _Unchanged()
 
 
 def _torch_products(wanted: str) -> AbstractContextManager[Any]:

@@ -13,9 +13,11 @@ from ngdla._backend.dtypes import astype, real_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import expanded
+from ngdla.score_matrices.score_matrix import Vector
 
-from .refinement import ParameterSpace, Problem, SampleSpace, Solution, Space, without_null
-from .right_hand_side import Layout
+from .null_vectors import without_null
+from .right_hand_side import Layout, Solve
+from .spaces import Iterate, ParameterSpace, SampleSpace, Space, System
 
 __all__ = ["SolveInfo", "certificate", "rounded_bound"]
 
@@ -62,73 +64,71 @@ class SolveInfo(NamedTuple):
     converged: Array
 
 
-def certificate(space: Space, solution: Solution, ok: Array, layout: Layout) -> SolveInfo:
+def certificate(space: Space, iterate: Iterate, ok: Array, layout: Layout) -> SolveInfo:
     """Return what is known of a solution whose factorisation succeeded where `ok` is set."""
     if isinstance(space, SampleSpace):
-        return _sample_certificate(space, solution, ok, layout)
-    assert isinstance(space, ParameterSpace)
-    return _parameter_certificate(space, solution, ok, layout)
+        return _sample_certificate(space, iterate, ok, layout)
+    return _parameter_certificate(space, iterate, ok, layout)
 
 
 def _sample_certificate(
-    space: SampleSpace, solution: Solution, ok: Array, layout: Layout
+    space: SampleSpace, iterate: Iterate, ok: Array, layout: Layout
 ) -> SolveInfo:
     """Return what is known of a solution that was found in the sample space.
 
-    The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
+    The exact iterate is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
     |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
     """
-    problem = space.problem
-    whole, solution = space.whole_residual(solution)
-    assert solution.x is not None
-    size = _sizes(problem, layout)
+    system = space.system
+    whole, iterate = space.whole_residual(iterate)
+    assert iterate.x is not None
+    size = _sizes(system, layout)
     t, damping = size.t, size.damping
-    x_norm = layout.norm(solution.x)
-    r_norm = layout.norm(without_null(whole, problem.null))
+    x_norm = layout.norm(iterate.x)
+    r_norm = layout.norm(without_null(whole, system.null))
     # of all sweeps, also of those that diverged and were taken back
-    y_norm = reduce(add, (layout.norm(w) for w in solution.corrections))
-    by_rows = _rounding(problem.u, problem.scores.rows)
-    by_columns = _rounding(problem.u, problem.scores.columns)
-    by_one = _rounding(problem.u, 1)
-    lost = _lost(problem, whole, by_columns * t, layout) / damping
+    y_norm = reduce(add, (layout.norm(w) for w in iterate.corrections))
+    by_rows = _rounding(system.u, system.scores.rows)
+    by_columns = _rounding(system.u, system.scores.columns)
+    by_one = _rounding(system.u, 1)
+    lost = _lost(system, whole, by_columns * t, layout) / damping
     rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
     rounding_x = by_rows * t * y_norm + by_one * size.start
     error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
-    if problem.v is None:
-        residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
-    else:
-        residual = layout.norm(_gradient(problem, solution))
+    if isinstance(system.rhs, Solve):
+        residual = layout.norm(_gradient(system, system.rhs.v, iterate))
         scale = (t * t + damping) * x_norm + damping * size.start
-    return _info(problem, solution, residual, scale, error, ok, layout)
+    else:
+        residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
+    return _info(system, iterate, residual, scale, error, ok, layout)
 
 
-def _gradient(problem: Problem, solution: Solution) -> Any:
+def _gradient(system: System, v: Vector, iterate: Iterate) -> Vector:
     """Return v - A x from the S x that is known."""
-    assert problem.v is not None
-    assert solution.x is not None
-    assert solution.Sx is not None
-    damping = expanded(problem.damping, 2)
-    back = problem.scores.rmatvec(solution.Sx)
-    return tuple(v - g - damping * x for v, g, x in zip(problem.v, back, solution.x))
+    assert iterate.x is not None
+    assert iterate.Sx is not None
+    damping = expanded(system.damping, 2)
+    back = system.scores.rmatvec(iterate.Sx)
+    return tuple(a - g - damping * x for a, g, x in zip(v, back, iterate.x))
 
 
 def _parameter_certificate(
-    space: ParameterSpace, solution: Solution, ok: Array, layout: Layout
+    space: ParameterSpace, iterate: Iterate, ok: Array, layout: Layout
 ) -> SolveInfo:
     """Return what is known of a solution that was found in the parameter space.
 
     |A^-1| <= 1 / damping for the gradient, to which the rounding of its terms is added.
     """
-    problem = space.problem
-    r, solution = space.gradient(solution)
-    assert solution.x is not None
-    size = _sizes(problem, layout)
+    system = space.system
+    r, iterate = space.gradient(iterate)
+    assert iterate.x is not None
+    size = _sizes(system, layout)
     t, damping = size.t, size.damping
-    x_norm, residual = layout.norm(solution.x), layout.norm(r)
+    x_norm, residual = layout.norm(iterate.x), layout.norm(r)
     scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
-    length = max(problem.scores.rows, problem.scores.columns)
-    error = (residual + _rounding(problem.u, length) * scale) / damping
-    return _info(problem, solution, residual, scale, error, ok, layout)
+    length = max(system.scores.rows, system.scores.columns)
+    error = (residual + _rounding(system.u, length) * scale) / damping
+    return _info(system, iterate, residual, scale, error, ok, layout)
 
 
 def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
@@ -136,12 +136,12 @@ def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
     return error_bound + u * x_norm / (1 - u)
 
 
-def _lost(problem: Problem, r: Array, rounding: Array, layout: Layout) -> Any:
+def _lost(system: System, r: Array, rounding: Array, layout: Layout) -> Any:
     """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
-    if problem.null is None:
+    if system.null is None:
         return 0.0
-    leak = expanded(problem.leak, 0 if layout.vector else 1)
-    return (leak + rounding) * layout.norm(rmatvec(problem.null, r))
+    leak = expanded(system.leak, 0 if layout.vector else 1)
+    return (leak + rounding) * layout.norm(rmatvec(system.null, r))
 
 
 class _Sizes(NamedTuple):
@@ -153,45 +153,31 @@ class _Sizes(NamedTuple):
     start: Any  # |x0|, or |v| / damping
 
 
-def _sizes(problem: Problem, layout: Layout) -> _Sizes:
+def _sizes(system: System, layout: Layout) -> _Sizes:
     trailing = 0 if layout.vector else 1
-    damping = expanded(problem.damping, trailing)
-    t = expanded(problem.squared_norm, trailing) ** 0.5
-    f: Any = 0.0 if problem.f is None else layout.norm(problem.f)
-    start: Any = 0.0
-    if problem.v is not None:
-        start = layout.norm(problem.v) / damping
-    elif problem.x0 is not None:
-        start = layout.norm(problem.x0)
-    return _Sizes(damping, t, f, start)
-
-
-def _step_norm(problem: Problem, solution: Solution, layout: Layout) -> Array:
-    """Return |S (x - x0)|."""
-    Sx = solution.Sx
-    assert Sx is not None
-    if problem.x0 is not None:
-        Sx = Sx - solution.S_start
-    return layout.norm(Sx)
+    damping = expanded(system.damping, trailing)
+    t = expanded(system.squared_norm, trailing) ** 0.5
+    return _Sizes(damping, t, *system.rhs.norms(layout, damping))
 
 
 def _info(
-    problem: Problem,
-    solution: Solution,
+    system: System,
+    iterate: Iterate,
     residual: Array,
     scale: Array,
     error: Array,
     ok: Array,
     layout: Layout,
 ) -> SolveInfo:
-    assert solution.x is not None
-    xp, x_norm = namespace(residual), layout.norm(solution.x)
-    error = rounded_bound(error, x_norm, problem.accuracy)
+    assert iterate.x is not None
+    xp, x_norm = namespace(residual), layout.norm(iterate.x)
+    error = rounded_bound(error, x_norm, system.accuracy)
     backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
-    step = _step_norm(problem, solution, layout)
+    assert iterate.Sx is not None
+    step = layout.norm(system.rhs.step(iterate.Sx, iterate.S_start))
     real = real_name(layout.dtype)
-    if layout.double:  # the bound must not be rounded down
-        error = error * (1 + 2 * problem.accuracy)
+    if layout.working != layout.rounded:  # the bound must not be rounded down
+        error = error * (1 + 2 * system.accuracy)
     fields = (astype(as_array(field), real) for field in (residual, backward, error, step))
     residual, backward, error, step = fields
     certain = xp.isfinite(error) & (error <= astype(as_array(x_norm), real) / 2)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values
-from ngdla._backend.settings import library_settings
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
 
-from .factorisation import Factorisation, below, climb, factored, preconditioning, redamped
-from .inverses import Inverse, Undamped
+from .factorisation import Factorisation, damping_below
+from .inverses import cast_inverse
+from .ladder import climb, with_damping
 from .leave_one_out import left_out_residuals
-from .precision import LIFT
-from .problem import RightHandSide, Setup, setup
-from .refinement import First
-from .solving import inverse_in, solution, worked_in
-from .spectral_sums import effective_dimension, log_determinant
+from .methods import FirstPass, MethodName
+from .null_vectors import lift_height, lifted_dimension, lifted_log_determinant
+from .precision import LIFT, Precision
+from .problem import Options, damped_problem
+from .right_hand_side import LeastSquares, RightHandSide, Solve
+from .solve import apply_factor, working_layout
 
 __all__ = ["DampedFactor", "damped_factor"]
 
@@ -30,8 +32,8 @@ def damped_factor(
     S: Any,
     damping: float | Array,
     *,
-    method: str = "auto",
-    precision: str = "auto",
+    method: MethodName = "auto",
+    precision: Precision = "auto",
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
@@ -74,38 +76,41 @@ def damped_factor(
     True
     """
     scores = score_matrix(S)
-    with library_settings(namespace(scores.like)):
-        given = setup(scores, damping, method, precision, refine, metric, null, scores.dtype)
-        factor = _factorised(given, check=check)
-    return DampedFactor(**vars(factor))
+    options = Options(method, precision, refine, metric, null)
+    with opened(scores.like, check) as checks:
+        problem = damped_problem(scores, damping, options, scores.dtype)
+        factor = climb(problem, checks, lambda factor, first: factor, keep=True)
+    return DampedFactor(factor.problem, factor.small, check)
 
 
-@register_pytree(static=("plan", "refine", "check"))
+@register_pytree(static=("check",))
 @dataclasses.dataclass(frozen=True, eq=False)
 class DampedFactor(Factorisation):
     """A factored damped problem; made by `damped_factor`.
 
     Attributes
     ----------
-    scores : ScoreMatrix
-        S and the scaling by the metric.
-    inverse : CholeskyInverse or SpectralInverse
-        The inverse of the small damped matrix, as a function of (..., n or m, k).
-    undamped : GramMatrix or Spectrum, or None
-        The matrix without its damping, for other dampings.
-    damping : float or array, shape (...)
-    squared_norm : array, shape (...)
-        |S|_F^2, the trace of the Gram matrix.
-    null : array, shape (..., n, p), or None
-    leak : array, shape (...), or None
-        |S^H N|_F, which should be a rounding error.
-    ok : array of bool, shape (...)
-        The factorisation succeeded.
-    plan : Plan
-        What is computed in which precision.
-    refine : int
+    problem : DampedProblem
+        What is solved: `scores`, `damping`, `plan` (what is computed in which precision), `refine`,
+        `metric`, `null`.
+    small : Factored
+        What it is solved with: `inverse` (of the small damped matrix, a function of (..., n or m,
+        k)), `matrix` (without its damping), `squared_norm` (|S|_F^2), `leak` (|S^H N|_F, which
+        should be a rounding error).
     check : bool
     """
+
+    check: bool
+
+    @property
+    def damping(self) -> Any:
+        """The damping, a float or an array, shape (...)."""
+        return self.problem.damping
+
+    @property
+    def ok(self) -> Array:
+        """Whether the factorisation succeeded, an array of bool, shape (...)."""
+        return self.small.ok
 
     def solve(self, v: Any, full_output: bool = False) -> Any:
         """Return x with (S^H S + damping D) x = v; see `damped_solve`.
@@ -120,7 +125,7 @@ class DampedFactor(Factorisation):
         -------
         x : array or sequence, of the shape of `v`; or (x, info)
         """
-        return self._solved(RightHandSide.of_solve(self.scores, v), full_output)
+        return self._solved(Solve.checked(self.scores, v), full_output)
 
     def lstsq(self, f: Array, x0: Any = None, full_output: bool = False) -> Any:
         """Return argmin |S x - f|^2 + damping |x - x0|_D^2; see `damped_lstsq`.
@@ -136,7 +141,7 @@ class DampedFactor(Factorisation):
         -------
         x : array or sequence, shape (..., m) or (..., m, k); or (x, info)
         """
-        return self._solved(RightHandSide.of_lstsq(self.scores, f, x0), full_output)
+        return self._solved(LeastSquares.checked(self.scores, f, x0), full_output)
 
     def with_damping(self, damping: float | Array) -> DampedFactor:
         """Return a factor for another damping, without a pass over S.
@@ -170,14 +175,11 @@ class DampedFactor(Factorisation):
         >>> np.allclose(S.T @ (S @ x) + 2.0 * x, [1.0, 0.0, 1.0])
         True
         """
-        scores, checks = self.scores, ValueChecks(enabled=self.check)
-        with library_settings(namespace(self.squared_norm)):
-            real = real_name(scores.dtype)
-            damping = damping_values(damping, scores.like, scores.name, real, scores.batch)
-            factor = redamped(self, damping, checks)
-            if not checks.read():
-                factor = preconditioning(factor)
-        return factor
+        scores = self.scores
+        real = real_name(scores.dtype)
+        damping = damping_values(damping, scores.like, scores.name, real, scores.batch)
+        with opened(scores.like, self.check) as checks:
+            return with_damping(self, damping, checks)
 
     def logdet(self) -> Array:
         """Return log det(S^H S + damping D) of the m x m matrix.
@@ -197,13 +199,16 @@ class DampedFactor(Factorisation):
         count as the eigenvalue damping of W. Errs by about n u sigma_1^2 / damping, with the unit
         roundoff u of the factor.
         """
-        scores = self.scores
-        with library_settings(namespace(self.squared_norm)):
-            _require_exact(self)
-            xp, arguments = namespace(self.squared_norm), _spectral(self)
-            value = log_determinant(*arguments)
+        scores, small = self.scores, self.small
+        with opened(scores.like, self.check) as checks:
+            _require_exact(self, checks)
+            xp, damping = namespace(small.squared_norm), _damping(self)
+            value = small.matrix.log_determinant(small.inverse, damping)
+            if (null := _lifted(self)) is not None:
+                height = lift_height(small.squared_norm, scores)
+                value = value - lifted_log_determinant(null, height, damping)
             if scores.wide:
-                value = value + (scores.columns - scores.rows) * xp.log(arguments.damping)
+                value = value + (scores.columns - scores.rows) * xp.log(damping)
             for scale in scores.scales or ():
                 logs = xp.log(astype(scale, dtype_name(value.dtype)))
                 value = value - 2 * xp.sum(logs, axis=(-2, -1))
@@ -227,10 +232,15 @@ class DampedFactor(Factorisation):
         A sum of positive terms, exact to rounding for large dampings. 2 n^3 flops for "cholesky", n
         for the others. For small dampings see `logdet`.
         """
-        with library_settings(namespace(self.squared_norm)):
-            _require_exact(self)
-            value = effective_dimension(*_spectral(self))
-            return astype(value, real_name(self.scores.dtype))
+        scores, small = self.scores, self.small
+        with opened(scores.like, self.check) as checks:
+            _require_exact(self, checks)
+            damping = _damping(self)
+            value = small.matrix.effective_dimension(small.inverse, damping)
+            if (null := _lifted(self)) is not None:
+                height = lift_height(small.squared_norm, scores)
+                value = value - lifted_dimension(null, height, damping)
+            return astype(value, real_name(scores.dtype))
 
     def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> Array:
         """Return the residual of each sample, from the fit of `lstsq` without that sample.
@@ -267,73 +277,55 @@ class DampedFactor(Factorisation):
         >>> damped_factor(S, 1.0).leave_one_out(f)
         array([-0.33333333,  0.83333333,  1.        ])
         """
-        rhs = RightHandSide.of_lstsq(self.scores, f, None)
-        layout = dataclasses.replace(worked_in(rhs.layout(self.scores), self.plan), sequence=None)
-        paired = is_stacked(stacked, self.null, self.scores)
-        checks = ValueChecks(enabled=self.check)
-        with library_settings(namespace(self.squared_norm)):
-            _require_exact(self)
+        scores, null = self.scores, self.problem.null
+        rhs = LeastSquares.checked(scores, f, None)
+        layout = working_layout(rhs.layout(scores), self.plan)._replace(sequence=None)
+        paired = is_stacked(stacked, null, scores)
+        with opened(scores.like, self.check) as checks:
+            _require_exact(self, checks)
             checks.finite("f", rhs.f)
-            inverse = inverse_in(self, layout.working)
-            null = None if self.null is None else astype(self.null, layout.working)
-            right = layout.enter(rhs.f)
-            e = left_out_residuals(self.scores, inverse, right, null, stacked=paired)
-            checks.read()
-            return layout.leave((astype(e, layout.rounded),))
+            inverse = cast_inverse(self.small.inverse, layout.working)
+            null = None if null is None else astype(null, layout.working)
+            right = layout.to_columns(rhs.f)
+            e = left_out_residuals(scores, inverse, right, null, stacked=paired)
+            return layout.from_columns((astype(e, layout.rounded),))
 
     def _solved(self, rhs: RightHandSide, full_output: bool) -> Any:
-        checks = ValueChecks(enabled=self.check)
-        with library_settings(namespace(self.squared_norm)):
-            result = solution(self, rhs, rhs.layout(self.scores), checks, First(), full_output)
-            checks.read()
-        return result
+        layout = rhs.layout(self.scores)
+        with opened(self.scores.like, self.check) as checks:
+            return apply_factor(
+                self, FirstPass(), rhs=rhs, layout=layout, checks=checks, full_output=full_output
+            )
 
 
-def _factorised(given: Setup, *, check: bool) -> Factorisation:
-    """Return the factor of a checked problem, of a higher precision where "auto" has to climb."""
-    checks = ValueChecks(enabled=check)
-    factor, _ = factored(given, checks, (None, None), keep=True, check=check)
-    if checks.read():
-        return factor
-    given, kept = climb(given, factor)
-    return kept or _factorised(given, check=check)
-
-
-def _require_exact(factor: DampedFactor) -> None:
-    """Raise unless the factor is that of the damped matrix itself."""
-    plan, checks = factor.plan, ValueChecks(enabled=factor.check)
-    if plan.method == "cg":
+def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:
+    """Require that the factor is that of the damped matrix itself."""
+    plan = factor.plan
+    if not plan.method.exact:
         msg = (
-            "method 'cg' has only an approximation of the Gram matrix; logdet, effective_dimension "
-            "and leave_one_out need another `method`, and scores with a Gram matrix."
+            f"method {plan.method.name!r} has only an approximation of the Gram matrix; logdet, "
+            f"effective_dimension and leave_one_out need another `method`, and scores with a Gram "
+            f"matrix."
         )
         raise ValueError(msg)
     if plan.lifted:
         least = LIFT * unit_roundoff(plan.factor)
-        lifted = below(factor, least)
         msg = (
             f"`damping` is below {least:.0e} |S|_F^2, the rounding errors of this {plan.factor} "
             f"Gram matrix, which solves refine, but logdet, effective_dimension and leave_one_out "
             f"do not. Raise it, or factor with precision='float64' or method='qr'."
         )
-        checks.require(lambda: ~lifted, lambda: ValueError(msg))
-    checks.read()
+        checks.require(lambda: ~damping_below(factor, least), lambda: ValueError(msg))
 
 
-class _SpectralArguments(NamedTuple):
-    inverse: Inverse
-    undamped: Undamped
-    damping: Array
-    lift: tuple[Array, int] | None
+def _damping(factor: DampedFactor) -> Array:
+    """Return the damping as an array, (...), in the real dtype of the factor."""
+    squared_norm = factor.small.squared_norm
+    damping = factor.problem.damping_in(dtype_name(squared_norm.dtype))
+    return namespace(squared_norm).zeros_like(squared_norm) + damping
 
 
-def _spectral(factor: DampedFactor) -> _SpectralArguments:
-    """Return the arguments of the sums over the eigenvalues."""
-    assert factor.undamped is not None
-    squared_norm, damping, lift = factor.squared_norm, factor.damping, None
-    if not isinstance(damping, float):
-        damping = astype(damping, dtype_name(squared_norm.dtype))
-    if factor.null is not None and factor.scores.wide and factor.plan.method not in ("svd", "qr"):
-        lift = squared_norm / factor.scores.rows, int(factor.null.shape[-1])
-    damping = namespace(squared_norm).zeros_like(squared_norm) + damping
-    return _SpectralArguments(factor.inverse, factor.undamped, damping, lift)
+def _lifted(factor: DampedFactor) -> Array | None:
+    """Return the null vectors whose eigenvalues are lifted in the small matrix."""
+    lifts = factor.scores.wide and factor.plan.method.lifts_null
+    return factor.problem.null if lifts else None

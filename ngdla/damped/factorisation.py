@@ -1,4 +1,4 @@
-"""The factorisation of a damped problem, and what to do where its precision is too low."""
+"""The factorisation of a damped problem: one pass over S, and the inverse of the small matrix."""
 
 from __future__ import annotations
 
@@ -6,182 +6,122 @@ import dataclasses
 from typing import Any, TypeVar
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.dtypes import astype, real_name, unit_roundoff
-from ngdla._backend.namespace import Array, LinAlgError, namespace
-from ngdla._backend.tracing import number
+from ngdla._backend.dtypes import dtype_name, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.pickles import part
+from ngdla._backend.pytrees import register_pytree
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
-from .inverses import Inverse, Undamped, inverse_of, inverted, is_null, smallest_eigenvalue
-from .precision import LIFT, NATIVE, Plan, climbed, warn_of_climbing
-from .problem import Setup
-from .refinement import First
+from .inverses import Inverse, SmallMatrix
+from .methods import FirstPass
+from .null_vectors import are_null, leak_of, null_error
+from .precision import LIFT, Plan
+from .problem import DampedProblem
 
-__all__ = [
-    "Factorisation",
-    "below",
-    "climb",
-    "factored",
-    "preconditioning",
-    "redamped",
-]
+__all__ = ["Factored", "Factorisation", "Start", "damping_below", "factorise", "redamp"]
+
+Start = tuple[Array | None, Vector | None]  # an f and an x that a pass may multiply on the way
+
+
+@part
+@register_pytree()
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factored:
+    """The small matrix, inverted with its damping."""
+
+    inverse: Any  # an `Inverse`, which for a small damping may be lifted above roundings
+    matrix: Any  # the `SmallMatrix`, to be kept for other dampings, or None
+    ok: Array  # (...): the factorisation succeeded, of legal arguments
+    squared_norm: Array  # (...): |S|_F^2
+    leak: Array | None  # (...): |S^H N|_F
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Factorisation:
-    """A factored damped problem; `DampedFactor` documents the fields."""
+    """A problem and its factored small matrix."""
 
-    scores: ScoreMatrix
-    inverse: Inverse
-    undamped: Undamped | None
-    damping: Any
-    squared_norm: Array
-    null: Array | None
-    leak: Array | None
-    ok: Array
-    plan: Plan
-    refine: int
-    check: bool
+    problem: DampedProblem
+    small: Factored
+
+    @property
+    def scores(self) -> ScoreMatrix:
+        """S D^-1/2."""
+        return self.problem.scores
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed in which precision."""
+        return self.problem.plan
 
 
 Factor = TypeVar("Factor", bound=Factorisation)
 
 
-def factored(
-    given: Setup,
-    checks: ValueChecks,
-    start: tuple[Array | None, Vector | None],
-    *,
-    keep: bool,
-    check: bool,
-) -> tuple[Factorisation, First]:
-    """Return the factor of a checked problem, adding its value tests to `checks`."""
-    if not isinstance(given.damping, float):
-        checks.positive("damping", astype(given.damping, real_name(given.plan.factor)))
-    checks.positive("metric", *(given.metric or ()))
-    if given.null is not None:
-        checks.finite("null", given.null)
-    inverse, undamped, ok, squared_norm, leak, first = inverse_of(given, checks, start, keep=keep)
-    factor = Factorisation(
-        scores=given.scores,
-        inverse=inverse,
-        undamped=undamped,
-        damping=given.damping,
-        squared_norm=squared_norm,
-        null=given.null,
-        leak=leak,
-        ok=ok,
-        plan=given.plan,
-        refine=given.refine,
-        check=check,
-    )
-    consistent = given.scores.consistent(given.plan.factor) if check else None
+def factorise(
+    problem: DampedProblem, checks: ValueChecks, start: Start, *, keep: bool
+) -> tuple[Factorisation, FirstPass]:
+    """Return the factor of a checked problem, adding its value tests to `checks`.
+
+    `keep` the small matrix for other dampings. Whether the factor is good enough is not asked.
+    """
+    scores, plan, null = problem.scores, problem.plan, problem.null
+    problem.require_values(checks)
+    lifted = null if scores.wide else None
+    matrix, squared_norm, first, G = plan.method.small_problem(scores, plan.factor, lifted, start)
+    ok, leak = problem.legal(), None
+    if null is not None:
+        leak = leak_of(null, scores, G if problem.trusted and scores.wide else None)
+    if leak is not None and not problem.trusted:
+        legal = are_null(null, leak, squared_norm, plan.factor)
+        checks.require(lambda: legal, null_error)
+        ok = ok & legal
+    kept = matrix.copy() if keep else None
+    inverse, exists = _inverse(matrix, problem, squared_norm)
+    _require_finite(problem, squared_norm, checks)
+    return Factorisation(problem, Factored(inverse, kept, exists & ok, squared_norm, leak)), first
+
+
+def _inverse(
+    matrix: SmallMatrix, problem: DampedProblem, squared_norm: Array
+) -> tuple[Inverse, Array]:
+    """Return the inverse and whether it exists; if lifted, with a damping above roundings of G."""
+    real = dtype_name(squared_norm.dtype)
+    damping = problem.damping_in(real)
+    if problem.plan.lifted:
+        xp = namespace(squared_norm)
+        least = LIFT * unit_roundoff(real) * squared_norm
+        damping = xp.where(least > damping, least, damping)
+    return matrix.inverse(damping)
+
+
+def _require_finite(problem: DampedProblem, squared_norm: Array, checks: ValueChecks) -> None:
+    """Require scores whose products fit together and whose |S|_F^2 is finite."""
+    scores, dtype = problem.scores, problem.plan.factor
+    consistent = scores.consistent(dtype) if checks.enabled else None
     if consistent is not None:
-        checks.require(lambda: consistent, given.scores.inconsistent)
+        checks.require(lambda: consistent, scores.inconsistent)
     finite = namespace(squared_norm).isfinite
-    checks.require(lambda: finite(squared_norm), lambda: given.scores.not_finite(given.plan.factor))
-    if given.plan.least > 0:
-        enough = ok & ~below(factor)
-        checks.ask(lambda: enough)
-    else:
-        checks.require(lambda: ok, lambda: _factor_error(factor))
-    return factor, first
+    checks.require(lambda: finite(squared_norm), lambda: scores.not_finite(dtype))
 
 
-def below(factor: Factorisation, least: float | None = None) -> Array:
-    """Tell whether damping / |S|^2 is below `least`, or what the plan is good for, (...)."""
-    damping = factor.damping
-    if not isinstance(damping, float):
-        damping = astype(damping, real_name(factor.plan.factor))
-    return damping < (factor.plan.least if least is None else least) * factor.squared_norm
-
-
-def climb(
-    given: Setup, factor: Factorisation, *, in_row_space: bool = False
-) -> tuple[Setup, Factorisation | None]:
-    """Return the problem with a plan that its damping allows, and the factor if it serves on.
-
-    The solution lies `in_row_space` of S where f is given; else S^H S + damping has the damping
-    itself as an eigenvalue with n < m, however large those of the factored matrix are.
-    """
-    scores = given.scores
-    ratio, smallest = _ratios(factor, in_row_space=in_row_space)
-    plan, description = climbed(
-        given.plan, ratio, smallest, scores.like, dense=scores.dense, regram=scores.regram
-    )
-    if description:
-        warn_of_climbing(
-            f"`damping` is {ratio:.1e} of |{scores.name}|_F^2, too small for {given.plan.factor} "
-            f"alone: {description}. Raise `damping`, or choose `precision` and `method` yourself "
-            f"to be rid of this warning."
-        )
-    same = plan.factor == given.plan.factor and plan.method == given.plan.method
-    kept = dataclasses.replace(factor, plan=plan) if same else None
-    return given._replace(plan=plan), kept
-
-
-def _ratios(factor: Factorisation, *, in_row_space: bool) -> tuple[float, float]:
-    """Return damping and the smallest eigenvalue of the inverted matrix over |S|_F^2.
-
-    The worst of a batch; the latter is 0 where the factorisation failed, and below what native
-    precision is good for where not only the factored matrix counts.
-    """
-    xp = namespace(factor.squared_norm)
-    eigenvalue = smallest_eigenvalue(factor.inverse) / factor.squared_norm
-    eigenvalue = xp.where(factor.ok, eigenvalue, xp.zeros_like(eigenvalue))
-    ratio, smallest = (
-        number(xp.min(x)) for x in (factor.damping / factor.squared_norm, eigenvalue)
-    )
-    assert ratio is not None
-    assert smallest is not None
-    if factor.scores.wide and not in_row_space:
-        smallest = min(smallest, NATIVE / 2 * unit_roundoff(factor.plan.factor))
-    return ratio, smallest
-
-
-def redamped(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
+def redamp(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
     """Return the factor for a checked damping, adding its value tests to `checks`."""
-    assert factor.undamped is not None
-    scores, plan, squared_norm = factor.scores, factor.plan, factor.squared_norm
-    if not isinstance(damping, float):
-        checks.positive("damping", astype(damping, real_name(plan.factor)))
-    inverse, ok = inverted(factor.undamped.copy(), damping, squared_norm, lifted=plan.lifted)
-    ok = ok & (damping > 0)
-    if factor.leak is not None:
-        given = Setup(scores, damping, plan, factor.refine, None, factor.null, False)
-        ok = ok & is_null(given, factor.null, factor.leak, squared_norm)
+    small, plan = factor.small, factor.plan
     if plan.lifted and not plan.iterate:
         plan = plan._replace(least=max(plan.least, LIFT * unit_roundoff(plan.factor)))
-    changed = dataclasses.replace(factor, inverse=inverse, damping=damping, ok=ok, plan=plan)
-    checks.require(lambda: ok, lambda: _factor_error(changed))
-    if plan.least > 0:
-        checks.ask(lambda: ~below(changed))
-    return changed
+    problem = dataclasses.replace(factor.problem, damping=damping, plan=plan)
+    if not isinstance(damping, float):
+        checks.positive("damping", problem.damping_in(plan.factor))
+    inverse, ok = _inverse(small.matrix.copy(), problem, small.squared_norm)
+    ok = ok & problem.legal()
+    if small.leak is not None:
+        assert problem.null is not None
+        ok = ok & are_null(problem.null, small.leak, small.squared_norm, plan.factor)
+    small = dataclasses.replace(small, inverse=inverse, ok=ok)
+    return dataclasses.replace(factor, problem=problem, small=small)
 
 
-def preconditioning(factor: Factor) -> Factor:
-    """Return the factor with a plan that goes on with the Gram matrix at hand."""
-    plan, like = factor.plan, factor.scores.like
-    ratio, smallest = _ratios(factor, in_row_space=False)
-    higher, description = climbed(plan, ratio, smallest, like, dense=False)
-    if higher.factor != plan.factor:
-        higher = plan._replace(double=True, iterate=True, least=0.0)
-        description = f"a factor keeps its Gram matrix of {plan.factor}, which only preconditions"
-    if description:
-        warn_of_climbing(
-            f"`damping` is {ratio:.1e} of |{factor.scores.name}|_F^2, too small for {plan.factor} "
-            f"alone: {description}. Raise `damping`, or factor anew with it by damped_factor."
-        )
-    return dataclasses.replace(factor, plan=higher)
-
-
-def _factor_error(factor: Factorisation) -> Exception:
-    xp = namespace(factor.squared_norm)
-    ratio = factor.damping / factor.squared_norm
-    worst = float(xp.min(xp.where(factor.ok, xp.full_like(ratio, xp.inf), ratio)))
-    name, least = factor.scores.name, LIFT * unit_roundoff(factor.plan.factor)
-    return LinAlgError(
-        f"the damped Gram matrix of `{name}` is not positive definite in {factor.plan.factor}: "
-        f"`damping` is {worst:.1e} of |S|_F^2, below the rounding errors of the Gram matrix. Raise "
-        f"it to {least:.0e} |S|_F^2 or more, pass float64 arrays, name the null vectors of centred "
-        f"scores by `null`, or use precision='auto' or method='qr'."
-    )
+def damping_below(factor: Factorisation, least: float) -> Array:
+    """Tell whether damping / |S|^2 is below `least`, (...)."""
+    damping = factor.problem.damping_in(factor.problem.plan.factor)
+    return damping < least * factor.small.squared_norm

@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 from ngdla._backend.dtypes import astype, dtype_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
+from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import joined
-from ngdla._backend.triangular import solve_triangular
 from ngdla.score_matrices.sample_rows import Rows, sample_rows
 from ngdla.score_matrices.score_matrix import ScoreMatrix
 
-from .inverses import CholeskyInverse, Inverse
-from .refinement import without_null
+from .inverses import Inverse
+from .null_vectors import without_null
 
 __all__ = ["DiagonalFit", "dampings_first", "left_out", "left_out_residuals"]
 
@@ -57,23 +56,12 @@ def left_out_residuals(
 ) -> Array:
     """Return e, (..., n, k), of one fit."""
     f = without_null(f, null)
-    X, weights = _diagonalised(inverse, null if scores.wide else None)
+    X, weights = inverse.diagonalised(null if scores.wide else None)
     right = f if scores.wide else joined(list(scores.rmatvec(f)), axis=-2)
     fit = DiagonalFit(scores, f, null, stacked, X, weights, rmatvec(X, right))
     halves = zip(*(e for _, e in left_out(fit)))
     e = joined([joined(list(chunks), axis=-2) for chunks in halves], axis=-2)
     return namespace(e).squeeze(e, axis=-3)
-
-
-def _diagonalised(inverse: Inverse, null: Array | None) -> tuple[Array, Array]:
-    """Return X and weights, (..., d, 1), of P times the inverse times P."""
-    xp = namespace(inverse[0])
-    if not isinstance(inverse, CholeskyInverse):
-        return without_null(inverse.U, null), 1 / inverse.shifted
-    zero = xp.zeros_like(inverse.L)
-    P = add_to_diagonal(zero if null is None else zero - null @ adjoint(null), 1.0)
-    diagonal = xp.expand_dims(xp.linalg.diagonal(inverse.L), axis=-1)
-    return adjoint(solve_triangular(inverse.L, P)), xp.ones_like(xp.abs(diagonal))
 
 
 def left_out(fit: DiagonalFit) -> Iterator[tuple[Rows, Rows]]:

@@ -7,20 +7,22 @@ import numbers
 from functools import reduce
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, is_complex, real_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
 
-from .inverses import Inverted, Spectrum, inverse_of
+from .factorisation import Factorisation
+from .ladder import climb
 from .leave_one_out import DiagonalFit, dampings_first, left_out
-from .problem import RightHandSide, Setup, setup
-from .refinement import without_null
-from .right_hand_side import Layout
+from .methods import Eigenvectors, FirstPass
+from .null_vectors import lift_height, lifted_dimension, without_null
+from .problem import Options, damped_problem
+from .right_hand_side import Layout, LeastSquares
 
 __all__ = ["DampingPath", "damping_path"]
 
@@ -115,19 +117,22 @@ def damping_path(
     >>> best = path.dampings[np.argmin(path.leave_one_out)]
     """
     scores = score_matrix(S)
-    rhs = RightHandSide.of_lstsq(scores, f, None)
+    rhs = LeastSquares.checked(scores, f, None)
     layout = rhs.layout(scores)
-    checks = ValueChecks(enabled=True)
-    with library_settings(namespace(scores.like)):
-        given = setup(scores, 1.0, "eigh", "native", 0, None, null, layout.working)
-        paired = is_stacked(stacked, given.null, scores)
+    options = Options(method=Eigenvectors(), precision="native", refine=0, null=null)
+    with opened(scores.like) as checks:
+        problem = damped_problem(scores, 1.0, options, layout.working)
+        paired = is_stacked(stacked, problem.null, scores)
         values = _dampings(dampings, rhs.f, real_name(layout.working), checks)
-        if given.null is not None:
-            checks.finite("null", given.null)
         checks.finite("f", rhs.f)
-        path = _path(given, layout.enter(rhs.f), values, checks, layout, stacked=paired)
-        checks.read()
-    return path
+        right = layout.to_columns(rhs.f)
+        inside = without_null(right, problem.null)
+
+        def path(factor: Factorisation, first: FirstPass) -> DampingPath:
+            fit = _fit(factor, first, inside, values, stacked=paired)
+            return _path(fit, factor, right, values, layout)
+
+        return climb(problem, checks, path, start=(inside, None), keep=True)
 
 
 def _dampings(dampings: Any, like: Array, real: str, checks: ValueChecks) -> Array:
@@ -164,47 +169,37 @@ def _shape_error(found: str) -> Exception:
     )
 
 
+def _fit(
+    factor: Factorisation, first: FirstPass, f: Array, dampings: Array, *, stacked: bool
+) -> DiagonalFit:
+    """Return the fits with weights damping / (s + damping), or 1 / (s + damping) with n >= m."""
+    xp, scores, null = namespace(f), factor.scores, factor.problem.null
+    values, U = factor.small.matrix
+    shifted = xp.expand_dims(values, axis=-1) + dampings
+    if scores.wide:
+        X, right, weights = without_null(U, null), f, dampings / shifted
+    else:
+        assert first.gradient is not None
+        X, right, weights = U, joined(list(first.gradient), axis=-2), 1 / shifted
+    return DiagonalFit(scores, f, null, stacked, X, weights, rmatvec(X, right))
+
+
 def _path(
-    given: Setup, f: Array, dampings: Array, checks: ValueChecks, layout: Layout, *, stacked: bool
+    fit: DiagonalFit, factor: Factorisation, f: Array, dampings: Array, layout: Layout
 ) -> DampingPath:
     """Return the path for f, (..., n, k), in the dtype of the work."""
-    null = given.null
-    inside = without_null(f, null)
-    known = inverse_of(given, checks, (inside, None), keep=True)
-    squared_norm = known.squared_norm
-    scores, xp = given.scores, namespace(f)
-    checks.require(lambda: xp.isfinite(squared_norm), lambda: scores.not_finite(layout.working))
-    fit = _fit(given, known, inside, dampings, stacked=stacked)
+    xp, null = namespace(f), fit.null
     residual, left = _norms(fit, layout)
     if null is not None:  # no fit reaches it
         outside = layout.norm(xp.expand_dims(rmatvec(null, f), axis=-3))
         residual = xp.hypot(residual, outside)
-    real = real_name(layout.dtype)
     return DampingPath(
-        dampings=astype(dampings, real),
+        dampings=astype(dampings, real_name(layout.dtype)),
         residual_norm=residual,
-        solution_norm=_solution_norm(fit, known, dampings, layout),
-        effective_dimension=_effective_dimension(given, known, dampings),
+        solution_norm=_solution_norm(fit, factor, dampings, layout),
+        effective_dimension=_effective_dimension(factor, dampings),
         leave_one_out=left,
     )
-
-
-def _spectrum(known: Inverted) -> Spectrum:
-    assert isinstance(known.undamped, Spectrum)
-    return known.undamped
-
-
-def _fit(given: Setup, known: Inverted, f: Array, dampings: Array, *, stacked: bool) -> DiagonalFit:
-    """Return the fits with weights damping / (s + damping), or 1 / (s + damping) with n >= m."""
-    xp, wide = namespace(f), given.scores.wide
-    values, U = _spectrum(known)
-    shifted = xp.expand_dims(values, axis=-1) + dampings
-    if wide:
-        X, right, weights = without_null(U, given.null), f, dampings / shifted
-    else:
-        assert known.first.gradient is not None
-        X, right, weights = U, joined(list(known.first.gradient), axis=-2), 1 / shifted
-    return DiagonalFit(given.scores, f, given.null, stacked, X, weights, rmatvec(X, right))
 
 
 def _norms(fit: DiagonalFit, layout: Layout) -> tuple[Array, Array]:
@@ -214,22 +209,24 @@ def _norms(fit: DiagonalFit, layout: Layout) -> tuple[Array, Array]:
     return residual, left
 
 
-def _solution_norm(fit: DiagonalFit, known: Inverted, dampings: Array, layout: Layout) -> Array:
+def _solution_norm(
+    fit: DiagonalFit, factor: Factorisation, dampings: Array, layout: Layout
+) -> Array:
     """Return |S^H W^-1 f|, or |A^-1 S^H f| with n >= m."""
     xp = namespace(fit.f)
     steps = fit.steps()
     if fit.scores.wide:
-        root = xp.sqrt(_spectrum(known).values)[..., None, None]
+        root = xp.sqrt(factor.small.matrix.values)[..., None, None]
         steps = root * steps / xp.expand_dims(dampings, axis=-1)
     return layout.norm(dampings_first(steps))
 
 
-def _effective_dimension(given: Setup, known: Inverted, dampings: Array) -> Array:
+def _effective_dimension(factor: Factorisation, dampings: Array) -> Array:
     """Return tr G (G + damping)^-1 without the directions that were lifted, (..., L)."""
-    xp = namespace(dampings)
-    values = xp.expand_dims(_spectrum(known).values, axis=-1)
+    xp, null = namespace(dampings), factor.problem.null
+    values = xp.expand_dims(factor.small.matrix.values, axis=-1)
     dimension = xp.sum(values / (values + dampings), axis=-2)
-    if given.null is None or not given.scores.wide:
+    if null is None or not factor.scores.wide:
         return dimension
-    lift = expanded(known.squared_norm / given.scores.rows, 1)
-    return dimension - given.null.shape[-1] * lift / (lift + dampings)
+    height = expanded(lift_height(factor.small.squared_norm, factor.scores), 1)
+    return dimension - lifted_dimension(null, height, dampings)

@@ -15,16 +15,28 @@ learns from damping / |S|_F^2, a by-product, whether that was enough.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from ngdla._backend.checks import require_choice, warn_caller
 from ngdla._backend.dtypes import double_name, has_double, real_name, single_name, unit_roundoff
 from ngdla._backend.namespace import Array
 from ngdla._backend.pickles import part
 
-__all__ = ["Plan", "PrecisionWarning", "climbed", "planned", "warn_of_climbing"]
+from .methods import Method
 
-PRECISIONS = ("auto", "native", "mixed", "float32", "float64", "complex64", "complex128")
+__all__ = [
+    "LIFT",
+    "NATIVE",
+    "Plan",
+    "Precision",
+    "PrecisionWarning",
+    "first_plan",
+    "next_plan",
+    "warn_of_precision",
+]
+
+Precision = Literal["auto", "native", "mixed", "float32", "float64", "complex64", "complex128"]
+PRECISIONS = get_args(Precision)
 
 # damping / |S|_F^2 in units of u. LIFT: from here a Cholesky factor of the Gram matrix exists, and
 # conjugate gradients with it converge in some ten steps. NATIVE: from here one sweep in single
@@ -36,17 +48,14 @@ _STEPS_FROM_A_SKETCH = 50
 
 
 class PrecisionWarning(UserWarning):
-    """More was computed than a factor in the dtype of the result, or was not enough.
-
-    `precision="auto"` climbed the ladder of precisions, or refinement ended early.
-    """
+    """`precision="auto"` took a higher precision, or refinement stopped before it converged."""
 
 
 @part
 class Plan(NamedTuple):
     """What is computed in which precision."""
 
-    method: str
+    method: Method
     factor: str  # dtype of the Gram matrix and of its factor
     double: bool = False  # residuals and updates in double precision, whatever the result has
     lifted: bool = False  # the factor is of G + max(damping, 4 u |S|^2), and only preconditions
@@ -56,28 +65,21 @@ class Plan(NamedTuple):
     least: float = 0.0  # damping / |S|^2 below which "auto" does not trust this plan
 
 
-def planned(method: str, precision: Any, dtype: str, like: Array) -> Plan:
+def first_plan(method: Method, precision: Any, dtype: str, like: Array) -> Plan:
     """Return the plan to begin with, for work in `dtype`."""
     require_choice(precision, "precision", PRECISIONS)
     if precision == "auto":
-        plan = _automatic(method, dtype)
+        least = NATIVE if dtype != double_name(dtype) else LIFT * method.squares_condition
+        plan = Plan(method, dtype, lifted=True, least=least * unit_roundoff(dtype))
     else:
         plan = _chosen(method, precision, dtype, like)
-    if method == "cg":  # whose factor is an approximation in any precision
-        plan = plan._replace(lifted=False, iterate=True, least=0.0)
-        plan = plan._replace(steps=_STEPS_FROM_A_SKETCH, blind_steps=_STEPS_FROM_A_SKETCH)
-    return plan
+    if method.exact:
+        return plan
+    plan = plan._replace(lifted=False, iterate=True, least=0.0)
+    return plan._replace(steps=_STEPS_FROM_A_SKETCH, blind_steps=_STEPS_FROM_A_SKETCH)
 
 
-def _automatic(method: str, dtype: str) -> Plan:
-    if dtype == double_name(dtype):
-        least = 0.0 if method in ("svd", "qr") else LIFT
-    else:
-        least = NATIVE
-    return Plan(method, dtype, lifted=True, least=least * unit_roundoff(dtype))
-
-
-def _chosen(method: str, precision: str, dtype: str, like: Array) -> Plan:
+def _chosen(method: Method, precision: str, dtype: str, like: Array) -> Plan:
     if precision == "native":
         return Plan(method, dtype)
     if precision == "mixed":
@@ -98,12 +100,12 @@ def _chosen(method: str, precision: str, dtype: str, like: Array) -> Plan:
     return Plan(method, factor, double=True)
 
 
-def _preconditioner(method: str, dtype: str) -> Plan:
+def _preconditioner(method: Method, dtype: str) -> Plan:
     plan = Plan(method, single_name(dtype), lifted=True, iterate=True)
     return plan._replace(blind_steps=plan.steps)
 
 
-def climbed(
+def next_plan(
     plan: Plan, ratio: float, smallest: float, like: Array, *, dense: bool, regram: bool = True
 ) -> tuple[Plan, str]:
     """Return a plan for a damping that `plan` is not good for, and what to warn of.
@@ -116,7 +118,7 @@ def climbed(
     u = unit_roundoff(plan.factor)
     doubled = double_name(plan.factor)
     single = plan.factor != doubled
-    automatic = plan.method == "auto" and dense
+    last = plan.method.last_rung() if dense else None
     if smallest >= NATIVE * u:
         return plan._replace(iterate=True, least=0.0), ""
     if single and has_double(like):
@@ -124,16 +126,16 @@ def climbed(
         if smallest > 0 and serves:
             plan = plan._replace(double=True, iterate=True, least=0.0)
             return plan, "residuals were computed in double precision until they converged"
-        if ratio >= LIFT * unit_roundoff(doubled) or not automatic:
+        if ratio >= LIFT * unit_roundoff(doubled) or last is None:
             plan = plan._replace(factor=doubled, double=True, least=0.0)
             return plan, "the Gram matrix and its factor were computed in double precision"
-    if automatic and (not single or has_double(like)):
-        plan = Plan("qr", doubled, double=single)
-        return plan, "S was factored by QR in double precision, which copies S"
+    if last is not None and (not single or has_double(like)):
+        plan = Plan(last, doubled, double=single)
+        return plan, f"S was factored by {last.name.upper()} in double precision, which copies S"
     plan = plan._replace(iterate=True, least=0.0)
     return plan, "the factor only preconditions conjugate gradients; look at SolveInfo.converged"
 
 
-def warn_of_climbing(message: str) -> None:
+def warn_of_precision(message: str) -> None:
     """Warn of more work than the dtype of the result, or of too little."""
     warn_caller(message, PrecisionWarning)

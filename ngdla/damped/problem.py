@@ -1,13 +1,14 @@
-"""What a damped problem consists of, checked: S, damping and options, and right-hand sides.
+"""What a damped problem consists of besides its right-hand side: S, damping and options, checked.
 
 All that can be known without reading values is checked here, before anything is computed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
-from ngdla._backend.checks import require_choice, require_count
+from ngdla._backend.checks import ValueChecks, require_choice, require_count
 from ngdla._backend.dtypes import (
     astype,
     double_name,
@@ -18,63 +19,109 @@ from ngdla._backend.dtypes import (
     result_name,
 )
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.pickles import part
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
-from .precision import Plan, planned
-from .right_hand_side import Layout, parameter_vector, sample_vector
+from .methods import METHODS, Method
+from .precision import Plan, first_plan
+from .right_hand_side import parameter_vector, sample_vector
 
-__all__ = ["RightHandSide", "Setup", "setup"]
-
-METHODS = ("auto", "cholesky", "eigh", "svd", "qr", "cg")
+__all__ = ["DampedProblem", "Options", "damped_problem"]
 
 
-class Setup(NamedTuple):
-    """Checked arguments of a damped problem without its right-hand side."""
+class Options(NamedTuple):
+    """How a caller wants a problem solved, not yet checked."""
 
-    scores: ScoreMatrix
-    damping: Any
+    method: Any = "auto"
+    precision: Any = "auto"
+    refine: Any = 1
+    metric: Any = None
+    null: Any = None
+    trusted: bool = False  # null vectors are those of this library's own scores: not tested
+
+
+@part
+@register_pytree(static=("plan", "refine", "trusted"))
+@dataclasses.dataclass(frozen=True, eq=False)
+class DampedProblem:
+    """S^H S + damping D, in the coordinates D^1/2 x."""
+
+    scores: ScoreMatrix  # S D^-1/2
+    damping: Any  # Python float or array, (...)
     plan: Plan
     refine: int
-    metric: Vector | None
-    null: Array | None
-    trusted: bool  # null comes from this library
+    metric: Vector | None  # D
+    null: Array | None  # (..., n, p)
+    trusted: bool
+
+    def with_plan(self, plan: Plan) -> DampedProblem:
+        """Return the problem, to be solved by another plan."""
+        return dataclasses.replace(self, plan=plan)
+
+    def require_values(self, checks: ValueChecks) -> None:
+        """Add what damping, metric and null vectors must be to the checks."""
+        if not isinstance(self.damping, float):
+            checks.positive("damping", self.damping_in(self.plan.factor))
+        if self.metric is not None:
+            checks.positive("metric", *self.metric)
+        if self.null is not None:
+            checks.finite("null", self.null)
+
+    def damping_in(self, dtype: str) -> Any:
+        """Return the damping in the real dtype of the same precision, or as a Python number."""
+        if isinstance(self.damping, float):
+            return self.damping
+        return astype(self.damping, real_name(dtype))
+
+    def legal(self) -> Any:
+        """Tell whether damping and metric are positive; under `jax.jit` the diagnostics say so."""
+        legal: Any = True
+        if not isinstance(self.damping, float):
+            legal = legal & (self.damping > 0)
+        for weights in self.metric or ():
+            legal = legal & namespace(weights).all(weights > 0, axis=(-2, -1))
+        return legal
 
 
-def setup(
-    scores: ScoreMatrix,
-    damping: Any,
-    method: Any,
-    precision: Any,
-    refine: Any,
-    metric: Any,
-    null: Any,
-    dtype: str,
-    *,
-    trusted: bool = False,
-) -> Setup:
-    """Check everything that can be checked without reading values."""
-    require_choice(method, "method", METHODS)
-    require_count(refine, "refine")
-    like = scores.like
-    if method == "auto" and not scores.has_gram:
-        method = "cg"
-    if method in ("svd", "qr") and not scores.dense:
-        msg = (
-            f"`method` is {method!r}, which factors `{scores.name}` itself; that needs an array in "
-            f"memory, not a {type(scores).__name__}. Choose 'cholesky' or 'eigh'."
-        )
-        raise ValueError(msg)
-    plan = planned(method, precision, dtype, like)
-    damping = damping_values(damping, like, scores.name, real_name(dtype), scores.batch)
-    weights = None if metric is None else _metric(scores, metric, dtype)
-    if weights is not None:
-        wide = double_name(real_name(dtype)) if has_double(like) else real_name(dtype)
-        scales = tuple(astype(weight, wide) ** -0.5 for weight in weights)
-        scores = scores.with_scales(scales)
+def damped_problem(
+    scores: ScoreMatrix, damping: Any, options: Options, dtype: str
+) -> DampedProblem:
+    """Check everything that can be checked without reading values, for work in `dtype`."""
+    method = _method(options.method, scores)
+    require_count(options.refine, "refine")
+    like, real = scores.like, real_name(dtype)
+    plan = first_plan(method, options.precision, dtype, like)
+    damping = damping_values(damping, like, scores.name, real, scores.batch)
+    metric, null = options.metric, options.null
+    if metric is not None:
+        metric = _metric(scores, metric, dtype)
+        wide = double_name(real) if has_double(like) else real
+        scores = scores.with_scales(tuple(astype(weight, wide) ** -0.5 for weight in metric))
     if null is not None:
         null = _null(scores, null, dtype)
-    return Setup(scores, damping, plan, refine, weights, null, trusted)
+    return DampedProblem(scores, damping, plan, options.refine, metric, null, options.trusted)
+
+
+def _method(given: Any, scores: ScoreMatrix) -> Method:
+    """Return the method of a name, or the one that is given, if it can serve these scores."""
+    if not isinstance(given, Method):
+        require_choice(given, "method", METHODS)
+        given = METHODS[given]
+    method = given if scores.has_gram else given.without_gram()
+    if method.needs_dense and not scores.dense:
+        others = [f"{name!r}" for name, other in METHODS.items() if _forms_gram(other)]
+        msg = (
+            f"`method` is {method.name!r}, which factors `{scores.name}` itself; that needs an "
+            f"array in memory, not a {type(scores).__name__}. Choose {' or '.join(others)}."
+        )
+        raise ValueError(msg)
+    return method
+
+
+def _forms_gram(method: Method) -> bool:
+    return method.exact and not method.needs_dense and method.last_rung() is None
 
 
 def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
@@ -108,48 +155,3 @@ def _null(scores: ScoreMatrix, null: Any, dtype: str) -> Array:
         msg = f"`null` is {dtype_name(null.dtype)} but `{scores.name}` is real; pass a real one."
         raise TypeError(msg)
     return astype(null, dtype)
-
-
-class RightHandSide(NamedTuple):
-    """Checked v, or f with or without x0."""
-
-    v: Vector | None
-    f: Array | None
-    x0: Vector | None
-    vector: bool
-    names: tuple[str, str, str] = ("v", "f", "x0")
-
-    @classmethod
-    def of_solve(cls, scores: ScoreMatrix, v: Any) -> RightHandSide:
-        """Check v."""
-        pieces, vector = parameter_vector(scores, v, "v")
-        return cls(pieces, None, None, vector)
-
-    @classmethod
-    def of_lstsq(cls, scores: ScoreMatrix, f: Any, x0: Any) -> RightHandSide:
-        """Check f and x0."""
-        columns, vector = sample_vector(scores, f, "f")
-        if x0 is None:
-            return cls(None, columns, None, vector)
-        pieces, same = parameter_vector(scores, x0, "x0")
-        if same != vector or pieces[0].shape[-1] != columns.shape[-1]:
-            msg = (
-                f"`x0` and `f` differ in their numbers of right-hand sides: `f` has shape "
-                f"{tuple(f.shape)}, so `x0` must have {'no' if vector else columns.shape[-1]} "
-                f"columns."
-            )
-            raise ValueError(msg)
-        return cls(None, columns, pieces, vector)
-
-    def named(self) -> list[tuple[str, tuple[Array, ...]]]:
-        """Return the arrays of each argument that is there, with its name."""
-        f = None if self.f is None else (self.f,)
-        arguments = zip(self.names, (self.v, f, self.x0))
-        return [(name, arrays) for name, arrays in arguments if arrays is not None]
-
-    def layout(self, scores: ScoreMatrix) -> Layout:
-        """Return how to work and how to hand back the solution."""
-        dtypes = (dtype_name(x.dtype) for _, arrays in self.named() for x in arrays)
-        name = result_name(scores.dtype, *dtypes)
-        paired = name.startswith("complex") and not scores.dtype.startswith("complex")
-        return Layout(self.vector, name, paired, scores.sequence)

@@ -8,40 +8,49 @@ S a complex right-hand side is two real ones, [Re, Im], side by side.
 
 from __future__ import annotations
 
-import dataclasses
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from ngdla._backend.checks import require_columns
 from ngdla._backend.chunks import chunked_like
-from ngdla._backend.dtypes import astype, double_name, is_complex, real_name
+from ngdla._backend.dtypes import (
+    astype,
+    double_name,
+    dtype_name,
+    is_complex,
+    real_name,
+    result_name,
+)
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
-__all__ = ["Layout", "column_norms", "parameter_vector", "sample_vector"]
+__all__ = [
+    "Layout",
+    "LeastSquares",
+    "RightHandSide",
+    "Solve",
+    "column_norms",
+    "parameter_vector",
+    "sample_vector",
+]
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How a solution is handed back, and in which dtype the work is done."""
 
     vector: bool  # one right-hand side without the k axis
-    dtype: str  # of the result
     paired: bool  # real S, complex right-hand side
     sequence: str | None
-    double: bool = False  # work in double precision, whatever the result has
+    dtype: str  # of the result
+    rounded: str  # of solutions before they are handed back: real where columns are pairs
+    working: str  # of the work: `rounded`, or that in double precision
 
-    @property
-    def rounded(self) -> str:
-        """Dtype of the work but for `double`: real where complex columns are split into pairs."""
-        return real_name(self.dtype) if self.paired else self.dtype
+    def doubled(self) -> Layout:
+        """Return the layout for work in double precision, whatever the result has."""
+        return self._replace(working=double_name(self.rounded))
 
-    @property
-    def working(self) -> str:
-        """Dtype of the work."""
-        return double_name(self.rounded) if self.double else self.rounded
-
-    def enter(self, x: Array) -> Array:
+    def to_columns(self, x: Array) -> Array:
         """Return (..., m or n, k) in the working dtype, split into pairs where needed."""
         if not self.paired:
             return astype(x, self.working)
@@ -52,11 +61,11 @@ class Layout:
             parts = [x, xp.zeros_like(x)]
         return astype(xp.concat(parts, axis=-1), self.working)
 
-    def leave(self, x: Vector) -> Any:
+    def from_columns(self, x: Vector) -> Any:
         """Return a solution in `rounded` in the form in which the right-hand side came."""
-        pieces = [self._joined(piece) for piece in x]
         if self.sequence is None:
-            return pieces[0]
+            return self._joined(x[0])
+        pieces = [self._joined(piece) for piece in x]
         return pieces if self.sequence == "list" else tuple(pieces)
 
     def _joined(self, piece: Array) -> Array:
@@ -75,6 +84,151 @@ class Layout:
             k = norms.shape[-1] // 2
             norms = xp.hypot(norms[..., :k], norms[..., k:])
         return xp.squeeze(norms, axis=-1) if self.vector else norms
+
+
+def _layout(scores: ScoreMatrix, vector: bool, arrays: Vector) -> Layout:
+    dtype = result_name(scores.dtype, *[dtype_name(x.dtype) for x in arrays])
+    paired = dtype.startswith("complex") and not scores.dtype.startswith("complex")
+    rounded = real_name(dtype) if paired else dtype
+    return Layout(vector, paired, scores.sequence, dtype, rounded, rounded)
+
+
+# -------------------------------------------------------------------------- what is solved
+
+
+class Solve(NamedTuple):
+    """(S^H S + damping) x = v."""
+
+    v: Vector
+    vector: bool
+
+    @classmethod
+    def checked(cls, scores: ScoreMatrix, v: Any) -> Solve:
+        """Check the caller's v."""
+        return cls(*parameter_vector(scores, v, "v"))
+
+    @property
+    def x0(self) -> None:
+        """None, for 0: a solve is no step from elsewhere."""
+        return None
+
+    def named(self) -> tuple[tuple[str, Vector], ...]:
+        """Return the arrays of each argument, with its name."""
+        return (("v", self.v),)
+
+    def layout(self, scores: ScoreMatrix) -> Layout:
+        """Return how to work and how to hand back the solution."""
+        return _layout(scores, self.vector, self.v)
+
+    def to_columns(self, scores: ScoreMatrix, layout: Layout) -> Solve:
+        """Return D^-1/2 v in the layout of the work."""
+        return Solve(scores.scaled(tuple(map(layout.to_columns, self.v))), self.vector)
+
+    def start(self, damping: Any) -> Vector:
+        """Return v / damping, from which a solve in the sample space starts."""
+        return tuple(piece / expanded(damping, 2) for piece in self.v)
+
+    def misfit(self, Sx: Array | None) -> Array:
+        """Return f - S x, where f = 0."""
+        assert Sx is not None
+        return -Sx
+
+    def data_gradient(
+        self, scores: ScoreMatrix, x: Vector | None
+    ) -> tuple[Vector | None, Array | None]:
+        """Return S^H (0 - S x) and S x, both None for 0."""
+        return (None, None) if x is None else scores.gradient(None, x)
+
+    def gradient(self, g: Vector | None, x: Vector | None, damping: Any) -> Vector:
+        """Return g + v - damping x for the data gradient g."""
+        r = self.v if g is None else tuple(a + b for a, b in zip(g, self.v))
+        return r if x is None else tuple(a - damping * b for a, b in zip(r, x))
+
+    def norms(self, layout: Layout, damping: Any) -> tuple[Any, Any]:
+        """Return |f|, which is 0, and the size |v| / damping of what the iteration starts from."""
+        return 0.0, layout.norm(self.v) / damping
+
+    def step(self, Sx: Array, S_start: Array | None) -> Array:
+        """Return S x, as a solve has nothing that it is a step from."""
+        return Sx
+
+
+class LeastSquares(NamedTuple):
+    """min |S x - f|^2 + damping |x - x0|^2."""
+
+    f: Array
+    x0: Vector | None  # None for 0
+    vector: bool
+    names: tuple[str, str] = ("f", "x0")
+
+    @classmethod
+    def checked(cls, scores: ScoreMatrix, f: Any, x0: Any) -> LeastSquares:
+        """Check the caller's f and x0."""
+        columns, vector = sample_vector(scores, f, "f")
+        if x0 is None:
+            return cls(columns, None, vector)
+        pieces, same = parameter_vector(scores, x0, "x0")
+        if same != vector or pieces[0].shape[-1] != columns.shape[-1]:
+            msg = (
+                f"`x0` and `f` differ in their numbers of right-hand sides: `f` has shape "
+                f"{tuple(f.shape)}, so `x0` must have {'no' if vector else columns.shape[-1]} "
+                f"columns."
+            )
+            raise ValueError(msg)
+        return cls(columns, pieces, vector)
+
+    def named(self) -> tuple[tuple[str, Vector], ...]:
+        """Return the arrays of each argument that is there, with its name."""
+        f = (self.names[0], (self.f,))
+        return (f,) if self.x0 is None else (f, (self.names[1], self.x0))
+
+    def layout(self, scores: ScoreMatrix) -> Layout:
+        """Return how to work and how to hand back the solution."""
+        return _layout(scores, self.vector, (self.f, *(self.x0 or ())))
+
+    def to_columns(self, scores: ScoreMatrix, layout: Layout) -> LeastSquares:
+        """Return f and D^1/2 x0 in the layout of the work."""
+        x0 = self.x0
+        if x0 is not None:
+            x0 = scores.unscaled(tuple(map(layout.to_columns, x0)))
+        return LeastSquares(layout.to_columns(self.f), x0, self.vector, self.names)
+
+    def start(self, damping: Any) -> Vector | None:
+        """Return x0."""
+        return self.x0
+
+    def misfit(self, Sx: Array | None) -> Array:
+        """Return f - S x."""
+        return self.f if Sx is None else self.f - Sx
+
+    def data_gradient(
+        self, scores: ScoreMatrix, x: Vector | None
+    ) -> tuple[Vector | None, Array | None]:
+        """Return S^H (f - S x) and S x, which is None for 0."""
+        return scores.gradient(self.f, x)
+
+    def gradient(self, g: Vector | None, x: Vector | None, damping: Any) -> Vector:
+        """Return g + damping (x0 - x) for the data gradient g."""
+        assert g is not None
+        if x is None or x is self.x0:
+            return g
+        if self.x0 is None:
+            return tuple(a - damping * b for a, b in zip(g, x))
+        return tuple(a + damping * (b - c) for a, b, c in zip(g, self.x0, x))
+
+    def norms(self, layout: Layout, damping: Any) -> tuple[Any, Any]:
+        """Return |f| and |x0|."""
+        return layout.norm(self.f), 0.0 if self.x0 is None else layout.norm(self.x0)
+
+    def step(self, Sx: Array, S_start: Array | None) -> Array:
+        """Return S (x - x0)."""
+        return Sx if S_start is None else Sx - S_start
+
+
+RightHandSide = Solve | LeastSquares
+
+
+# ------------------------------------------------------------------------ callers' vectors
 
 
 def parameter_vector(scores: ScoreMatrix, v: Any, name: str) -> tuple[Vector, bool]:

@@ -13,24 +13,26 @@ eigenbasis of S^H S, which is never formed with n < m. With n >= m they are comp
 from __future__ import annotations
 
 import numbers
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import ValueChecks
-from ngdla._backend.dtypes import astype, is_complex, real_name
+from ngdla._backend.dtypes import is_complex
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import adjoint, rmatvec, trace
-from ngdla._backend.settings import library_settings
+from ngdla._backend.pickles import part
+from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import expanded, joined
-from ngdla._backend.spectral import eigh
-from ngdla.damped.problem import RightHandSide, Setup, setup
-from ngdla.damped.refinement import without_null
-from ngdla.damped.right_hand_side import Layout
+from ngdla.damped.factorisation import Factorisation
+from ngdla.damped.ladder import climb
+from ngdla.damped.methods import Eigenvectors, FirstPass
+from ngdla.damped.null_vectors import lift, without_null
+from ngdla.damped.problem import Options, damped_problem
+from ngdla.damped.right_hand_side import Layout, LeastSquares
 from ngdla.score_matrices.sample_rows import Rows, is_stacked, sample_rows
-from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+from ngdla.score_matrices.score_matrix import ScoreMatrix
 
-__all__ = ["SNRInfo", "snr_filtered"]
+__all__ = ["SNRInfo", "filtered_step"]
 
 
 class SNRInfo(NamedTuple):
@@ -55,61 +57,59 @@ class SNRInfo(NamedTuple):
     step_norm: Array
 
 
-def snr_filtered(
+def filtered_step(
     scores: ScoreMatrix,
-    rhs: RightHandSide,
+    rhs: LeastSquares,
     damping: Any,
     snr: Any,
+    options: Options,
+    checks: ValueChecks,
     *,
-    null: Array,
-    method: str = "auto",
-    precision: str = "auto",
-    refine: int = 0,
-    metric: Any = None,
-    check: bool = True,
-    full_output: bool = False,
-    checks: ValueChecks | None = None,
+    full_output: bool,
 ) -> Any:
     """Return x0 + D^-1 S^H U diag(kept / (s + damping)) U^H (f - S x0), or the pair (x, SNRInfo).
 
-    `rhs` is one f, with or without x0. The `null` vectors sqrt(p) of centred scores give the
+    `rhs` is one f, with or without x0. The null vectors sqrt(p) of centred scores give the
     probabilities, and two of them tell that rows are stacked. Two passes over S; memory 4 n^2.
     """
-    _require_options(snr, method, precision, refine)
-    checks = checks or ValueChecks(enabled=check)
+    _require_options(snr, options)
     layout = rhs.layout(scores)
-    with library_settings(namespace(scores.like)):
-        options = ("eigh", "native", 0, metric, null, layout.working)
-        given = setup(scores, damping, *options, trusted=True)
-        _require_values(given, rhs, checks)
-        x, info = _filtered(given, rhs, layout, float(snr), checks)
-        checks.read()
-    x = layout.leave(given.scores.scaled(x))
+    native = options._replace(method=_NullVectorsFirst(), precision="native")
+    problem = damped_problem(scores, damping, native, layout.working)
+    for name, arrays in rhs.named():
+        checks.finite(name, *arrays)
+    columns = rhs.to_columns(problem.scores, layout)
+    use = partial(_filtered, rhs=columns, snr=float(snr), layout=layout)
+    x, info = climb(problem, checks, use, start=(columns.f, columns.x0), keep=True)
     return (x, info) if full_output else x
 
 
-def _require_options(snr: Any, method: str, precision: str, refine: int) -> None:
+def _require_options(snr: Any, options: Options) -> None:
     if not isinstance(snr, numbers.Real) or isinstance(snr, bool):
         msg = f"`snr` is {snr!r}; it must be a number, not negative, or None for no filter."
         raise TypeError(msg)
     if not 0 <= float(snr) < float("inf"):
         msg = f"`snr` is {snr}; it must be finite and not negative; None is for no filter."
         raise ValueError(msg)
-    for name, value, other in (("method", method, "eigh"), ("precision", precision, "native")):
+    method, precision = (options.method, Eigenvectors.name), (options.precision, "native")
+    for name, (value, other) in (("method", method), ("precision", precision)):
         if value not in ("auto", other):
             msg = f"`{name}` is {value!r}; with `snr` it must be 'auto' or {other!r}."
             raise ValueError(msg)
-    if refine:
-        msg = f"`refine` is {refine}, but steps filtered by `snr` are not refined; leave it out."
+    if options.refine:
+        msg = (
+            f"`refine` is {options.refine}, but steps filtered by `snr` are not refined; leave it "
+            f"out."
+        )
         raise ValueError(msg)
 
 
-def _require_values(given: Setup, rhs: RightHandSide, checks: ValueChecks) -> None:
-    if not isinstance(given.damping, float):
-        checks.positive("damping", astype(given.damping, real_name(given.plan.factor)))
-    checks.positive("metric", *(given.metric or ()))
-    for name, arrays in rhs.named():
-        checks.finite(name, *arrays)
+@part
+class _NullVectorsFirst(Eigenvectors):
+    """Eigenvectors with null vectors below all others, so that they are the first ones."""
+
+    def _shifted(self, G: Array, null: Array, height: Array) -> Array:
+        return lift(G, null, -height)
 
 
 class _Spectrum(NamedTuple):
@@ -122,16 +122,14 @@ class _Spectrum(NamedTuple):
 
 
 def _filtered(
-    given: Setup, rhs: RightHandSide, layout: Layout, snr: float, checks: ValueChecks
-) -> tuple[Vector, SNRInfo]:
-    """Return x in the coordinates D^(1/2) x."""
-    scores, damping, null = given.scores, given.damping, given.null
+    factor: Factorisation, first: FirstPass, *, rhs: LeastSquares, snr: float, layout: Layout
+) -> tuple[Any, SNRInfo]:
+    """Return x and what it consists of."""
+    scores, damping, null = factor.scores, factor.problem.damping, factor.problem.null
     assert null is not None
-    xp, x0 = namespace(null), None
-    if rhs.x0 is not None:
-        x0 = scores.unscaled(tuple(layout.enter(piece) for piece in rhs.x0))
-    spectrum = _spectrum(given, layout.enter(rhs.f), x0, checks)
-    ratio, kept = _kept(spectrum, _variance(given, spectrum), snr)
+    xp, x0 = namespace(null), rhs.x0
+    spectrum = _spectrum(factor, first, rhs)
+    ratio, kept = _kept(spectrum, _variance(scores, null, spectrum), snr)
     if scores.wide:
         count = int(null.shape[-1])
         ratio, kept = _zero_at_first(ratio, count), _zero_at_first(kept, count)
@@ -147,31 +145,20 @@ def _filtered(
         x = pieces if x0 is None else tuple(a + b for a, b in zip(x0, pieces))
     lengths = spectrum.values if scores.wide else spectrum.values**0.5
     step_norm = layout.norm(xp.expand_dims(lengths, axis=-1) * step)
-    return x, SNRInfo(ratio, spectrum.values, kept, step_norm)
+    info = SNRInfo(ratio, spectrum.values, kept, step_norm)
+    return layout.from_columns(scores.scaled(x)), info
 
 
-def _spectrum(given: Setup, f: Array, x0: Vector | None, checks: ValueChecks) -> _Spectrum:
-    """Return eigenvalues and eigenvectors, null vectors apart from all others."""
-    scores, dtype, N = given.scores, given.plan.factor, given.null
-    xp, wide = namespace(f), scores.wide
-    if wide:
-        K, Sx = scores.gram(dtype, x0)
-    else:
-        K, gradient, Sx = scores.parameter_gram(dtype, f, x0)
-    squared_norm = trace(K)
-    checks.require(lambda: xp.isfinite(squared_norm), lambda: scores.not_finite(dtype))
-    r = without_null(f if Sx is None else f - Sx, N)
-    if wide:
-        K, right = K - expanded(squared_norm, 2) / scores.rows * (N @ adjoint(N)), r
-    else:
-        right = joined(list(gradient or ()), axis=-2)
-    values, X = eigh(K)
-    return _Spectrum(xp.clip(values, min=0.0), X, r, rmatvec(X, right))
+def _spectrum(factor: Factorisation, first: FirstPass, rhs: LeastSquares) -> _Spectrum:
+    """Return the residuals and their amplitudes along the eigenvectors."""
+    values, X = factor.small.matrix
+    r = without_null(rhs.misfit(first.S_start), factor.problem.null)
+    right = r if factor.scores.wide else joined(list(first.gradient or ()), axis=-2)
+    return _Spectrum(values, X, r, rmatvec(X, right))
 
 
-def _variance(given: Setup, spectrum: _Spectrum) -> Array:
+def _variance(scores: ScoreMatrix, N: Array, spectrum: _Spectrum) -> Array:
     """Return se^2, (..., d), from the contributions of all samples."""
-    scores, N = given.scores, given.null
     stacked = is_stacked(None, N, scores)
     vectors = (spectrum.residuals, N)
     rows = sample_rows(scores, spectrum.X, vectors, stacked=stacked)

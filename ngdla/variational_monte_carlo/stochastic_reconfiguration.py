@@ -11,13 +11,13 @@ import dataclasses
 import numbers
 from typing import Any
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import library_settings
-from ngdla.damped.problem import RightHandSide
-from ngdla.damped.right_hand_side import parameter_vector, sample_vector
-from ngdla.damped.solving import solved
+from ngdla.damped.problem import Options
+from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_vector
+from ngdla.damped.solve import solve_problem
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 from ngdla.score_matrices.score_stream import ScoreStream
@@ -30,7 +30,7 @@ from .centred_scores import (
     null_vectors,
     probabilities,
 )
-from .noise_filter import snr_filtered
+from .noise_filter import filtered_step
 
 __all__ = ["stochastic_reconfiguration"]
 
@@ -113,20 +113,20 @@ def stochastic_reconfiguration(
     given = _log_derivatives(log_derivatives)
     mode = mode_of(mode, given)
     energies = _energies(local_energies, given)
-    _require_options(solve_options)
-    checks = ValueChecks(enabled=solve_options.get("check", True))
-    with library_settings(namespace(energies)):
+    options, check, full_output = _options(solve_options, refine=1 if snr is None else 0)
+    with opened(energies, check) as checks:
         dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
         p = probabilities(weights, given, checks, dtype)
         x0 = _prior(previous, momentum, given, mode, checks)
         null = null_vectors(p, energies, mode, dtype)
         S = _scores(given, p, null, mode, checks)
         f = centred_residuals(energies, p, mode, checks)
-        rhs = RightHandSide(None, f, x0, True, ("", "local_energies", "previous"))
-    if snr is not None:
-        return snr_filtered(S, rhs, damping, snr, null=null, checks=checks, **solve_options)
-    known = null if S.wide else None  # with n >= m nothing asks for it
-    return solved(S, rhs, damping, null=known, checks=checks, trusted=True, **solve_options)
+        rhs = LeastSquares(f, x0, True, ("local_energies", "previous"))
+        if snr is not None:
+            options = options._replace(null=null)
+            return filtered_step(S, rhs, damping, snr, options, checks, full_output=full_output)
+        options = options._replace(null=null if S.wide else None)  # else nothing asks for it
+        return solve_problem(S, rhs, damping, options, checks, full_output=full_output)
 
 
 def _log_derivatives(given: Any) -> ColumnBlocks | ScoreStream:
@@ -159,14 +159,18 @@ def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
     return energies
 
 
-def _require_options(options: dict[str, Any]) -> None:
-    for name in options:
+def _options(given: dict[str, Any], *, refine: int) -> tuple[Options, bool, bool]:
+    """Return the options of a solve, `check` and `full_output`."""
+    for name in given:
         if name not in SOLVE_OPTIONS:
             msg = (
                 f"stochastic_reconfiguration() got an unexpected keyword argument '{name}'; "
                 f"solve options are {', '.join(SOLVE_OPTIONS)}."
             )
             raise TypeError(msg)
+    options = {"refine": refine, **given}
+    check, full_output = options.pop("check", True), options.pop("full_output", False)
+    return Options(**options, trusted=True), check, full_output
 
 
 def _prior(

@@ -41,7 +41,7 @@ def test_a_float32_factor_solves_in_float64(rng: np.random.Generator) -> None:
     """The factor keeps its precision, the sweeps run in that of the result."""
     S = scores_with_spectrum(rng, 8, 40, "float32", decades=1)
     factor = ngdla.damped_factor(S, 0.1, refine=3)
-    assert factor.inverse.L.dtype == np.float32
+    assert factor.small.inverse.L.dtype == np.float32
     f = rng.standard_normal((8, 1))
     x = factor.lstsq(f)
     assert x.dtype == np.float64
@@ -188,9 +188,9 @@ def test_no_pass_over_the_scores_for_another_damping(rng: np.random.Generator) -
     factor = ngdla.damped_factor(S, 0.1)
     again = factor.with_damping(np.asarray(2.0))
     assert again.scores is factor.scores
-    assert again.squared_norm is factor.squared_norm
+    assert again.small.squared_norm is factor.small.squared_norm
     S[:] = np.nan
-    np.testing.assert_allclose(factor.with_damping(0.1).inverse.L, factor.inverse.L)
+    np.testing.assert_allclose(factor.with_damping(0.1).small.inverse.L, factor.small.inverse.L)
 
 
 def test_dampings_of_a_batch(valued_backend: Backend, rng: np.random.Generator) -> None:

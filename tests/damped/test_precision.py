@@ -14,7 +14,8 @@ from references import H, U, exact_lstsq, exact_solve, random_array, scores_with
 
 import ngdla
 from ngdla import PrecisionWarning
-from ngdla.damped.precision import LIFT, NATIVE, Plan, climbed, planned
+from ngdla.damped.methods import METHODS
+from ngdla.damped.precision import LIFT, NATIVE, Plan, first_plan, next_plan
 
 N, M = 24, 90
 SHAPES = [(N, M), (M, N)]
@@ -43,40 +44,51 @@ LIKE = np.ones(1)
 
 
 def test_plans() -> None:
-    assert planned("auto", "native", "float64", LIKE) == Plan("auto", "float64")
-    low = planned("auto", "mixed", "complex128", LIKE)
-    assert low == Plan("auto", "complex64", lifted=True, iterate=True, blind_steps=10)
-    assert planned("auto", "float32", "float64", LIKE)[1:] == Plan("", "float32", *low[2:])[1:]
-    assert planned("auto", "float64", "float32", LIKE) == Plan("auto", "float64", double=True)
-    assert planned("auto", "float64", "float64", LIKE) == Plan("auto", "float64")
-    assert planned("eigh", "complex64", "complex64", LIKE) == Plan("eigh", "complex64")
+    assert first_plan(METHODS["auto"], "native", "float64", LIKE) == Plan(
+        METHODS["auto"], "float64"
+    )
+    low = first_plan(METHODS["auto"], "mixed", "complex128", LIKE)
+    assert low == Plan(METHODS["auto"], "complex64", lifted=True, iterate=True, blind_steps=10)
+    assert (
+        first_plan(METHODS["auto"], "float32", "float64", LIKE)[1:]
+        == Plan(METHODS["auto"], "float32", *low[2:])[1:]
+    )
+    assert first_plan(METHODS["auto"], "float64", "float32", LIKE) == Plan(
+        METHODS["auto"], "float64", double=True
+    )
+    assert first_plan(METHODS["auto"], "float64", "float64", LIKE) == Plan(
+        METHODS["auto"], "float64"
+    )
+    assert first_plan(METHODS["eigh"], "complex64", "complex64", LIKE) == Plan(
+        METHODS["eigh"], "complex64"
+    )
 
 
 @pytest.mark.parametrize(
     ("ratio", "smallest", "expected"),
     [
-        (1e-9, 1e-2, Plan("auto", "float32", lifted=True, iterate=True)),
-        (1e-6, 1e-6, Plan("auto", "float32", double=True, lifted=True, iterate=True)),
-        (1e-8, 3e-7, Plan("auto", "float64", double=True, lifted=True)),
-        (1e-6, 0.0, Plan("auto", "float64", double=True, lifted=True)),
-        (1e-17, 3e-7, Plan("qr", "float64", double=True)),
+        (1e-9, 1e-2, Plan(METHODS["auto"], "float32", lifted=True, iterate=True)),
+        (1e-6, 1e-6, Plan(METHODS["auto"], "float32", double=True, lifted=True, iterate=True)),
+        (1e-8, 3e-7, Plan(METHODS["auto"], "float64", double=True, lifted=True)),
+        (1e-6, 0.0, Plan(METHODS["auto"], "float64", double=True, lifted=True)),
+        (1e-17, 3e-7, Plan(METHODS["qr"], "float64", double=True)),
     ],
 )
 def test_the_ladder_in_single_precision(ratio: float, smallest: float, expected: Plan) -> None:
-    plan = planned("auto", "auto", "float32", LIKE)
+    plan = first_plan(METHODS["auto"], "auto", "float32", LIKE)
     assert plan.least == NATIVE * U["float32"]
-    found, said = climbed(plan, ratio, smallest, LIKE, dense=True)
+    found, said = next_plan(plan, ratio, smallest, LIKE, dense=True)
     assert found == expected
     assert bool(said) == (found.factor == "float64" or found.double)
 
 
 def test_the_ladder_in_double_precision() -> None:
-    plan = planned("auto", "auto", "float64", LIKE)
+    plan = first_plan(METHODS["auto"], "auto", "float64", LIKE)
     assert plan.least == LIFT * U["float64"]
-    assert climbed(plan, 1e-17, 4e-16, LIKE, dense=True)[0] == Plan("qr", "float64")
+    assert next_plan(plan, 1e-17, 4e-16, LIKE, dense=True)[0] == Plan(METHODS["qr"], "float64")
     for method, dense in (("cholesky", True), ("auto", False)):
-        plan = planned(method, "auto", "float64", LIKE)
-        found, said = climbed(plan, 1e-17, 4e-16, LIKE, dense=dense)
+        plan = first_plan(METHODS[method], "auto", "float64", LIKE)
+        found, said = next_plan(plan, 1e-17, 4e-16, LIKE, dense=dense)
         assert found == plan._replace(iterate=True, least=0.0)
         assert "conjugate gradients" in said
 

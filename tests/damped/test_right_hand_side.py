@@ -8,6 +8,7 @@ from backends import Backend
 from references import random_array
 from spectra import quick_compilation  # noqa: F401
 
+from ngdla._backend.dtypes import real_name
 from ngdla.damped import right_hand_side as vectors
 from ngdla.score_matrices.column_blocks import column_blocks
 
@@ -20,16 +21,16 @@ def test_a_solution_leaves_as_the_right_hand_side_entered(
 ) -> None:
     expected = "complex64" if paired else dtype
     x = random_array(rng, (2, 5, 1 if vector else 3), dtype)
-    layout = vectors.Layout(vector, expected, paired, None)
-    like = backend.asarray(x)
-    entered = layout.enter(like)
     working = "float32" if paired else dtype
+    layout = vectors.Layout(vector, paired, None, expected, working, working)
+    like = backend.asarray(x)
+    entered = layout.to_columns(like)
     backend.assert_kind(
         entered, like=like, dtype=working, shape=(2, 5, x.shape[-1] * (2 if paired else 1))
     )
     reference = x[..., 0] if vector else x
     backend.assert_matches(
-        layout.leave((entered,)), reference, like=like, dtype=expected, tolerance=0
+        layout.from_columns((entered,)), reference, like=like, dtype=expected, tolerance=0
     )
 
 
@@ -40,8 +41,9 @@ def test_norms(valued_backend: Backend, rng: np.random.Generator) -> None:
     pieces = tuple(backend.asarray(part) for part in (x[:4], x[4:5], x[5:]))
     reference = np.linalg.norm(x, axis=0)
     np.testing.assert_allclose(backend.numpy(vectors.column_norms(pieces)), reference, rtol=1e-6)
-    layout = vectors.Layout(False, dtype, True, None)
-    halves = layout.enter(backend.asarray(x))
+    working = real_name(dtype)
+    layout = vectors.Layout(False, True, None, dtype, working, working)
+    halves = layout.to_columns(backend.asarray(x))
     np.testing.assert_allclose(backend.numpy(layout.norm(halves)), reference, rtol=1e-6)
 
 
@@ -51,7 +53,8 @@ def test_pieces_keep_their_order(rng: np.random.Generator) -> None:
     pieces, vector = vectors.parameter_vector(blocks, v, "v")
     assert vector
     assert [piece.shape for piece in pieces] == [(2, 1), (4, 1)]
-    assert vectors.Layout(True, "float64", False, "list").leave(pieces)[1].shape == (4,)
+    layout = vectors.Layout(True, False, "list", "float64", "float64", "float64")
+    assert layout.from_columns(pieces)[1].shape == (4,)
 
 
 def test_square_right_hand_sides_are_matrices_where_their_shape_says_so() -> None:

@@ -11,9 +11,11 @@ from references import H, U, random_array, sr_data
 from spectra import quick_compilation  # noqa: F401
 
 import ngdla
-from ngdla.damped.problem import RightHandSide
+from ngdla._backend.calls import opened
+from ngdla.damped.problem import Options
+from ngdla.damped.right_hand_side import LeastSquares
 from ngdla.score_matrices.column_blocks import score_matrix
-from ngdla.variational_monte_carlo.noise_filter import SNRInfo, snr_filtered
+from ngdla.variational_monte_carlo.noise_filter import SNRInfo, filtered_step
 
 MODES = ("real", "complex", "holomorphic")
 SHAPES = [(8, 20), (20, 8)]
@@ -22,8 +24,13 @@ SHAPES = [(8, 20), (20, 8)]
 def filtered(S: Any, f: Any, null: Any, damping: Any, snr: Any, x0: Any = None, **options: Any):
     scores = score_matrix(S)
     pieces = None if x0 is None else (x0[..., None],)
-    rhs = RightHandSide(None, f[..., None], pieces, True)
-    return snr_filtered(scores, rhs, damping, snr, null=null, **options)
+    rhs = LeastSquares(f[..., None], pieces, True)
+    keywords = {"refine": 0, "null": null, "trusted": True, **options}
+    full_output = keywords.pop("full_output", False)
+    with opened(f, keywords.pop("check", True)) as checks:
+        return filtered_step(
+            scores, rhs, damping, snr, Options(**keywords), checks, full_output=full_output
+        )
 
 
 def centred(

@@ -1,4 +1,4 @@
-"""The inverse of the small damped matrix by each method, against the dense inverse."""
+"""The factor of each method, against the dense inverse of the small damped matrix."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from references import H, U, random_array
 from spectra import quick_compilation  # noqa: F401
 
 from ngdla._backend.checks import ValueChecks
-from ngdla.damped.inverses import inverse_of
-from ngdla.damped.problem import setup
+from ngdla.damped.factorisation import factorise
+from ngdla.damped.problem import Options, damped_problem
 from ngdla.score_matrices.column_blocks import column_blocks
 
 
@@ -29,9 +29,9 @@ def test_inverse(
         pytest.skip("no such dtype here")
     S = random_array(rng, shape, dtype)
     scores = column_blocks(backend.asarray(S))
-    given = setup(scores, 0.5, method, "auto", 0, None, None, dtype)
-    found = inverse_of(given, ValueChecks(enabled=False), (None, None), keep=True)
-    inverse, ok, squared_norm = found.inverse, found.ok, found.squared_norm
+    problem = damped_problem(scores, 0.5, Options(method, refine=0), dtype)
+    factor, _ = factorise(problem, ValueChecks(enabled=False), (None, None), keep=True)
+    inverse, ok, squared_norm = factor.small.inverse, factor.small.ok, factor.small.squared_norm
     small = S @ H(S) if shape[0] < shape[1] else H(S) @ S
     identity = backend.asarray(np.eye(4, dtype=dtype))
     result = inverse(identity)
@@ -60,6 +60,6 @@ def test_null_vectors_are_tested_on_every_path(
         (centred, 2 * null, False),
     ):
         scores = column_blocks(matrix)
-        given = setup(scores, 0.5, method, "auto", 0, None, vector, "float64")
-        ok = inverse_of(given, ValueChecks(enabled=False), (None, None), keep=False).ok
-        assert bool(ok) is expected
+        problem = damped_problem(scores, 0.5, Options(method, refine=0, null=vector), "float64")
+        factor, _ = factorise(problem, ValueChecks(enabled=False), (None, None), keep=False)
+        assert bool(factor.small.ok) is expected

@@ -1,0 +1,239 @@
+"""The methods of a damped solve, one class each, in one table.
+
+Every method leads to the inverse of one Hermitian matrix W = G + damping, n x n or m x m, whichever
+is smaller. It is applied by a Cholesky factor, or by eigenvectors and shifted eigenvalues, which
+come from the Gram matrix, from an SVD of S, or from the R of a QR of S^H and its SVD. The latter
+two do not square the condition number of S. Where G is too large to be formed, a Nystrom
+approximation preconditions conjugate gradients. None forms L^-1 S or other matrices of the size
+of S.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, NamedTuple
+
+from ngdla._backend.dtypes import conjugate
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.pickles import part
+from ngdla._backend.products import adjoint, trace
+from ngdla._backend.shapes import joined
+from ngdla._backend.spectral import eigh, left_singular, qr_r
+from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+
+from .inverses import GramMatrix, SmallMatrix, Spectrum
+from .null_vectors import lift, lift_height
+from .nystrom_preconditioner import nystrom
+
+__all__ = ["METHODS", "Eigenvectors", "FirstPass", "Method", "MethodName", "SmallProblem"]
+
+MethodName = Literal["auto", "cholesky", "eigh", "svd", "qr", "cg"]
+
+
+class FirstPass(NamedTuple):
+    """Products that were formed together with the Gram matrix, each None if not."""
+
+    S_start: Array | None = None  # S x0 or S v / damping
+    gradient: Vector | None = None  # S^H (f - S x0)
+
+
+class SmallProblem(NamedTuple):
+    """What a method learns from one pass over S."""
+
+    matrix: SmallMatrix
+    squared_norm: Array  # (...): |S|_F^2
+    first: FirstPass = FirstPass()
+    G: Array | None = None  # S S^H or S^H S, not lifted, where it was formed
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(ABC):
+    """A way to the small matrix, and what follows from it. A value: two of a class are equal."""
+
+    name: ClassVar[str]
+    needs_dense: ClassVar[bool] = False  # factors S itself, which must lie in memory
+    squares_condition: ClassVar[bool] = True  # errs by u |S|^2, not by u |S|
+    exact: ClassVar[bool] = True  # else its inverse only preconditions
+    lifts_null: ClassVar[bool] = True  # null vectors of n < m have the eigenvalue tr G / n
+
+    @abstractmethod
+    def small_problem(
+        self,
+        scores: ScoreMatrix,
+        dtype: str,
+        null: Array | None,
+        start: tuple[Array | None, Vector | None],
+    ) -> SmallProblem:
+        """Return the small matrix in `dtype`, in one pass over S.
+
+        `null` is to be lifted. `start`, an f and an x or None, may be multiplied on the way: S x
+        with n < m, S^H (f - S x) with n >= m.
+        """
+
+    def without_gram(self) -> Method:
+        """Return the method for scores whose Gram matrix is not to be formed."""
+        return self
+
+    def last_rung(self) -> Method | None:
+        """Return the method to climb to where no precision of this one suffices."""
+        return None
+
+
+@part
+class Cholesky(Method):
+    """Cholesky factor of the damped Gram matrix."""
+
+    name = "cholesky"
+
+    def small_problem(
+        self,
+        scores: ScoreMatrix,
+        dtype: str,
+        null: Array | None,
+        start: tuple[Array | None, Vector | None],
+    ) -> SmallProblem:
+        """Return the Gram matrix."""
+        G, first = _gram_matrix(scores, dtype, start)
+        squared_norm, K = trace(G), G
+        if null is not None:
+            K = lift(G, null, lift_height(squared_norm, scores))
+        return SmallProblem(GramMatrix(K), squared_norm, first, G)
+
+
+@part
+class Automatic(Cholesky):
+    """Cholesky, but another method where it cannot serve."""
+
+    name = "auto"
+
+    def without_gram(self) -> Method:
+        """Return conjugate gradients."""
+        return ConjugateGradients()
+
+    def last_rung(self) -> Method:
+        """Return QR."""
+        return QR()
+
+
+@part
+class Eigenvectors(Method):
+    """Eigenvectors of the Gram matrix."""
+
+    name = "eigh"
+
+    def small_problem(
+        self,
+        scores: ScoreMatrix,
+        dtype: str,
+        null: Array | None,
+        start: tuple[Array | None, Vector | None],
+    ) -> SmallProblem:
+        """Return eigenvalues, clipped at 0, and eigenvectors."""
+        G, first = _gram_matrix(scores, dtype, start)
+        squared_norm, K = trace(G), G
+        if null is not None:
+            K = self._shifted(G, null, lift_height(squared_norm, scores))
+        values, U = eigh(K)
+        spectrum = Spectrum(namespace(G).clip(values, min=0.0), U)
+        return SmallProblem(spectrum, squared_norm, first, G)
+
+    def _shifted(self, G: Array, null: Array, height: Array) -> Array:
+        return lift(G, null, height)
+
+
+class _Singular(Method):
+    """Singular vectors of S, which do not square its condition number."""
+
+    needs_dense = True
+    squares_condition = False
+    lifts_null = False
+
+    def small_problem(
+        self,
+        scores: ScoreMatrix,
+        dtype: str,
+        null: Array | None,
+        start: tuple[Array | None, Vector | None],
+    ) -> SmallProblem:
+        """Return the squared singular values, and singular vectors."""
+        s, U = self._singular(scores.to_dense(dtype), wide=scores.wide)
+        values = s * s
+        return SmallProblem(Spectrum(values, U), namespace(values).sum(values, axis=-1))
+
+    @abstractmethod
+    def _singular(self, S: Array, *, wide: bool) -> tuple[Array, Array]:
+        """Return singular values, and singular vectors on the shorter side of S."""
+
+
+@part
+class SVD(_Singular):
+    """Singular value decomposition of S."""
+
+    name = "svd"
+
+    def _singular(self, S: Array, *, wide: bool) -> tuple[Array, Array]:
+        if wide:
+            return left_singular(S)
+        # S^T has the conjugates of the right singular vectors of S
+        s, U = left_singular(namespace(S).matrix_transpose(S))
+        return s, conjugate(U)
+
+
+@part
+class QR(_Singular):
+    """QR factorisation of S^H with n < m, of S with n >= m, and the SVD of its R."""
+
+    name = "qr"
+
+    def _singular(self, S: Array, *, wide: bool) -> tuple[Array, Array]:
+        xp = namespace(S)
+        if wide:
+            return left_singular(xp.matrix_transpose(qr_r(xp.matrix_transpose(S))))
+        return left_singular(adjoint(qr_r(S)))
+
+
+@part
+class ConjugateGradients(Method):
+    """Conjugate gradients with a Nystrom preconditioner, where n^2 hurts."""
+
+    name = "cg"
+    exact = False
+    lifts_null = False
+
+    def small_problem(
+        self,
+        scores: ScoreMatrix,
+        dtype: str,
+        null: Array | None,
+        start: tuple[Array | None, Vector | None],
+    ) -> SmallProblem:
+        """Return an approximation, and what |S|_F^2 is below, nearly certainly."""
+
+        def product(p: Array) -> Array:
+            if scores.wide:
+                return scores.add_rmatvec(None, p, product=True)[1]
+            negative, _ = scores.gradient(None, scores.split(p))
+            return -joined(list(negative), axis=-2)
+
+        size = scores.rows if scores.wide else scores.columns
+        rank = min(size, scores.sketched)
+        sketch, squared_norm = nystrom(product, (*scores.batch, size, rank), scores.like, dtype)
+        return SmallProblem(sketch, squared_norm if rank == size else 2 * squared_norm)
+
+
+def _gram_matrix(
+    scores: ScoreMatrix, dtype: str, start: tuple[Array | None, Vector | None]
+) -> tuple[Array, FirstPass]:
+    f, x = start
+    if scores.wide:
+        G, Sx = scores.gram(dtype, x)
+        return G, FirstPass(S_start=Sx)
+    G, gradient, Sx = scores.parameter_gram(dtype, f, x)
+    return G, FirstPass(Sx, gradient)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (Automatic(), Cholesky(), Eigenvectors(), SVD(), QR(), ConjugateGradients())
+}
