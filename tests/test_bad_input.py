@@ -2168,8 +2168,8 @@ def test_a_good_call_after_refused_ones_gives_what_it_gave_before(
 
 
 def frozen_result(result: Any) -> Any:
-    if hasattr(result, "small"):  # of a factor
-        result = result.small.squared_norm
+    if hasattr(result, "squared_norm"):  # of a factor
+        result = result.squared_norm
     results = result if isinstance(result, (list, tuple)) else [result]
     lazy = type(results[0]).__module__.startswith(("jax", "dask"))
     return [frozen(np.asarray(x) if lazy else x)[1:] for x in results]

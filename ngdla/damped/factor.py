@@ -90,27 +90,43 @@ class DampedFactor(Factorisation):
 
     Attributes
     ----------
-    problem : DampedProblem
-        What is solved: `scores`, `damping`, `plan` (what is computed in which precision), `refine`,
-        `metric`, `null`.
-    small : Factored
-        What it is solved with: `inverse` (of the small damped matrix, a function of (..., n or m,
-        k)), `matrix` (without its damping), `squared_norm` (|S|_F^2), `leak` (|S^H N|_F, which
-        should be a rounding error).
+    damping : float or array, shape (...)
+    squared_norm : array, shape (...)
+        |S|_F^2, the trace of the Gram matrix.
+    null : array, shape (..., n, p), or None
+    leak : array, shape (...), or None
+        |S^H N|_F, which should be a rounding error.
+    ok : array of bool, shape (...)
+        The factorisation succeeded.
+    refine : int
     check : bool
     """
 
     check: bool
 
     @property
-    def damping(self) -> Any:
-        """The damping, a float or an array, shape (...)."""
+    def damping(self) -> Any:  # noqa: D102, as the attributes above
         return self.problem.damping
 
     @property
-    def ok(self) -> Array:
-        """Whether the factorisation succeeded, an array of bool, shape (...)."""
+    def squared_norm(self) -> Array:  # noqa: D102
+        return self.small.squared_norm
+
+    @property
+    def null(self) -> Array | None:  # noqa: D102
+        return self.problem.null
+
+    @property
+    def leak(self) -> Array | None:  # noqa: D102
+        return self.small.leak
+
+    @property
+    def ok(self) -> Array:  # noqa: D102
         return self.small.ok
+
+    @property
+    def refine(self) -> int:  # noqa: D102
+        return self.problem.refine
 
     def solve(self, v: Any, full_output: bool = False) -> Any:
         """Return x with (S^H S + damping D) x = v; see `damped_solve`.

@@ -188,7 +188,7 @@ def test_no_pass_over_the_scores_for_another_damping(rng: np.random.Generator) -
     factor = ngdla.damped_factor(S, 0.1)
     again = factor.with_damping(np.asarray(2.0))
     assert again.scores is factor.scores
-    assert again.small.squared_norm is factor.small.squared_norm
+    assert again.squared_norm is factor.squared_norm
     S[:] = np.nan
     np.testing.assert_allclose(factor.with_damping(0.1).small.inverse.L, factor.small.inverse.L)
 

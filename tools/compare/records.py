@@ -79,7 +79,8 @@ def _is_public(kind: type) -> bool:
 def _fields(x: Any) -> list[tuple[str, Any]] | None:
     """Return the parts of a container or a result with their places; None if it is none."""
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        return [(f".{field.name}", getattr(x, field.name)) for field in dataclasses.fields(x)]
+        names = {field.name for field in dataclasses.fields(x)} | _documented(type(x))
+        return [(f".{name}", getattr(x, name)) for name in sorted(names)]
     if isinstance(x, tuple) and hasattr(x, "_fields"):
         return [(f".{name}", getattr(x, name)) for name in x._fields]
     if isinstance(x, (list, tuple)):
@@ -87,6 +88,13 @@ def _fields(x: Any) -> list[tuple[str, Any]] | None:
     if isinstance(x, dict):
         return [(f"[{key!r}]", item) for key, item in x.items()]
     return None
+
+
+def _documented(kind: type) -> set[str]:
+    """Return the attributes that the docstring of a class names; some may be properties."""
+    section = re.search(r"Attributes\n *-+\n((?:.*\n?)*)", kind.__doc__ or "")
+    names = re.findall(r"^    (\w+)(?: :.*)?$", section[1] if section else "", re.MULTILINE)
+    return {name for name in names if hasattr(kind, name)}
 
 
 def is_array(x: Any) -> bool:
