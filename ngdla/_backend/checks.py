@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection
 from functools import partial, reduce
-from operator import and_
+from operator import and_, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,11 @@ def warn_caller(message: str, category: type[Warning]) -> None:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    return reduce(and_, [namespace(x).all(namespace(x).isfinite(x)) for x in arrays])
+    finite: Any = True
+    for x in arrays:
+        xp = namespace(x)
+        finite = xp.all(xp.isfinite(x)) & finite
+    return finite
 
 
 def _positive(x: Array) -> Array:
@@ -259,7 +263,7 @@ class ValueChecks:
         forgotten. Warnings are issued, if no error is raised.
         """
         tests, self._tests = self._tests, []
-        if not tests or concrete(reduce(and_, [flag for flag, _ in tests])) is not False:
+        if not tests or concrete(reduce(and_, map(itemgetter(0), tests))) is not False:
             return True
         warnings = []
         for error in [error for flag, error in tests if concrete(flag) is False]:

@@ -36,6 +36,8 @@ __all__ = [
 
 def concrete(flag: Array) -> bool | None:
     """Return the truth value of a 0-d array, or None where it cannot be read."""
+    if isinstance(flag, np.generic):
+        return bool(flag)
     return None if (value := _read(bool, flag)) is None else bool(value)
 
 

@@ -23,7 +23,7 @@ from .null_vectors import lift_height, lifted_dimension, lifted_log_determinant
 from .precision import LIFT, Precision
 from .problem import Options, damped_problem
 from .right_hand_side import LeastSquares, RightHandSide, Solve
-from .solve import apply_factor, working_layout
+from .solve import apply_factor
 
 __all__ = ["DampedFactor", "damped_factor"]
 
@@ -295,7 +295,9 @@ class DampedFactor(Factorisation):
         """
         scores, null = self.scores, self.problem.null
         rhs = LeastSquares.checked(scores, f, None)
-        layout = working_layout(rhs.layout(scores), self.plan)._replace(sequence=None)
+        layout = rhs.layout(scores)._replace(sequence=None)
+        if self.plan.double:
+            layout = layout.doubled()
         paired = is_stacked(stacked, null, scores)
         with opened(scores.like, self.check) as checks:
             _require_exact(self, checks)

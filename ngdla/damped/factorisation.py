@@ -77,7 +77,11 @@ def factorise(
         ok = ok & legal
     kept = matrix.copy() if keep else None
     inverse, exists = _inverse(matrix, problem, squared_norm)
-    _require_finite(problem, squared_norm, checks)
+    consistent = scores.consistent(plan.factor) if checks.enabled else None
+    if consistent is not None:
+        checks.require(lambda: consistent, scores.inconsistent)
+    finite = namespace(squared_norm).isfinite
+    checks.require(lambda: finite(squared_norm), lambda: scores.not_finite(plan.factor))
     return Factorisation(problem, Factored(inverse, kept, exists & ok, squared_norm, leak)), first
 
 
@@ -92,16 +96,6 @@ def _inverse(
         least = LIFT * unit_roundoff(real) * squared_norm
         damping = xp.where(least > damping, least, damping)
     return matrix.inverse(damping)
-
-
-def _require_finite(problem: DampedProblem, squared_norm: Array, checks: ValueChecks) -> None:
-    """Require scores whose products fit together and whose |S|_F^2 is finite."""
-    scores, dtype = problem.scores, problem.plan.factor
-    consistent = scores.consistent(dtype) if checks.enabled else None
-    if consistent is not None:
-        checks.require(lambda: consistent, scores.inconsistent)
-    finite = namespace(squared_norm).isfinite
-    checks.require(lambda: finite(squared_norm), lambda: scores.not_finite(dtype))
 
 
 def redamp(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:

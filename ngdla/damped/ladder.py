@@ -167,14 +167,6 @@ def _measure(factor: Factorisation, *, in_row_space: bool) -> tuple[float, float
 # ---------------------------------------------------------------- where the host cannot read
 
 
-def _is_unread(factor: Factorisation, checks: ValueChecks) -> bool:
-    """Tell whether "auto" cannot read whether single precision is enough."""
-    plan = factor.problem.plan
-    if plan.least == 0 or plan.factor == double_name(plan.factor):
-        return False
-    return not checks.enabled or is_traced(factor.small.squared_norm)
-
-
 def on_the_rung_of_the_device(
     factor: Factorisation,
     first: FirstPass,
@@ -186,13 +178,15 @@ def on_the_rung_of_the_device(
     `accelerate`, possibly a flag on the device, tells whether "auto" needs conjugate gradients. In
     double precision it never does: there the certificate may refuse the step.
     """
-    if not _is_unread(factor, checks):
-        return use(factor, first, False)
     problem, like = factor.problem, factor.small.squared_norm
-    flags = damping_below(factor, problem.plan.least)
+    plan, double = problem.plan, double_name(problem.plan.factor)
+    asked = plan.least > 0 and plan.factor != double
+    if not asked or (checks.enabled and not is_traced(like)):
+        return use(factor, first, False)
+    flags = damping_below(factor, plan.least)
     flag = namespace(flags).any(flags)
     if not (problem.refine and chooses(like) and has_double(like)):
         return use(factor, first, flag)
-    plan = problem.plan._replace(double=True, iterate=True, least=0.0)
+    plan = plan._replace(double=True, iterate=True, least=0.0)
     higher = dataclasses.replace(factor, problem=problem.with_plan(plan))
     return choose(flag, lambda: use(higher, FirstPass(), False), lambda: use(factor, first, False))

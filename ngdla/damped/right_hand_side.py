@@ -258,23 +258,17 @@ def parameter_vector(scores: ScoreMatrix, v: Any, name: str) -> tuple[Vector, bo
 
 def _parameter_piece(scores: ScoreMatrix, v: Any, name: str, i: int) -> tuple[Array, bool]:
     S_name, block, columns = scores.pieces[i]
-    v, vector = _columns(v, name, scores, S_name, columns, columns)
+    shape = (*scores.batch, scores.rows, columns)
+    v, vector = require_columns(v, name, (*scores.batch, columns), scores.like, S_name, shape)
     return v if block is None else chunked_like(v, block, -1), vector
 
 
 def sample_vector(scores: ScoreMatrix, f: Any, name: str) -> tuple[Array, bool]:
     """Check a vector with the n axis; return it as (..., n, k), and whether k was absent."""
     S_name, block, columns = scores.pieces[0]
-    f, vector = _columns(f, name, scores, S_name, columns, scores.rows)
-    return f if block is None else chunked_like(f, block, -2), vector
-
-
-def _columns(
-    v: Any, name: str, scores: ScoreMatrix, S_name: str, columns: int, length: int
-) -> tuple[Array, bool]:
-    """Return a checked vector (..., length) or (..., length, k) as (..., length, k)."""
     shape = (*scores.batch, scores.rows, columns)
-    return require_columns(v, name, (*scores.batch, length), scores.like, S_name, shape)
+    f, vector = require_columns(f, name, shape[:-1], scores.like, S_name, shape)
+    return f if block is None else chunked_like(f, block, -2), vector
 
 
 def column_norms(x: Vector) -> Array:

@@ -18,13 +18,13 @@ from .factorisation import Factorisation, Start
 from .inverses import cast_inverse
 from .ladder import NOTHING, climb, on_the_rung_of_the_device
 from .methods import FirstPass, MethodName
-from .precision import Plan, Precision
+from .precision import Precision
 from .problem import DampedProblem, Options, damped_problem
 from .refinement import sweep, sweep_until_converged
 from .right_hand_side import Layout, LeastSquares, RightHandSide, Solve
 from .spaces import ParameterSpace, SampleSpace, Space, System
 
-__all__ = ["apply_factor", "damped_lstsq", "damped_solve", "solve_problem", "working_layout"]
+__all__ = ["apply_factor", "damped_lstsq", "damped_solve", "solve_problem"]
 
 
 def damped_solve(
@@ -253,7 +253,8 @@ def _start(problem: DampedProblem, rhs: RightHandSide, layout: Layout) -> Start:
 
     Where S is in memory, a pass with one product more is no cheaper than two.
     """
-    layout = working_layout(layout, problem.plan)
+    if problem.plan.double:
+        layout = layout.doubled()
     columns = rhs.to_columns(problem.scores, layout)
     if isinstance(columns, LeastSquares):
         return columns.f, columns.x0
@@ -291,7 +292,8 @@ def _refine(
     """Return x, rounded to the dtype of the result, and its certificate."""
     problem = factor.problem
     scores, plan, refine = problem.scores, problem.plan, problem.refine
-    layout = working_layout(layout, plan)
+    if plan.double:
+        layout = layout.doubled()
     system = _system(factor, rhs, layout)
     space: Space = SampleSpace(system) if scores.wide else ParameterSpace(system)
     inverse, iterate = factor.small.inverse, space.begin(first)
@@ -334,11 +336,6 @@ def _system(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> System
         u=unit_roundoff(dtype),
         steps=plan.steps if chooses(small.squared_norm) else plan.blind_steps,
     )
-
-
-def working_layout(layout: Layout, plan: Plan) -> Layout:
-    """Return the layout in which the plan works."""
-    return layout.doubled() if plan.double else layout
 
 
 def _solution_error(scores: ScoreMatrix, rhs: RightHandSide, layout: Layout) -> Exception:
