@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
-from ngdla._backend.pytrees import register_pytree
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .inverses import Inverse, SmallMatrix
@@ -24,9 +23,7 @@ Start = tuple[Array | None, Vector | None]  # an f and an x that a pass may mult
 
 
 @part
-@register_pytree()
-@dataclasses.dataclass(frozen=True, eq=False)
-class Factored:
+class Factored(NamedTuple):
     """The small matrix, inverted with its damping."""
 
     inverse: Any  # an `Inverse`, which for a small damping may be lifted above roundings
@@ -111,7 +108,7 @@ def redamp(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
     if small.leak is not None:
         assert problem.null is not None
         ok = ok & are_null(problem.null, small.leak, small.squared_norm, plan.factor)
-    small = dataclasses.replace(small, inverse=inverse, ok=ok)
+    small = small._replace(inverse=inverse, ok=ok)
     return dataclasses.replace(factor, problem=problem, small=small)
 
 

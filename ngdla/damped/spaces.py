@@ -71,15 +71,16 @@ class SampleSpace(NamedTuple):
         if Sx is None and iterate.x is not None:
             Sx = system.scores.matvec(iterate.x)
         r = system.rhs.misfit(Sx)
-        if not iterate.corrections:
-            return r, iterate._replace(Sx=Sx, S_start=Sx)
-        r = r - expanded(system.damping, 2) * reduce(add, iterate.corrections)
-        return r, iterate._replace(Sx=Sx)
+        x, corrections, _, S_start, _ = iterate
+        if not corrections:
+            return r, Iterate(x, corrections, Sx, Sx)
+        r = r - expanded(system.damping, 2) * reduce(add, corrections)
+        return r, Iterate(x, corrections, Sx, S_start)
 
     def advance(self, iterate: Iterate, w: Array, *, product: bool) -> Iterate:
         """Return x + S^H w, and if `product` S times it."""
         x, Sx = self.system.scores.add_rmatvec(iterate.x, w, product=product)
-        return iterate._replace(x=x, corrections=(*iterate.corrections, w), Sx=Sx)
+        return Iterate(x, (*iterate.corrections, w), Sx, iterate.S_start)
 
     def product(self, p: Array) -> Array:
         """Return W p = S S^H p + damping p."""
