@@ -44,7 +44,7 @@ CLAIMS = (
     "inverse_free",
     "sample_weights",
 )
-MODULES = (*CLAIMS, "instruments", "newcomer")
+MODULES = (*CLAIMS, "calls", "instruments", "newcomer")
 LIBRARIES = (
     "ngdla",
     "numpy",

@@ -227,3 +227,62 @@ def test_every_parameter_is_documented(name):
     parameters = inspect.signature(item).parameters
     missing = {key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - documented
     assert not missing, f"{name} does not document {sorted(missing)}"
+
+
+# --------------------------------------------------------------------------- sizes of things
+
+
+def text_without_docstrings(path):
+    """Return the lines of a file that are neither blank nor of a docstring."""
+    text = path.read_text(encoding="utf-8")
+    documented = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and ast.get_docstring(node) is not None
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    lines = enumerate(text.splitlines(), start=1)
+    return [line for number, line in lines if line.strip() and number not in documented]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_file_is_one_idea(name):
+    path = SOURCES[name]
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+    assert len(text_without_docstrings(path)) <= 350
+
+
+def functions(name):
+    """Yield every function of a module with its qualified name."""
+
+    def walk(node, prefix):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                if isinstance(child, ast.FunctionDef):
+                    yield f"{prefix}{child.name}", child
+                yield from walk(child, f"{prefix}{child.name}.")
+
+    yield from walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")), "")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_body_is_seen_at_once(name):
+    for function, node in functions(name):
+        body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+        length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+        assert length <= 40, f"{function} has {length} lines"
+
+
+OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_inside_of_the_library_arguments_are_few(name):
+    """Public functions and methods of public classes have as many options as their users need."""
+    for function, node in functions(name):
+        if function.partition(".")[0] in OPEN_TO_USERS:
+            continue
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        names = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+        assert len(names) <= 8, f"{function} has {len(names)} parameters"

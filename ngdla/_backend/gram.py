@@ -187,55 +187,70 @@ def _outer(A: Array, B: Array) -> Array:
 def _gram_jax() -> Any:
     """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H."""
     import jax
-    import jax.numpy as jnp
-
-    def product(A: Array, B: Array) -> Array:
-        return jnp.matmul(A, adjoint(B), precision=jax.lax.Precision.HIGHEST)
-
-    def halves(S: Array, leaf: int) -> Array:
-        n = S.shape[0]
-        if n <= leaf:
-            return product(S, S)
-        top, bottom = S[: n // 2], S[n // 2 :]
-        cross = product(bottom, top)
-        return jnp.block([[halves(top, leaf), adjoint(cross)], [cross, halves(bottom, leaf)]])
-
-    def by_columns(S: Array) -> Array:
-        """Take blocks of columns that stay in the cache while their triangle is formed.
-
-        XLA multiplies complex matrices on the CPU at a third of the real rate: there the real and
-        imaginary parts A and B of a block are rows of one real block.
-        """
-        n, m = S.shape
-        steps = m // _JAX_COLUMNS
-
-        def add(i: Array, K: Array) -> Array:
-            block = real_rows(jax.lax.dynamic_slice(S, (0, i * _JAX_COLUMNS), (n, _JAX_COLUMNS)))
-            return K + halves(block, -(-block.shape[0] // _JAX_LEAVES))
-
-        rest = real_rows(S[:, steps * _JAX_COLUMNS :])
-        K = jax.lax.fori_loop(0, steps, add, product(rest, rest))
-        if not is_complex(S):
-            return K
-        AA, BA, BB = K[:n, :n], K[n:, :n], K[n:, n:]
-        return jax.lax.complex(AA + BB, BA - BA.T)  # (A + i B) (A + i B)^H
-
-    def real_rows(S: Array) -> Array:
-        return jnp.concatenate([jnp.real(S), jnp.imag(S)]) if is_complex(S) else S
-
-    def whole(S: Array) -> Array:
-        return product(S, S)
 
     @jax.custom_jvp
     def gram(S: Array) -> Array:
         rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
         if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < 2 * _JAX_COLUMNS:
-            return whole(S)
-        return jax.lax.platform_dependent(S, cpu=by_columns, default=whole)
+            return _whole_jax(S)
+        return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=_whole_jax)
 
     def tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-        half = product(tangents[0], primals[0])
+        half = _product_jax(tangents[0], primals[0])
         return gram(primals[0]), half + adjoint(half)
 
     gram.defjvp(tangent)
     return jax.jit(gram)
+
+
+def _product_jax(A: Array, B: Array) -> Array:
+    """Return A B^H."""
+    import jax
+
+    return jax.numpy.matmul(A, adjoint(B), precision=jax.lax.Precision.HIGHEST)
+
+
+def _whole_jax(S: Array) -> Array:
+    return _product_jax(S, S)
+
+
+def _by_columns_jax(S: Array) -> Array:
+    """Take blocks of columns that stay in the cache while their triangle is formed.
+
+    XLA multiplies complex matrices on the CPU at a third of the real rate: there the real and
+    imaginary parts A and B of a block are rows of one real block.
+    """
+    import jax
+
+    n, m = S.shape
+    steps = m // _JAX_COLUMNS
+
+    def add(i: Array, K: Array) -> Array:
+        block = _real_rows(jax.lax.dynamic_slice(S, (0, i * _JAX_COLUMNS), (n, _JAX_COLUMNS)))
+        return K + _by_halves_jax(block, -(-block.shape[0] // _JAX_LEAVES))
+
+    rest = _real_rows(S[:, steps * _JAX_COLUMNS :])
+    K = jax.lax.fori_loop(0, steps, add, _product_jax(rest, rest))
+    if not is_complex(S):
+        return K
+    AA, BA, BB = K[:n, :n], K[n:, :n], K[n:, n:]
+    return jax.lax.complex(AA + BB, BA - BA.T)  # (A + i B) (A + i B)^H
+
+
+def _by_halves_jax(S: Array, leaf: int) -> Array:
+    import jax.numpy as jnp
+
+    n = S.shape[0]
+    if n <= leaf:
+        return _product_jax(S, S)
+    top, bottom = S[: n // 2], S[n // 2 :]
+    cross = _product_jax(bottom, top)
+    upper, lower = _by_halves_jax(top, leaf), _by_halves_jax(bottom, leaf)
+    return jnp.block([[upper, adjoint(cross)], [cross, lower]])
+
+
+def _real_rows(S: Array) -> Array:
+    """Return the real parts on top of the imaginary ones; a real S as it is."""
+    import jax.numpy as jnp
+
+    return jnp.concatenate([jnp.real(S), jnp.imag(S)]) if is_complex(S) else S
