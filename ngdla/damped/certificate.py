@@ -40,8 +40,8 @@ class SolveInfo(NamedTuple):
         With n < m, |f - S x0 - W y| for least squares; otherwise the norm of the gradient,
         |v - A x|.
     backward_error : array
-        The residual over the size of the terms that it is the difference of: at the unit roundoff
-        or below where the factorisation succeeded, refined or not.
+        Residual norm divided by the norms of its terms. It is at roundoff level whenever the
+        factorisation succeeded, so it does not show whether refinement converged.
     error_bound : array
         Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
         far above the error.

@@ -71,9 +71,9 @@ def damped_solve(
         with a `PrecisionWarning`. A dtype: that of the factor; residuals are then computed in the
         better of both.
     refine : int
-        Number of refinement sweeps; 0 is about sqrt(kappa) times less accurate, 2 helps where
-        damping / sigma_1^2 is below about 1e4 unit roundoffs. Of a factor in lower precision, or
-        an approximate one: none, or as many as it takes.
+        Number of refinement sweeps. 0 costs about a factor sqrt(kappa) in accuracy; 2 helps only
+        if damping / sigma_1^2 is below about 1e4 u. If the factor is only approximate (lower
+        precision, or method "cg"), any value above 0 means: iterate until converged.
     metric : array, shape (..., m), optional
         Diagonal of D > 0, by default 1. For a sequence `S` one scalar or array (m_k,) a block.
     null : array, shape (..., n) or (..., n, p), optional
@@ -100,20 +100,20 @@ def damped_solve(
         Shapes or Dask chunks that do not fit, mixed devices, empty arrays, unknown options; NaN or
         Inf; damping or metric that is not positive; `null` that is not one.
     numpy.linalg.LinAlgError
-        The damped Gram matrix is not positive definite in this precision, which "auto" mends. On
-        every library.
+        If the damped Gram matrix is not positive definite in the chosen precision. The same
+        exception on every array library; ``precision="auto"`` avoids it.
 
     Warns
     -----
     PrecisionWarning
-        "auto" computed more than a factor in the dtype of the result, or conjugate gradients ended
-        far from it.
+        `precision="auto"` had to use a higher precision, or refinement stopped before it
+        converged.
 
     Notes
     -----
     Method: from x = v / damping (with D = 1) and y = 0, the solve and each sweep are
-    ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla/damped/refinement.py`. Cost for
-    n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that for complex
+    ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla/damped/refinement.py`.
+    Cost for n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that for complex
     `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
     L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ, with
     `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64 MB.
