@@ -113,8 +113,8 @@ def damped_solve(
     -----
     Method: from x = v / damping (with D = 1) and y = 0, the solve and each sweep are
     ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla/damped/refinement.py`.
-    Cost for n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that for complex
-    `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
+    Cost for n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that
+    for complex `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
     L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ, with
     `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64 MB.
     For Dask the Gram matrix is a sum over chunks and one block, factored by one worker; each chunk
