@@ -27,8 +27,8 @@ from .problem import DampedProblem
 
 __all__ = [
     "NOTHING",
+    "choose_rung",
     "climb",
-    "on_the_rung_of_the_device",
     "with_damping",
 ]
 
@@ -167,7 +167,7 @@ def _measure(factor: Factorisation, *, in_row_space: bool) -> tuple[float, float
 # ---------------------------------------------------------------- where the host cannot read
 
 
-def on_the_rung_of_the_device(
+def choose_rung(
     factor: Factorisation,
     first: FirstPass,
     checks: ValueChecks,

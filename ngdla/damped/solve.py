@@ -16,7 +16,7 @@ from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 from .certificate import SolveInfo, certificate
 from .factorisation import Factorisation, Start
 from .inverses import cast_inverse
-from .ladder import NOTHING, climb, on_the_rung_of_the_device
+from .ladder import NOTHING, choose_rung, climb
 from .methods import FirstPass, MethodName
 from .precision import Precision
 from .problem import DampedProblem, Options, damped_problem
@@ -114,12 +114,12 @@ def damped_solve(
     Method: from x = v / damping (with D = 1) and y = 0, the solve and each sweep are
     ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla/damped/refinement.py`.
     Cost for n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that
-    for complex `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k numbers; no
-    L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ, with
-    `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64 MB.
-    For Dask the Gram matrix is a sum over chunks and one block, factored by one worker; each chunk
-    is loaded once, and held from the Gram matrix to the last product, by all that is computed in
-    one ``dask.compute(x, info)``.
+    for complex `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k
+    numbers; no L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ,
+    with `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64
+    MB. For Dask the Gram matrix is a sum over chunks and one block, factored by one worker; each
+    chunk is loaded once, and held from the Gram matrix to the last product, by all that is computed
+    in one ``dask.compute(x, info)``.
     Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
     / damping and u kappa << 1. Differentiable in PyTorch and JAX, by other methods than
     "cholesky" only where the singular values are distinct. Batches are stacked problems, not
@@ -274,7 +274,7 @@ def apply_factor(
 ) -> Any:
     """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
     refine = partial(_refine, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
-    x, info = on_the_rung_of_the_device(factor, first, checks, refine)
+    x, info = choose_rung(factor, first, checks, refine)
     checks.require(lambda: all_finite(*x), lambda: _solution_error(factor.scores, rhs, layout))
     return (layout.from_columns(x), info) if full_output else layout.from_columns(x)
 
