@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, overload
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks
@@ -13,7 +13,9 @@ from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
+from ngdla.score_matrices.score_matrix import ParameterVector, Scores
 
+from .certificate import SolveInfo
 from .factorisation import Factorisation, damping_below
 from .inverses import cast_inverse
 from .ladder import climb, with_damping
@@ -29,7 +31,7 @@ __all__ = ["DampedFactor", "damped_factor"]
 
 
 def damped_factor(
-    S: Any,
+    S: Scores,
     damping: float | Array,
     *,
     method: MethodName = "auto",
@@ -128,7 +130,11 @@ class DampedFactor(Factorisation):
     def refine(self) -> int:  # noqa: D102
         return self.problem.refine
 
-    def solve(self, v: Any, full_output: bool = False) -> Any:
+    @overload
+    def solve(self, v: ParameterVector, full_output: Literal[True]) -> tuple[Any, SolveInfo]: ...
+    @overload
+    def solve(self, v: ParameterVector, full_output: bool = False) -> Any: ...
+    def solve(self, v: ParameterVector, full_output: bool = False) -> Any:
         """Return x with (S^H S + damping D) x = v; see `damped_solve`.
 
         Parameters
@@ -143,7 +149,19 @@ class DampedFactor(Factorisation):
         """
         return self._solved(Solve.checked(self.scores, v), full_output)
 
-    def lstsq(self, f: Array, x0: Any = None, full_output: bool = False) -> Any:
+    @overload
+    def lstsq(
+        self, f: Array, x0: ParameterVector | None = None, *, full_output: Literal[True]
+    ) -> tuple[Any, SolveInfo]: ...
+    @overload
+    def lstsq(
+        self, f: Array, x0: ParameterVector | None, full_output: Literal[True]
+    ) -> tuple[Any, SolveInfo]: ...
+    @overload
+    def lstsq(
+        self, f: Array, x0: ParameterVector | None = None, full_output: bool = False
+    ) -> Any: ...
+    def lstsq(self, f: Array, x0: ParameterVector | None = None, full_output: bool = False) -> Any:
         """Return argmin |S x - f|^2 + damping |x - x0|_D^2; see `damped_lstsq`.
 
         Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
+from ngdla.score_matrices.score_matrix import Scores
 
 from .factorisation import Factorisation
 from .ladder import climb
@@ -52,7 +54,12 @@ class DampingPath(NamedTuple):
 
 
 def damping_path(
-    S: Any, f: Array, dampings: Any, *, null: Array | None = None, stacked: bool | None = None
+    S: Scores,
+    f: Array,
+    dampings: Sequence[float] | Array,
+    *,
+    null: Array | None = None,
+    stacked: bool | None = None,
 ) -> DampingPath:
     r"""Return residual, solution and leave-one-out norms of damped fits for many dampings.
 

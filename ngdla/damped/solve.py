@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite
@@ -11,7 +11,7 @@ from ngdla._backend.dtypes import astype, real_name, unit_roundoff
 from ngdla._backend.namespace import Array
 from ngdla._backend.tracing import chooses
 from ngdla.score_matrices.column_blocks import score_matrix
-from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
 
 from .certificate import SolveInfo, certificate
 from .factorisation import Factorisation, Start
@@ -27,9 +27,37 @@ from .spaces import ParameterSpace, SampleSpace, Space, System
 __all__ = ["apply_factor", "damped_lstsq", "damped_solve", "solve_problem"]
 
 
+@overload
 def damped_solve(
-    S: Any,
-    v: Any,
+    S: Scores,
+    v: ParameterVector,
+    damping: float | Array,
+    *,
+    method: MethodName = "auto",
+    precision: Precision = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: Literal[True],
+) -> tuple[Any, SolveInfo]: ...
+@overload
+def damped_solve(
+    S: Scores,
+    v: ParameterVector,
+    damping: float | Array,
+    *,
+    method: MethodName = "auto",
+    precision: Precision = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: bool = False,
+) -> Any: ...
+def damped_solve(
+    S: Scores,
+    v: ParameterVector,
     damping: float | Array,
     *,
     method: MethodName = "auto",
@@ -148,12 +176,42 @@ def damped_solve(
         return solve_problem(scores, rhs, damping, options, checks, full_output=full_output)
 
 
+@overload
 def damped_lstsq(
-    S: Any,
+    S: Scores,
     f: Array,
     damping: float | Array,
     *,
-    x0: Any = None,
+    x0: ParameterVector | None = None,
+    method: MethodName = "auto",
+    precision: Precision = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: Literal[True],
+) -> tuple[Any, SolveInfo]: ...
+@overload
+def damped_lstsq(
+    S: Scores,
+    f: Array,
+    damping: float | Array,
+    *,
+    x0: ParameterVector | None = None,
+    method: MethodName = "auto",
+    precision: Precision = "auto",
+    refine: int = 1,
+    metric: Any = None,
+    null: Array | None = None,
+    check: bool = True,
+    full_output: bool = False,
+) -> Any: ...
+def damped_lstsq(
+    S: Scores,
+    f: Array,
+    damping: float | Array,
+    *,
+    x0: ParameterVector | None = None,
     method: MethodName = "auto",
     precision: Precision = "auto",
     refine: int = 1,

@@ -8,15 +8,16 @@ most one pass over S: what can be computed together is one method.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 from ngdla._backend.dtypes import astype, dtype_name, real_name
 from ngdla._backend.namespace import Array
 
-__all__ = ["Piece", "ScoreMatrix", "Vector"]
+__all__ = ["ParameterVector", "Piece", "ScoreMatrix", "Scores", "Vector"]
 
 Vector = tuple[Array, ...]  # with the m axis: one piece, (..., m_k, k), for each column block
+ParameterVector = Array | Sequence[Array]  # the same as callers write it
 
 
 class Piece(NamedTuple):
@@ -173,3 +174,6 @@ class ScoreMatrix(ABC):
             return x
         real = real_name(dtype_name(x[0].dtype))
         return tuple(piece / astype(scale, real) for piece, scale in zip(x, self.scales))
+
+
+Scores = Array | Sequence[Array] | ScoreMatrix  # S as callers write it
