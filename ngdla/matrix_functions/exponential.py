@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend import general
-from ngdla._backend.checks import ValueChecks, all_finite, require_count, square_matrix
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import all_finite, require_count, square_matrix
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
-from ngdla._backend.settings import library_settings
 
 from .positive import not_finite_or_beyond
 
@@ -74,7 +74,19 @@ def expm(A: Array, *, check: bool = True) -> Array:
     array([[1., 1.],
            [0., 1.]])
     """
-    return _function(A, general.expm, check=check)
+    return _apply(general.expm, A, check=check)
+
+
+@overload
+def expm_series(
+    A: Array, order: int, *, check: bool = ..., full_output: Literal[False] = ...
+) -> Array: ...
+
+
+@overload
+def expm_series(
+    A: Array, order: int, *, check: bool = ..., full_output: Literal[True]
+) -> SeriesResult: ...
 
 
 def expm_series(
@@ -124,32 +136,32 @@ def expm_series(
         terms = expm1_series(A, p, namespace(A).matmul) if p else namespace(A).zeros_like(A)
         return add_to_diagonal(terms, 1.0)
 
-    value = _function(A, series, check=check)
+    value = _apply(series, A, check=check)
     return SeriesResult(value, _remainder_bound(A, p)) if full_output else value
 
 
 # -------------------------------------------------------------------------------- helpers
 
 
-def _function(A: Any, function: Callable[[Array], Array], *, check: bool) -> Array:
+def _apply(function: Callable[[Array], Array], A: Any, *, check: bool) -> Array:
+    """Return the function of a checked matrix."""
     A = square_matrix(A, "A")
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(A)):
+    with opened(A, check) as checks:
         value = function(A)
         size = frobenius_norm(value)
         checks.require(lambda: all_finite(size), not_finite_or_beyond)
-        checks.read()
-    return value
+        return value
 
 
 def _remainder_bound(A: Array, p: int) -> Array:
-    """Return a bound on sum_{j > p} q^j / j! for q = |A|_F."""
+    """Return a bound on sum_{j > p} q^j / j! for q = |A|_F: at most exp(q), Inf if that is."""
     A = square_matrix(A, "A")
     xp = namespace(A)
-    with library_settings(xp):
+    with opened(A):
         q = frobenius_norm(A)
         first = reduce(lambda term, j: term * (q / j), range(1, p + 2), xp.ones_like(q))
         ratio = q / (p + 2)
         usual = ratio < 1
+        # q^(p+1) / (p+1)! / (1 - q / (p+2))
         geometric = first / (1 - xp.where(usual, ratio, xp.zeros_like(ratio)))
         return xp.where(usual & (geometric < xp.exp(q)), geometric, xp.exp(q))
