@@ -29,7 +29,7 @@ from spectra import REAL, needs, quick_compilation, relative  # noqa: F401
 from ngdla import StepSizeWarning, inverse_free_init, structured_factor
 from ngdla.inverse_free.retractions import (
     RETRACTIONS,
-    guarded,
+    guard_step,
     largest_step,
     retract,
     stable_product,
@@ -145,10 +145,10 @@ def test_steps_are_shortened_only_as_far_as_needed(
     largest = np.max(np.abs(np.linalg.eigvals(m.to_dense())))
     loose = (1 + 1e-7) * D ** (1 / 16)
     for step in (0.01, 1.0, 100.0, 1e15):
-        free = guarded(m, step, retraction, safeguard=False)
+        free = guard_step(m, step, retraction, safeguard=False)
         assert (free.step, free.kept) == (step, 1)
         assert free.bound >= largest * (1 - 1e-7)
-        made = guarded(m, step, retraction, safeguard=True)
+        made = guard_step(m, step, retraction, safeguard=True)
         assert made.step * largest <= limit / 2 * (1 + 1e-7)
         assert made.step >= min(step, limit / 2 / (largest * loose))
         remembered = min(limit, 1) / 2  # of a step, however large a step may be made
@@ -158,7 +158,7 @@ def test_steps_are_shortened_only_as_far_as_needed(
 
 def test_a_tangent_of_zero_needs_no_shortening() -> None:
     m = structure("dense", D).zeros(D, like=np.zeros(1))
-    assert guarded(m, 7.0, "series", safeguard=True) == (0, 7, 1)
+    assert guard_step(m, 7.0, "series", safeguard=True) == (0, 7, 1)
 
 
 @in_every_structure

@@ -18,7 +18,7 @@ from ngdla import (
     inverse_free_init,
     inverse_free_statistics,
 )
-from ngdla.inverse_free.state import stored, value
+from ngdla.inverse_free.state import restore, store
 from ngdla.structures import Hierarchical, LowRankTriangular, StructuredMatrix
 
 IN, OUT = 6, 5
@@ -165,14 +165,14 @@ def test_what_storage_loses(name: str, half: str, rng: np.random.Generator) -> N
     u = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[half]
     like = structure(name, IN).zeros(IN, like=np.zeros(1), dtype=half_dtype(half).name)
     K = structure(name, IN).from_dense(member(rng, name, IN).astype("float32"))
-    rounded, nothing = stored(K, like, None)
+    rounded, nothing = store(K, like, None)
     assert nothing is None
     assert rounded.dtype_name == half
-    kept, lost = stored(K, like, like)
+    kept, lost = store(K, like, like)
     assert lost is not None
     assert (kept.dtype_name, lost.dtype_name) == (half, half)
     least = 2.0**-25 if half == "float16" else 0.0  # half the spacing of subnormal numbers
-    for leaf, one, two in zip(K.leaves, value(rounded, None).leaves, value(kept, lost).leaves):
+    for leaf, one, two in zip(K.leaves, restore(rounded, None).leaves, restore(kept, lost).leaves):
         assert one.dtype == two.dtype == "float32"
         assert np.all(np.abs(one - leaf) <= u * np.abs(leaf))
         assert np.all(np.abs(two - leaf) <= u**2 * np.abs(leaf) + least)
