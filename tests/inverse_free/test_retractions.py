@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from spectra import REAL, needs, quick_compilation, relative  # noqa: F401
 from ngdla import StepSizeWarning, inverse_free_init, structured_factor
 from ngdla.inverse_free.retractions import (
     RETRACTIONS,
+    Retraction,
     guard_step,
     largest_step,
     retract,
@@ -64,6 +65,10 @@ DEFINITIONS = {
     "implicit": lambda b, order: np.linalg.inv(np.eye(len(b)) + b),
     "exact": lambda b, order: np.linalg.inv(scipy.linalg.sqrtm(np.eye(len(b)) + 2 * b)),
 }
+
+
+def test_retractions_are_those_of_the_type() -> None:
+    assert get_args(Retraction) == tuple(RETRACTIONS)
 
 
 @in_every_structure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from ngdla import (
     inverse_free_init,
     inverse_free_statistics,
 )
-from ngdla.inverse_free.state import restore, store
+from ngdla.inverse_free.state import STORAGES, Storage, restore, store
 from ngdla.structures import Hierarchical, LowRankTriangular, StructuredMatrix
 
 IN, OUT = 6, 5
@@ -57,6 +57,10 @@ def test_numbers_of_a_layer(kind: str) -> None:
     assert (state.K.size, state.C.size) == (of_K, of_C)
     assert sum(leaf.nbytes for leaf in state.K.leaves) == 2 * of_K
     assert 200 * (of_K + of_C) / (2 * 769 * 3072) == pytest.approx(percent, rel=0.02)
+
+
+def test_storages_are_those_of_the_type() -> None:
+    assert get_args(Storage) == tuple(STORAGES)
 
 
 @pytest.mark.parametrize("storage", ["native", "float32", "compensated"])
