@@ -1,24 +1,25 @@
-"""Weights of samples that are computed for some batches and shared with others (FNGD)."""
+"""Per-sample weights that are computed for some batches and shared with others (FNGD)."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_choice, require_count, require_like
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import require_choice, require_count, require_like
 from ngdla._backend.dtypes import real_part
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.settings import library_settings
 from ngdla._backend.tracing import detached
 
 from .gradients import checked_gram
 from .layer_samples import LayerSamples, layer_samples
-from .weights import cosine, weights_of
+from .weights import cosine, solve_weights
 
-__all__ = ["WeightSharing", "weight_sharing_init", "weight_sharing_step"]
+__all__ = ["POLICIES", "Policy", "WeightSharing", "weight_sharing_init", "weight_sharing_step"]
 
-POLICIES = ("exact", "every", "shared")
+Policy = Literal["exact", "every", "shared"]
 
 
 @register_pytree(static=("policy", "M", "period", "batches", "age", "layer"))
@@ -49,7 +50,7 @@ class WeightSharing:
         Between the direction of the last step and that of exact weights, where it was asked for.
     """
 
-    policy: str
+    policy: Policy
     M: int
     period: int | None = None
     batches: int = 0
@@ -59,7 +60,7 @@ class WeightSharing:
     cosine: Array | None = None
 
 
-def weight_sharing_init(policy: str, M: int, *, period: int | None = None) -> WeightSharing:
+def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) -> WeightSharing:
     """Return a state that says for which batches weights of samples are computed (FNGD).
 
     Parameters
@@ -102,15 +103,14 @@ def weight_sharing_init(policy: str, M: int, *, period: int | None = None) -> We
     >>> weight_sharing_init("shared", 128, period=10).policy
     'shared'
     """
-    require_choice(policy, "policy", POLICIES)
+    require_choice(policy, "policy", tuple(POLICIES))
     require_count(M, "M", least=1)
-    if policy == "exact":
+    if POLICIES[policy].period is None:
         if period is not None:
-            msg = f'`period` is {period!r}, which "exact" has no use for; leave it away.'
+            msg = f'`period` is {period!r}, which "{policy}" has no use for; leave it away.'
             raise ValueError(msg)
     elif period is None:
-        what = "batches of the first epoch" if policy == "shared" else "batches between two"
-        msg = f"`period` is missing; {policy!r} needs the number of {what}."
+        msg = f"`period` is missing; {policy!r} needs the number of {POLICIES[policy].period}."
         raise ValueError(msg)
     else:
         require_count(period, "period", least=1)
@@ -196,17 +196,15 @@ def weight_sharing_step(
         raise TypeError(msg)
     samples = layer_samples(inputs, output_gradients)
     _require_fitting(state, samples)
-    due = _due(state)
-    checks = ValueChecks(enabled=check)
+    due = state.weights is None or POLICIES[state.policy].due(state)
     angle = None
-    with library_settings(namespace(samples.a)):
+    with opened(samples.a, check) as checks:
         if due or diagnose:
             K = checked_gram(samples, checks)
-            exact = weights_of(K, damping, checks, relative=relative, normalized=True)
-        weights = exact if due else _shared(state.weights, samples.M)
+            exact = solve_weights(K, damping, checks, relative=relative, normalized=True)
+        weights = exact if due else _share(state.weights, samples.M)
         if diagnose:
             angle = cosine(K, weights, exact)
-        checks.read()
     kept = due and samples.M == state.M
     last = 1 * detached(weights) if kept else state.weights  # which live on by themselves
     return weights, dataclasses.replace(
@@ -219,17 +217,35 @@ def weight_sharing_step(
     )
 
 
-def _due(state: WeightSharing) -> bool:
-    """Tell whether weights are to be computed for the next batch."""
-    if state.policy == "exact" or state.weights is None:
-        return True
+class _Sharing(NamedTuple):
+    """Which batches get weights of their own, once there are some to share.
+
+    Attributes
+    ----------
+    due : callable
+        Whether they are computed for the next batch of a state.
+    period : str or None
+        The number of what the option `period` is; None if there is none.
+    """
+
+    due: Callable[[WeightSharing], bool]
+    period: str | None
+
+
+def _period(state: WeightSharing) -> int:
+    """Return the period of a policy that has one."""
     assert state.period is not None
-    if state.policy == "shared":
-        return state.batches < state.period
-    return state.age >= state.period
+    return state.period
 
 
-def _shared(weights: Array, count: int) -> Array:
+POLICIES: dict[Policy, _Sharing] = {
+    "exact": _Sharing(lambda state: True, None),
+    "every": _Sharing(lambda state: state.age >= _period(state), "batches between two"),
+    "shared": _Sharing(lambda state: state.batches < _period(state), "batches of the first epoch"),
+}
+
+
+def _share(weights: Array, count: int) -> Array:
     """Return the first weights, multiplied to have the sum of all.
 
     If they have less than half of their share of the sum, all are equal.
@@ -245,6 +261,7 @@ def _shared(weights: Array, count: int) -> Array:
 
 
 def _require_fitting(state: WeightSharing, samples: LayerSamples) -> None:
+    """Raise unless the batch belongs to the layer of the state, and is not larger than its."""
     if samples.M > state.M:
         msg = (
             f"`inputs` has {samples.M} samples; `state` was made for batches of {state.M}. "
