@@ -102,11 +102,14 @@ def not_positive(name: str, least: float, *, definite: bool = False) -> Exceptio
     )
 
 
-def not_positive_with_damping(name: str) -> Exception:
-    """Return the error of a matrix plus its damping that has no Cholesky factor."""
+def not_positive_with_damping(name: str, *, example: str = "") -> Exception:
+    """Return the error of a matrix plus its damping that has no Cholesky factor.
+
+    `example` may say which matrices are right, such as ", as from `sample_gram`".
+    """
     return ValueError(
         f"`{name}` with its damping is not positive definite, or it contains NaN or Inf; pass a "
-        f"finite, positive semi-definite matrix, or a larger damping."
+        f"finite, positive semi-definite matrix{example}, or a larger damping."
     )
 
 

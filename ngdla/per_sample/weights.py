@@ -186,21 +186,27 @@ def solve_weights(
         zero = square == 0
         norm = xp.sqrt(xp.where(zero, xp.ones_like(square), square))
         shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
-        checks.require(lambda: positive | zero, lambda: not_positive_with_damping("K"))
+        checks.require(lambda: positive | zero, _indefinite)
         if not normalized:
-            checks.require(lambda: positive, lambda: ValueError(_ZERO))
+            checks.require(lambda: positive, _zero)
     else:
         scale = xp.where(positive, largest, xp.zeros_like(largest)) + M * damping
         K, shift = K / expanded(scale, 2), damping / scale
     L, ok = cholesky(add_to_diagonal(K, M * shift))
-    checks.require(lambda: ok, lambda: not_positive_with_damping("K"))
+    checks.require(lambda: ok, _indefinite)
     y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
     weights = y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
     checks.require(lambda: all_finite(weights), lambda: _too_large(dtype_name(K.dtype)))
     return weights
 
 
+def _indefinite() -> Exception:
+    """Return the error of a K that has no Cholesky factor."""
+    return not_positive_with_damping("K", example=", as from `sample_gram`")
+
+
 def _too_large(dtype: str) -> Exception:
+    """Return the error of weights that overflow."""
     msg = (
         f"the weights for this `K` are beyond the range of {dtype}; scale the gradients, or pass "
         f"normalized=True."
@@ -208,8 +214,11 @@ def _too_large(dtype: str) -> Exception:
     return ValueError(msg)
 
 
-_ZERO = (
-    "`K` is zero, so that weights relative to its norm are infinite. Pass normalized=True, which "
-    "gives 1 / M, or an absolute damping with relative=False; or scale gradients whose squares "
-    "underflow."
-)
+def _zero() -> Exception:
+    """Return the error of a K of zeros, which has no norm to be relative to."""
+    msg = (
+        "`K` is zero, so that weights relative to its norm are infinite. Pass normalized=True, "
+        "which gives 1 / M, or an absolute damping with relative=False; or scale gradients whose "
+        "squares underflow."
+    )
+    return ValueError(msg)
