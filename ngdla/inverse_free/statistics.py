@@ -113,7 +113,7 @@ def inverse_free_statistics(
     True
     """
     require_state(state)
-    _require_batch(inputs, output_gradients, state)
+    _require_samples(inputs, output_gradients, state)
     batch, like = state.K.batch, state.K.leaves[0]
     real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
     with opened(inputs, check) as checks:
@@ -125,9 +125,9 @@ def inverse_free_statistics(
             w = _checked_weights(weights, inputs, real, checks)
             xp = namespace(w)
             rows, root = xp.sum(w, axis=-1), xp.expand_dims(xp.sqrt(w), axis=-1)
-            a, g = _scaled(a, root), _scaled(g, root)
+            a, g = _multiply(a, root), _multiply(g, root)
         if not isinstance(scale, float) or scale != 1.0:
-            g = _scaled(g, expanded(1 / scale, 2))
+            g = _multiply(g, expanded(1 / scale, 2))
         K, C = factor_values(state)
         # Pi(K^H U K) with U = sum_i w_i a_i a_i^H, and Pi(C^H G C)
         return InverseFreeStatistics(K.project_inner(a), C.project_inner(g), rows)
@@ -151,7 +151,7 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
         require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
 
 
-def _require_batch(inputs: Any, output_gradients: Any, state: InverseFreeState) -> None:
+def _require_samples(inputs: Any, output_gradients: Any, state: InverseFreeState) -> None:
     """Raise unless these are rows of the same samples, for the factors of the state."""
     for x, name, factor in (
         (inputs, "inputs", state.K),
@@ -197,6 +197,6 @@ def _require_kind(x: Array, name: str, factor: StructuredMatrix) -> None:
         raise TypeError(msg)
 
 
-def _scaled(x: Array, factor: Any) -> Array:
+def _multiply(x: Array, factor: Any) -> Array:
     """Return x times a real number or array, in float32 or wider."""
     return astype(x, result_name(dtype_name(x.dtype))) * factor

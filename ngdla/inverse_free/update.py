@@ -209,12 +209,12 @@ def _update_factor(
     step = guard_step(m, step_size, retraction, safeguard=safeguard)
     K = retract(K, m, step.step, retraction, order)  # K <- K f(step m)
     matrix, compensation = store(K, old.matrix, old.compensation)
-    kept = _remembered(m, step.kept, old.momentum)
+    kept = _tangent_to_keep(m, step.kept, old.momentum)
     fits = reduce(and_, (_finite(M.frobenius_norm()) for M in (matrix, *_narrowed(kept))))
     return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, fits)
 
 
-def _remembered(
+def _tangent_to_keep(
     m: StructuredMatrix, part: Array, last: StructuredMatrix | None
 ) -> StructuredMatrix | None:
     """Return a part of a tangent in the dtype of the last one, or None if the state keeps none."""

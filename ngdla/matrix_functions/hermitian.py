@@ -130,7 +130,7 @@ def inv_sqrtm_psd(A: Array, *, check: bool = True) -> Array:
 def hermitian_function(A: Array, f: Callable[[Array], Array]) -> Array:
     """Return U diag(f(w)) U^H for Hermitian A = U diag(w) U^H."""
     w, U = eigh(A)
-    return _with_values(f(w), U)
+    return _from_eigenpairs(f(w), U)
 
 
 def _psd_function(
@@ -144,10 +144,10 @@ def _psd_function(
         checks.require(lambda: all_finite(w), not_finite_or_beyond)
         require_positive_values(w, "A", checks, definite=definite)
         positive = w if definite else xp.where(w < 0, xp.zeros_like(w), w)
-        return _with_values(f(xp, positive), U)
+        return _from_eigenpairs(f(xp, positive), U)
 
 
-def _with_values(values: Array, U: Array) -> Array:
+def _from_eigenpairs(values: Array, U: Array) -> Array:
     """Return U diag(values) U^H."""
     xp = namespace(U)
     return xp.matmul(U * xp.expand_dims(values, axis=-2), adjoint(U))

@@ -209,7 +209,7 @@ def centred_scores(
 ) -> tuple[Array, ...]:
     """Return the blocks of S."""
     stack = mode == "complex"
-    return tuple(_centred(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
+    return tuple(_centre(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
 
 
 def centred_residuals(energies: Array, p: Array | None, mode: str, checks: ValueChecks) -> Array:
@@ -218,13 +218,13 @@ def centred_residuals(energies: Array, p: Array | None, mode: str, checks: Value
     if mode == "real" and is_complex(energies):
         energies = xp.real(energies)
     stack = mode == "complex" and is_complex(energies)
-    f = _centred(energies, p, "local_energies", checks, stack=stack)
+    f = _centre(energies, p, "local_energies", checks, stack=stack)
     if mode == "complex" and not stack:
         f = xp.concat([f, xp.zeros_like(f)], axis=-2)
     return f
 
 
-def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
+def _centre(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
     """Return q_i (O_i - sum_j p_j O_j), with the imaginary parts below the real ones if `stack`.
 
     NaN and Inf are seen in the mean, which they reach from any row.
