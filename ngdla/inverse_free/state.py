@@ -1,4 +1,4 @@
-"""States of inverse-free updates: the factors, how they are stored, how they are used."""
+"""States of inverse-free updates: the factors, how they are stored and how they are applied."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class InverseFreeReport(NamedTuple):
     bound_K, bound_C : array, shape (...), real
         Bounds on the moduli of the eigenvalues of the tangents, momentum included.
     step_K, step_C : array, shape (...), real
-        The steps that were made: `step_size`, less where the safeguard shortened it, 0 if skipped.
+        The steps that were made: `step_size`, or less if the safeguard shortened it; 0 if skipped.
     staleness_K, staleness_C : array, shape (...), real
-        |2 m|_F / sqrt(d) of the tangents m of this batch alone: 0 where a factor is the optimum
-        for the batch, about 1 where it is off by a factor of 2.
+        |2 m|_F / sqrt(d) of the tangents m of this batch, without momentum: 0 if a factor is the
+        optimum for the batch, about 1 if it is off by a factor of 2.
     skipped : array, shape (...), bool
-        Whether the state was left as it was: NaN or Inf in the statistics, factors beyond their
-        dtype, or, where they cannot be read, a damping or a step that is not positive.
+        Whether the state was left as it was: for NaN or Inf in the statistics, factors beyond their
+        dtype, or, if they cannot be read, a damping or a step that is not positive.
     """
 
     bound_K: Array
@@ -75,18 +75,18 @@ class InverseFreeState(NamedTuple):
     Attributes
     ----------
     K : StructuredMatrix
-        Of the inputs, (..., d_in, d_in); K K^H stands for the damped inverse of their second
-        moment.
+        Factor of the inputs, (..., d_in, d_in); K K^H approximates the damped inverse of their
+        second moment.
     C : StructuredMatrix
-        Of the output gradients, (..., d_out, d_out).
+        Factor of the output gradients, (..., d_out, d_out).
     momentum_K, momentum_C : StructuredMatrix or None
-        Running tangents; None where the state was made without.
+        Running tangents; None if the state was made without.
     compensation_K, compensation_C : StructuredMatrix or None
-        What the stored factors lost in rounding, with storage "compensated".
+        What rounding took from the stored factors, for storage "compensated"; otherwise None.
     step : array, shape (), int
         Number of updates that changed the factors.
     report : InverseFreeReport
-        Of the last update; zeros before the first.
+        Report of the last update; zeros before the first.
     """
 
     K: StructuredMatrix
@@ -117,8 +117,9 @@ def inverse_free_init(
     d_in, d_out : int
         Numbers of columns and of rows of the weight.
     structures : pair
-        Of K, for the inputs, and of C, for the output gradients. Each is a structure, its name, or
-        (name, options), such as ("hierarchical", {"k1": 15, "k2": 15}).
+        The structure of K (inputs) and that of C (output gradients), independent of each other.
+        Each is a structure, its name, or (name, options), such as
+        ("hierarchical", {"k1": 15, "k2": 15}).
     like : array
         Gives the library and the device.
     dtype : str, optional
@@ -131,7 +132,7 @@ def inverse_free_init(
     momentum : bool, default True
         Keep running tangents, which momentum > 0 needs. If False, the state has half the size.
     batch : tuple of int
-        Leading axes, as for layers of equal shape.
+        Leading axes, for a stack of layers of equal shape.
 
     Returns
     -------
@@ -141,7 +142,8 @@ def inverse_free_init(
     Raises
     ------
     TypeError
-        If a dimension is no integer, a structure is none, or `like` no floating-point array.
+        If a dimension is not an integer, a structure is not one, or `like` is not a floating-point
+        array.
     ValueError
         If a dimension is less than 1, or a name or an option is out of range.
 
@@ -194,9 +196,9 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
     Parameters
     ----------
     state : InverseFreeState
-        With the factors K and C.
+        The state that holds the factors K and C.
     V : array, shape (..., d_out, d_in), real or complex
-        Such as the gradient of the weight. Not checked for NaN and Inf.
+        For example the gradient of the weight. Not checked for NaN and Inf.
 
     Returns
     -------

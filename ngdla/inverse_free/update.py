@@ -61,9 +61,9 @@ def inverse_free_update(
     Parameters
     ----------
     state : InverseFreeState
-        Left as it is.
+        The current state. It is not changed.
     statistics : InverseFreeStatistics
-        Taken with this state.
+        Statistics that were taken with this state.
     damping : float or array, shape () or (...)
         Positive. In "ikfac" it is added to each second moment, in units of its eigenvalues; in
         "ingd" it belongs to their Kronecker product.
@@ -97,7 +97,7 @@ def inverse_free_update(
     Raises
     ------
     TypeError
-        If an argument has the wrong kind or library.
+        If an argument has the wrong type or library.
     ValueError
         If `statistics` contains NaN or Inf or belongs to factors of another shape, a number is out
         of range, or momentum is asked of a state that was made without.

@@ -37,17 +37,17 @@ Coupling = Literal["joint", "factored"]
 
 
 def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
-    """Return the average decay A + (1 - decay) X^T conj(X), as of a Kronecker factor.
+    """Return the exponential average decay A + (1 - decay) X^T conj(X) of a Kronecker factor.
 
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        The average so far, Hermitian; zeros to start with, where the caller divides by
-        1 - decay^t afterwards.
+        The current average, Hermitian. If it starts from zeros, divide the average by 1 - decay^t
+        after t updates.
     X : array, shape (..., N, d)
-        Rows are samples. The caller scales them, for example by 1 / sqrt(N).
+        One row per sample, scaled by the caller, for example by 1 / sqrt(N).
     decay : float or array, shape () or (...)
-        The weight of the past, in [0, 1).
+        The weight of the current average, in [0, 1).
     check : bool, default True
         Refuse NaN and Inf, read off the diagonal, and decays in arrays that are out of range:
         reads one flag on the host.
@@ -115,9 +115,9 @@ def kronecker_solve(
         (..., r), in any order, and orthonormal eigenvectors, (..., d_in, r); with r < d_in all
         other eigenvalues are 0.
     G : array, shape (..., d_out, d_out); pair of arrays; or LowRankEigh
-        The same for the output gradients.
+        Hermitian positive semi-definite factor of the output gradients, given in the same ways.
     V : array, shape (..., d_out, d_in), real or complex
-        Right-hand sides, as gradients of weights.
+        Right-hand sides, such as gradients of weights.
     damping : float or array, shape () or (...)
         Positive, in units of products of an eigenvalue of `A` and one of `G`.
     coupling : {"joint", "factored"}
@@ -148,10 +148,10 @@ def kronecker_solve(
     f(alpha, g) or f(a, gamma), the rest by f(a, g). That is exact for the matrices with their
     tails, without the d_in d_out x d_in d_out matrix.
     Cost: 4 d_in d_out (r_A + r_G) flops, for "factored" as well, and about 9 d^3 for the
-    eigenvectors of a dense factor, or d^3 / 3 + 2 d^2 d' for its Cholesky factor when "factored":
-    factor once, and pass pairs, where several solves share a factor. Memory: some copies of V.
+    eigenvectors of a dense factor, or d^3 / 3 + 2 d^2 d' for its Cholesky factor when "factored".
+    If several solves share a factor, decompose it once and pass pairs. Memory: some copies of V.
     Precision: relative errors of a few u max(alpha gamma) / damping in the stiffest directions of
-    truncated factors; where nothing is truncated, nothing is subtracted.
+    truncated factors; with complete factors, nothing is subtracted.
 
     References
     ----------

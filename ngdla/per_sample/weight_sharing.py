@@ -37,17 +37,17 @@ class WeightSharing:
     M : int
         Samples in a full batch.
     period : int or None
-        Batches from one computation to the next, or of the first epoch.
+        Number of batches from one computation to the next, or of the first epoch.
     batches : int
-        How many were seen.
+        Number of batches seen.
     age : int
-        How many were given `weights`.
+        Number of batches that were given `weights`.
     layer : tuple of int, or None
         Leading axes, d_in and d_out of the batches.
     weights : array, shape (..., M), or None
-        The last ones that were computed for a full batch.
+        The last weights that were computed for a full batch.
     cosine : array, shape (...), real, or None
-        Between the direction of the last step and that of exact weights, where it was asked for.
+        Cosine between the direction of the last step and that of exact weights, if diagnosed.
     """
 
     policy: Policy
@@ -61,19 +61,19 @@ class WeightSharing:
 
 
 def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) -> WeightSharing:
-    """Return a state that says for which batches weights of samples are computed (FNGD).
+    """Return a state that says for which batches per-sample weights are computed (FNGD).
 
     Parameters
     ----------
     policy : {"exact", "every", "shared"}
-        "exact": for every batch; with 128 samples of a layer that is thousands wide that adds a
+        "exact": for every batch. For 128 samples of a layer that is thousands wide, this adds a
         tenth to a quarter to the time of a weight gradient.
         "every": for one of `period` batches. "shared": for the `period` batches of the first
-        epoch, the last full one of which is shared with all that follow, as in the paper.
+        epoch; the weights of the last full one are shared with all later batches, as in the paper.
     M : int
         Samples in a full batch.
     period : int, optional
-        1 or more; for "every" and "shared", which need it.
+        1 or more. Needed by "every" and "shared", refused by "exact".
 
     Returns
     -------
@@ -89,10 +89,10 @@ def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) ->
 
     Notes
     -----
-    What sharing does: in shuffled batches any sample may stand in any place, so that a fixed v is
-    a weight that has nothing to do with the sample it multiplies. On average U v is then the mean
-    gradient times the sum of v, and its noise grows with the spread of v: stochastic gradient
-    descent with another step for each layer. `weight_sharing_step` measures this if asked.
+    What sharing does: in shuffled batches any sample may stand in any place, so that a shared
+    weight has nothing to do with the sample it multiplies. On average U v is then the mean gradient
+    times the sum of v, and its noise grows with the spread of v: stochastic gradient descent with a
+    step of its own for each layer. `weight_sharing_step` measures this by `diagnose=True`.
 
     References
     ----------
@@ -132,18 +132,18 @@ def weight_sharing_step(
     Parameters
     ----------
     state : WeightSharing
-        Of this layer. Left as it is.
+        The state of this layer. It is not changed.
     inputs : array, shape (M, d_in), (M, T, d_in) or (..., M, T, d_in), real or complex
         As for `sample_gram`. The number of positions may change from batch to batch.
     output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
         As for `sample_gram`.
     damping : float or array, shape () or (...)
-        As for `sample_weights`; not looked at where weights are shared.
+        As for `sample_weights`; not checked if weights are shared.
     relative : bool, default True
         As for `sample_weights`.
     diagnose : bool, default False
-        Compute K in any case, and from it the cosine between the direction of the weights given
-        and that of exact ones.
+        Always compute K, and from it the cosine between the direction of the weights given and that
+        of exact weights.
     check : bool, default True
         Refuse NaN and Inf, and a K that is not positive definite with its damping, where weights
         are computed: reads one flag on the host.
@@ -151,9 +151,9 @@ def weight_sharing_step(
     Returns
     -------
     weights : array, shape (..., M)
-        v, those of ``sample_weights(K, damping, normalized=True)`` if they are computed. A batch
-        with fewer samples than the state is made for gets its own ones if they are due, which are
-        not kept, or the first of the shared ones, multiplied to have the same sum.
+        v, if computed those of ``sample_weights(K, damping, normalized=True)``. A smaller batch
+        than the state is made for gets its own weights if new ones are due, and these are then
+        discarded. Otherwise it gets the first of the shared weights, rescaled to the full sum.
     state : WeightSharing
         The next state.
 
@@ -167,9 +167,9 @@ def weight_sharing_step(
 
     Notes
     -----
-    Cost: that of `sample_gram` and `sample_weights` where weights are computed or diagnosed, and
-    nothing to speak of where they are shared.
-    A decision of the host: under `jax.jit` each batch is another program.
+    Cost: that of `sample_gram` and `sample_weights` if weights are computed or diagnosed, and
+    next to nothing if they are shared.
+    The host decides which: under `jax.jit` each batch is another program.
 
     References
     ----------

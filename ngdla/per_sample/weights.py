@@ -31,7 +31,7 @@ def sample_weights(
     """Return c = (K + M lambda)^-1 1, with which U c is the natural gradient (FNGD).
 
     With the gradients of M samples as columns of U, K = U^H U, the empirical Fisher matrix
-    F = U U^H / M and the mean gradient U 1 / M, it is U c = (F + lambda)^-1 U 1 / M.
+    F = U U^H / M and the mean gradient U 1 / M, U c = (F + lambda)^-1 U 1 / M.
 
     Parameters
     ----------
