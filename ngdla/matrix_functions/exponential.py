@@ -147,8 +147,7 @@ def expm_series(
 
 def _require_finite(value: Array, checks: ValueChecks) -> None:
     """Require a function of A to be finite, by its norm."""
-    size = frobenius_norm(value)
-    checks.require(lambda: all_finite(size), not_finite_or_beyond)
+    checks.require(lambda: all_finite(frobenius_norm(value)), not_finite_or_beyond)
 
 
 def _remainder_bound(A: Array, p: int) -> Array:
