@@ -1,4 +1,4 @@
-"""Numbers that options take: dampings, steps, weights of the past; one, or one for each matrix."""
+"""Numbers as options: dampings, steps, decays; one number, or one for each matrix of a stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 _REAL_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
-# What a damping is measured in, for messages.
+# Units of a damping, for messages.
 SQUARED = (
     "in units of squared singular values of `{0}`. For a plain least-squares or minimum-norm "
     "solution choose it small against |{0}|^2, not zero"
@@ -76,7 +76,7 @@ def real_values(
             f"have the batch shape {batch} of `{like_name}`."
         )
         raise ValueError(msg)
-    if floating:  # it may be wider than S, as right-hand sides may
+    if floating:  # it may be wider than `like`, as right-hand sides may
         dtype = real_name(result_name(dtype, dtype_name(value.dtype)))
     return xp.broadcast_to(astype(value, dtype), batch)
 
@@ -94,7 +94,7 @@ def eigenvalue_damping(
     damping = damping_values(damping, like, like_name, dtype, batch, unit)
     if isinstance(damping, float):
         return damping
-    damping = astype(damping, dtype)  # it never promotes, and may be beyond the range
+    damping = astype(damping, dtype)  # it promotes nothing, and may be beyond the range
     checks.positive("damping", damping)
     return damping
 
@@ -128,17 +128,20 @@ def fraction_values(
 
 
 def _is_number(value: Any) -> bool:
+    """Tell whether it is a real number of Python or NumPy; a bool is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
 def _real_values_like(
     value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...]
 ) -> Array:
+    """Return an array of real numbers in the real dtype of `like`, float32 or wider."""
     dtype = real_name(result_name(dtype_name(like.dtype)))
     return astype(real_values(value, name, like, like_name, dtype, batch), dtype)
 
 
 def _damping_number(damping: Any, like_name: str, dtype: str, unit: str) -> float:
+    """Return a damping that is positive, finite and a normal number of the dtype."""
     try:
         value = float(damping)
     except OverflowError:

@@ -1,35 +1,46 @@
-"""Steps in the logarithm of a factor: how K follows a tangent m, and how far it may go.
+"""Retractions: how a factor K follows its tangent m, and how far it may go in one step.
 
 All are functions of b = step m applied from the right, K f(b), and stay in the structure of K:
-exp(-b) and what approximates it, or (I + 2 b)^(-1/2), which is the exact step of an exponential
+exp(-b) and its approximations, or (I + 2 b)^(-1/2), which is the exact step of an exponential
 average of (K K^H)^-1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.dtypes import result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import multiple_plus, plus_identity
 
-__all__ = ["RETRACTIONS", "Guarded", "guarded", "largest_step", "retract", "stable_product"]
+__all__ = [
+    "RETRACTIONS",
+    "GuardedStep",
+    "Retraction",
+    "guard_step",
+    "largest_step",
+    "retract",
+    "stable_product",
+]
 
-# The largest product of the step and of the largest eigenvalue of m for which f(b) is positive
-# (exp: does not overshoot), and the part of it that a guarded step may use. In exact arithmetic
-# "implicit" and "exact" have none; rounding of m by u |m| sets theirs.
-_STABLE = {"series": 1.0, "expm": 1.0, "binomial": 0.5}
-_ROUNDED = 2.0**-10
-_USED = 0.5
+Retraction = Literal["series", "expm", "binomial", "implicit", "exact"]
+
+# A guarded step uses at most this part of the stable range.
+_GUARDED_PART = 0.5
+# Rounding of m by u |m| limits the step times the largest eigenvalue of m to this over u.
+_ROUNDING_LIMIT = 2.0**-10
 
 
 def retract(
-    K: StructuredMatrix, m: StructuredMatrix, step: Any, retraction: str, order: int
+    K: StructuredMatrix, m: StructuredMatrix, step: Any, retraction: Retraction, order: int
 ) -> StructuredMatrix:
     """Return K f(step m)."""
-    return RETRACTIONS[retraction](K, m, step, order)
+    return RETRACTIONS[retraction].function(K, m, step, order)
+
+
+# ------------------------------------------------------------------------------- functions
 
 
 def _series(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
@@ -51,6 +62,7 @@ def _power_series(K: StructuredMatrix, m: StructuredMatrix, ratios: list[Any]) -
 
 
 def _expm(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
+    """K exp(-b)."""
     return K.matmul(m.scaled(-step).expm())
 
 
@@ -64,41 +76,65 @@ def _exact(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> S
     return K.matmul(plus_identity(m.scaled(2 * step), 1.0).inv_sqrtm())
 
 
-RETRACTIONS: dict[str, Callable[..., StructuredMatrix]] = {
-    "series": _series,
-    "expm": _expm,
-    "binomial": _binomial,
-    "implicit": _implicit,
-    "exact": _exact,
+class _Method(NamedTuple):
+    """A retraction, and how far it may go.
+
+    Attributes
+    ----------
+    function : callable
+        (K, m, step, order) -> K f(step m).
+    stable : float or None
+        The largest product of the step and the largest eigenvalue of m for which f(b) is positive
+        (exp: does not overshoot); None if only rounding limits it.
+    largest : float or None
+        The step below which I + b or I + 2 b is positive for any data, in units of 1 - momentum;
+        None if there is no such step.
+    """
+
+    function: Callable[[StructuredMatrix, StructuredMatrix, Any, int], StructuredMatrix]
+    stable: float | None = None
+    largest: float | None = None
+
+
+RETRACTIONS: dict[Retraction, _Method] = {
+    "series": _Method(_series, stable=1.0),
+    "expm": _Method(_expm, stable=1.0),
+    "binomial": _Method(_binomial, stable=0.5),
+    "implicit": _Method(_implicit, largest=2.0),
+    "exact": _Method(_exact, largest=1.0),
 }
 
 
-def largest_step(retraction: str, momentum: Any) -> Any:
-    """Return the step below which I + b or I + 2 b is positive for whatever data, or None.
+# ----------------------------------------------------------------------------------- limits
+
+
+def largest_step(retraction: Retraction, momentum: Any) -> Any:
+    """Return the step below which I + b or I + 2 b is positive for any data, or None.
 
     No eigenvalue of a tangent with momentum is below -1 / (2 (1 - momentum)).
     """
-    factor = {"implicit": 2.0, "exact": 1.0}.get(retraction)
-    return None if factor is None else factor * (1.0 - momentum)
+    largest = RETRACTIONS[retraction].largest
+    return None if largest is None else largest * (1.0 - momentum)
 
 
-def stable_product(retraction: str, dtype: str) -> float:
-    """Return what the step times the largest eigenvalue of m must stay below."""
-    return _STABLE.get(retraction, _ROUNDED / unit_roundoff(dtype))
+def stable_product(retraction: Retraction, dtype: str) -> float:
+    """Return a limit on the product of the step and the largest eigenvalue of m."""
+    stable = RETRACTIONS[retraction].stable
+    return _ROUNDING_LIMIT / unit_roundoff(dtype) if stable is None else stable
 
 
-class Guarded(NamedTuple):
-    """A step as it may be made.
+class GuardedStep(NamedTuple):
+    """A step that is safe to make.
 
     Attributes
     ----------
     bound : array, shape (...)
-        On the eigenvalues of m, at most b^(1/16) times too large for blocks of size b.
+        On the eigenvalues of m; at most r^(1/16) times too large for diagonal blocks of r rows.
     step : array, shape (...)
-        As given where half of the stable range is not left, else what that takes of the bound.
+        As given if step times bound is at most half of the stable product, else shortened to that.
     kept : array, shape (...)
         The part of m that later steps may remember, at most 1: all of them together must not go
-        further than a guarded step. Otherwise a shortened step would be made up for later.
+        further than a guarded step. Otherwise later steps would make up for a shortened one.
     """
 
     bound: Array
@@ -106,17 +142,20 @@ class Guarded(NamedTuple):
     kept: Array
 
 
-def guarded(m: StructuredMatrix, step: Any, retraction: str, *, safeguard: bool) -> Guarded:
-    """Return the step shortened where it is guarded."""
+def guard_step(
+    m: StructuredMatrix, step: Any, retraction: Retraction, *, safeguard: bool
+) -> GuardedStep:
+    """Return a step, shortened if `safeguard` is set and the step is not safe."""
     limit = stable_product(retraction, result_name(m.dtype_name))
-    allowed = (_USED if safeguard else 1.0) * limit
-    remembered = min(allowed, _USED)
+    allowed = (_GUARDED_PART if safeguard else 1.0) * limit
+    remembered = min(allowed, _GUARDED_PART)
     bound = m.spectral_bound(sufficient=remembered / step)
     xp = namespace(bound)
     one = xp.ones_like(bound)
     b = bound * step
     divisor = xp.where(b > 0, b, one)
     if not safeguard:
-        return Guarded(bound, one * step, one)
+        return GuardedStep(bound, one * step, one)
     shorter = xp.where(b > allowed, allowed / divisor, one)
-    return Guarded(bound, step * shorter, xp.where(b > remembered, remembered / divisor, one))
+    kept = xp.where(b > remembered, remembered / divisor, one)
+    return GuardedStep(bound, step * shorter, kept)

@@ -1,29 +1,46 @@
-"""States of inverse-free updates: the factors, how they are stored, how they are used."""
+"""States of inverse-free updates: the factors, how they are stored and how they are applied."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import DTYPES, require_array, require_choice, require_count, require_like
 from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import dtype_name, real_name, result_name
-from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import library_settings
+from ngdla._backend.namespace import Array
 from ngdla.structures import StructuredMatrix, structure_from
 
 __all__ = [
     "STORAGES",
     "InverseFreeReport",
     "InverseFreeState",
+    "Storage",
+    "StoredFactor",
     "factor_values",
     "inverse_free_apply",
     "inverse_free_init",
     "require_state",
-    "stored",
-    "value",
+    "restore",
+    "store",
+    "stored_factors",
 ]
 
-STORAGES = ("native", "float32", "compensated")
+Storage = Literal["native", "float32", "compensated"]
+
+
+class _StorageKind(NamedTuple):
+    """Whether factors of half precision are kept in float32, or with what rounding loses."""
+
+    widened: bool = False
+    compensated: bool = False
+
+
+STORAGES: dict[Storage, _StorageKind] = {
+    "native": _StorageKind(),
+    "float32": _StorageKind(widened=True),
+    "compensated": _StorageKind(compensated=True),
+}
 
 
 class InverseFreeReport(NamedTuple):
@@ -34,13 +51,13 @@ class InverseFreeReport(NamedTuple):
     bound_K, bound_C : array, shape (...), real
         Bounds on the moduli of the eigenvalues of the tangents, momentum included.
     step_K, step_C : array, shape (...), real
-        The steps that were made: `step_size`, less where the safeguard shortened it, 0 if skipped.
+        The steps that were made: `step_size`, or less if the safeguard shortened it; 0 if skipped.
     staleness_K, staleness_C : array, shape (...), real
-        |2 m|_F / sqrt(d) of the tangents m of this batch alone: 0 where a factor is the optimum
-        for the batch, about 1 where it is off by a factor of 2.
+        |2 m|_F / sqrt(d) of the tangents m of this batch, without momentum: 0 if a factor is the
+        optimum for the batch, about 1 if it is off by a factor of 2.
     skipped : array, shape (...), bool
-        Whether the state was left as it was: NaN or Inf in the statistics, factors beyond their
-        dtype, or, where they cannot be read, a damping or a step that is not positive.
+        Whether the state was left as it was: for NaN or Inf in the statistics, factors beyond their
+        dtype, or, if they cannot be read, a damping or a step that is not positive.
     """
 
     bound_K: Array
@@ -58,18 +75,18 @@ class InverseFreeState(NamedTuple):
     Attributes
     ----------
     K : StructuredMatrix
-        Of the inputs, (..., d_in, d_in); K K^H stands for the damped inverse of their second
-        moment.
+        Factor of the inputs, (..., d_in, d_in); K K^H approximates the damped inverse of their
+        second moment.
     C : StructuredMatrix
-        Of the output gradients, (..., d_out, d_out).
+        Factor of the output gradients, (..., d_out, d_out).
     momentum_K, momentum_C : StructuredMatrix or None
-        Running tangents; None where the state was made without.
+        Running tangents; None if the state was made without.
     compensation_K, compensation_C : StructuredMatrix or None
-        What the stored factors lost in rounding, with storage "compensated".
+        What rounding took from the stored factors, for storage "compensated"; otherwise None.
     step : array, shape (), int
         Number of updates that changed the factors.
     report : InverseFreeReport
-        Of the last update; zeros before the first.
+        Report of the last update; zeros before the first.
     """
 
     K: StructuredMatrix
@@ -89,7 +106,7 @@ def inverse_free_init(
     structures: Any = ("dense", "dense"),
     like: Array,
     dtype: str | None = None,
-    storage: str = "native",
+    storage: Storage = "native",
     momentum: bool = True,
     batch: tuple[int, ...] = (),
 ) -> InverseFreeState:
@@ -100,21 +117,22 @@ def inverse_free_init(
     d_in, d_out : int
         Numbers of columns and of rows of the weight.
     structures : pair
-        Of K, for the inputs, and of C, for the output gradients. Each is a structure, its name, or
-        (name, options), such as ("hierarchical", {"k1": 15, "k2": 15}).
+        The structure of K (inputs) and that of C (output gradients), independent of each other.
+        Each is a structure, its name, or (name, options), such as
+        ("hierarchical", {"k1": 15, "k2": 15}).
     like : array
         Gives the library and the device.
     dtype : str, optional
-        In which factors and momenta are stored; that of `like` by default. float16 and bfloat16
-        (of NumPy: with ml_dtypes) are stored only: all arithmetic is in float32.
+        The dtype in which factors and momenta are stored; by default that of `like`. float16 and
+        bfloat16 (in NumPy by ml_dtypes) are for storage only: all arithmetic is in float32.
     storage : {"native", "float32", "compensated"}
         How factors of half precision keep steps that are smaller than their rounding. "native":
         not at all, steps below 2^-9 (bfloat16) get lost. "float32": the factors are kept in
-        float32. "compensated": with a second number of half precision for each.
+        float32. "compensated": a second number of half precision is kept for each.
     momentum : bool, default True
-        Keep running tangents, as momentum > 0 needs; without, the state has half the size.
+        Keep running tangents, which momentum > 0 needs. If False, the state has half the size.
     batch : tuple of int
-        Leading axes, as for layers of equal shape.
+        Leading axes, for a stack of layers of equal shape.
 
     Returns
     -------
@@ -124,7 +142,8 @@ def inverse_free_init(
     Raises
     ------
     TypeError
-        If a dimension is no integer, a structure is none, or `like` no floating-point array.
+        If a dimension is not an integer, a structure is not one, or `like` is not a floating-point
+        array.
     ValueError
         If a dimension is less than 1, or a name or an option is out of range.
 
@@ -142,20 +161,21 @@ def inverse_free_init(
     require_count(d_in, "d_in", least=1)
     require_count(d_out, "d_out", least=1)
     _require_batch(batch)
-    require_choice(storage, "storage", STORAGES)
+    require_choice(storage, "storage", tuple(STORAGES))
     require_array(like, "like", blocks=False)
     name = dtype_name(like.dtype) if dtype is None else dtype
     require_choice(name, "dtype", DTYPES)
     if not isinstance(structures, (tuple, list)) or len(structures) != 2:
         msg = f"`structures` is {structures!r}; it must be a pair, for K and for C."
         raise TypeError(msg)
-    if storage == "compensated" and name not in ("float16", "bfloat16"):
+    widened, compensated = STORAGES[storage]
+    if compensated and name not in ("float16", "bfloat16"):
         msg = (
-            f"`storage` is 'compensated' with dtype {name}; it must be 'native' there: factors are "
+            f"`storage` is {storage!r} with dtype {name}; it must be 'native' there: factors are "
             f"stored as they are computed."
         )
         raise ValueError(msg)
-    kept = result_name(name) if storage == "float32" else name
+    kept = result_name(name) if widened else name
     pair = [
         (structure_from(given, f"structures[{i}]"), d)
         for i, (given, d) in enumerate(zip(structures, (d_in, d_out)))
@@ -163,7 +183,7 @@ def inverse_free_init(
     K, C = (s.identity(d, like=like, dtype=kept, batch=batch) for s, d in pair)
     empty = [s.zeros(d, like=like, dtype=name, batch=batch) for s, d in pair]
     m_K, m_C = empty if momentum else (None, None)
-    compensation_K, compensation_C = empty if storage == "compensated" else (None, None)
+    compensation_K, compensation_C = empty if compensated else (None, None)
     zero = zeros(batch, like, real_name(result_name(name)))
     report = InverseFreeReport(zero, zero, zero, zero, zero, zero, zeros(batch, like, "bool"))
     step = zeros((), like, "int32")
@@ -176,9 +196,9 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
     Parameters
     ----------
     state : InverseFreeState
-        With the factors K and C.
+        The state that holds the factors K and C.
     V : array, shape (..., d_out, d_in), real or complex
-        Such as the gradient of the weight. Not checked for NaN and Inf.
+        For example the gradient of the weight. Not checked for NaN and Inf.
 
     Returns
     -------
@@ -216,8 +236,8 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
         msg = f"`V` has shape {tuple(V.shape)}; for this state it must be {expected}."
         raise ValueError(msg)
     K, C = factor_values(state)
-    with library_settings(namespace(V)):
-        return C.square_matmul(K.square_rmatmul(V))
+    with opened(V):
+        return C.square_matmul(K.square_rmatmul(V))  # C C^H V K K^H
 
 
 def require_state(state: Any) -> None:
@@ -236,17 +256,38 @@ def _require_batch(batch: Any) -> None:
         require_count(size, "batch", least=1)
 
 
+class StoredFactor(NamedTuple):
+    """One of both factors of a state, K or C, as it is stored."""
+
+    matrix: StructuredMatrix
+    momentum: StructuredMatrix | None
+    compensation: StructuredMatrix | None
+
+    def value(self) -> StructuredMatrix:
+        """Return the factor in the compute dtype."""
+        return restore(self.matrix, self.compensation)
+
+
+def stored_factors(state: InverseFreeState) -> tuple[StoredFactor, StoredFactor]:
+    """Return K and C as they are stored."""
+    return (
+        StoredFactor(state.K, state.momentum_K, state.compensation_K),
+        StoredFactor(state.C, state.momentum_C, state.compensation_C),
+    )
+
+
 def factor_values(state: InverseFreeState) -> tuple[StructuredMatrix, StructuredMatrix]:
     """Return both factors in the compute dtype."""
-    return value(state.K, state.compensation_K), value(state.C, state.compensation_C)
+    K, C = stored_factors(state)
+    return K.value(), C.value()
 
 
-def value(matrix: StructuredMatrix, compensation: StructuredMatrix | None) -> StructuredMatrix:
+def restore(matrix: StructuredMatrix, compensation: StructuredMatrix | None) -> StructuredMatrix:
     """Return a stored factor in the compute dtype, with what its storage lost."""
     return matrix.computed() if compensation is None else matrix + compensation
 
 
-def stored(
+def store(
     matrix: StructuredMatrix, like: StructuredMatrix, compensation: StructuredMatrix | None
 ) -> tuple[StructuredMatrix, StructuredMatrix | None]:
     """Return a factor in the dtype in which another one is stored, and what that loses."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.scalars import positive_values, real_values
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla.structures import StructuredMatrix
 
@@ -66,13 +66,14 @@ def inverse_free_statistics(
     Parameters
     ----------
     state : InverseFreeState
-        Whose factors the batch is seen through; the one that is updated afterwards.
+        The state that is updated afterwards; its factors give the coordinates.
     inputs : array, shape (..., N, d_in)
         a, rows are samples, or samples and positions.
     output_gradients : array, shape (..., N, d_out)
-        g, of each sample by itself: not divided by the number of samples, as a mean loss does.
+        g, gradients of per-sample losses. If the loss is a mean over samples, multiply by their
+        number.
     weights : array, shape (..., N), optional
-        w >= 0, of each row; 1 by default.
+        w >= 0, one per row; 1 by default.
     loss_scale : float or array, shape () or (...)
         The factor by which the loss, and so g, was multiplied; it is divided out.
     check : bool, default True
@@ -112,38 +113,24 @@ def inverse_free_statistics(
     True
     """
     require_state(state)
-    for x, name, factor in (
-        (inputs, "inputs", state.K),
-        (output_gradients, "output_gradients", state.C),
-    ):
-        require_array(x, name, ndim=2, blocks=False)
-        factor._require_rows(x, name, "N")
-        _require_kind(x, name, factor)
-    if inputs.shape[-2] != output_gradients.shape[-2]:
-        msg = (
-            f"`inputs` has {inputs.shape[-2]} rows and `output_gradients` "
-            f"{output_gradients.shape[-2]}; they must be of the same samples."
-        )
-        raise ValueError(msg)
-    checks = ValueChecks(enabled=check)
-    xp, batch = namespace(inputs), state.K.batch
+    _require_samples(inputs, output_gradients, state)
+    batch, like = state.K.batch, state.K.leaves[0]
     real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
-    with library_settings(xp):
-        like = state.K.leaves[0]
+    with opened(inputs, check) as checks:
         scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
         a, g = inputs, output_gradients
         if weights is None:
             rows = zeros(batch, inputs, real) + float(inputs.shape[-2])
         else:
             w = _checked_weights(weights, inputs, real, checks)
+            xp = namespace(w)
             rows, root = xp.sum(w, axis=-1), xp.expand_dims(xp.sqrt(w), axis=-1)
-            a, g = _scaled(a, root), _scaled(g, root)
+            a, g = _multiply(a, root), _multiply(g, root)
         if not isinstance(scale, float) or scale != 1.0:
-            g = _scaled(g, expanded(1 / scale, 2))
+            g = _multiply(g, expanded(1 / scale, 2))
         K, C = factor_values(state)
-        statistics = InverseFreeStatistics(K.project_inner(a), C.project_inner(g), rows)
-        checks.read()
-    return statistics
+        # Pi(K^H U K) with U = sum_i w_i a_i a_i^H, and Pi(C^H G C)
+        return InverseFreeStatistics(K.project_inner(a), C.project_inner(g), rows)
 
 
 def require_fitting(statistics: Any, state: InverseFreeState) -> None:
@@ -162,6 +149,23 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
             )
             raise ValueError(msg)
         require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
+
+
+def _require_samples(inputs: Any, output_gradients: Any, state: InverseFreeState) -> None:
+    """Raise unless these are rows of the same samples, for the factors of the state."""
+    for x, name, factor in (
+        (inputs, "inputs", state.K),
+        (output_gradients, "output_gradients", state.C),
+    ):
+        require_array(x, name, ndim=2, blocks=False)
+        factor._require_rows(x, name, "N")
+        _require_kind(x, name, factor)
+    if inputs.shape[-2] != output_gradients.shape[-2]:
+        msg = (
+            f"`inputs` has {inputs.shape[-2]} rows and `output_gradients` "
+            f"{output_gradients.shape[-2]}; they must be of the same samples."
+        )
+        raise ValueError(msg)
 
 
 def _checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks) -> Array:
@@ -193,6 +197,6 @@ def _require_kind(x: Array, name: str, factor: StructuredMatrix) -> None:
         raise TypeError(msg)
 
 
-def _scaled(x: Array, factor: Any) -> Array:
+def _multiply(x: Array, factor: Any) -> Array:
     """Return x times a real number or array, in float32 or wider."""
     return astype(x, result_name(dtype_name(x.dtype))) * factor

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from ngdla._backend.namespace import Array
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import plus_identity, plus_multiple
 
-from .state import InverseFreeState
+__all__ = ["RULES", "Rule", "add_momentum", "tangents"]
 
-__all__ = ["RULES", "tangents", "with_momentum"]
-
-Pair = tuple[StructuredMatrix, StructuredMatrix]
+Rule = Literal["ingd", "ikfac"]
+Pair = tuple[StructuredMatrix, StructuredMatrix]  # of K and of C
 Weights = tuple[Any, Any]
 
 
-def tangents(rule: str, H: Pair, grams: Pair, rows: Array, damping: Any) -> Pair:
-    """Return the tangents of K and C from sums over rows, by one of the rules."""
+def tangents(rule: Rule, H: Pair, grams: Pair, rows: Array, damping: Any) -> Pair:
+    """Return the tangents m_K, m_C of a batch, without momentum.
+
+    With weights h and c by one of the rules, m_K = (h H_K + c Pi(K^H K) - I) / 2, and the mirror
+    image for C. `H` holds sums over rows, `grams` Pi(K^H K) and Pi(C^H C).
+    """
     m_K, m_C = map(_tangent, H, grams, RULES[rule](H, grams, rows, damping))
     return m_K, m_C
 
@@ -35,28 +39,30 @@ def _ikfac(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, We
 
 
 def _ingd(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
-    """Return those of "ikfac" times the mean eigenvalues of H and C^H C, and their mirror.
+    """Return the weights of "ikfac" times mean eigenvalues of the other factor's matrices.
 
-    Means in place of traces, so that nothing is as large as a dimension.
+    Means instead of traces, so that no number is as large as a dimension.
     """
+    # tr(H_K) / d_in and tr(H_C) / d_out, of means over rows
     mean_K, mean_C = (M.trace() / (rows * M.dimension) for M in H)
+    # tr(K^H K) / d_in and tr(C^H C) / d_out
     gram_K, gram_C = (M.trace() / M.dimension for M in grams)
     return (mean_C / rows, damping * gram_C), (mean_K / rows, damping * gram_K)
 
 
-RULES = {"ingd": _ingd, "ikfac": _ikfac}
+RULES: dict[Rule, Callable[[Pair, Pair, Array, Any], tuple[Weights, Weights]]] = {
+    "ingd": _ingd,
+    "ikfac": _ikfac,
+}
 
 
-def with_momentum(
-    m_K: StructuredMatrix, m_C: StructuredMatrix, state: InverseFreeState, momentum: Any
-) -> Pair:
-    """Return the tangents plus what is left of the last ones. The given ones are used up."""
+def add_momentum(
+    m: StructuredMatrix, momentum: Any, last: StructuredMatrix | None
+) -> StructuredMatrix:
+    """Return m + momentum last, for a tangent and the last one. The given `m` is consumed."""
     if isinstance(momentum, float) and momentum == 0.0:
-        return m_K, m_C
-    if state.momentum_K is None or state.momentum_C is None:
+        return m
+    if last is None:
         msg = "`momentum` is asked of a state without; start with inverse_free_init(momentum=True)."
         raise ValueError(msg)
-    return (
-        plus_multiple(m_K, momentum, state.momentum_K),
-        plus_multiple(m_C, momentum, state.momentum_C),
-    )
+    return plus_multiple(m, momentum, last)

@@ -5,20 +5,36 @@ from __future__ import annotations
 import math
 from functools import reduce
 from operator import and_
-from typing import Any
+from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice, require_count
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values
-from ngdla._backend.settings import library_settings
 from ngdla._backend.tracing import choose_if_free, is_traced
+from ngdla.matrix_functions.positive import largest_value
 from ngdla.structures import StructuredMatrix
 
-from .retractions import RETRACTIONS, guarded, largest_step, retract, stable_product
-from .state import InverseFreeReport, InverseFreeState, factor_values, require_state, stored
+from .retractions import (
+    RETRACTIONS,
+    GuardedStep,
+    Retraction,
+    guard_step,
+    largest_step,
+    retract,
+    stable_product,
+)
+from .state import (
+    InverseFreeReport,
+    InverseFreeState,
+    StoredFactor,
+    require_state,
+    store,
+    stored_factors,
+)
 from .statistics import InverseFreeStatistics, require_fitting
-from .tangents import RULES, tangents, with_momentum
+from .tangents import RULES, Rule, add_momentum, tangents
 
 __all__ = ["StepSizeWarning", "inverse_free_update"]
 
@@ -34,8 +50,8 @@ def inverse_free_update(
     damping: Any,
     step_size: Any,
     momentum: Any = 0.0,
-    rule: str = "ingd",
-    retraction: str = "series",
+    rule: Rule = "ingd",
+    retraction: Retraction = "series",
     order: int = 1,
     safeguard: bool = True,
     check: bool = True,
@@ -45,30 +61,32 @@ def inverse_free_update(
     Parameters
     ----------
     state : InverseFreeState
-        Left as it is.
+        The current state. It is not changed.
     statistics : InverseFreeStatistics
-        Taken with this state.
+        Statistics that were taken with this state.
     damping : float or array, shape () or (...)
         Positive. In "ikfac" it is added to each second moment, in units of its eigenvalues; in
         "ingd" it belongs to their Kronecker product.
     step_size : float or array, shape () or (...)
         Positive: 1 - decay of the exponential average of KFAC that "ikfac" follows.
     momentum : float or array, shape () or (...)
-        The part of the last tangent that is added to this one, in [0, 1).
+        The part of the last tangent that is added to the new one, in [0, 1).
     rule : {"ingd", "ikfac"}
-        "ikfac": both factors by themselves. "ingd": each with the curvature and the damping
-        weighted by the traces of the other, so that only the product of the factors matters.
+        "ikfac": the factors do not interact. "ingd": curvature and damping of each factor are
+        weighted by traces of the other, so that only the product of the factors matters.
     retraction : {"series", "expm", "binomial", "implicit", "exact"}
         K (I - b + b^2 / 2 - ...), K exp(-b), the series of (I + 2 b)^(-1/2), K (I + b)^-1 and
         K (I + 2 b)^(-1/2), for b = step m. The last one is KFAC itself, for dense K and "ikfac".
     order : int
-        Of the series, 1 or more. An order p of "binomial" agrees with KFAC up to step^(p + 1).
+        Number of terms of the series, 1 or more. "binomial" of order p agrees with KFAC up to
+        step^(p + 1).
     safeguard : bool, default True
-        Shorten steps where half of their stable range would be left, factor by factor, and what is
-        remembered of a tangent, which is never more than a step of 1/2. Without it, a step outside
-        of the range warns.
+        Limit the step of each factor so that step times the bound on its tangent's eigenvalues is
+        at most half of the stability limit, and scale the stored momentum down likewise (to at most
+        1/2). If False, steps are taken as given, and one beyond the limit issues a
+        `StepSizeWarning`.
     check : bool, default True
-        Refuse NaN and Inf: reads one flag on the host. Where it is not read, under tracing, such
+        Refuse NaN and Inf: reads one flag on the host. If False, and under tracing, such
         statistics leave the state as it was, and `report.skipped` says so.
 
     Returns
@@ -79,7 +97,7 @@ def inverse_free_update(
     Raises
     ------
     TypeError
-        If an argument has the wrong kind or library.
+        If an argument has the wrong type or library.
     ValueError
         If `statistics` contains NaN or Inf or belongs to factors of another shape, a number is out
         of range, or momentum is asked of a state that was made without.
@@ -130,62 +148,146 @@ def inverse_free_update(
     require_choice(retraction, "retraction", tuple(RETRACTIONS))
     require_count(order, "order", least=1)
     require_fitting(statistics, state)
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(state.step)):
+    with opened(state.step, check) as checks:
         like, batch = state.K.leaves[0], state.K.batch
         damping = eigenvalue_damping(damping, like, "statistics", batch, checks)
         step_size = positive_values(step_size, "step_size", like, "K", batch, checks)
         momentum = fraction_values(momentum, "momentum", like, "K", batch, checks)
         _require_range(step_size, momentum, retraction, checks)
-        K, C = factor_values(state)
-        H, grams = (statistics.H_K, statistics.H_C), (K.project_gram(), C.project_gram())
+        options = _Options(step_size, momentum, retraction, order, safeguard)
+        old_K, old_C = stored_factors(state)
+        K, C = old_K.value(), old_C.value()
+        H = statistics.H_K, statistics.H_C  # Pi(K^H U K), Pi(C^H G C)
+        grams = K.project_gram(), C.project_gram()  # Pi(K^H K), Pi(C^H C)
         m_K, m_C = tangents(rule, H, grams, statistics.rows, damping)
-        stale_K, stale_C = (2 * m.frobenius_norm() / math.sqrt(m.dimension) for m in (m_K, m_C))
-        m_K, m_C = with_momentum(m_K, m_C, state, momentum)
-        xp = namespace(stale_K)
-        ok = xp.isfinite(stale_K) & xp.isfinite(stale_C)
-        checks.require(lambda: ok, _not_finite)
-        ok = ok & _legal_values(damping, step_size)
-        guard_K = guarded(m_K, step_size, retraction, safeguard=safeguard)
-        guard_C = guarded(m_C, step_size, retraction, safeguard=safeguard)
-        K, compensation_K = stored(
-            retract(K, m_K, guard_K.step, retraction, order), state.K, state.compensation_K
-        )
-        C, compensation_C = stored(
-            retract(C, m_C, guard_C.step, retraction, order), state.C, state.compensation_C
-        )
-        kept_K = _remembered(m_K, guard_K.kept, state.momentum_K)
-        kept_C = _remembered(m_C, guard_C.kept, state.momentum_C)
-        fits = reduce(and_, (_fits(M) for M in (K, C, *_narrowed(kept_K, kept_C))))
+        new_K = _update_factor(old_K, K, m_K, options)
+        new_C = _update_factor(old_C, C, m_C, options)
+        finite = _finite(new_K.staleness) & _finite(new_C.staleness)
+        fits = new_K.fits & new_C.fits
+        checks.require(lambda: finite, _not_finite)
         checks.require(lambda: fits, lambda: _too_large(state))
-        made = ok & fits
-        report = InverseFreeReport(
-            bound_K=guard_K.bound,
-            bound_C=guard_C.bound,
-            step_K=xp.where(made, guard_K.step, 0 * guard_K.step),
-            step_C=xp.where(made, guard_C.step, 0 * guard_C.step),
-            staleness_K=stale_K,
-            staleness_C=stale_C,
-            skipped=~made,
-        )
+        made = finite & _all_positive(damping, step_size) & fits
+        report = _report(new_K, new_C, made)
         if not safeguard:
-            limit = stable_product(retraction, result_name(state.K.dtype_name))
-            checks.require(
-                lambda: _within_range(report, limit),
-                lambda: _out_of_range(report, retraction, limit),
-            )
-        checks.read()
-        step = state.step + 1
-        new = InverseFreeState(K, C, kept_K, kept_C, compensation_K, compensation_C, step, report)
+            _require_stable(report, retraction, result_name(state.K.dtype_name), checks)
+        new = _state(new_K.stored, new_C.stored, state.step + 1, report)
         return new if check and not is_traced(made) else _unless_skipped(new, state, made)
 
 
-def _require_range(step_size: Any, momentum: Any, retraction: str, checks: ValueChecks) -> None:
-    """Require what makes I + b or I + 2 b positive for whatever data."""
+# ---------------------------------------------------------------------------- of one factor
+
+
+class _Options(NamedTuple):
+    """How both factors follow their tangents."""
+
+    step_size: Any
+    momentum: Any
+    retraction: Retraction
+    order: int
+    safeguard: bool
+
+
+class _NewFactor(NamedTuple):
+    """One factor after an update, and what is said of it."""
+
+    stored: StoredFactor
+    step: GuardedStep
+    staleness: Array
+    fits: Array  # whether all that is stored is finite
+
+
+def _update_factor(
+    old: StoredFactor, K: StructuredMatrix, m: StructuredMatrix, options: _Options
+) -> _NewFactor:
+    """Return K or C after a step along its tangent, which is consumed.
+
+    arXiv:2312.05705, figure 3; K <- K (I - step m) there, the retraction "series" of order 1.
+    """
+    step_size, momentum, retraction, order, safeguard = options
+    staleness = 2 * m.frobenius_norm() / math.sqrt(m.dimension)  # |2 m|_F / sqrt(d)
+    m = add_momentum(m, momentum, old.momentum)  # m <- momentum m_last + m
+    step = guard_step(m, step_size, retraction, safeguard=safeguard)
+    K = retract(K, m, step.step, retraction, order)  # K <- K f(step m)
+    matrix, compensation = store(K, old.matrix, old.compensation)
+    kept = _tangent_to_keep(m, step.kept, old.momentum)
+    fits = reduce(and_, (_finite(M.frobenius_norm()) for M in (matrix, *_narrowed(kept))))
+    return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, fits)
+
+
+def _tangent_to_keep(
+    m: StructuredMatrix, part: Array, last: StructuredMatrix | None
+) -> StructuredMatrix | None:
+    """Return a part of a tangent in the dtype of the last one, or None if the state keeps none."""
+    if last is None:
+        return None
+    whole = namespace(part).all(part == 1)
+    kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
+    return kept.astype(last.dtype_name)
+
+
+def _narrowed(m: StructuredMatrix | None) -> list[StructuredMatrix]:
+    """Return the tangent if it is stored in a smaller range than that in which it was finite."""
+    return [] if m is None or m.computed() is m else [m]
+
+
+def _finite(x: Array) -> Array:
+    return namespace(x).isfinite(x)
+
+
+# -------------------------------------------------------------------------- of both factors
+
+
+def _report(K: _NewFactor, C: _NewFactor, made: Array) -> InverseFreeReport:
+    """Return what an update did, or that it was skipped."""
+    xp = namespace(made)
+    return InverseFreeReport(
+        bound_K=K.step.bound,
+        bound_C=C.step.bound,
+        step_K=xp.where(made, K.step.step, 0 * K.step.step),
+        step_C=xp.where(made, C.step.step, 0 * C.step.step),
+        staleness_K=K.staleness,
+        staleness_C=C.staleness,
+        skipped=~made,
+    )
+
+
+def _state(
+    K: StoredFactor, C: StoredFactor, step: Array, report: InverseFreeReport
+) -> InverseFreeState:
+    """Return the state of two factors."""
+    return InverseFreeState(
+        K=K.matrix,
+        C=C.matrix,
+        momentum_K=K.momentum,
+        momentum_C=C.momentum,
+        compensation_K=K.compensation,
+        compensation_C=C.compensation,
+        step=step,
+        report=report,
+    )
+
+
+def _unless_skipped(new: InverseFreeState, old: InverseFreeState, ok: Array) -> InverseFreeState:
+    """Return the old factors where `ok` is not set, with the report of the new ones."""
+    matrices: dict[str, Any] = {
+        name: None if made is None else made.where(ok, getattr(old, name))
+        for name, made in zip(new._fields[:6], new[:6])
+    }
+    made = astype(namespace(ok).any(ok), dtype_name(old.step.dtype))
+    return new._replace(**matrices, step=old.step + made)
+
+
+# ---------------------------------------------------------------------------------- checks
+
+
+def _require_range(
+    step_size: Any, momentum: Any, retraction: Retraction, checks: ValueChecks
+) -> None:
+    """Require a step for which I + b or I + 2 b is positive for any data."""
     largest = largest_step(retraction, momentum)
     if largest is None:
         return
-    bound = "2 (1 - momentum)" if retraction == "implicit" else "1 - momentum"
+    bound = "2 (1 - momentum)" if largest_step(retraction, 0.0) == 2 else "1 - momentum"
     msg = (
         f"`step_size` is {step_size!r}; with retraction {retraction!r} it must be less than "
         f"{bound}."
@@ -198,8 +300,8 @@ def _require_range(step_size: Any, momentum: Any, retraction: str, checks: Value
     checks.require(lambda: within, lambda: ValueError(msg))
 
 
-def _legal_values(*values: Any) -> Array | bool:
-    """Tell whether dampings and steps that could not be looked at are positive."""
+def _all_positive(*values: Any) -> Array | bool:
+    """Tell whether dampings and steps in arrays, whose values may be unread, are positive."""
     return reduce(and_, (x > 0 for x in values if not isinstance(x, float)), True)
 
 
@@ -222,49 +324,22 @@ def _too_large(state: InverseFreeState) -> Exception:
     return ValueError(msg)
 
 
-def _within_range(report: InverseFreeReport, limit: float) -> Array:
-    """Tell whether both factors are sure to stay invertible."""
+def _require_stable(
+    report: InverseFreeReport, retraction: Retraction, dtype: str, checks: ValueChecks
+) -> None:
+    """Warn unless both factors are sure to stay invertible."""
     xp = namespace(report.bound_K)
-    return xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C) < limit
+    limit = stable_product(retraction, dtype)
 
+    def stable() -> Array:
+        return xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C) < limit
 
-def _out_of_range(report: InverseFreeReport, retraction: str, limit: float) -> Warning:
-    """Return the warning of a step that has left the range in which factors stay invertible."""
-    xp = namespace(report.bound_K)
-    bound = float(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
-    return StepSizeWarning(
-        f"the eigenvalues of a tangent are bounded by {bound:.3g} only: for retraction "
-        f"{retraction!r}, `step_size` must be below {limit / bound:.3g} for the factor to stay "
-        f"invertible. Use safeguard=True, or retraction 'implicit'."
-    )
+    def warning() -> Warning:
+        bound = largest_value(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
+        return StepSizeWarning(
+            f"the eigenvalues of a tangent are bounded by {bound:.3g} only: for retraction "
+            f"{retraction!r}, `step_size` must be below {limit / bound:.3g} for the factor to stay "
+            f"invertible. Use safeguard=True, or retraction 'implicit'."
+        )
 
-
-def _remembered(
-    m: StructuredMatrix, part: Array, last: StructuredMatrix | None
-) -> StructuredMatrix | None:
-    """Return a part of a tangent as the state stores it, if it does."""
-    if last is None:
-        return None
-    whole = namespace(part).all(part == 1)
-    kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
-    return kept.astype(last.dtype_name)
-
-
-def _narrowed(*tangents: StructuredMatrix | None) -> list[StructuredMatrix]:
-    """Return those that are stored in a smaller range than that in which they were finite."""
-    return [m for m in tangents if m is not None and m.computed() is not m]
-
-
-def _fits(M: StructuredMatrix) -> Array:
-    """Tell whether a matrix as it is stored is finite."""
-    return namespace(M.leaves[0]).isfinite(M.frobenius_norm())
-
-
-def _unless_skipped(new: InverseFreeState, old: InverseFreeState, ok: Array) -> InverseFreeState:
-    """Return the old factors where `ok` is not set, with the report of the new ones."""
-    matrices: dict[str, Any] = {
-        name: None if made is None else made.where(ok, getattr(old, name))
-        for name, made in zip(new._fields[:6], new[:6])
-    }
-    made = astype(namespace(ok).any(ok), dtype_name(old.step.dtype))
-    return new._replace(**matrices, step=old.step + made)
+    checks.require(stable, warning)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
+from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import trace
 from ngdla._backend.spectral import eigh
 from ngdla.low_rank.low_rank_eigh import LowRankEigh, clipped
-from ngdla.matrix_functions.positive import not_finite, require_hermitian, require_positive_values
+from ngdla.matrix_functions.positive import require_hermitian, require_positive_values
 
 __all__ = ["eigenbasis", "kronecker_factor"]
 
@@ -34,6 +34,7 @@ def kronecker_factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankE
 
 
 def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
+    """Return checked eigenpairs; those of a pair have a tail of 0."""
     batch = tuple(V.shape[:-2])
     if not isinstance(F, LowRankEigh) and len(F) != 2:
         msg = f"`{name}` is a {type(F).__name__} of {len(F)}; pass (eigenvalues, eigenvectors)."
@@ -48,29 +49,30 @@ def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
         raise _shape_error(name, "eigenvalues of ", values, (*batch, U.shape[-1]), V)
     if isinstance(F, LowRankEigh):
         return F
-    total = namespace(values).sum(values, axis=-1)
-    return _with_tail_zero(values, U, total)
+    return _without_tail(values, U, namespace(values).sum(values, axis=-1))
 
 
 def _shape_error(name: str, what: str, x: Array, expected: tuple[Any, ...], V: Array) -> Exception:
+    """Return the error of a factor, or of a part of one, that does not fit the right-hand side."""
     return ValueError(
         f"`{what}{name}` has shape {tuple(x.shape)}; for `V` of shape {tuple(V.shape)}, (..., "
         f"d_out, d_in), it must be ({', '.join(map(str, expected))})."
     )
 
 
-def _with_tail_zero(values: Array, U: Array, total: Array) -> LowRankEigh:
+def _without_tail(values: Array, U: Array, total: Array) -> LowRankEigh:
+    """Return eigenpairs beside which all eigenvalues are 0, so that they have the whole trace."""
     zero = namespace(total).zeros_like(total)
     return LowRankEigh(values, U, zero, total, zero)
 
 
 def eigenbasis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEigh:
-    """Return the eigenpairs of a factor; those of a dense one are all there are."""
+    """Return the eigenpairs of a factor: of a dense one, all of them."""
     if isinstance(F, LowRankEigh):
         require_positive_values(F.eigenvalues, name, checks)
         return F
     require_hermitian(F, name, checks)
     values, U = eigh(F)
-    checks.require(lambda: all_finite(values), lambda: not_finite(name))
+    checks.finite(name, values)
     require_positive_values(values, name, checks)
-    return _with_tail_zero(clipped(values), U, trace(F))
+    return _without_tail(clipped(values), U, trace(F))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
     all_finite,
@@ -15,33 +17,37 @@ from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
-from ngdla._backend.scalars import fraction_values
-from ngdla._backend.settings import library_settings
+from ngdla._backend.scalars import eigenvalue_damping, fraction_values
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.sums import add_multiple
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.low_rank.low_rank_eigh import LowRankEigh, checked_damping
-from ngdla.matrix_functions.positive import not_finite, require_hermitian, require_positive_values
+from ngdla.low_rank.low_rank_eigh import LowRankEigh
+from ngdla.matrix_functions.positive import (
+    not_finite,
+    not_positive_with_damping,
+    require_hermitian,
+    require_positive_values,
+)
 
 from .factor import eigenbasis, kronecker_factor
 
-__all__ = ["ema", "kronecker_solve"]
+__all__ = ["COUPLINGS", "Coupling", "ema", "kronecker_solve"]
 
-COUPLINGS = ("joint", "factored")
+Coupling = Literal["joint", "factored"]
 
 
 def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
-    """Return the average decay A + (1 - decay) X^T conj(X), as of a Kronecker factor.
+    """Return the exponential average decay A + (1 - decay) X^T conj(X) of a Kronecker factor.
 
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        The average so far, Hermitian; zeros to start with, where the caller divides by
-        1 - decay^t afterwards.
+        The current average, Hermitian. If it starts from zeros, divide the average by 1 - decay^t
+        after t updates.
     X : array, shape (..., N, d)
-        Rows are samples. The caller scales them, for example by 1 / sqrt(N).
+        One row per sample, scaled by the caller, for example by 1 / sqrt(N).
     decay : float or array, shape () or (...)
-        The weight of the past, in [0, 1).
+        The weight of the current average, in [0, 1).
     check : bool, default True
         Refuse NaN and Inf, read off the diagonal, and decays in arrays that are out of range:
         reads one flag on the host.
@@ -87,19 +93,18 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
         )
         raise ValueError(msg)
     dtype = result_name(dtype_name(A.dtype), dtype_name(X.dtype))
-    checks = ValueChecks(enabled=check)
-    decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
-    with library_settings(namespace(A)):
+    with opened(A, check) as checks:
+        decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
         A, X = astype(A, dtype), astype(X, dtype)
+        # decay A + (1 - decay) X^T conj(X)
         average = weighted_sum_with_gram(A, expanded(decay, 2), X, expanded(1 - decay, 2))
         diagonal = namespace(A).linalg.diagonal(average)
         checks.require(lambda: all_finite(diagonal), lambda: not_finite("X", "A"))
-        checks.read()
-    return average
+        return average
 
 
 def kronecker_solve(
-    A: Any, G: Any, V: Array, damping: Any, *, coupling: str = "joint", check: bool = True
+    A: Any, G: Any, V: Array, damping: Any, *, coupling: Coupling = "joint", check: bool = True
 ) -> Array:
     """Return X with G X A + damping X = V, the solve of KFAC with (A kron G + damping)^-1.
 
@@ -110,9 +115,9 @@ def kronecker_solve(
         (..., r), in any order, and orthonormal eigenvectors, (..., d_in, r); with r < d_in all
         other eigenvalues are 0.
     G : array, shape (..., d_out, d_out); pair of arrays; or LowRankEigh
-        The same for the output gradients.
+        Hermitian positive semi-definite factor of the output gradients, given in the same ways.
     V : array, shape (..., d_out, d_in), real or complex
-        Right-hand sides, as gradients of weights.
+        Right-hand sides, such as gradients of weights.
     damping : float or array, shape () or (...)
         Positive, in units of products of an eigenvalue of `A` and one of `G`.
     coupling : {"joint", "factored"}
@@ -143,10 +148,10 @@ def kronecker_solve(
     f(alpha, g) or f(a, gamma), the rest by f(a, g). That is exact for the matrices with their
     tails, without the d_in d_out x d_in d_out matrix.
     Cost: 4 d_in d_out (r_A + r_G) flops, for "factored" as well, and about 9 d^3 for the
-    eigenvectors of a dense factor, or d^3 / 3 + 2 d^2 d' for its Cholesky factor when "factored":
-    factor once, and pass pairs, where several solves share a factor. Memory: some copies of V.
+    eigenvectors of a dense factor, or d^3 / 3 + 2 d^2 d' for its Cholesky factor when "factored".
+    If several solves share a factor, decompose it once and pass pairs. Memory: some copies of V.
     Precision: relative errors of a few u max(alpha gamma) / damping in the stiffest directions of
-    truncated factors; where nothing is truncated, nothing is subtracted.
+    truncated factors; with complete factors, nothing is subtracted.
 
     References
     ----------
@@ -163,26 +168,21 @@ def kronecker_solve(
            [0.5       , 1.        ],
            [2.        , 2.        ]])
     """
-    require_choice(coupling, "coupling", COUPLINGS)
+    require_choice(coupling, "coupling", tuple(COUPLINGS))
     require_array(V, "V", ndim=2, blocks=False)
     *batch, d_out, d_in = V.shape
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(V)):
-        damping = checked_damping(damping, V, tuple(batch), name="kron(A, G)", check=check)
+    with opened(V, check) as checks:
+        damping = eigenvalue_damping(damping, V, "kron(A, G)", tuple(batch), checks)
         A, G = kronecker_factor(A, V, "A", d_in), kronecker_factor(G, V, "G", d_out)
-        if coupling == "factored":
-            X = _factored(A, G, V, damping, checks)
-        else:
-            X = _joint(eigenbasis(A, "A", checks), eigenbasis(G, "G", checks), V, damping)
+        X = COUPLINGS[coupling](A, G, V, damping, checks)
         checks.require(lambda: all_finite(X), lambda: not_finite("V", "A", "G"))
-        checks.read()
-    return X
+        return X
 
 
-# ---------------------------------------------------------------------------------- solves
+# ------------------------------------------------------------------------- coupling "factored"
 
 
-def _factored(
+def _solve_factored(
     A: Array | LowRankEigh, G: Array | LowRankEigh, V: Array, damping: Any, checks: ValueChecks
 ) -> Array:
     """Return (G + root / pi)^-1 V (A + pi root)^-1 with root = sqrt(damping).
@@ -196,66 +196,102 @@ def _factored(
     one = xp.ones_like(mean_G)
     pi = xp.sqrt(xp.where(usual, mean_A / xp.where(usual, mean_G, one), one))
     root = damping**0.5
-    Y = _solved(G, V, root / pi, "G", checks)
-    return adjoint(_solved(A, adjoint(Y), root * pi, "A", checks))
+    Y = _solve_shifted(G, V, root / pi, "G", checks)
+    return adjoint(_solve_shifted(A, adjoint(Y), root * pi, "A", checks))
 
 
 def _trace(F: Array | LowRankEigh) -> Array:
+    """Return the trace of a factor, its tail included."""
     return as_array(F.trace if isinstance(F, LowRankEigh) else trace(F))
 
 
-def _solved(
+def _solve_shifted(
     F: Array | LowRankEigh, V: Array, shift: Array, name: str, checks: ValueChecks
 ) -> Array:
+    """Return (F + shift)^-1 V."""
     if isinstance(F, LowRankEigh):
         require_positive_values(F.eigenvalues, name, checks)
         return F.solve(V, shift, check=False)
     require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
-    msg = (
-        f"`{name}` is not positive definite with its damping, or it contains NaN or Inf; pass "
-        f"finite, positive semi-definite factors."
-    )
-    checks.require(lambda: ok, lambda: ValueError(msg))
+    checks.require(lambda: ok, lambda: not_positive_with_damping(name))
     return in_common_dtype(cho_solve, L, V)
 
 
-def _joint(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
-    """Return X with G X A + damping X = V.
+# ---------------------------------------------------------------------------- coupling "joint"
 
-    With f(x, y) = 1 / (x y + damping), what lies in the span of both bases is multiplied by
-    f(alpha, gamma), what lies in one of them by f(alpha, tail) or f(tail, gamma), the rest by
-    f(tail, tail). Where a basis is complete nothing is outside of it, and nothing is subtracted.
+
+def _solve_joint(
+    A: Array | LowRankEigh, G: Array | LowRankEigh, V: Array, damping: Any, checks: ValueChecks
+) -> Array:
+    """Return X with G X A + damping X = V."""
+    return _solve_in_bases(eigenbasis(A, "A", checks), eigenbasis(G, "G", checks), V, damping)
+
+
+def _solve_in_bases(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
+    """Return X with G X A + damping X = V, from eigenpairs (alpha, U) of A and (gamma, W) of G.
+
+    With the tails a and g of A and G, and f(x, y) = 1 / (x y + damping), the part of V in the span
+    of both bases is multiplied by f(alpha, gamma), that in the span of one of them by f(alpha, g)
+    or f(a, gamma), the rest by f(a, g). Outside of a complete basis nothing is left, and nothing
+    is subtracted.
     """
     if G.complete and not A.complete:
-        X = _joint(G, A, adjoint(V), damping)
-        return adjoint(X)
-    xp = namespace(V)
-    alpha, gamma = xp.expand_dims(A.eigenvalues, axis=-2), xp.expand_dims(G.eigenvalues, axis=-1)
-    a, g, shift = expanded(A.tail, 2), expanded(G.tail, 2), expanded(damping, 2)
-    both, in_A, in_G, neither = (
-        1 / (x * y + shift) for x, y in ((alpha, gamma), (alpha, g), (a, gamma), (a, g))
-    )
-
-    def complete(U: Array, W: Array, V: Array) -> Array:
-        """Return the solution where U, of A, and W, of G, leave nothing outside."""
-        return xp.matmul(xp.matmul(W, both * xp.matmul(rmatvec(W, V), U)), adjoint(U))
-
-    def one_sided(U: Array, W: Array, V: Array) -> Array:
-        """Return the solution where U leaves nothing outside."""
-        Q = xp.matmul(V, U)
-        inside = xp.matmul(W, (g - gamma) * both * (alpha * in_A * rmatvec(W, Q)))
-        return xp.matmul(in_A * Q + inside, adjoint(U))
-
-    def truncated(U: Array, W: Array, V: Array) -> Array:
-        P, Q = rmatvec(W, V), xp.matmul(V, U)
-        weights = (g - gamma) * both * (alpha * in_A) - (g - gamma) * in_G * (a * neither)
-        right = (a - alpha) * in_A * (g * neither) * Q + xp.matmul(W, weights * xp.matmul(P, U))
-        left = (g - gamma) * in_G * (a * neither) * P
-        inside = xp.matmul(xp.concat([right, W], axis=-1), xp.concat([adjoint(U), left], axis=-2))
-        return add_multiple(inside, neither, V)
-
-    solution = truncated
+        return adjoint(_solve_in_bases(G, A, adjoint(V), damping))
+    weights = _Weights(A, G, damping)
+    solution = weights.truncated
     if A.complete:
-        solution = complete if G.complete else one_sided
+        solution = weights.complete if G.complete else weights.complete_in_A
     return in_common_dtype(solution, A.eigenvectors, G.eigenvectors, V)
+
+
+class _Weights:
+    """Weights f(x, y) of eigenvalues alpha, gamma and tails a, g, and solutions by them.
+
+    Rows belong to eigenvectors W of G, columns to eigenvectors U of A. Differences of f are formed
+    without cancellation: f(x, y) - f(x, z) = x (z - y) f(x, y) f(x, z).
+    """
+
+    def __init__(self, A: LowRankEigh, G: LowRankEigh, damping: Any) -> None:
+        xp = namespace(A.eigenvalues)
+        self.alpha = alpha = xp.expand_dims(A.eigenvalues, axis=-2)  # (..., 1, r_A)
+        self.gamma = gamma = xp.expand_dims(G.eigenvalues, axis=-1)  # (..., r_G, 1)
+        self.a, self.g = a, g = expanded(A.tail, 2), expanded(G.tail, 2)
+        shift = expanded(damping, 2)
+        self.both, self.in_A, self.in_G, self.neither = (
+            1 / (x * y + shift) for x, y in ((alpha, gamma), (alpha, g), (a, gamma), (a, g))
+        )
+
+    def complete(self, U: Array, W: Array, V: Array) -> Array:
+        """Return the solution where nothing of V is outside of either basis."""
+        xp = namespace(V)
+        return xp.matmul(xp.matmul(W, self.both * xp.matmul(rmatvec(W, V), U)), adjoint(U))
+
+    def complete_in_A(self, U: Array, W: Array, V: Array) -> Array:
+        """Return the solution where nothing of V is outside of U."""
+        xp = namespace(V)
+        Q = xp.matmul(V, U)
+        # f(alpha, gamma) - f(alpha, g), of the part inside of W
+        weights = (self.g - self.gamma) * self.both * (self.alpha * self.in_A * rmatvec(W, Q))
+        return xp.matmul(self.in_A * Q + xp.matmul(W, weights), adjoint(U))
+
+    def truncated(self, U: Array, W: Array, V: Array) -> Array:
+        """Return f(a, g) V, and what eigenvectors of A, of G and of both change."""
+        xp, alpha, gamma, a, g = namespace(V), self.alpha, self.gamma, self.a, self.g
+        P, Q = rmatvec(W, V), xp.matmul(V, U)
+        # f(alpha, gamma) - f(alpha, g) - (f(a, gamma) - f(a, g)), of W^H V U
+        in_both = (g - gamma) * self.both * (alpha * self.in_A)
+        in_both = in_both - (g - gamma) * self.in_G * (a * self.neither)
+        # f(alpha, g) - f(a, g), of V U
+        right = (a - alpha) * self.in_A * (g * self.neither) * Q
+        right = right + xp.matmul(W, in_both * xp.matmul(P, U))
+        # f(a, gamma) - f(a, g), of W^H V
+        left = (g - gamma) * self.in_G * (a * self.neither) * P
+        inside = xp.matmul(xp.concat([right, W], axis=-1), xp.concat([adjoint(U), left], axis=-2))
+        return add_multiple(inside, self.neither, V)
+
+
+COUPLINGS: dict[Coupling, Callable[..., Array]] = {
+    "joint": _solve_joint,
+    "factored": _solve_factored,
+}

@@ -1,1 +1,1 @@
-"""Exponentials, roots and logarithms of matrices, and what they ask of a matrix."""
+"""Exponentials, roots and logarithms of matrices, and checks that matrices are positive."""

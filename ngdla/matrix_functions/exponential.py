@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 from ngdla._backend import general
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_count, square_matrix
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
-from ngdla._backend.settings import library_settings
 
 from .positive import not_finite_or_beyond
 
@@ -74,7 +73,23 @@ def expm(A: Array, *, check: bool = True) -> Array:
     array([[1., 1.],
            [0., 1.]])
     """
-    return _function(A, general.expm, check=check)
+    A = square_matrix(A, "A")
+    with opened(A, check) as checks:
+        value = general.expm(A)
+        _require_finite(value, checks)
+        return value
+
+
+@overload
+def expm_series(
+    A: Array, order: int, *, check: bool = ..., full_output: Literal[False] = ...
+) -> Array: ...
+
+
+@overload
+def expm_series(
+    A: Array, order: int, *, check: bool = ..., full_output: Literal[True]
+) -> SeriesResult: ...
 
 
 def expm_series(
@@ -118,38 +133,29 @@ def expm_series(
     True
     """
     require_count(order, "order")
-    p = int(order)
-
-    def series(A: Array) -> Array:
+    A, p = square_matrix(A, "A"), int(order)
+    with opened(A, check) as checks:
+        # A + A^2 / 2 + ... + A^p / p!
         terms = expm1_series(A, p, namespace(A).matmul) if p else namespace(A).zeros_like(A)
-        return add_to_diagonal(terms, 1.0)
-
-    value = _function(A, series, check=check)
-    return SeriesResult(value, _remainder_bound(A, p)) if full_output else value
+        value = add_to_diagonal(terms, 1.0)
+        _require_finite(value, checks)
+        return SeriesResult(value, _remainder_bound(A, p)) if full_output else value
 
 
 # -------------------------------------------------------------------------------- helpers
 
 
-def _function(A: Any, function: Callable[[Array], Array], *, check: bool) -> Array:
-    A = square_matrix(A, "A")
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(A)):
-        value = function(A)
-        size = frobenius_norm(value)
-        checks.require(lambda: all_finite(size), not_finite_or_beyond)
-        checks.read()
-    return value
+def _require_finite(value: Array, checks: ValueChecks) -> None:
+    """Require a function of A to be finite, by its norm."""
+    checks.require(lambda: all_finite(frobenius_norm(value)), not_finite_or_beyond)
 
 
 def _remainder_bound(A: Array, p: int) -> Array:
-    """Return a bound on sum_{j > p} q^j / j! for q = |A|_F."""
-    A = square_matrix(A, "A")
-    xp = namespace(A)
-    with library_settings(xp):
-        q = frobenius_norm(A)
-        first = reduce(lambda term, j: term * (q / j), range(1, p + 2), xp.ones_like(q))
-        ratio = q / (p + 2)
-        usual = ratio < 1
-        geometric = first / (1 - xp.where(usual, ratio, xp.zeros_like(ratio)))
-        return xp.where(usual & (geometric < xp.exp(q)), geometric, xp.exp(q))
+    """Return a bound on sum_{j > p} q^j / j! for q = |A|_F: at most exp(q), Inf if that is."""
+    xp, q = namespace(A), frobenius_norm(A)
+    first = reduce(lambda term, j: term * (q / j), range(1, p + 2), xp.ones_like(q))
+    ratio = q / (p + 2)
+    usual = ratio < 1
+    # q^(p+1) / (p+1)! / (1 - q / (p+2))
+    geometric = first / (1 - xp.where(usual, ratio, xp.zeros_like(ratio)))
+    return xp.where(usual & (geometric < xp.exp(q)), geometric, xp.exp(q))

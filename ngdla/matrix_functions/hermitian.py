@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ngdla._backend.checks import ValueChecks, all_finite, square_matrix
-from ngdla._backend.dtypes import dtype_name, unit_roundoff
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import all_finite, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint
-from ngdla._backend.settings import library_settings
 from ngdla._backend.spectral import eigh
 
-from .positive import not_finite_or_beyond
+from .positive import not_finite_or_beyond, require_positive_values
 
 __all__ = ["hermitian_function", "inv_sqrtm_psd", "logm_psd", "sqrtm_psd"]
 
@@ -42,8 +41,8 @@ def logm_psd(A: Array, *, check: bool = True) -> Array:
     Notes
     -----
     By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide. Errors of eigenvalues, u |A|,
-    are relative to |A|: log(A) loses u |A| |A^-1|.
+    eigenvalues coincide. Errors of eigenvalues are u |A|, so that log(A) has errors of
+    u |A| |A^-1|.
 
     Examples
     --------
@@ -79,8 +78,7 @@ def sqrtm_psd(A: Array, *, check: bool = True) -> Array:
     Notes
     -----
     By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide. The square of the result is A up
-    to some u |A|.
+    eigenvalues coincide. The square of the result is A up to some u |A|.
 
     Examples
     --------
@@ -132,38 +130,24 @@ def inv_sqrtm_psd(A: Array, *, check: bool = True) -> Array:
 def hermitian_function(A: Array, f: Callable[[Array], Array]) -> Array:
     """Return U diag(f(w)) U^H for Hermitian A = U diag(w) U^H."""
     w, U = eigh(A)
-    return _with_values(f(w), U)
+    return _from_eigenpairs(f(w), U)
 
 
 def _psd_function(
     A: Any, f: Callable[[Any, Array], Array], *, check: bool, definite: bool
 ) -> Array:
+    """Return U diag(f(w)) U^H for a checked A = U diag(w) U^H."""
     A = square_matrix(A, "A")
-    xp, checks = namespace(A), ValueChecks(enabled=check)
-    with library_settings(xp):
+    xp = namespace(A)
+    with opened(A, check) as checks:
         w, U = eigh(A)
-        rounding = A.shape[-1] * unit_roundoff(dtype_name(A.dtype)) * w[..., -1]
-        least = w[..., 0]
         checks.require(lambda: all_finite(w), not_finite_or_beyond)
-        checks.require(
-            lambda: least > rounding if definite else least >= -rounding,
-            lambda: _not_positive(least, definite),
-        )
-        value = _with_values(f(xp, w if definite else xp.where(w < 0, xp.zeros_like(w), w)), U)
-        checks.read()
-    return value
+        require_positive_values(w, "A", checks, definite=definite)
+        positive = w if definite else xp.where(w < 0, xp.zeros_like(w), w)
+        return _from_eigenpairs(f(xp, positive), U)
 
 
-def _with_values(values: Array, U: Array) -> Array:
+def _from_eigenpairs(values: Array, U: Array) -> Array:
+    """Return U diag(values) U^H."""
     xp = namespace(U)
     return xp.matmul(U * xp.expand_dims(values, axis=-2), adjoint(U))
-
-
-def _not_positive(least: Array, definite: bool) -> Exception:
-    kind, zero = ("definite", "") if definite else ("semi-definite", ", or clip its eigenvalues")
-    msg = (
-        f"`A` is not positive {kind}: its smallest eigenvalue is "
-        f"{float(namespace(least).min(least)):.2e}, not positive beyond rounding. Pass A plus a "
-        f"multiple of the identity{zero}."
-    )
-    return ValueError(msg)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
-from ngdla._backend.checks import ValueChecks, all_finite, require_count, square_matrix
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import all_finite, require_count, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 
-from .positive import not_finite_or_beyond
+from .positive import largest_value, not_finite_or_beyond
 
 __all__ = ["InverseRoot", "inv_sqrtm_newton_schulz"]
 
@@ -30,6 +30,18 @@ class InverseRoot(NamedTuple):
 
     value: Array
     residual_norm: Array
+
+
+@overload
+def inv_sqrtm_newton_schulz(
+    A: Array, iterations: int, *, check: bool = ..., full_output: Literal[False] = ...
+) -> Array: ...
+
+
+@overload
+def inv_sqrtm_newton_schulz(
+    A: Array, iterations: int, *, check: bool = ..., full_output: Literal[True]
+) -> InverseRoot: ...
 
 
 def inv_sqrtm_newton_schulz(
@@ -80,28 +92,33 @@ def inv_sqrtm_newton_schulz(
     """
     require_count(iterations, "iterations", least=1)
     A = square_matrix(A, "A")
-    xp, d = namespace(A), A.shape[-1]
-    checks = ValueChecks(enabled=check)
-    with library_settings(xp):
-        norm = expanded(frobenius_norm(A), 2)
-        Y = A / norm
-        Z = add_to_diagonal(xp.zeros_like(A), 1.0)
-        for _ in range(int(iterations)):
-            T = add_to_diagonal(-0.5 * xp.matmul(Z, Y), 1.5)
-            Y, Z = xp.matmul(Y, T), xp.matmul(T, Z)
-        residual = frobenius_norm(add_to_diagonal(-xp.matmul(Y, Z), 1.0)) / math.sqrt(d)
-        value = Z / xp.sqrt(norm)
+    with opened(A, check) as checks:
+        norm, value, residual = _iterate(A, int(iterations))
         checks.require(lambda: all_finite(norm), not_finite_or_beyond)
-        if not full_output:
-            checks.require(lambda: residual < 0.1, lambda: _unconverged(iterations, residual))
-        checks.read()
-    return InverseRoot(value, residual) if full_output else value
+        if full_output:
+            return InverseRoot(value, residual)
+        checks.require(lambda: residual < 0.1, lambda: _not_converged(iterations, residual))
+        return value
 
 
-def _unconverged(iterations: int, residual: Array) -> Exception:
+def _iterate(A: Array, iterations: int) -> tuple[Array, Array, Array]:
+    """Return |A|_F, (..., 1, 1), the iterate Z close to A^(-1/2), and its residual."""
+    xp, d = namespace(A), A.shape[-1]
+    norm = expanded(frobenius_norm(A), 2)
+    Y = A / norm
+    Z = add_to_diagonal(xp.zeros_like(A), 1.0)
+    for _ in range(iterations):
+        T = add_to_diagonal(-0.5 * xp.matmul(Z, Y), 1.5)  # (3 I - Z Y) / 2
+        Y, Z = xp.matmul(Y, T), xp.matmul(T, Z)
+    residual = frobenius_norm(add_to_diagonal(-xp.matmul(Y, Z), 1.0)) / math.sqrt(d)
+    return norm, Z / xp.sqrt(norm), residual
+
+
+def _not_converged(iterations: int, residual: Array) -> Exception:
+    """Return the error of an iteration that did not reach a small residual."""
     msg = (
         f"`iterations` is {iterations}, after which |I - Y Z| / sqrt(d) is still "
-        f"{float(namespace(residual).max(residual)):.2e}: raise it, or pass a positive definite `A`"
+        f"{largest_value(residual):.2e}: raise it, or pass a positive definite `A`"
         f"; full_output=True returns the residual instead."
     )
     return ValueError(msg)

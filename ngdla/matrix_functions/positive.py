@@ -1,8 +1,8 @@
-"""What matrices that are to be Hermitian and positive must show, with one message a failure."""
+"""Checks that a matrix is Hermitian and positive, with one message for each failure."""
 
 from __future__ import annotations
 
-from ngdla._backend.checks import ValueChecks, all_finite
+from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import rmatvec
@@ -10,30 +10,39 @@ from ngdla._backend.random import gaussian
 from ngdla._backend.tracing import is_traced
 
 __all__ = [
+    "largest_value",
     "not_finite",
     "not_finite_or_beyond",
+    "not_hermitian",
+    "not_positive",
+    "not_positive_with_damping",
     "require_hermitian",
     "require_positive_values",
 ]
 
 
-def require_positive_values(values: Array, name: str, checks: ValueChecks) -> None:
-    """Require eigenvalues that are negative by roundings at most."""
+def require_positive_values(
+    values: Array, name: str, checks: ValueChecks, *, definite: bool = False
+) -> None:
+    """Require eigenvalues (..., r) that are negative by rounding at most; positive if `definite`.
+
+    Rounding is r u times the largest eigenvalue.
+    """
     xp = namespace(values)
-    least, largest = xp.min(values, axis=-1), xp.max(values, axis=-1)
-    rounding = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
-    checks.require(
-        lambda: least >= -rounding,
-        lambda: ValueError(
-            f"`{name}` is not positive semi-definite: its eigenvalues reach down to "
-            f"{float(xp.min(values)):.2e}, beyond rounding. Pass clipped eigenvalues and "
-            f"eigenvectors as a pair if that is meant."
-        ),
-    )
+
+    def positive() -> Array:
+        least, largest = xp.min(values, axis=-1), xp.max(values, axis=-1)
+        rounding = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
+        return least > rounding if definite else least >= -rounding
+
+    checks.require(positive, lambda: not_positive(name, float(xp.min(values)), definite=definite))
 
 
 def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
-    """Require |(F - F^H) g| of roundings for a Gaussian g: factorisations read one triangle."""
+    """Require F to be Hermitian up to rounding, tested by |(F - F^H) g| for a Gaussian g.
+
+    Factorisations read one triangle, and would not see the other one.
+    """
     if is_traced(F):
         return
     xp, dtype = namespace(F), dtype_name(F.dtype)
@@ -44,19 +53,64 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
         return xp.linalg.matrix_norm(Fg - rmatvec(F, g))
 
     rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * xp.linalg.matrix_norm(Fg)
-    checks.require(lambda: all_finite(Fg), lambda: not_finite(name))
+    checks.finite(name, Fg)
     checks.require(
         lambda: deviation() <= rounding,
-        lambda: ValueError(
-            f"`{name}` is not Hermitian: |({name} - {name}^H) g| = {_largest(deviation()):.2e} for "
-            f"a random vector g, where |{name} g| = {_largest(xp.linalg.matrix_norm(Fg)):.2e}. "
-            f"Pass ({name} + {name}^H) / 2 if that is meant."
+        lambda: not_hermitian(
+            name, largest_value(deviation()), largest_value(xp.linalg.matrix_norm(Fg))
         ),
     )
 
 
-def _largest(x: Array) -> float:
-    return float(namespace(x).max(x))
+# -------------------------------------------------------------------------------- errors
+
+
+def not_hermitian(
+    name: str,
+    deviation: float,
+    size: float,
+    *,
+    product: str = "{} g",
+    probe: str = "a random vector g",
+) -> Exception:
+    """Return the error of a matrix A that is not Hermitian, as a product with a probe shows.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument.
+    deviation, size : float
+        Norms of the product of A - A^H and of A.
+    product : str
+        The product, with {} for the matrix, such as "W^H {} W".
+    probe : str
+        What the matrix was multiplied by.
+    """
+    difference = product.format(f"({name} - {name}^H)")
+    return ValueError(
+        f"`{name}` is not Hermitian: |{difference}| = {deviation:.2e} for {probe}, where "
+        f"|{product.format(name)}| = {size:.2e}. Pass ({name} + {name}^H) / 2 if that is meant."
+    )
+
+
+def not_positive(name: str, least: float, *, definite: bool = False) -> Exception:
+    """Return the error of a Hermitian matrix whose smallest eigenvalue is not positive enough."""
+    kind, remedy = ("definite", "") if definite else ("semi-definite", ", or clip its eigenvalues")
+    return ValueError(
+        f"`{name}` is not positive {kind}: its smallest eigenvalue is {least:.2e}, not positive "
+        f"beyond rounding. Pass {name} plus a multiple of the identity{remedy}."
+    )
+
+
+def not_positive_with_damping(name: str, *, example: str = "") -> Exception:
+    """Return the error of a matrix plus its damping that has no Cholesky factor.
+
+    `example` may say which matrices are right, such as ", as from `sample_gram`".
+    """
+    return ValueError(
+        f"`{name}` with its damping is not positive definite, or it contains NaN or Inf; pass a "
+        f"finite, positive semi-definite matrix{example}, or a larger damping."
+    )
 
 
 def not_finite(*names: str) -> Exception:
@@ -69,3 +123,8 @@ def not_finite_or_beyond() -> Exception:
     """Return the error of an `A` that is not finite, or of which a function is not."""
     msg = "`A` contains NaN or Inf, or the result is beyond its dtype; pass finite values."
     return ValueError(msg)
+
+
+def largest_value(x: Array) -> float:
+    """Return the largest entry of a real array: reads the device."""
+    return float(namespace(x).max(x))

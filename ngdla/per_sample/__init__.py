@@ -1,1 +1,1 @@
-"""The natural gradient as a weighted sum of gradients of samples: FNGD."""
+"""The natural gradient as a weighted sum of per-sample gradients: FNGD."""

@@ -1,19 +1,19 @@
-"""Products with the gradients of single samples of a layer, without forming them all (FNGD).
+"""Products with per-sample gradients of a layer, without forming them all (FNGD).
 
 The gradient of sample i is g_i a_i^H, or a sum of such terms over positions. With these as columns
-u_i of U, what is needed is U^H U and U c.
+u_i of U, FNGD needs U^H U and U c.
 """
 
 from __future__ import annotations
 
 import math
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec, trace, transposed_product
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import in_common_dtype
 
 from .layer_samples import LayerSamples, layer_samples
@@ -37,8 +37,8 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
         each sample: of a sequence, or the patches of a convolution. With leading axes there are
         always positions; T = 1 for linear layers in a stack.
     output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
-        g, derivatives of the loss of each sample by the outputs of the layer. What a mean loss
-        gives is to be multiplied by M.
+        g, derivatives of per-sample losses by the outputs of the layer. If the loss is a mean over
+        samples, multiply them by M.
     check : bool, default True
         Refuse NaN and Inf, read off the trace of K: reads one flag on the host.
 
@@ -83,11 +83,8 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
     True
     """
     samples = layer_samples(inputs, output_gradients)
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(samples.a)):
-        K = checked_gram(samples, checks)
-        checks.read()
-    return K
+    with opened(samples.a, check) as checks:
+        return checked_gram(samples, checks)
 
 
 def weighted_gradient(
@@ -105,7 +102,7 @@ def weighted_gradient(
         A weight for each sample, as from `sample_weights`; 1 / M gives the mean gradient.
     check : bool, default True
         Refuse NaN and Inf in `c`: reads one flag on the host. `inputs` and `output_gradients` are
-        not looked at: `sample_gram` does.
+        not checked here, but by `sample_gram`.
 
     Returns
     -------
@@ -144,15 +141,13 @@ def weighted_gradient(
     if tuple(c.shape) != expected:
         msg = f"`c` has shape {tuple(c.shape)}; for {samples.M} samples it must be {expected}."
         raise ValueError(msg)
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(c)):
+    with opened(c, check) as checks:
         checks.finite("c", c)
-        checks.read()
-        return in_common_dtype(_weighted, *samples, c)
+        return in_common_dtype(_weighted_sum, *samples, c)
 
 
 def checked_gram(samples: LayerSamples, checks: ValueChecks) -> Array:
-    """Return K, with a test for NaN and Inf."""
+    """Return K = U^H U, with a test for NaN and Inf."""
     K = _gram(samples)
     msg = (
         f"`inputs` or `output_gradients` contain NaN or Inf, or products of norms beyond the range "
@@ -164,19 +159,19 @@ def checked_gram(samples: LayerSamples, checks: ValueChecks) -> Array:
 
 # ------------------------------------------------------------------------------------- gram
 
-# Positions in a block of pairs, and numbers in a chunk of gradients.
-_PAIRS = 2048
-_CHUNK = 2**24
-# What a pair of positions costs beside its products, and a number of a gradient beside its own, in
-# flops: measured on the CPU (asv_benchmarks/claims/sample_weights.py).
+_BLOCK_POSITIONS = 2048  # in a block of pairs
+_CHUNK_NUMBERS = 2**24  # in a chunk of gradients
+# Overhead of a pair of positions, and of a number of a gradient, beside its products, in flops:
+# measured on the CPU (asv_benchmarks/claims/sample_weights.py).
 _PAIR_FLOPS = 256
 _GRADIENT_FLOPS = 128
 
 
 def _gram(samples: LayerSamples) -> Array:
+    """Return K by the fastest of three ways."""
     if samples.T == 1:
         a, g = samples.rows()
-        return gram(a) * conjugate(gram(g))
+        return gram(a) * conjugate(gram(g))  # (g_i^H g_j)(a_j^H a_i)
     if _pairs_are_cheaper(samples):
         K = gram_by_pairs(samples)
         return (K + adjoint(K)) / 2  # blocks are not summed up in the order of their transposes
@@ -184,6 +179,7 @@ def _gram(samples: LayerSamples) -> Array:
 
 
 def _pairs_are_cheaper(samples: LayerSamples) -> bool:
+    """Compare the flops of both ways, overhead included."""
     M, T = samples.M, samples.T
     *_, d_in, d_out = samples.layer
     pairs = (M * T) ** 2 * (d_in + d_out + _PAIR_FLOPS)
@@ -194,29 +190,29 @@ def _pairs_are_cheaper(samples: LayerSamples) -> bool:
 def gram_by_pairs(samples: LayerSamples) -> Array:
     """Return K_ij = sum_ts (g_it^H g_js)(a_js^H a_it), by halves of the samples."""
     M, T = samples.M, samples.T
-    if M == 1 or M * T <= _PAIRS:
+    if M == 1 or M * T <= _BLOCK_POSITIONS:
         a, g = samples.rows()
-        return _summed(gram(a) * conjugate(gram(g)), T)
+        return _sum_positions(gram(a) * conjugate(gram(g)), T)
     xp = namespace(samples.a)
     first, second = samples.halves()
-    cross = _cross(second, first)
+    cross = _cross_block(second, first)
     upper = xp.concat([gram_by_pairs(first), adjoint(cross)], axis=-1)
     lower = xp.concat([cross, gram_by_pairs(second)], axis=-1)
     return xp.concat([upper, lower], axis=-2)
 
 
-def _cross(left: LayerSamples, right: LayerSamples) -> Array:
+def _cross_block(left: LayerSamples, right: LayerSamples) -> Array:
     """Return the block of K of samples on the left and samples on the right."""
     xp, T = namespace(left.a), left.T
-    if left.M > 1 and left.M * T > _PAIRS:
-        return xp.concat([_cross(half, right) for half in left.halves()], axis=-2)
-    if right.M > 1 and right.M * T > _PAIRS:
-        return xp.concat([_cross(left, half) for half in right.halves()], axis=-1)
+    if left.M > 1 and left.M * T > _BLOCK_POSITIONS:
+        return xp.concat([_cross_block(half, right) for half in left.halves()], axis=-2)
+    if right.M > 1 and right.M * T > _BLOCK_POSITIONS:
+        return xp.concat([_cross_block(left, half) for half in right.halves()], axis=-1)
     a, g = (xp.matmul(x, adjoint(y)) for x, y in zip(left.rows(), right.rows()))
-    return _summed(a * conjugate(g), T)
+    return _sum_positions(a * conjugate(g), T)
 
 
-def _summed(pairs: Array, T: int) -> Array:
+def _sum_positions(pairs: Array, T: int) -> Array:
     """Return sums over T x T blocks: over rows first, since a short last axis is slow in NumPy."""
     xp = namespace(pairs)
     *batch, rows, columns = pairs.shape
@@ -229,7 +225,7 @@ def gram_by_gradients(samples: LayerSamples) -> Array:
     a, g = samples
     xp, M = namespace(a), samples.M
     *batch, d_in, d_out = samples.layer
-    width = max(1, _CHUNK // (math.prod(batch) * M * d_in))
+    width = max(1, _CHUNK_NUMBERS // (math.prod(batch) * M * d_in))
     K = 0
     for i in range(0, d_out, width):
         conjugates = adjoint_product(g[..., i : min(i + width, d_out)], a)
@@ -240,8 +236,8 @@ def gram_by_gradients(samples: LayerSamples) -> Array:
 # --------------------------------------------------------------------------------- gradient
 
 
-def _weighted(a: Array, g: Array, c: Array) -> Array:
-    """Return sum_it c_i g_it a_it^H: the narrower one is multiplied by the weights."""
+def _weighted_sum(a: Array, g: Array, c: Array) -> Array:
+    """Return sum_it c_i g_it a_it^H: the weights multiply the narrower of a and g."""
     xp = namespace(a)
     c = xp.reshape(c, (*c.shape, 1, 1))
     if is_complex(a):

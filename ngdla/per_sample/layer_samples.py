@@ -1,4 +1,4 @@
-"""What samples leave in a linear layer: its inputs, and the gradients of its outputs, checked."""
+"""Inputs and output gradients of a linear layer, per sample."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class LayerSamples(NamedTuple):
 
     @property
     def T(self) -> int:
-        """The number of positions of each."""
+        """The number of positions of each sample."""
         return int(self.a.shape[-2])
 
     @property
     def layer(self) -> tuple[int, ...]:
-        """What all samples of a layer share: leading axes, d_in, d_out."""
+        """The sizes that all samples of a layer share: leading axes, d_in, d_out."""
         return (*self.batch, int(self.a.shape[-1]), int(self.g.shape[-1]))
 
     def halves(self) -> tuple[LayerSamples, LayerSamples]:
@@ -52,7 +52,7 @@ class LayerSamples(NamedTuple):
 
 
 def layer_samples(inputs: Any, output_gradients: Any) -> LayerSamples:
-    """Return checked samples of a layer, those without positions with T = 1."""
+    """Return checked samples of a layer; without positions, T is 1."""
     pair = (inputs, output_gradients)
     for x, name in zip(pair, ("inputs", "output_gradients")):
         require_array(x, name, ndim=2, blocks=False)

@@ -1,24 +1,25 @@
-"""Weights of samples that are computed for some batches and shared with others (FNGD)."""
+"""Per-sample weights that are computed for some batches and shared with others (FNGD)."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_choice, require_count, require_like
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import require_choice, require_count, require_like
 from ngdla._backend.dtypes import real_part
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.settings import library_settings
 from ngdla._backend.tracing import detached
 
 from .gradients import checked_gram
 from .layer_samples import LayerSamples, layer_samples
-from .weights import cosine, weights_of
+from .weights import cosine, solve_weights
 
-__all__ = ["WeightSharing", "weight_sharing_init", "weight_sharing_step"]
+__all__ = ["POLICIES", "Policy", "WeightSharing", "weight_sharing_init", "weight_sharing_step"]
 
-POLICIES = ("exact", "every", "shared")
+Policy = Literal["exact", "every", "shared"]
 
 
 @register_pytree(static=("policy", "M", "period", "batches", "age", "layer"))
@@ -36,20 +37,20 @@ class WeightSharing:
     M : int
         Samples in a full batch.
     period : int or None
-        Batches from one computation to the next, or of the first epoch.
+        Number of batches from one computation to the next, or of the first epoch.
     batches : int
-        How many were seen.
+        Number of batches seen.
     age : int
-        How many were given `weights`.
+        Number of batches that were given `weights`.
     layer : tuple of int, or None
         Leading axes, d_in and d_out of the batches.
     weights : array, shape (..., M), or None
-        The last ones that were computed for a full batch.
+        The last weights that were computed for a full batch.
     cosine : array, shape (...), real, or None
-        Between the direction of the last step and that of exact weights, where it was asked for.
+        Cosine between the direction of the last step and that of exact weights, if diagnosed.
     """
 
-    policy: str
+    policy: Policy
     M: int
     period: int | None = None
     batches: int = 0
@@ -59,20 +60,20 @@ class WeightSharing:
     cosine: Array | None = None
 
 
-def weight_sharing_init(policy: str, M: int, *, period: int | None = None) -> WeightSharing:
-    """Return a state that says for which batches weights of samples are computed (FNGD).
+def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) -> WeightSharing:
+    """Return a state that says for which batches per-sample weights are computed (FNGD).
 
     Parameters
     ----------
     policy : {"exact", "every", "shared"}
-        "exact": for every batch; with 128 samples of a layer that is thousands wide that adds a
+        "exact": for every batch. For 128 samples of a layer that is thousands wide, this adds a
         tenth to a quarter to the time of a weight gradient.
         "every": for one of `period` batches. "shared": for the `period` batches of the first
-        epoch, the last full one of which is shared with all that follow, as in the paper.
+        epoch; the weights of the last full one are shared with all later batches, as in the paper.
     M : int
         Samples in a full batch.
     period : int, optional
-        1 or more; for "every" and "shared", which need it.
+        1 or more. Needed by "every" and "shared", refused by "exact".
 
     Returns
     -------
@@ -88,10 +89,10 @@ def weight_sharing_init(policy: str, M: int, *, period: int | None = None) -> We
 
     Notes
     -----
-    What sharing does: in shuffled batches any sample may stand in any place, so that a fixed v is
-    a weight that has nothing to do with the sample it multiplies. On average U v is then the mean
-    gradient times the sum of v, and its noise grows with the spread of v: stochastic gradient
-    descent with another step for each layer. `weight_sharing_step` measures this if asked.
+    What sharing does: in shuffled batches any sample may stand in any place, so that a shared
+    weight has nothing to do with the sample it multiplies. On average U v is then the mean gradient
+    times the sum of v, and its noise grows with the spread of v: stochastic gradient descent with a
+    step of its own for each layer. `weight_sharing_step` measures this by `diagnose=True`.
 
     References
     ----------
@@ -102,15 +103,14 @@ def weight_sharing_init(policy: str, M: int, *, period: int | None = None) -> We
     >>> weight_sharing_init("shared", 128, period=10).policy
     'shared'
     """
-    require_choice(policy, "policy", POLICIES)
+    require_choice(policy, "policy", tuple(POLICIES))
     require_count(M, "M", least=1)
-    if policy == "exact":
+    if POLICIES[policy].period is None:
         if period is not None:
-            msg = f'`period` is {period!r}, which "exact" has no use for; leave it away.'
+            msg = f'`period` is {period!r}, which "{policy}" has no use for; leave it away.'
             raise ValueError(msg)
     elif period is None:
-        what = "batches of the first epoch" if policy == "shared" else "batches between two"
-        msg = f"`period` is missing; {policy!r} needs the number of {what}."
+        msg = f"`period` is missing; {policy!r} needs the number of {POLICIES[policy].period}."
         raise ValueError(msg)
     else:
         require_count(period, "period", least=1)
@@ -132,18 +132,18 @@ def weight_sharing_step(
     Parameters
     ----------
     state : WeightSharing
-        Of this layer. Left as it is.
+        The state of this layer. It is not changed.
     inputs : array, shape (M, d_in), (M, T, d_in) or (..., M, T, d_in), real or complex
         As for `sample_gram`. The number of positions may change from batch to batch.
     output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
         As for `sample_gram`.
     damping : float or array, shape () or (...)
-        As for `sample_weights`; not looked at where weights are shared.
+        As for `sample_weights`; not checked if weights are shared.
     relative : bool, default True
         As for `sample_weights`.
     diagnose : bool, default False
-        Compute K in any case, and from it the cosine between the direction of the weights given
-        and that of exact ones.
+        Always compute K, and from it the cosine between the direction of the weights given and that
+        of exact weights.
     check : bool, default True
         Refuse NaN and Inf, and a K that is not positive definite with its damping, where weights
         are computed: reads one flag on the host.
@@ -151,9 +151,9 @@ def weight_sharing_step(
     Returns
     -------
     weights : array, shape (..., M)
-        v, those of ``sample_weights(K, damping, normalized=True)`` if they are computed. A batch
-        with fewer samples than the state is made for gets its own ones if they are due, which are
-        not kept, or the first of the shared ones, multiplied to have the same sum.
+        v, if computed those of ``sample_weights(K, damping, normalized=True)``. A smaller batch
+        than the state is made for gets its own weights if new ones are due, and these are then
+        discarded. Otherwise it gets the first of the shared weights, rescaled to the full sum.
     state : WeightSharing
         The next state.
 
@@ -167,9 +167,9 @@ def weight_sharing_step(
 
     Notes
     -----
-    Cost: that of `sample_gram` and `sample_weights` where weights are computed or diagnosed, and
-    nothing to speak of where they are shared.
-    A decision of the host: under `jax.jit` each batch is another program.
+    Cost: that of `sample_gram` and `sample_weights` if weights are computed or diagnosed, and
+    next to nothing if they are shared.
+    The host decides which: under `jax.jit` each batch is another program.
 
     References
     ----------
@@ -196,17 +196,15 @@ def weight_sharing_step(
         raise TypeError(msg)
     samples = layer_samples(inputs, output_gradients)
     _require_fitting(state, samples)
-    due = _due(state)
-    checks = ValueChecks(enabled=check)
+    due = state.weights is None or POLICIES[state.policy].due(state)
     angle = None
-    with library_settings(namespace(samples.a)):
+    with opened(samples.a, check) as checks:
         if due or diagnose:
             K = checked_gram(samples, checks)
-            exact = weights_of(K, damping, checks, relative=relative, normalized=True)
-        weights = exact if due else _shared(state.weights, samples.M)
+            exact = solve_weights(K, damping, checks, relative=relative, normalized=True)
+        weights = exact if due else _share(state.weights, samples.M)
         if diagnose:
             angle = cosine(K, weights, exact)
-        checks.read()
     kept = due and samples.M == state.M
     last = 1 * detached(weights) if kept else state.weights  # which live on by themselves
     return weights, dataclasses.replace(
@@ -219,17 +217,35 @@ def weight_sharing_step(
     )
 
 
-def _due(state: WeightSharing) -> bool:
-    """Tell whether weights are to be computed for the next batch."""
-    if state.policy == "exact" or state.weights is None:
-        return True
+class _Sharing(NamedTuple):
+    """Which batches get weights of their own, once there are some to share.
+
+    Attributes
+    ----------
+    due : callable
+        Whether they are computed for the next batch of a state.
+    period : str or None
+        The number of what the option `period` is; None if there is none.
+    """
+
+    due: Callable[[WeightSharing], bool]
+    period: str | None
+
+
+def _period(state: WeightSharing) -> int:
+    """Return the period of a policy that has one."""
     assert state.period is not None
-    if state.policy == "shared":
-        return state.batches < state.period
-    return state.age >= state.period
+    return state.period
 
 
-def _shared(weights: Array, count: int) -> Array:
+POLICIES: dict[Policy, _Sharing] = {
+    "exact": _Sharing(lambda state: True, None),
+    "every": _Sharing(lambda state: state.age >= _period(state), "batches between two"),
+    "shared": _Sharing(lambda state: state.batches < _period(state), "batches of the first epoch"),
+}
+
+
+def _share(weights: Array, count: int) -> Array:
     """Return the first weights, multiplied to have the sum of all.
 
     If they have less than half of their share of the sum, all are equal.
@@ -245,6 +261,7 @@ def _shared(weights: Array, count: int) -> Array:
 
 
 def _require_fitting(state: WeightSharing, samples: LayerSamples) -> None:
+    """Raise unless the batch belongs to the layer of the state, and is not larger than its."""
     if samples.M > state.M:
         msg = (
             f"`inputs` has {samples.M} samples; `state` was made for batches of {state.M}. "

@@ -1,9 +1,10 @@
-"""Weights of samples: the natural gradient as a weighted sum of gradients of samples (FNGD)."""
+"""Per-sample weights: the natural gradient as a weighted sum of per-sample gradients (FNGD)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
     all_finite,
@@ -15,12 +16,11 @@ from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, rmatvec, squared_norm
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.matrix_functions.positive import require_hermitian
+from ngdla.matrix_functions.positive import not_positive_with_damping, require_hermitian
 
-__all__ = ["cosine", "sample_weights", "weighted_cosine", "weights_of"]
+__all__ = ["cosine", "sample_weights", "solve_weights", "weighted_cosine"]
 
 RELATIVE = "a fraction of |{0}|_F: the smaller, the more weights differ"
 
@@ -31,7 +31,7 @@ def sample_weights(
     """Return c = (K + M lambda)^-1 1, with which U c is the natural gradient (FNGD).
 
     With the gradients of M samples as columns of U, K = U^H U, the empirical Fisher matrix
-    F = U U^H / M and the mean gradient U 1 / M, it is U c = (F + lambda)^-1 U 1 / M.
+    F = U U^H / M and the mean gradient U 1 / M, U c = (F + lambda)^-1 U 1 / M.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def sample_weights(
         Positive. In units of |K|_F if `relative`: lambda = damping |K|_F, from 0.001 to 0.01 in the
         paper. Otherwise lambda itself, in units of eigenvalues of the Fisher matrix.
     relative : bool, default True
-        Whether `damping` is. Then weights do not change when all gradients are multiplied by a
-        number but for the factor itself. A loss that is a mean over samples makes gradients, and
-        with relative weights U v, too small by a factor of M.
+        If True, lambda = damping |K|_F; if False, lambda = damping. With True the normalized
+        weights do not depend on the scale of the gradients. Pass gradients of per-sample losses: if
+        the loss is a mean over M samples, multiply them by M.
     normalized : bool, default False
-        Return v = lambda c, the weights of the paper. They sum up to 1 at most, and tend to 1 / M
-        when lambda grows; U v has the length of a gradient.
+        Return v = lambda c, the weights of the paper. They sum to at most 1, and tend to 1 / M as
+        lambda grows; U v has the length of a gradient.
     check : bool, default True
         Refuse NaN, Inf, and a K that is not Hermitian, or has negative eigenvalues beyond what the
         damping adds: reads one flag on the host. Where it is not read, under tracing, only a failed
@@ -91,12 +91,9 @@ def sample_weights(
     True
     """
     K = square_matrix(K, "K")
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(K)):
+    with opened(K, check) as checks:
         require_hermitian(K, "K", checks)
-        weights = weights_of(K, damping, checks, relative=relative, normalized=normalized)
-        checks.read()
-    return weights
+        return solve_weights(K, damping, checks, relative=relative, normalized=normalized)
 
 
 def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Array:
@@ -134,7 +131,6 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Arra
     0.7071
     """
     K = square_matrix(K, "K")
-    checks = ValueChecks(enabled=check)
     expected = tuple(K.shape[:-1])
     for x, name in ((c, "c"), (d, "d")):
         require_array(x, name, blocks=False)
@@ -142,13 +138,12 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Arra
         if tuple(x.shape) != expected:
             msg = f"`{name}` has shape {tuple(x.shape)}; for this `K` it must be {expected}."
             raise ValueError(msg)
-    with library_settings(namespace(K)):
+    with opened(K, check) as checks:
         dtype = result_name(*(dtype_name(x.dtype) for x in (K, c, d)))
         K, c, d = (astype(x, dtype) for x in (K, c, d))
         checks.finite("K", K)
         checks.finite("c", c)
         checks.finite("d", d)
-        checks.read()
         return cosine(K, c, d)
 
 
@@ -171,10 +166,10 @@ def _unit(x: Array, axes: Any) -> Array:
     return x / xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
-def weights_of(
+def solve_weights(
     K: Array, damping: Any, checks: ValueChecks, *, relative: bool, normalized: bool
 ) -> Array:
-    """Return the weights of a checked K, with tests of what can go wrong.
+    """Return the weights of a checked K, and require that they exist.
 
     K is divided by a scale, and `shift` is lambda over it: c = y / scale and v = shift y with
     y = (K / scale + M shift)^-1 1.
@@ -191,21 +186,27 @@ def weights_of(
         zero = square == 0
         norm = xp.sqrt(xp.where(zero, xp.ones_like(square), square))
         shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
-        checks.require(lambda: positive | zero, lambda: ValueError(_INDEFINITE))
+        checks.require(lambda: positive | zero, _indefinite)
         if not normalized:
-            checks.require(lambda: positive, lambda: ValueError(_ZERO))
+            checks.require(lambda: positive, _zero)
     else:
         scale = xp.where(positive, largest, xp.zeros_like(largest)) + M * damping
         K, shift = K / expanded(scale, 2), damping / scale
     L, ok = cholesky(add_to_diagonal(K, M * shift))
-    checks.require(lambda: ok, lambda: ValueError(_INDEFINITE))
+    checks.require(lambda: ok, _indefinite)
     y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
     weights = y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
     checks.require(lambda: all_finite(weights), lambda: _too_large(dtype_name(K.dtype)))
     return weights
 
 
+def _indefinite() -> Exception:
+    """Return the error of a K that has no Cholesky factor."""
+    return not_positive_with_damping("K", example=", as from `sample_gram`")
+
+
 def _too_large(dtype: str) -> Exception:
+    """Return the error of weights that overflow."""
     msg = (
         f"the weights for this `K` are beyond the range of {dtype}; scale the gradients, or pass "
         f"normalized=True."
@@ -213,12 +214,11 @@ def _too_large(dtype: str) -> Exception:
     return ValueError(msg)
 
 
-_ZERO = (
-    "`K` is zero, so that weights relative to its norm are infinite. Pass normalized=True, which "
-    "gives 1 / M, or an absolute damping with relative=False; or scale gradients whose squares "
-    "underflow."
-)
-_INDEFINITE = (
-    "`K` with its damping is not positive definite, or it contains NaN or Inf; pass a finite, "
-    "positive semi-definite matrix, as from `sample_gram`, or a larger damping."
-)
+def _zero() -> Exception:
+    """Return the error of a K of zeros, which has no norm to be relative to."""
+    msg = (
+        "`K` is zero, so that weights relative to its norm are infinite. Pass normalized=True, "
+        "which gives 1 / M, or an absolute damping with relative=False; or scale gradients whose "
+        "squares underflow."
+    )
+    return ValueError(msg)

@@ -1,4 +1,4 @@
-"""Centred and weighted scores and residuals, from what a Monte Carlo code has.
+"""Centred and weighted scores and residuals, from log-derivatives and local energies.
 
 With log-derivatives O_ij = d log psi(x_i) / d theta_j, local energies E_i, probabilities
 p = weights / sum(weights) and q = sqrt(p),
@@ -12,20 +12,22 @@ The rows of S have the exact null vector q: q^T S = 0.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import centred_rows, rmatvec
-from ngdla._backend.settings import library_settings
 from ngdla.damped.right_hand_side import sample_vector
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix
 
 __all__ = [
+    "MODES",
     "Centring",
+    "Mode",
     "centred_residuals",
     "centred_scores",
     "mode_of",
@@ -35,16 +37,17 @@ __all__ = [
     "scores",
 ]
 
-MODES = ("real", "complex", "holomorphic")
+Mode = Literal["real", "complex", "holomorphic"]
+MODES: tuple[Mode, ...] = ("real", "complex", "holomorphic")
 
 
-def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | None = None) -> Any:
+def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | None = None) -> Any:
     """Return the centred, weighted score matrix S of SR: q_i (O_i - sum_j p_j O_j).
 
     Parameters
     ----------
     log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
-        Derivatives of log psi (or log p), one row a sample; a sequence holds column blocks.
+        Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks.
     weights : array, shape (..., n), optional
         Not negative, not all zero, of any scale; by default equal. A sample of weight 0 changes
         nothing.
@@ -86,17 +89,15 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: str | No
         )
         raise TypeError(msg)
     blocks = column_blocks(log_derivatives, name="log_derivatives")
-    mode = mode_of(mode, blocks)
-    checks = ValueChecks(enabled=True)
-    with library_settings(namespace(blocks.blocks[0])):
+    chosen = mode_of(mode, blocks)
+    with opened(blocks.blocks[0]) as checks:
         p = probabilities(weights, blocks, checks, real_name(blocks.dtype))
-        S = centred_scores(blocks, p, mode, checks)
-        checks.read()
-    return _returned(S, blocks)
+        S = centred_scores(blocks, p, chosen, checks)
+        return _as_given(S, blocks)
 
 
 def residuals(
-    local_energies: Array, *, weights: Array | None = None, mode: str | None = None
+    local_energies: Array, *, weights: Array | None = None, mode: Mode | None = None
 ) -> Array:
     """Return the centred, weighted local energies f of SR: q_i (E_i - sum_j p_j E_j).
 
@@ -133,19 +134,17 @@ def residuals(
     xp = namespace(local_energies)
     column = xp.expand_dims(unchunked(local_energies), axis=-1)
     samples = column_blocks(column, name="local_energies")
-    checks = ValueChecks(enabled=True)
-    with library_settings(xp):
+    with opened(column) as checks:
         p = probabilities(weights, samples, checks, real_name(samples.dtype))
         f = centred_residuals(column, p, mode, checks)
-        checks.read()
-    return xp.squeeze(f, axis=-1)
+        return xp.squeeze(f, axis=-1)
 
 
 # -------------------------------------------------------------------------------- checks
 
 
 def mode_of(mode: Any, scores: ScoreMatrix) -> str:
-    """Check the mode, and return that of real log-derivatives where none is given."""
+    """Return the checked mode; "real" if none is given for real log-derivatives."""
     complex_scores = scores.dtype.startswith("complex")
     if mode is None:
         if complex_scores:
@@ -168,6 +167,7 @@ def mode_of(mode: Any, scores: ScoreMatrix) -> str:
 
 
 def _mode_message(name: str) -> str:
+    """Return the message of complex numbers for which no mode is given."""
     return (
         f"`{name}` is complex and `mode` is not given. Choose 'complex' for real parameters of a "
         f"complex amplitude, 'holomorphic' for complex parameters of a holomorphic one, or take "
@@ -180,7 +180,7 @@ def probabilities(
 ) -> Array | None:
     """Return p = weights / sum(weights), (..., n, 1), or None for equal weights.
 
-    Illegal weights, where they cannot raise, give NaN.
+    Under tracing, where they cannot raise, illegal weights give NaN.
     """
     if weights is None:
         return None
@@ -196,7 +196,7 @@ def probabilities(
         lambda: legal,
         lambda: ValueError("`weights` must be finite and not negative, and not all zero."),
     )
-    # a constant NaN: the gradient of what is not chosen must not be NaN
+    # a constant NaN, not 0 / 0: the gradient of the branch that is not chosen must be finite
     p = astype(column / xp.where(legal, largest, xp.full_like(largest, xp.nan)), dtype)
     return p / xp.sum(p, axis=-2, keepdims=True)
 
@@ -209,7 +209,7 @@ def centred_scores(
 ) -> tuple[Array, ...]:
     """Return the blocks of S."""
     stack = mode == "complex"
-    return tuple(_centred(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
+    return tuple(_centre(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
 
 
 def centred_residuals(energies: Array, p: Array | None, mode: str, checks: ValueChecks) -> Array:
@@ -218,19 +218,19 @@ def centred_residuals(energies: Array, p: Array | None, mode: str, checks: Value
     if mode == "real" and is_complex(energies):
         energies = xp.real(energies)
     stack = mode == "complex" and is_complex(energies)
-    f = _centred(energies, p, "local_energies", checks, stack=stack)
+    f = _centre(energies, p, "local_energies", checks, stack=stack)
     if mode == "complex" and not stack:
         f = xp.concat([f, xp.zeros_like(f)], axis=-2)
     return f
 
 
-def _centred(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
+def _centre(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
     """Return q_i (O_i - sum_j p_j O_j), with the imaginary parts below the real ones if `stack`.
 
     NaN and Inf are seen in the mean, which they reach from any row.
     """
     msg = f"`{name}` contains NaN or Inf, or numbers whose mean overflows; pass finite values."
-    O = astype(O, result_name(dtype_name(O.dtype)))  # of half precision too little would be left
+    O = astype(O, result_name(dtype_name(O.dtype)))  # differences of half precision lose too much
     mean = _mean(O, p)
     checks.require(lambda: all_finite(mean), lambda: ValueError(msg))
     return centred_rows(O, mean, _roots(O, p), stack=stack)
@@ -246,7 +246,7 @@ def _mean(O: Array, p: Array | None) -> Array:
 
 
 def _roots(O: Array, p: Array | None) -> float | Array:
-    """Return q, (..., n, 1), or the one number that all of it is."""
+    """Return q, (..., n, 1), or its one entry n^(-1/2) for equal weights."""
     if p is None:
         return O.shape[-2] ** -0.5
     return namespace(p).sqrt(astype(p, real_name(dtype_name(O.dtype))))
@@ -255,7 +255,7 @@ def _roots(O: Array, p: Array | None) -> float | Array:
 def null_vectors(p: Array | None, energies: Array, mode: str, dtype: str) -> Array:
     """Return q as a column, for stacked scores [q, 0; 0, q], in the real dtype of the solve.
 
-    `energies`, (..., n, 1), lie where these vectors are to lie.
+    `energies`, (..., n, 1), give the library and the device.
     """
     xp = namespace(energies)
     if p is None:
@@ -297,7 +297,8 @@ class Centring:
         return centred_rows(O, shift, scale, stack=self.stack)
 
 
-def _returned(S: tuple[Array, ...], blocks: ColumnBlocks) -> Any:
+def _as_given(S: tuple[Array, ...], blocks: ColumnBlocks) -> Any:
+    """Return blocks of scores in the kind of sequence in which log-derivatives were given."""
     if blocks.sequence is None:
         return S[0]
     return list(S) if blocks.sequence == "list" else S

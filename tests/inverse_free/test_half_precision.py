@@ -30,7 +30,7 @@ from ngdla import (
     inverse_free_statistics,
     inverse_free_update,
 )
-from ngdla.inverse_free.state import value
+from ngdla.inverse_free.state import restore
 from ngdla.structures import StructuredMatrix
 
 IN, OUT, DAMPING = 8, 3, 0.01
@@ -246,7 +246,7 @@ def test_only_the_storage_is_rounded(
             np.testing.assert_array_equal(leaf, expected.astype(dtype))
     for leaf, expected in zip(wide.K.leaves, exact.K.leaves):
         np.testing.assert_array_equal(leaf, expected)
-    both = value(pairs.K, pairs.compensation_K)
+    both = restore(pairs.K, pairs.compensation_K)
     for leaf, expected in zip(both.leaves, exact.K.leaves):
         assert np.all(np.abs(leaf - expected) <= u**2 * np.abs(expected) + 2.0**-25)
 

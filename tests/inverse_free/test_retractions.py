@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,7 +29,8 @@ from spectra import REAL, needs, quick_compilation, relative  # noqa: F401
 from ngdla import StepSizeWarning, inverse_free_init, structured_factor
 from ngdla.inverse_free.retractions import (
     RETRACTIONS,
-    guarded,
+    Retraction,
+    guard_step,
     largest_step,
     retract,
     stable_product,
@@ -64,6 +65,10 @@ DEFINITIONS = {
     "implicit": lambda b, order: np.linalg.inv(np.eye(len(b)) + b),
     "exact": lambda b, order: np.linalg.inv(scipy.linalg.sqrtm(np.eye(len(b)) + 2 * b)),
 }
+
+
+def test_retractions_are_those_of_the_type() -> None:
+    assert get_args(Retraction) == tuple(RETRACTIONS)
 
 
 @in_every_structure
@@ -145,10 +150,10 @@ def test_steps_are_shortened_only_as_far_as_needed(
     largest = np.max(np.abs(np.linalg.eigvals(m.to_dense())))
     loose = (1 + 1e-7) * D ** (1 / 16)
     for step in (0.01, 1.0, 100.0, 1e15):
-        free = guarded(m, step, retraction, safeguard=False)
+        free = guard_step(m, step, retraction, safeguard=False)
         assert (free.step, free.kept) == (step, 1)
         assert free.bound >= largest * (1 - 1e-7)
-        made = guarded(m, step, retraction, safeguard=True)
+        made = guard_step(m, step, retraction, safeguard=True)
         assert made.step * largest <= limit / 2 * (1 + 1e-7)
         assert made.step >= min(step, limit / 2 / (largest * loose))
         remembered = min(limit, 1) / 2  # of a step, however large a step may be made
@@ -158,7 +163,7 @@ def test_steps_are_shortened_only_as_far_as_needed(
 
 def test_a_tangent_of_zero_needs_no_shortening() -> None:
     m = structure("dense", D).zeros(D, like=np.zeros(1))
-    assert guarded(m, 7.0, "series", safeguard=True) == (0, 7, 1)
+    assert guard_step(m, 7.0, "series", safeguard=True) == (0, 7, 1)
 
 
 @in_every_structure

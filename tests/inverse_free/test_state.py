@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from ngdla import (
     inverse_free_init,
     inverse_free_statistics,
 )
-from ngdla.inverse_free.state import stored, value
+from ngdla.inverse_free.state import STORAGES, Storage, restore, store
 from ngdla.structures import Hierarchical, LowRankTriangular, StructuredMatrix
 
 IN, OUT = 6, 5
@@ -57,6 +57,10 @@ def test_numbers_of_a_layer(kind: str) -> None:
     assert (state.K.size, state.C.size) == (of_K, of_C)
     assert sum(leaf.nbytes for leaf in state.K.leaves) == 2 * of_K
     assert 200 * (of_K + of_C) / (2 * 769 * 3072) == pytest.approx(percent, rel=0.02)
+
+
+def test_storages_are_those_of_the_type() -> None:
+    assert get_args(Storage) == tuple(STORAGES)
 
 
 @pytest.mark.parametrize("storage", ["native", "float32", "compensated"])
@@ -165,14 +169,14 @@ def test_what_storage_loses(name: str, half: str, rng: np.random.Generator) -> N
     u = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[half]
     like = structure(name, IN).zeros(IN, like=np.zeros(1), dtype=half_dtype(half).name)
     K = structure(name, IN).from_dense(member(rng, name, IN).astype("float32"))
-    rounded, nothing = stored(K, like, None)
+    rounded, nothing = store(K, like, None)
     assert nothing is None
     assert rounded.dtype_name == half
-    kept, lost = stored(K, like, like)
+    kept, lost = store(K, like, like)
     assert lost is not None
     assert (kept.dtype_name, lost.dtype_name) == (half, half)
     least = 2.0**-25 if half == "float16" else 0.0  # half the spacing of subnormal numbers
-    for leaf, one, two in zip(K.leaves, value(rounded, None).leaves, value(kept, lost).leaves):
+    for leaf, one, two in zip(K.leaves, restore(rounded, None).leaves, restore(kept, lost).leaves):
         assert one.dtype == two.dtype == "float32"
         assert np.all(np.abs(one - leaf) <= u * np.abs(leaf))
         assert np.all(np.abs(two - leaf) <= u**2 * np.abs(leaf) + least)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
 from backends import Backend, counted_host_reads, half_dtype, has_module
@@ -329,97 +328,6 @@ def test_vmapped_jax_is_looped(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(found[i], leaf, atol=500 * IN * EPS)
 
 
-# ------------------------------------------------------------------------------ statistics
-
-
-def assert_same(one: InverseFreeStatistics, other: InverseFreeStatistics) -> None:
-    for found, expected in ((one.H_K, other.H_K), (one.H_C, other.H_C)):
-        assert relative(found.to_dense(), expected.to_dense()) <= 20 * ROWS * EPS
-    assert one.rows == pytest.approx(other.rows, rel=ROWS * EPS)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_statistics_of_parts_add_up(name: str, weighted: bool, rng: np.random.Generator) -> None:
-    """Parts of 1, 3 and 5 rows, with weights: the step of IKFAC is that of the whole batch."""
-    state, (a, g, _) = with_members(rng, name, IN, OUT), data(rng, "float64")
-    w = weights_of(rng, "float64") if weighted else None
-
-    def of(rows: slice) -> InverseFreeStatistics:
-        weights = None if w is None else w[rows]
-        return inverse_free_statistics(state, a[rows], g[rows], weights=weights)
-
-    parts = of(slice(1)) + of(slice(1, 4)) + of(slice(4, ROWS))
-    whole = of(slice(ROWS))
-    assert_same(parts, whole)
-    for rule in RULES:
-        one, other = (
-            inverse_free_update(state, x, damping=DAMPING, step_size=0.1, rule=rule)
-            for x in (parts, whole)
-        )
-        assert relative(one.K.to_dense(), other.K.to_dense()) <= 50 * ROWS * EPS
-        assert relative(one.C.to_dense(), other.C.to_dense()) <= 50 * ROWS * EPS
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_rows_of_weight_zero_are_left_out(name: str, rng: np.random.Generator) -> None:
-    state, (a, g, _) = with_members(rng, name, IN, OUT), data(rng, "float64")
-    w, kept = weights_of(rng, "float64"), np.arange(ROWS) % 3 > 0
-    some = inverse_free_statistics(state, a[kept], g[kept], weights=w[kept])
-    assert_same(inverse_free_statistics(state, a, g, weights=w * kept), some)
-
-
-def test_rows_is_the_sum_of_the_weights(rng: np.random.Generator) -> None:
-    state, (a, g, _), w = with_members(rng, "dense", IN, OUT), data(rng, "float64"), np.arange(9.0)
-    assert inverse_free_statistics(state, a, g).rows == ROWS
-    assert inverse_free_statistics(state, a, g, weights=w).rows == 36
-    assert inverse_free_statistics(state, a, g, weights=np.arange(ROWS)).rows == 36
-
-
-def test_only_ratios_of_weights_matter(rng: np.random.Generator) -> None:
-    """Equal ones are none; a common factor, here 4, is divided out exactly."""
-    state, (a, g, _) = with_members(rng, "hierarchical", IN, OUT), data(rng, "float64")
-    w = weights_of(rng, "float64")
-
-    def stepped(weights: np.ndarray | None) -> np.ndarray:
-        statistics = inverse_free_statistics(state, a, g, weights=weights)
-        return inverse_free_update(state, statistics, damping=DAMPING, step_size=0.1).K.to_dense()
-
-    np.testing.assert_array_equal(stepped(4 * w), stepped(w))
-    assert relative(stepped(np.full(ROWS, 3.0)), stepped(None)) <= 20 * ROWS * EPS
-
-
-@pytest.mark.parametrize("scale", [2.0**20, np.asarray(2.0**-20), 2**10], ids=str)
-def test_loss_scales_are_divided_out(scale: Any, rng: np.random.Generator) -> None:
-    """Of powers of 2 exactly; inputs are not scaled."""
-    state, (a, g, _) = with_members(rng, "dense", IN, OUT), data(rng, "float64")
-    plain = inverse_free_statistics(state, a, g)
-    scaled = inverse_free_statistics(state, a, g * float(scale), loss_scale=scale)
-    np.testing.assert_array_equal(scaled.H_C.to_dense(), plain.H_C.to_dense())
-    np.testing.assert_array_equal(scaled.H_K.to_dense(), plain.H_K.to_dense())
-
-
-def test_loss_scales_of_layers(rng: np.random.Generator) -> None:
-    a, g = layers(rng, 2)
-    state = inverse_free_init(IN, OUT, like=a, batch=(2,))
-    scale = np.array([8.0, 0.5])
-    scaled = inverse_free_statistics(state, a, g * scale[:, None, None], loss_scale=scale)
-    plain = inverse_free_statistics(state, a, g)
-    np.testing.assert_array_equal(scaled.H_C.to_dense(), plain.H_C.to_dense())
-
-
-@pytest.mark.parametrize("size", [1e-9, 1e9])
-def test_loss_scales_of_half_precision(size: float, rng: np.random.Generator) -> None:
-    """Gradients, and their squares, that float16 cannot hold, scaled into its range."""
-    a, g, _ = data(rng, "float64")
-    scale = 2.0 ** round(-np.log2(size))
-    half = (g * size * scale).astype("float16")
-    state = inverse_free_init(IN, OUT, like=np.zeros(1, "float32"))
-    found = inverse_free_statistics(state, a.astype("float16"), half, loss_scale=scale)
-    assert found.H_C.dtype_name == "float32"
-    assert relative(found.H_C.to_dense(), size**2 * g.T @ g) <= 4 * 2.0**-11
-
-
 # ---------------------------------------------------------------------------------- report
 
 
@@ -683,44 +591,6 @@ def test_wrong_starts(wrong: str) -> None:
     refused(kind, name, lambda: inverse_free_init(**arguments))
 
 
-WRONG_BATCHES: Wrong = {
-    "state": ("state", TypeError, {"state": STATISTICS}),
-    "width": ("inputs", ValueError, {"inputs": X[:, :3]}),
-    "vector": ("inputs", ValueError, {"inputs": X[0]}),
-    "batch": ("inputs", ValueError, {"inputs": X[None]}),
-    "no row": ("inputs", ValueError, {"inputs": X[:0]}),
-    "list": ("inputs", TypeError, {"inputs": X.tolist()}),
-    "sparse": ("inputs", TypeError, {"inputs": scipy.sparse.csr_array(X)}),
-    "integers": ("inputs", TypeError, {"inputs": X.astype(int)}),
-    "library": ("inputs", TypeError, {"inputs": strict_array(X)}),
-    "width of gradients": ("output_gradients", ValueError, {"output_gradients": X}),
-    "library of gradients": ("output_gradients", TypeError, {"output_gradients": strict_array(Y)}),
-    "rows": ("output_gradients", ValueError, {"output_gradients": Y[:5]}),
-    "negative weight": ("weights", ValueError, {"weights": np.array([1.0] * 7 + [-1.0])}),
-    "NaN weight": ("weights", ValueError, {"weights": np.array([1.0] * 7 + [np.nan])}),
-    "Inf weight": ("weights", ValueError, {"weights": np.array([1.0] * 7 + [np.inf])}),
-    "number of weights": ("weights", ValueError, {"weights": np.ones(7)}),
-    "list of weights": ("weights", TypeError, {"weights": [1.0] * 8}),
-    "complex weights": ("weights", TypeError, {"weights": np.ones(8) + 0j}),
-    "library of weights": ("weights", TypeError, {"weights": strict_array(np.ones(8))}),
-    "scale 0": ("loss_scale", ValueError, {"loss_scale": 0}),
-    "scale NaN": ("loss_scale", ValueError, {"loss_scale": np.nan}),
-    "scale Inf": ("loss_scale", ValueError, {"loss_scale": np.inf}),
-    "scale -1": ("loss_scale", ValueError, {"loss_scale": np.asarray(-1.0)}),
-    "scale array NaN": ("loss_scale", ValueError, {"loss_scale": np.asarray(np.nan)}),
-    "scale shape": ("loss_scale", ValueError, {"loss_scale": np.ones(8)}),
-    "scale True": ("loss_scale", TypeError, {"loss_scale": True}),
-    "scale string": ("loss_scale", TypeError, {"loss_scale": "1"}),
-}
-
-
-@pytest.mark.parametrize("wrong", list(WRONG_BATCHES))
-def test_wrong_batches(wrong: str) -> None:
-    name, kind, changes = WRONG_BATCHES[wrong]
-    arguments: dict[str, Any] = {"state": STATE, "inputs": X, "output_gradients": Y, **changes}
-    refused(kind, name, lambda: inverse_free_statistics(**arguments))
-
-
 def others(names: tuple[str, str], d_in: int = IN) -> InverseFreeStatistics:
     state = inverse_free_init(d_in, OUT, structures=names, like=X)
     return inverse_free_statistics(state, X[:, :d_in], Y)
@@ -783,13 +653,6 @@ def test_wrong_updates(wrong: str) -> None:
     arguments: dict[str, Any] = {"state": STATE, "statistics": STATISTICS, "damping": 0.1}
     arguments = {**arguments, "step_size": 0.1, **changes}
     refused(kind, name, lambda: inverse_free_update(**arguments))
-
-
-@pytest.mark.parametrize("name", ["inputs", "output_gradients"])
-def test_complex_batches_of_real_states(name: str) -> None:
-    arguments = {"inputs": X, "output_gradients": Y}
-    arguments[name] = arguments[name] + 0j
-    refused(TypeError, name, lambda: inverse_free_statistics(STATE, **arguments))
 
 
 def test_statistics_of_another_library() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from spectra import (
 )
 
 from ngdla import LowRankEigh, ema, kronecker_solve, online_eigh_init, randomized_eigh
+from ngdla.kronecker.solve import COUPLINGS, Coupling
 
 IN, OUT, DAMPING = 7, 5, 1e-3
 KINDS = ("dense", "pair", "short pair", "low rank", "full rank")
@@ -348,20 +349,22 @@ def test_values_are_looked_at_on_every_library(valued_backend: Backend) -> None:
 
 @pytest.mark.parametrize("coupling", ["joint", "factored"])
 def test_nothing_is_read_without_checks(coupling: str) -> None:
-    """With a number as damping, and one flag with checks."""
+    """With checks it is one flag, whether the damping is a number or an array."""
     on = Device("device1")
     a, g, v, x = (strict_array(y, device=on) for y in (A, G, V, X))
     decay = strict_array(0.5, device=on)
     for check in (False, True):
-        with counted_host_reads() as reads:
-            kronecker_solve(a, g, v, 0.1, coupling=coupling, check=check)
-        assert len(reads) == check
+        for damping in (0.1, decay):
+            with counted_host_reads() as reads:
+                kronecker_solve(a, g, v, damping, coupling=coupling, check=check)
+            assert len(reads) == check
         with counted_host_reads() as reads:
             ema(a, x, decay=decay, check=check)
         assert len(reads) == check
-    with counted_host_reads() as reads:
-        kronecker_solve(a, g, v, decay, check=False)
-    assert reads == []
+
+
+def test_couplings_are_those_of_the_type() -> None:
+    assert get_args(Coupling) == tuple(COUPLINGS)
 
 
 def test_references_agree() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from references import H, U, random_array
 from ngdla._backend.checks import ValueChecks
 from ngdla.matrix_functions.positive import (
     not_finite,
+    not_hermitian,
+    not_positive,
     require_hermitian,
     require_positive_values,
 )
@@ -67,3 +70,24 @@ def test_negative_by_more_than_roundings(valued_backend: Backend, dtype: str) ->
         values = valued_backend.asarray(np.array([least, 0.5, 1.0], real))
         message = error_of(require_positive_values, values, "A")
         assert message.startswith("`A` is not positive semi-definite") == refused
+
+
+def test_definite_by_more_than_roundings(valued_backend: Backend, dtype: str) -> None:
+    if dtype not in valued_backend.dtypes:
+        pytest.skip("no such dtype here")
+    real = np.zeros(0, dtype).real.dtype
+    for least, refused in ((20 * U[dtype], False), (U[dtype], True), (0.0, True)):
+        values = valued_backend.asarray(np.array([least, 0.5, 1.0], real))
+        message = error_of(partial(require_positive_values, definite=True), values, "A")
+        assert message.startswith("`A` is not positive definite") == refused
+
+
+def test_errors_name_the_matrix_what_was_found_and_a_remedy() -> None:
+    assert str(not_positive("G", -0.5)) == (
+        "`G` is not positive semi-definite: its smallest eigenvalue is -5.00e-01, not positive "
+        "beyond rounding. Pass G plus a multiple of the identity, or clip its eigenvalues."
+    )
+    assert str(not_hermitian("A", 2.0, 3.0, product="W^H {} W", probe="the test matrix W")) == (
+        "`A` is not Hermitian: |W^H (A - A^H) W| = 2.00e+00 for the test matrix W, where "
+        "|W^H A W| = 3.00e+00. Pass (A + A^H) / 2 if that is meant."
+    )

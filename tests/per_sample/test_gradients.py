@@ -29,8 +29,8 @@ BLOCKS = {"whole": (2048, 2**24), "some": (7, 50), "least": (1, 1)}
 @pytest.fixture(params=list(BLOCKS))
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, chunk = BLOCKS[request.param]
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_PAIRS", pairs)
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK", chunk)
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_BLOCK_POSITIONS", pairs)
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK_NUMBERS", chunk)
 
 
 def three_grams(a: Any, g: Any) -> list[Any]:
@@ -77,8 +77,8 @@ def test_blocks_of_any_size(
 ) -> None:
     a, g = layer(np.random.default_rng(seed), shape, d_out, dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngdla.per_sample.gradients, "_PAIRS", pairs)
-        patch.setattr(ngdla.per_sample.gradients, "_CHUNK", chunk)
+        patch.setattr(ngdla.per_sample.gradients, "_BLOCK_POSITIONS", pairs)
+        patch.setattr(ngdla.per_sample.gradients, "_CHUNK_NUMBERS", chunk)
         for K in three_grams(a, g):
             assert K.dtype == dtype
             assert_gram(K, a, g, U[dtype])
@@ -119,22 +119,22 @@ def test_blocks_are_small(
 
     def summed(pairs: np.ndarray, T: int) -> np.ndarray:
         found.extend(pairs.shape)
-        return all_summed(pairs, T)
+        return all_sum_positions(pairs, T)
 
     def gram(S: np.ndarray) -> np.ndarray:
         if S.ndim == 2 and len(S) == samples:
             found.append(S.size)
         return S @ S.T
 
-    all_summed = ngdla.per_sample.gradients._summed
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_summed", summed)
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_PAIRS", 7)
+    all_sum_positions = ngdla.per_sample.gradients._sum_positions
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_sum_positions", summed)
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_BLOCK_POSITIONS", 7)
     a, g = layer(rng, (samples, positions, 4), 5, "float64")
     assert_gram(gram_by_pairs(layer_samples(a, g)), a, g, U["float64"])
     assert max(found) <= max(7, positions)
     found.clear()
     monkeypatch.setattr(ngdla.per_sample.gradients, "gram", gram)
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK", 9 * samples)
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK_NUMBERS", 9 * samples)
     assert_gram(gram_by_gradients(layer_samples(a, g)), a, g, U["float64"])
     assert max(found) <= 9 * samples
     assert sum(found) == samples * 4 * 5
@@ -206,8 +206,8 @@ def test_both_ways_are_traced(
     name: str, way: Any, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     """Compiled, mapped, and differentiated: sum(C K) by U is U (C + C^T)."""
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_PAIRS", 4)
-    monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK", 20)
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_BLOCK_POSITIONS", 4)
+    monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK_NUMBERS", 20)
     backend: Any = BACKENDS[name]()
     a, g = layer(rng, (2, 3, 2, 4), 3, "float64")
     C = rng.standard_normal((3, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from ngdla import (
     weighted_cosine,
     weighted_gradient,
 )
+from ngdla.per_sample.weight_sharing import POLICIES, Policy
 
 M, DAMPING = 8, 0.01
 
@@ -426,6 +427,10 @@ WRONG_STATES: dict[str, tuple[type[Exception], str, dict[str, Any]]] = {
     "M 8.0": (TypeError, r"`M` is 8.0; it must be an integer", {"M": 8.0}),
     "M None": (TypeError, r"`M` is None; it must be an integer", {"M": None}),
 }
+
+
+def test_policies_are_those_of_the_type() -> None:
+    assert get_args(Policy) == tuple(POLICIES)
 
 
 @pytest.mark.parametrize("wrong", list(WRONG_STATES))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,8 +10,11 @@ from backends import Backend
 from references import U, sr_data
 
 import ngdla
+from ngdla.variational_monte_carlo.centred_scores import MODES, Mode
 
-MODES = ("real", "complex", "holomorphic")
+
+def test_modes_are_those_of_the_type() -> None:
+    assert get_args(Mode) == MODES
 
 
 @pytest.mark.parametrize("mode", MODES)
