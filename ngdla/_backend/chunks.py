@@ -14,7 +14,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from .namespace import Array, is_dask_namespace, namespace
+from .array import Native
+from .namespace import is_dask_namespace, namespace
 from .settings import library_settings
 
 __all__ = [
@@ -29,19 +30,19 @@ __all__ = [
 ]
 
 
-def is_chunked(x: Array) -> bool:
+def is_chunked(x: Native) -> bool:
     """Tell whether `x` is a Dask array."""
     return bool(is_dask_namespace(namespace(x)))
 
 
-def require_known_shape(x: Array, name: str) -> None:
+def require_known_shape(x: Native, name: str) -> None:
     """Raise if Dask does not know the shape of its array `x`."""
     if any(map(math.isnan, x.shape)):
         msg = f"`{name}` is a Dask array of unknown shape {x.shape}; call compute_chunk_sizes()."
         raise ValueError(msg)
 
 
-def in_column_chunks(S: Array, name: str) -> Array:
+def in_column_chunks(S: Native, name: str) -> Native:
     """Return S without empty chunks; raise if it is chunked along another axis than its last."""
     if not is_chunked(S):
         return S
@@ -55,17 +56,17 @@ def in_column_chunks(S: Array, name: str) -> Array:
     return S.rechunk({S.ndim - 1: tuple(width for width in S.chunks[-1] if width)})
 
 
-def unchunked(x: Array) -> Array:
+def unchunked(x: Native) -> Native:
     """Return `x` in one chunk."""
     return x.rechunk(-1) if is_chunked(x) else x
 
 
-def columns_chunked(S: Array) -> Array:
+def columns_chunked(S: Native) -> Native:
     """Return S (..., n, m) with the chunks of its columns, and one chunk of everything else."""
     return S.rechunk(dict.fromkeys(range(S.ndim - 1), -1)) if is_chunked(S) else S
 
 
-def chunked_like(x: Array, S: Array, axis: int) -> Array:
+def chunked_like(x: Native, S: Native, axis: int) -> Native:
     """Return a vector (..., m or n) or (..., m or n, k) in the chunks of an axis of S."""
     if not is_chunked(x):
         return x
@@ -74,7 +75,7 @@ def chunked_like(x: Array, S: Array, axis: int) -> Array:
     return x.rechunk(chunks)
 
 
-def sum_over_chunks(gram: Callable[[Array], Array], S: Array) -> Array:
+def sum_over_chunks(gram: Callable[[Native], Native], S: Native) -> Native:
     """Return the sum of gram(chunk), (..., n, n), over the column chunks of S (..., n, m)."""
     import dask.array as da
 
@@ -92,12 +93,12 @@ def sum_over_chunks(gram: Callable[[Array], Array], S: Array) -> Array:
     return da.sum(terms, axis=0, split_every=2)  # in pairs, which keeps the fewest terms waiting
 
 
-def _term(gram: Callable[[Array], Array], chunk: Array) -> Array:
+def _term(gram: Callable[[Native], Native], chunk: Native) -> Native:
     with library_settings(namespace(chunk)):
         return gram(chunk)[None, ...]
 
 
-def in_one_block(function: Callable[..., Any], *arrays: Array, results: tuple[Array, ...]) -> Any:
+def in_one_block(function: Callable[..., Any], *arrays: Native, results: tuple[Native, ...]) -> Any:
     """Return function(*arrays) as lazy arrays of one chunk, of the shapes and dtypes of `results`.
 
     `function` is given arrays of the library that Dask has in its chunks, each in one piece.
@@ -127,12 +128,12 @@ def in_one_block(function: Callable[..., Any], *arrays: Array, results: tuple[Ar
     return tuple(found) if len(found) > 1 else found[0]
 
 
-def _axes(position: int, x: Array) -> tuple[tuple[int, int], ...]:
+def _axes(position: int, x: Native) -> tuple[tuple[int, int], ...]:
     """Return labels for the axes of an argument of `blockwise`, shared with no other argument."""
     return tuple((position, axis) for axis in range(x.ndim))
 
 
-def _apply(function: Callable[..., Any], *blocks: Array) -> tuple[Array, ...]:
+def _apply(function: Callable[..., Any], *blocks: Native) -> tuple[Native, ...]:
     with library_settings(namespace(blocks[0])):
         value = function(*blocks)
     return value if isinstance(value, tuple) else (value,)

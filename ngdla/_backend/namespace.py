@@ -15,6 +15,7 @@ from array_api_compat import (
     is_torch_namespace,
 )
 
+from .array import Array
 from .pytrees import register_pending
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "torch_compiling",
 ]
 
-Array = Any
 LinAlgError = np.linalg.LinAlgError
 
 _NAMESPACES: dict[type, Any] = {}

@@ -10,10 +10,10 @@ import math
 
 import array_api_extra as xpx
 
+from .array import Native
 from .chunks import columns_chunked
 from .dtypes import astype, dtype_name, is_complex, real_name
 from .namespace import (
-    Array,
     as_array,
     is_cupy_namespace,
     is_jax_namespace,
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-def adjoint(A: Array) -> Array:
+def adjoint(A: Native) -> Native:
     """Return the conjugate transpose of the last two axes; real arrays are not copied."""
     xp = namespace(A)
     if is_torch_namespace(xp):
@@ -49,7 +49,7 @@ def adjoint(A: Array) -> Array:
     return xp.conj(A) if is_complex(A) else A
 
 
-def rmatvec(S: Array, Y: Array) -> Array:
+def rmatvec(S: Native, Y: Native) -> Native:
     """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
     xp = namespace(S)
     if is_complex(Y):
@@ -57,7 +57,7 @@ def rmatvec(S: Array, Y: Array) -> Array:
     return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(Y), S))
 
 
-def transposed_product(X: Array, P: Array) -> Array:
+def transposed_product(X: Native, P: Native) -> Native:
     """Return X^T P, (..., d, k), for X (..., N, d) with X as it lies in memory."""
     xp = namespace(X)
     if is_jax_namespace(xp):  # XLA is slow on the CPU with the transpose of a wide matrix
@@ -65,14 +65,14 @@ def transposed_product(X: Array, P: Array) -> Array:
     return xp.matmul(xp.matrix_transpose(X), P)
 
 
-def adjoint_product(A: Array, X: Array) -> Array:
+def adjoint_product(A: Native, X: Native) -> Native:
     """Return A^H X, (..., n, k), with rows that lie in memory as those of X, for small A."""
     if is_torch_namespace(namespace(A)):
         return A.mH @ X
     return rmatvec(A, X) if is_complex(A) else transposed_product(A, X)
 
 
-def matmul_stored(A: Array, X: Array) -> Array:
+def matmul_stored(A: Native, X: Native) -> Native:
     """Return A X in the dtype of X, where A may be stored in half precision.
 
     Rows of such an A are converted in chunks of at most 64 MB.
@@ -86,7 +86,7 @@ def matmul_stored(A: Array, X: Array) -> Array:
     return xp.concat(blocks, axis=-2)
 
 
-def squared_norm(X: Array) -> Array:
+def squared_norm(X: Native) -> Native:
     """Return |X|_F^2, (...), of X (..., n, m)."""
     xp = namespace(X)
     flat = xp.reshape(X, (*X.shape[:-2], X.shape[-2] * X.shape[-1]))
@@ -100,12 +100,12 @@ def squared_norm(X: Array) -> Array:
 # -------------------------------------------------------------------------------- diagonal
 
 
-def frobenius_norm(A: Array) -> Array:
+def frobenius_norm(A: Native) -> Native:
     """Return |A|_F, (...)."""
     return as_array(namespace(A).linalg.matrix_norm(A))
 
 
-def trace(A: Array) -> Array:
+def trace(A: Native) -> Native:
     """Return the real trace of a Hermitian matrix, (...), summed in float32 or wider."""
     xp = namespace(A)
     diagonal = xp.linalg.diagonal(A)
@@ -113,7 +113,7 @@ def trace(A: Array) -> Array:
     return xp.sum(astype(diagonal, real_name(dtype_name(A.dtype))), axis=-1)
 
 
-def add_to_diagonal(A: Array, shift: float | Array) -> Array:
+def add_to_diagonal(A: Native, shift: float | Native) -> Native:
     """Return A + shift * identity. `A` is used up: NumPy, CuPy and torch write into it.
 
     `shift` is a Python number or a real array of shape `A.shape[:-2]`.
@@ -121,7 +121,7 @@ def add_to_diagonal(A: Array, shift: float | Array) -> Array:
     return add_diagonal(A, shift if isinstance(shift, float) else shift[..., None])
 
 
-def add_diagonal(A: Array, diagonal: float | Array) -> Array:
+def add_diagonal(A: Native, diagonal: float | Native) -> Native:
     """Return A + diag(diagonal), for (..., n) or (..., 1). `A` is used up, as above."""
     xp = namespace(A)
     if is_torch_namespace(xp) and writable(A, diagonal):
@@ -143,7 +143,7 @@ def add_diagonal(A: Array, diagonal: float | Array) -> Array:
     return A + xpx.create_diagonal(diagonal)
 
 
-def preserved(A: Array) -> Array:
+def preserved(A: Native) -> Native:
     """Return A to be used up by `add_to_diagonal`, a copy where that writes into it."""
     xp = namespace(A)
     if is_torch_namespace(xp) and writable(A):
@@ -154,7 +154,7 @@ def preserved(A: Array) -> Array:
 # --------------------------------------------------------------------------------- centring
 
 
-def centred_rows(O: Array, mean: Array, scale: float | Array, *, stack: bool) -> Array:
+def centred_rows(O: Native, mean: Native, scale: float | Native, *, stack: bool) -> Native:
     """Return scale * (O - mean), the real parts on top of the imaginary ones if `stack`.
 
     `mean` has shape (..., 1, m); `scale` is a number or has shape (..., n, 1). The result is the

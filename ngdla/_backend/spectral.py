@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from .array import Native
 from .chunks import in_one_block
 from .dtypes import dtype_name, is_complex
 from .namespace import (
-    Array,
     LinAlgError,
     is_cupy_namespace,
     is_dask_namespace,
@@ -32,7 +32,7 @@ __all__ = ["eigh", "left_singular", "qr_r", "svd"]
 _SMALL = 512
 
 
-def eigh(A: Array) -> tuple[Array, Array]:
+def eigh(A: Native) -> tuple[Native, Native]:
     """Return (w, U) with A = U diag(w) U^H, w ascending, for Hermitian A (..., n, n)."""
     xp = namespace(A)
     if is_numpy_namespace(xp):
@@ -42,7 +42,7 @@ def eigh(A: Array) -> tuple[Array, Array]:
     return _nan_on_failure(xp.linalg.eigh, A, A)
 
 
-def _eigh_numpy(A: Array) -> tuple[Array, Array]:
+def _eigh_numpy(A: Native) -> tuple[Native, Native]:
     # SciPy works in single precision, numpy.linalg in double whatever A is; for real double
     # precision the BLAS of the Gram matrix is NumPy's (see triangular.py on two BLAS libraries:
     # after a product by NumPy, SciPy took 47 ms for a matrix of 148 instead of 1.4, NumPy 2.4).
@@ -55,7 +55,7 @@ def _eigh_numpy(A: Array) -> tuple[Array, Array]:
         return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)
 
 
-def left_singular(A: Array) -> tuple[Array, Array]:
+def left_singular(A: Native) -> tuple[Native, Native]:
     """Return (s, U): singular values (descending) and left singular vectors of A (..., n, m).
 
     With r = min(n, m), shapes (..., r) and (..., n, r).
@@ -70,20 +70,20 @@ def left_singular(A: Array) -> tuple[Array, Array]:
         vectors = A[..., :, :r]
         return in_one_block(left_singular, A, results=(_values_like(vectors), vectors))
 
-    def values_and_left(A: Array) -> tuple[Array, Array]:
+    def values_and_left(A: Native) -> tuple[Native, Native]:
         U, s, _ = xp.linalg.svd(A, full_matrices=False)
         return s, U
 
     return _nan_on_failure(values_and_left, A, A[..., :, :r])
 
 
-def svd(A: Array) -> tuple[Array, Array, Array]:
+def svd(A: Native) -> tuple[Native, Native, Native]:
     """Return (U, s, Vh) with A = U diag(s) Vh for square A (..., n, n), s descending."""
     xp = namespace(A)
     if is_dask_namespace(xp):
         return in_one_block(svd, A, results=(A, _values_like(A), A))
 
-    def factorise(A: Array) -> tuple[Array, Array, Array]:
+    def factorise(A: Native) -> tuple[Native, Native, Native]:
         U, s, Vh = xp.linalg.svd(A, full_matrices=False)
         return s, U, Vh
 
@@ -91,7 +91,7 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     return U, s, Vh
 
 
-def qr_r(A: Array) -> Array:
+def qr_r(A: Native) -> Native:
     """Return the triangular factor R, (..., n, n), of A = Q R for A (..., m, n) with m >= n."""
     xp = namespace(A)  # array-api-compat 1.16 unpacks the lone R of mode="r" as a pair
     if is_numpy_namespace(xp):
@@ -114,7 +114,7 @@ def qr_r(A: Array) -> Array:
     return xp.linalg.qr(A).R
 
 
-def _nan_on_failure(factorise: Callable[[Array], Any], A: Array, *vectors: Array) -> Any:
+def _nan_on_failure(factorise: Callable[[Native], Any], A: Native, *vectors: Native) -> Any:
     """Return (values, *vectors) of A, NaN for each matrix of a stack that fails.
 
     `vectors` have the shapes of the vectors, the first one one vector for each value.
@@ -142,7 +142,7 @@ def _failures(xp: Any) -> Any:
     return LinAlgError
 
 
-def _values_like(vectors: Array) -> Array:
+def _values_like(vectors: Native) -> Native:
     """Return zeros in the place of the eigenvalues or singular values of these vectors."""
     xp, row = namespace(vectors), vectors[..., 0, :]
     return xp.zeros_like(xp.real(row) if is_complex(row) else row)

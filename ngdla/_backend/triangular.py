@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
+from .array import Native
 from .chunks import in_one_block
 from .creation import unit_columns
 from .dtypes import dtype_name, is_complex, unit_roundoff
 from .namespace import (
-    Array,
     LinAlgError,
     is_cupy_namespace,
     is_dask_namespace,
@@ -28,7 +28,7 @@ from .products import adjoint
 __all__ = ["cho_solve", "cholesky", "inverse_triangular", "over_batch", "solve_triangular"]
 
 
-def cholesky(A: Array) -> tuple[Array, Array]:
+def cholesky(A: Native) -> tuple[Native, Native]:
     """Return (L, ok) with A = L L^H, L lower triangular, for Hermitian A (..., n, n).
 
     Where A is not positive definite, `ok`, a boolean array of shape (...), is False and L is
@@ -69,7 +69,7 @@ def cholesky(A: Array) -> tuple[Array, Array]:
 _ONE_THREAD = 200
 
 
-def _cholesky_numpy(A: Array) -> tuple[Array, Array]:
+def _cholesky_numpy(A: Native) -> tuple[Native, Native]:
     try:
         small = len(A) < _ONE_THREAD
         L = _potrf(A) if small or is_complex(A) else np.linalg.cholesky(A)
@@ -79,7 +79,7 @@ def _cholesky_numpy(A: Array) -> tuple[Array, Array]:
     return L if ok else np.full_like(A, np.nan), np.asarray(ok)
 
 
-def _potrf(A: Array) -> Array:
+def _potrf(A: Native) -> Native:
     # LAPACK reads Fortran order, so that the upper factor U of A^T = conj(A) is L^T of A.
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (A,))
     U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
@@ -89,13 +89,13 @@ def _potrf(A: Array) -> Array:
     return U.T
 
 
-def _real_diagonal(L: Array) -> Array:
+def _real_diagonal(L: Native) -> Native:
     xp = namespace(L)
     diagonal = xp.linalg.diagonal(L)
     return xp.real(diagonal) if is_complex(L) else diagonal
 
 
-def _reproduces_diagonal(L: Array, A: Array) -> Array:
+def _reproduces_diagonal(L: Native, A: Native) -> Native:
     """Tell whether the rows of L have the squared norms A_ii, as those of a factor have."""
     xp = namespace(L)
     target = _real_diagonal(A)
@@ -105,12 +105,12 @@ def _reproduces_diagonal(L: Array, A: Array) -> Array:
     return xp.all(good, axis=-1)
 
 
-def _nan_unless(ok: Array, L: Array) -> tuple[Array, Array]:
+def _nan_unless(ok: Native, L: Native) -> tuple[Native, Native]:
     xp = namespace(L)
     return xp.where(xp.reshape(ok, ok.shape + (1, 1)), L, xp.full_like(L, xp.nan)), ok
 
 
-def cho_solve(L: Array, B: Array) -> Array:
+def cho_solve(L: Native, B: Native) -> Native:
     """Return A^-1 B, (..., n, k), from the factor L of A = L L^H."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
@@ -128,20 +128,20 @@ def cho_solve(L: Array, B: Array) -> Array:
     return solve_triangular(L, solve_triangular(L, B), transposed=True)
 
 
-def _cho_solve_numpy(L: Array, B: Array) -> Array:
+def _cho_solve_numpy(L: Native, B: Native) -> Native:
     (potrs,) = lapack.get_lapack_funcs(("potrs",), (L, B))
     if not is_complex(L):
         return potrs(L.T, B, lower=0)[0]
     return np.conj(potrs(L.T, np.conj(B), lower=0)[0])  # L.T factors conj(A): see cholesky
 
 
-def solve_triangular(L: Array, B: Array, *, transposed: bool = False) -> Array:
+def solve_triangular(L: Native, B: Native, *, transposed: bool = False) -> Native:
     """Return L^-1 B, or L^-H B if `transposed`, for lower triangular L."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
         from scipy.linalg import solve_triangular as solve
 
-        def one(L: Array, B: Array) -> Array:
+        def one(L: Native, B: Native) -> Native:
             return solve(L, B, lower=True, trans="C" if transposed else "N", check_finite=False)
 
         return over_batch(one, L, B)
@@ -171,7 +171,7 @@ def solve_triangular(L: Array, B: Array, *, transposed: bool = False) -> Array:
 _TRTRI = 160
 
 
-def inverse_triangular(L: Array) -> Array:
+def inverse_triangular(L: Native) -> Native:
     """Return L^-1 for small lower triangular L: products with it are faster than solves."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
@@ -180,7 +180,7 @@ def inverse_triangular(L: Array) -> Array:
     return solve_triangular(L, identity)
 
 
-def _inverse_numpy(L: Array) -> Array:
+def _inverse_numpy(L: Native) -> Native:
     if len(L) <= _TRTRI:
         (trtri,) = lapack.get_lapack_funcs(("trtri",), (L,))
         inverse, failure = trtri(L.T, lower=0)
@@ -191,7 +191,7 @@ def _inverse_numpy(L: Array) -> Array:
         return np.full_like(L, np.nan)
 
 
-def over_batch(function: Callable[..., Any], *arrays: Array) -> Any:
+def over_batch(function: Callable[..., Any], *arrays: Native) -> Any:
     """Apply a function of NumPy matrices to each matrix of a stack; tuples are stacked by field."""
     if arrays[0].ndim == 2:
         return function(*arrays)

@@ -68,10 +68,10 @@ def factorise(
     ok, leak = problem.legal(), None
     if null is not None:
         leak = leak_of(null, scores, G if problem.trusted and scores.wide else None)
-    if leak is not None and not problem.trusted:
-        legal = are_null(null, leak, squared_norm, plan.factor)
-        checks.require(lambda: legal, null_error)
-        ok = ok & legal
+        if not problem.trusted:
+            legal = are_null(null, leak, squared_norm, plan.factor)
+            checks.require(lambda: legal, null_error)
+            ok = ok & legal
     kept = matrix.copy() if keep else None
     inverse, exists = _inverse(matrix, problem, squared_norm)
     consistent = scores.consistent(plan.factor) if checks.enabled else None

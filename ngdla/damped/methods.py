@@ -212,7 +212,9 @@ class ConjugateGradients(Method):
 
         def product(p: Array) -> Array:
             if scores.wide:
-                return scores.add_rmatvec(None, p, product=True)[1]
+                _, Kp = scores.add_rmatvec(None, p, product=True)
+            assert Kp is not None
+            return Kp
             negative, _ = scores.gradient(None, scores.split(p))
             return -joined(list(negative), axis=-2)
 

@@ -141,10 +141,11 @@ def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
     return tuple(astype(piece, name) for piece, name in zip(pieces, wide))
 
 
-def _filled(d: Any, block: Array, real: str) -> Any:
+def _filled(d: Any, block: Array | None, real: str) -> Any:
     """Return a row of one number for the columns of a block; arrays as they are."""
     if not isinstance(d, (int, float)) or isinstance(d, bool):
         return d
+    assert block is not None
     xp = namespace(block)
     return xp.full_like(block[0, :], float(d), dtype=getattr(xp, real))
 

@@ -380,7 +380,7 @@ def _system(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> System
     """Return the problem and its right-hand side in the working dtype."""
     problem, small, dtype = factor.problem, factor.small, layout.working
     real, null, leak = real_name(dtype), problem.null, small.leak
-    if null is not None:
+    if null is not None and leak is not None:
         null, leak = astype(null, dtype), astype(leak, real)
     plan = problem.plan
     return System(

@@ -7,6 +7,7 @@ u_i of U, FNGD needs U^H U and U c.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
@@ -226,7 +227,7 @@ def gram_by_gradients(samples: LayerSamples) -> Array:
     xp, M = namespace(a), samples.M
     *batch, d_in, d_out = samples.layer
     width = max(1, _CHUNK_NUMBERS // (math.prod(batch) * M * d_in))
-    K = 0
+    K: Any = 0
     for i in range(0, d_out, width):
         conjugates = adjoint_product(g[..., i : min(i + width, d_out)], a)
         K = K + gram(xp.reshape(conjugates, (*batch, M, -1)))

@@ -202,7 +202,10 @@ def weight_sharing_step(
         if due or diagnose:
             K = checked_gram(samples, checks)
             exact = solve_weights(K, damping, checks, relative=relative, normalized=True)
-        weights = exact if due else _share(state.weights, samples.M)
+        if due or state.weights is None:
+            weights = exact
+        else:
+            weights = _share(state.weights, samples.M)
         if diagnose:
             angle = cosine(K, weights, exact)
     kept = due and samples.M == state.M

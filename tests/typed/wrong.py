@@ -1,0 +1,17 @@
+"""What type checkers refuse: each line must fail, or its comment is reported as unused."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ngdla
+
+
+def step(S: NDArray[np.float64], f: NDArray[np.float64]) -> None:
+    ngdla.damped_lstsq(S, f, 1e-3, method="choleski")  # type: ignore[call-overload]
+    ngdla.damped_solve(S, f, 1e-3, precision="double")  # type: ignore[call-overload]
+    ngdla.damped_factor(S, 1e-3, method="lu")  # type: ignore[arg-type]
+    ngdla.damped_lstsq({"layer": S}, f, 1e-3)  # type: ignore[call-overload]
+    ngdla.damped_lstsq(S, "f", 1e-3)  # type: ignore[call-overload]
+    _, info = ngdla.damped_lstsq(S, f, 1e-3, full_output=True)
+    info.error  # type: ignore[attr-defined]  # noqa: B018
+    ngdla.damping_path(S, f, 1e-3)  # type: ignore[arg-type]
