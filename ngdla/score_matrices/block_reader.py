@@ -29,7 +29,7 @@ __all__ = [
 Source = Callable[[], Iterator[Array]] | Sequence[Any]
 
 _AXES = ("rows", "columns")
-_END: Any = object()
+_EXHAUSTED: Any = object()
 
 
 @part
@@ -125,9 +125,9 @@ def prefetched(blocks: Iterator[Array]) -> Generator[Array, None, None]:
     Never more than one ahead, so that two buffers suffice. The thread ends with this iterator.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ngdla-prefetch") as thread:
-        ahead = thread.submit(next, blocks, _END)
-        while (block := ahead.result()) is not _END:
-            ahead = thread.submit(next, blocks, _END)
+        ahead = thread.submit(next, blocks, _EXHAUSTED)
+        while (block := ahead.result()) is not _EXHAUSTED:
+            ahead = thread.submit(next, blocks, _EXHAUSTED)
             yield block
 
 
