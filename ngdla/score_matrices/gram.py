@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.checks import ValueChecks, all_finite
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import all_finite
 from ngdla._backend.dtypes import dtype_name
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import Array
 from ngdla._backend.products import trace
-from ngdla._backend.settings import library_settings
 
 from .column_blocks import score_matrix
 
@@ -64,11 +64,9 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     dtype = scores.dtype
     if accumulate is not None:
         dtype = _accumulation_dtype(accumulate, dtype)
-    checks = ValueChecks(enabled=True)
-    with library_settings(namespace(scores.like)):
+    with opened(scores.like) as checks:
         G, _ = scores.gram(dtype)
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
-        checks.read()
     if dtype_name(G.dtype) != dtype:
         msg = f"`accumulate` is {dtype!r}, which is off; set jax_enable_x64 to have it."
         raise ValueError(msg)
