@@ -23,7 +23,7 @@ from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.shapes import joined, spans
 
-from .score_matrix import Piece, ScoreMatrix, Vector
+from .score_matrix import Piece, ScoreMatrix, StoredScores, Vector
 
 __all__ = ["ColumnBlocks", "column_blocks", "score_matrix"]
 
@@ -63,7 +63,7 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
 @part
 @register_pytree(static=("sequence", "name"))
 @dataclasses.dataclass(frozen=True, eq=False)
-class ColumnBlocks(ScoreMatrix):
+class ColumnBlocks(StoredScores):
     """The scaled score matrix S diag(scales), of which only the blocks of S are stored."""
 
     blocks: tuple[Array, ...]  # (..., n, m_k)
@@ -90,11 +90,6 @@ class ColumnBlocks(ScoreMatrix):
     def columns(self) -> int:
         """Number m of parameters."""
         return sum(int(block.shape[-1]) for block in self.blocks)
-
-    @property
-    def dense(self) -> bool:
-        """S is in memory."""
-        return True
 
     @property
     def dtype(self) -> str:
@@ -149,14 +144,6 @@ class ColumnBlocks(ScoreMatrix):
                     products.append(namespace(w).matmul(S, scaled))
             pieces.append(joined(parts, axis=-2))
         return tuple(pieces), reduce(add, products) if product else None
-
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Return S^H (g - S x) and S x, where g or x may be None for 0."""
-        Sx = None if x is None else self.matvec(x)
-        if Sx is not None:
-            g = -Sx if g is None else g - Sx
-        assert g is not None
-        return self.rmatvec(g), Sx
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (..., n, n), and S x."""

@@ -14,13 +14,13 @@ from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
-from .score_matrix import Vector
+from .score_matrix import SampleScores, Vector
 from .score_stream import ScoreStream, added, rounded, rows_of
 
 __all__ = ["ColumnStream"]
 
 
-class ColumnStream(ScoreStream):
+class ColumnStream(ScoreStream, SampleScores):
     """Scores S (n, m) that arrive in blocks of columns and are never in memory as a whole.
 
     Takes the place of the array `S` of `damped_lstsq`, `damped_solve`, `damped_factor` and `gram`,
@@ -134,13 +134,3 @@ class ColumnStream(ScoreStream):
                 G, term = S.gram(dtype, rows_of(x, span))
                 K, total = added(K, G), added(total, term)
         return rounded(K, dtype), None if x is None else rounded(total, dtype_name(x[0].dtype))
-
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Refuse: of the parameter space."""
-        raise NotImplementedError
-
-    def parameter_gram(
-        self, dtype: str, g: Array | None = None, x: Vector | None = None
-    ) -> tuple[Array, Vector | None, Array | None]:
-        """Refuse: of the parameter space."""
-        raise NotImplementedError

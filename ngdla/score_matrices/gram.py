@@ -65,7 +65,7 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     if accumulate is not None:
         dtype = _accumulation_dtype(accumulate, dtype)
     with opened(scores.like) as checks:
-        G, _ = scores.gram(dtype)
+        G, _ = scores.samples.gram(dtype)
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
     if dtype_name(G.dtype) != dtype:
         msg = f"`accumulate` is {dtype!r}, which is off; set jax_enable_x64 to have it."

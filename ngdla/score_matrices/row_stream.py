@@ -24,13 +24,13 @@ from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
-from .score_matrix import Vector
+from .score_matrix import ParameterScores, Vector
 from .score_stream import ScoreStream, added
 
 __all__ = ["RowStream"]
 
 
-class RowStream(ScoreStream):
+class RowStream(ScoreStream, ParameterScores):
     """Scores S (n, m), n >= m, that arrive in blocks of rows and are never in memory as a whole.
 
     Takes the place of the array `S` of `damped_lstsq`, `damped_solve` and `damped_factor`, and of
@@ -81,19 +81,7 @@ class RowStream(ScoreStream):
 
     _axis = 0
 
-    def __init__(
-        self,
-        blocks: Any,
-        shape: tuple[int, int],
-        *,
-        dtype: Any,
-        like: Array | None = None,
-        prefetch: bool = False,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(
-            blocks, shape, dtype=dtype, like=like, prefetch=prefetch, progress=progress
-        )
+    def _require_proportions(self) -> None:
         n, m = self.shape
         if n < m:
             msg = (
@@ -199,20 +187,6 @@ class RowStream(ScoreStream):
                 height = product.shape[0] // count
                 parts.append(product[i * height : (i + 1) * height, :])
         return joined(parts, axis=-2)
-
-    def add_rmatvec(
-        self, x: Vector | None, w: Array, *, product: bool
-    ) -> tuple[Vector, Array | None]:
-        """Refuse: of the sample space."""
-        raise NotImplementedError
-
-    def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
-        """Refuse: of the sample space."""
-        msg = (
-            f"`{self.name}` is a RowStream, of whose rows only a block is at hand, so that their "
-            f"Gram matrix cannot be formed; pass a ColumnStream."
-        )
-        raise ValueError(msg)
 
 
 def _dtype(g: Array | None, x: Vector | None, *others: str | None) -> str:

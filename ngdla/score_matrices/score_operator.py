@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ngdla._backend.checks import all_finite, require_array, require_like
@@ -11,7 +11,7 @@ from ngdla._backend.dtypes import astype, double_name, dtype_name, is_complex, r
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved, rmatvec
 
-from .score_matrix import ScoreMatrix, Vector
+from .score_matrix import ParameterScores, SampleScores, Vector
 
 __all__ = ["ScoreOperator"]
 
@@ -22,7 +22,7 @@ _SKETCHED = 256
 _SKETCHED_ONE_BY_ONE = 64  # each a call, as is each step that a better preconditioner saves
 
 
-class ScoreOperator(ScoreMatrix):
+class ScoreOperator(SampleScores, ParameterScores):
     """A score matrix S that is known by its products, such as a JVP and a VJP.
 
     Parameters
@@ -162,14 +162,6 @@ class ScoreOperator(ScoreMatrix):
             moved = (x[0] + moved[0],)
         return moved, self.matvec(moved) if product else None
 
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Return S^H (g - S x) and S x."""
-        Sx = None if x is None else self.matvec(x)
-        if Sx is not None:
-            g = -Sx if g is None else g - Sx
-        assert g is not None
-        return self.rmatvec(g), Sx
-
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (n, n), as given or by n products with S^H and n with S, and S x."""
         if self._gram is None:
@@ -189,6 +181,10 @@ class ScoreOperator(ScoreMatrix):
         more = (None, None) if g is None and x is None else self.gradient(g, x)
         return -negative, *more
 
+    def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
+        """Refuse: products give no rows."""
+        raise self._rows_missing()
+
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of products that are not finite."""
         return self.fault(dtype) or ValueError(
@@ -204,13 +200,6 @@ class ScoreOperator(ScoreMatrix):
         Sy = self._applied(self._rmatvec, y, "rmatvec", self.columns)
         defect = xp.abs(xp.sum(rmatvec(y, Sx) - rmatvec(Sy, x)))
         return ~(defect > _ADJOINT_TOLERANCE * (norm(y) * norm(Sx) + norm(Sy) * norm(x)))
-
-    def inconsistent(self) -> Exception:
-        """Return the error of functions that are not adjoint to each other."""
-        return ValueError(
-            f"`rmatvec` of `{self.name}` is not the adjoint of `matvec`: y^H (S x) and (S^H y)^H x "
-            f"differ. Check scales and signs, and for complex scores the conjugate."
-        )
 
     def fault(self, dtype: str) -> Exception | None:
         """Return the error of a function that makes NaN or Inf of a finite vector."""

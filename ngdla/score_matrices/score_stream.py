@@ -73,10 +73,14 @@ class ScoreStream(ScoreMatrix):
             blocks, shape, self._axis, dtype, like, prefetch=prefetch, progress=progress
         )
         self.shape = self._reader.shape
+        self._require_proportions()
         self.name = "S"
         self.scales: Vector | None = None
         self.sequence = None
         self._centring: Centring | None = None
+
+    def _require_proportions(self) -> None:
+        """Raise unless n and m are in a proportion that is worked with; any is, by default."""
 
     @classmethod
     def from_file(
@@ -188,14 +192,6 @@ class ScoreStream(ScoreMatrix):
 
     def _block(self, S: Array, scales: Vector | None) -> ColumnBlocks:
         return ColumnBlocks((S,), scales, None, self.name)
-
-    def to_dense(self, dtype: str) -> Array:
-        """Refuse, as S may not fit into memory."""
-        msg = (
-            f"`method` 'svd' and 'qr' need `{self.name}` in memory; for a {type(self).__name__} "
-            f"choose 'cholesky' or 'eigh', with a higher `precision` if need be."
-        )
-        raise ValueError(msg)
 
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite, from one pass more."""
