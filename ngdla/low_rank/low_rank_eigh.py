@@ -5,11 +5,11 @@ from __future__ import annotations
 import numbers
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice, require_columns
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 
 __all__ = [
@@ -85,7 +85,7 @@ class LowRankEigh(NamedTuple):
             tail V + U (d - tail) U^H V.
         """
         columns, vector = self._columns(V)
-        with library_settings(namespace(columns)):
+        with opened(columns):
             tail = expanded(self.tail, 1)
             X = self._combined(columns, tail, self.eigenvalues - tail)
         return as_given(X, vector)
@@ -110,9 +110,8 @@ class LowRankEigh(NamedTuple):
             truncated one loses u (|A| + damping) / (tail + damping) in its stiffest direction.
         """
         columns, vector = self._columns(V)
-        xp = namespace(columns)
-        with library_settings(xp):
-            shift = self._damping(damping, check=check)
+        with opened(columns, check) as checks:
+            shift = self._damping(damping, checks)
             tail, d = expanded(self.tail, 1), self.eigenvalues
             if self.complete:
                 X = self._combined(columns, None, 1 / (d + shift))
@@ -137,8 +136,8 @@ class LowRankEigh(NamedTuple):
             sum log(d + damping) + (d - r) log(tail + damping).
         """
         xp = namespace(self.eigenvalues)
-        with library_settings(xp):
-            shift = self._damping(damping, check=check)
+        with opened(self.eigenvalues, check) as checks:
+            shift = self._damping(damping, checks)
             kept = xp.sum(xp.log(self.eigenvalues + shift), axis=-1)
             if self.complete:
                 return kept
@@ -154,7 +153,7 @@ class LowRankEigh(NamedTuple):
             U diag(d - tail) U^H + tail I.
         """
         xp = namespace(self.eigenvectors)
-        with library_settings(xp):
+        with opened(self.eigenvectors):
             weights = xp.expand_dims(self.eigenvalues - expanded(self.tail, 1), axis=-2)
             dense = xp.matmul(self.eigenvectors * weights, adjoint(self.eigenvectors))
             return add_to_diagonal(dense, self.tail)
@@ -192,10 +191,10 @@ class LowRankEigh(NamedTuple):
         shape = tuple(self.eigenvectors.shape)
         return require_columns(V, "V", shape[:-1], self.eigenvectors, "eigenvectors", shape)
 
-    def _damping(self, damping: Any, *, check: bool) -> Any:
+    def _damping(self, damping: Any, checks: ValueChecks) -> Any:
         """Return the checked damping as a float, or as (..., 1)."""
         d = self.eigenvalues
-        return expanded(checked_damping(damping, d, tuple(d.shape[:-1]), check=check), 1)
+        return expanded(eigenvalue_damping(damping, d, "A", tuple(d.shape[:-1]), checks), 1)
 
     def _combined(self, V: Array, outside: Array | None, weights: Array) -> Array:
         """Return outside V + U diag(weights) U^H V, for (..., 1) and (..., r)."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice, require_columns
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
-from ngdla._backend.settings import library_settings
+from ngdla._backend.scalars import eigenvalue_damping
 from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .cholesky_qr import column_gram
-from .low_rank_eigh import checked_damping, clipped, require_rank
-from .operand import hermitian_operand
+from .low_rank_eigh import clipped, require_rank
+from .operand import hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
 from .sketches import nystrom_sketch, sketch_options
 
@@ -62,7 +63,7 @@ class NystromFactor(NamedTuple):
         def product(B: Array, tail: Array, V: Array) -> Array:
             return xp.matmul(B, rmatvec(B, V)) + tail * V
 
-        with library_settings(xp):
+        with opened(columns):
             X = in_common_dtype(product, self.root, expanded(self.tail, 2), columns)
         return as_given(X, vector)
 
@@ -85,8 +86,8 @@ class NystromFactor(NamedTuple):
         """
         columns, vector = self._columns(V)
         xp = namespace(columns)
-        with library_settings(xp):
-            sigma, L = self._shifted(damping, check=check)
+        with opened(columns, check) as checks:
+            sigma, L = self._shifted(damping, checks)
 
             def solved(B: Array, L: Array, sigma: Array, V: Array) -> Array:
                 return (V - xp.matmul(B, cho_solve(L, rmatvec(B, V)))) / sigma
@@ -110,8 +111,8 @@ class NystromFactor(NamedTuple):
             log det(B^H B + sigma) + (d - l) log sigma for sigma = tail + damping.
         """
         xp = namespace(self.root)
-        with library_settings(xp):
-            sigma, L = self._shifted(damping, check=check)
+        with opened(self.root, check) as checks:
+            sigma, L = self._shifted(damping, checks)
             kept = 2 * xp.sum(xp.log(xp.abs(xp.linalg.diagonal(L))), axis=-1)
             d, columns = self.root.shape[-2:]
             return kept + (d - columns) * xp.log(sigma)
@@ -120,10 +121,10 @@ class NystromFactor(NamedTuple):
         shape = tuple(self.root.shape)
         return require_columns(V, "V", shape[:-1], self.root, "root", shape)
 
-    def _shifted(self, damping: Any, *, check: bool) -> tuple[Array, Array]:
+    def _shifted(self, damping: Any, checks: ValueChecks) -> tuple[Array, Array]:
         """Return sigma, (...), and the Cholesky factor of B^H B + sigma."""
         batch = tuple(self.tail.shape)
-        sigma = self.tail + checked_damping(damping, self.tail, batch, check=check)
+        sigma = self.tail + eigenvalue_damping(damping, self.tail, "A", batch, checks)
         return sigma, cholesky(add_to_diagonal(preserved(self.gram), sigma))[0]
 
 
@@ -207,16 +208,14 @@ def nystrom_factor(
     options = sketch_options("nystrom", passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    operand = hermitian_operand(A, trace, columns, precision, product_eps)
-    require_rank(rank, operand.size, "the size of `A`")
-    shape = (*operand.batch, operand.size)
-    basis = require_basis(basis, operand.like, shape, operand.dtype)
-    checks = ValueChecks(enabled=check)
-    xp = namespace(operand.like)
-    with library_settings(xp):
+    with opened(operand_like(A, columns), check) as checks:
+        operand = hermitian_operand(A, trace, columns, precision, product_eps)
+        require_rank(rank, operand.size, "the size of `A`")
+        shape = (*operand.batch, operand.size)
+        basis = require_basis(basis, operand.like, shape, operand.dtype)
         require_finite_columns(checks, basis, rng)
         sketch = nystrom_sketch(operand, options, rank, basis, rng, checks)
-        checks.read()
+        xp = namespace(operand.like)
         B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
     all_finite,
@@ -16,7 +17,6 @@ from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, u
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
 from ngdla._backend.tracing import choose_if_free
@@ -134,9 +134,7 @@ def online_eigh_init(
     require_rank(rank, d, "the number of columns of `X`")
     dtype = result_name(dtype_name(X.dtype))
     start = sum(nystrom_widths(_START, rank, 0, d))
-    checks = ValueChecks(enabled=check)
-    xp = namespace(X)
-    with library_settings(xp):
+    with opened(X, check) as checks:
         X = astype(X, dtype)
         A = HermitianOperand(
             like=X,
@@ -154,16 +152,14 @@ def online_eigh_init(
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
         values, U = eigenpairs(root, int(rank))
-        state = OnlineEigh(
+        return OnlineEigh(
             eigenvalues=values[..., :rank] * expanded(A.trace, 1),
             eigenvectors=U,
             trace=A.trace,
-            weight=xp.ones_like(A.trace),
+            weight=namespace(X).ones_like(A.trace),
             probes=G,
             sketch=A.product(G),
         )
-        checks.read()
-    return state
 
 
 def online_eigh_update(
@@ -229,14 +225,12 @@ def online_eigh_update(
     rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
     X = _checked_batch(X, U)
-    checks = ValueChecks(enabled=check)
-    decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
-    with library_settings(namespace(X)):
+    with opened(X, check) as checks:
+        decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
         state = _updated(state, X, size, decay, rounding)
         checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
-        checks.read()
     return state
 
 
@@ -280,7 +274,7 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     require_choice(tail, "tail", TAILS)
     xp = namespace(state.trace)
     d, U, G = state.eigenvalues, state.eigenvectors, state.probes
-    with library_settings(xp):
+    with opened(state.trace):
         error = state.trace + xp.nan
         if G.shape[-1]:
             unit = trace_unit(state.trace)

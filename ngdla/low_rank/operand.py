@@ -25,7 +25,13 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
 from ngdla._backend.tracing import number
 
-__all__ = ["HermitianOperand", "hermitian_operand", "require_positive", "trace_unit"]
+__all__ = [
+    "HermitianOperand",
+    "hermitian_operand",
+    "operand_like",
+    "require_positive",
+    "trace_unit",
+]
 
 PRECISIONS = ("native", "tf32")
 
@@ -68,23 +74,40 @@ def trace_unit(trace: Array) -> Array:
     return xp.where(usual, trace, xp.ones_like(trace))
 
 
+def operand_like(A: Any, columns: Any) -> Array:
+    """Return an array of the library and on the device of A, which is checked for its kind.
+
+    A is an array itself, or an object with @, .shape and .dtype. `columns` are those that an object
+    is multiplied with first: they say which library it takes.
+    """
+    if is_array(A) or not all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
+        require_array(A, "A", ndim=2, blocks=False)
+        return A
+    if columns is None or not is_array(columns):
+        msg = (
+            f"`A` is a {type(A).__name__}, not an array, so that its library is not known; pass "
+            f"`basis`, or a test matrix as `rng`."
+        )
+        raise TypeError(msg)
+    return columns
+
+
 def hermitian_operand(
     A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
 ) -> HermitianOperand:
     """Check A, an array or an object with @, .shape and .dtype, and return it as an operand.
 
-    `columns` are those that an object is multiplied with first: they say which library it takes.
+    `columns` as for `operand_like`.
     """
     require_choice(precision, "precision", PRECISIONS)
-    if not is_array(A) and all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
-        return _of_object(A, trace_of_A, columns, precision, product_eps)
-    require_array(A, "A", ndim=2, blocks=False)
+    like = operand_like(A, columns)
+    if not is_array(A):
+        return _of_object(A, trace_of_A, like, precision, product_eps)
     dtype = result_name(dtype_name(A.dtype))
     _require_square(A)
     batch = tuple(A.shape[:-2])
     if trace_of_A is None:
-        with library_settings(namespace(A)):
-            traced = astype(trace(A), real_name(dtype))
+        traced = astype(trace(A), real_name(dtype))
     else:
         traced = _given_trace(trace_of_A, A, dtype, batch)
     return HermitianOperand(
@@ -99,14 +122,8 @@ def hermitian_operand(
 
 
 def _of_object(
-    A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
+    A: Any, trace_of_A: Any, columns: Array, precision: str, product_eps: float | None
 ) -> HermitianOperand:
-    if columns is None or not is_array(columns):
-        msg = (
-            f"`A` is a {type(A).__name__}, not an array, so that its library is not known; pass "
-            f"`basis`, or a test matrix as `rng`."
-        )
-        raise TypeError(msg)
     if trace_of_A is None:
         msg = f"`A` is a {type(A).__name__}, whose diagonal cannot be read; pass `trace`."
         raise TypeError(msg)

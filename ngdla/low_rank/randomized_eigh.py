@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import library_settings
+from ngdla._backend.calls import opened
+from ngdla._backend.namespace import Array
 
 from .low_rank_eigh import LowRankEigh, require_rank
-from .operand import hermitian_operand
+from .operand import hermitian_operand, operand_like
 from .rank_choice import adapted, rank_rule
 from .sketch_columns import require_basis, require_finite_columns, require_rng
 from .sketches import decomposed, sketch_options
@@ -141,19 +140,18 @@ def randomized_eigh(
     options = sketch_options(method, passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    operand = hermitian_operand(A, trace, columns, precision, product_eps)
-    shape = (*operand.batch, operand.size)
-    basis = require_basis(basis, operand.like, shape, operand.dtype)
-    rule = rank_rule(rank, operand, damping, target, max_rank, rng)
+    with opened(operand_like(A, columns), check) as checks:
+        operand = hermitian_operand(A, trace, columns, precision, product_eps)
+        shape = (*operand.batch, operand.size)
+        basis = require_basis(basis, operand.like, shape, operand.dtype)
+        rule = rank_rule(rank, operand, damping, target, max_rank, rng)
 
-    def attempt(rank: int, basis: Array | None, rng: Any) -> LowRankEigh:
-        checks = ValueChecks(enabled=check)
-        require_finite_columns(checks, basis, rng)
-        result = decomposed(operand, options, rank, basis, rng, checks)
-        checks.read()
-        return result
+        def attempt(rank: int, basis: Array | None, rng: Any) -> LowRankEigh:
+            require_finite_columns(checks, basis, rng)
+            result = decomposed(operand, options, rank, basis, rng, checks)
+            checks.read()
+            return result
 
-    with library_settings(namespace(operand.like)):
         if rule is not None:
             return adapted(attempt, rule, basis, tail)
         require_rank(rank, operand.size, "the size of `A`")

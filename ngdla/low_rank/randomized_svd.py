@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_count
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, rmatvec
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import svd
 
@@ -114,14 +114,11 @@ def randomized_svd(
     require_rank(rank, min(m, n), "the shorter side of `A`")
     dtype = result_name(dtype_name(A.dtype))
     basis = require_basis(basis, A, (*batch, n), dtype)
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(A)):
+    with opened(A, check) as checks:
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         columns = sketch_columns(basis, rng, width, 0, like=A, shape=(*batch, n), dtype=dtype)
-        result = _decomposed(A, columns.start, passes, rank, checks)
-        checks.read()
-    return result
+        return _decomposed(A, columns.start, passes, rank, checks)
 
 
 def _decomposed(A: Array, Q: Array, passes: int, rank: int, checks: ValueChecks) -> SVDResult:
