@@ -6,11 +6,13 @@ import numbers
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_choice, require_columns
+from ngdla._backend.checks import ValueChecks, require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.shapes import as_given, expanded, in_common_dtype
+from ngdla._backend.shapes import expanded, in_common_dtype
+
+from .columns import apply_to_columns
 
 __all__ = [
     "TAILS",
@@ -84,11 +86,12 @@ class LowRankEigh(NamedTuple):
         array
             tail V + U (d - tail) U^H V.
         """
-        columns, vector = self._columns(V)
-        with opened(columns):
+
+        def product(V: Array, checks: ValueChecks) -> Array:
             tail = expanded(self.tail, 1)
-            X = self._combined(columns, tail, self.eigenvalues - tail)
-        return as_given(X, vector)
+            return self._combined(V, tail, self.eigenvalues - tail)
+
+        return apply_to_columns(product, V, self.eigenvectors, "eigenvectors")
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> Array:
         """Return X with (U diag(d) U^H + tail (I - U U^H) + damping) X = V.
@@ -109,16 +112,16 @@ class LowRankEigh(NamedTuple):
             shape of V. With r = d it is U (1 / (d + damping)) U^H V, as no mode is left. A
             truncated one loses u (|A| + damping) / (tail + damping) in its stiffest direction.
         """
-        columns, vector = self._columns(V)
-        with opened(columns, check) as checks:
+
+        def solution(V: Array, checks: ValueChecks) -> Array:
             shift = self._damping(damping, checks)
             tail, d = expanded(self.tail, 1), self.eigenvalues
             if self.complete:
-                X = self._combined(columns, None, 1 / (d + shift))
-            else:
-                weights = (tail - d) / (d + shift) / (tail + shift)
-                X = self._combined(columns, 1 / (tail + shift), weights)
-        return as_given(X, vector)
+                return self._combined(V, None, 1 / (d + shift))
+            weights = (tail - d) / (d + shift) / (tail + shift)
+            return self._combined(V, 1 / (tail + shift), weights)
+
+        return apply_to_columns(solution, V, self.eigenvectors, "eigenvectors", check=check)
 
     def logdet(self, damping: Any, *, check: bool = True) -> Array:
         """Return log det(U diag(d) U^H + tail (I - U U^H) + damping), (...).
@@ -186,10 +189,6 @@ class LowRankEigh(NamedTuple):
     def complete(self) -> bool:
         """Whether r = d, so that no mode is missing."""
         return self._missing == 0
-
-    def _columns(self, V: Array) -> tuple[Array, bool]:
-        shape = tuple(self.eigenvectors.shape)
-        return require_columns(V, "V", shape[:-1], self.eigenvectors, "eigenvectors", shape)
 
     def _damping(self, damping: Any, checks: ValueChecks) -> Any:
         """Return the checked damping as a float, or as (..., 1)."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_choice, require_columns
+from ngdla._backend.checks import ValueChecks, require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.shapes import as_given, expanded, in_common_dtype
+from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .cholesky_qr import column_gram
+from .columns import apply_to_columns
 from .low_rank_eigh import clipped, require_rank
 from .operand import hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
@@ -49,61 +50,53 @@ class NystromFactor(NamedTuple):
 
         Parameters
         ----------
-        V : array, shape (..., d) or (..., d, k)
-            One or k columns.
+        V
+            As for `LowRankEigh.matmul`.
 
         Returns
         -------
         array
             B B^H V + tail V.
         """
-        columns, vector = self._columns(V)
-        xp = namespace(columns)
 
         def product(B: Array, tail: Array, V: Array) -> Array:
-            return xp.matmul(B, rmatvec(B, V)) + tail * V
+            return namespace(V).matmul(B, rmatvec(B, V)) + tail * V
 
-        with opened(columns):
-            X = in_common_dtype(product, self.root, expanded(self.tail, 2), columns)
-        return as_given(X, vector)
+        def promoted(V: Array, checks: ValueChecks) -> Array:
+            return in_common_dtype(product, self.root, expanded(self.tail, 2), V)
+
+        return apply_to_columns(promoted, V, self.root, "root")
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> Array:
         """Return X with (B B^H + tail + damping) X = V.
 
         Parameters
         ----------
-        V : array, shape (..., d) or (..., d, k)
-            One or k right-hand sides.
-        damping : float or array, shape () or (...)
-            Positive, in units of eigenvalues of A.
-        check : bool, default True
-            Refuse dampings in arrays that are not positive: reads one flag on the host.
+        V, damping, check
+            As for `LowRankEigh.solve`.
 
         Returns
         -------
         array
             (V - B (B^H B + sigma)^-1 B^H V) / sigma for sigma = tail + damping, of the shape of V.
         """
-        columns, vector = self._columns(V)
-        xp = namespace(columns)
-        with opened(columns, check) as checks:
+
+        def solution(B: Array, L: Array, sigma: Array, V: Array) -> Array:
+            return (V - namespace(V).matmul(B, cho_solve(L, rmatvec(B, V)))) / sigma
+
+        def promoted(V: Array, checks: ValueChecks) -> Array:
             sigma, L = self._shifted(damping, checks)
+            return in_common_dtype(solution, self.root, L, expanded(sigma, 2), V)
 
-            def solved(B: Array, L: Array, sigma: Array, V: Array) -> Array:
-                return (V - xp.matmul(B, cho_solve(L, rmatvec(B, V)))) / sigma
-
-            X = in_common_dtype(solved, self.root, L, expanded(sigma, 2), columns)
-        return as_given(X, vector)
+        return apply_to_columns(promoted, V, self.root, "root", check=check)
 
     def logdet(self, damping: Any, *, check: bool = True) -> Array:
         """Return log det(B B^H + tail + damping), (...).
 
         Parameters
         ----------
-        damping : float or array, shape () or (...)
-            Positive, in units of eigenvalues of A.
-        check : bool, default True
-            Refuse dampings in arrays that are not positive: reads one flag on the host.
+        damping, check
+            As for `LowRankEigh.solve`.
 
         Returns
         -------
@@ -116,10 +109,6 @@ class NystromFactor(NamedTuple):
             kept = 2 * xp.sum(xp.log(xp.abs(xp.linalg.diagonal(L))), axis=-1)
             d, columns = self.root.shape[-2:]
             return kept + (d - columns) * xp.log(sigma)
-
-    def _columns(self, V: Array) -> tuple[Array, bool]:
-        shape = tuple(self.root.shape)
-        return require_columns(V, "V", shape[:-1], self.root, "root", shape)
 
     def _shifted(self, damping: Any, checks: ValueChecks) -> tuple[Array, Array]:
         """Return sigma, (...), and the Cholesky factor of B^H B + sigma."""
