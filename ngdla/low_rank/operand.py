@@ -102,14 +102,14 @@ def hermitian_operand(
     require_choice(precision, "precision", PRECISIONS)
     like = operand_like(A, columns)
     if not is_array(A):
-        return _of_object(A, trace_of_A, like, precision, product_eps)
+        return _object_operand(A, trace_of_A, like, precision, product_eps)
     dtype = result_name(dtype_name(A.dtype))
     _require_square(A)
     batch = tuple(A.shape[:-2])
     if trace_of_A is None:
         traced = astype(trace(A), real_name(dtype))
     else:
-        traced = _given_trace(trace_of_A, A, dtype, batch)
+        traced = _require_trace(trace_of_A, A, dtype, batch)
     return HermitianOperand(
         like=A,
         batch=batch,
@@ -117,11 +117,11 @@ def hermitian_operand(
         dtype=dtype,
         roundoff=_roundoff(dtype, precision, product_eps),
         trace=traced,
-        product=_product(lambda X: matmul_stored(A, X), precision),
+        product=_product_in(lambda X: matmul_stored(A, X), precision),
     )
 
 
-def _of_object(
+def _object_operand(
     A: Any, trace_of_A: Any, columns: Array, precision: str, product_eps: float | None
 ) -> HermitianOperand:
     if trace_of_A is None:
@@ -139,8 +139,8 @@ def _of_object(
         size=A.shape[-1],
         dtype=dtype,
         roundoff=_roundoff(dtype, precision, product_eps),
-        trace=_given_trace(trace_of_A, columns, dtype, batch),
-        product=_product(lambda X: A @ X, precision),
+        trace=_require_trace(trace_of_A, columns, dtype, batch),
+        product=_product_in(lambda X: A @ X, precision),
     )
 
 
@@ -150,7 +150,7 @@ def _require_square(A: Any) -> None:
         raise ValueError(msg)
 
 
-def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
+def _require_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
     xp, real = namespace(like), real_name(dtype)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if not 0 <= float(value) < math.inf:
@@ -172,7 +172,7 @@ def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
     return unit_roundoff(dtype)
 
 
-def _product(product: Callable[[Array], Array], precision: str) -> Callable[[Array], Array]:
+def _product_in(product: Callable[[Array], Array], precision: str) -> Callable[[Array], Array]:
     if precision == "native":
         return product
 

@@ -118,21 +118,21 @@ def randomized_svd(
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         columns = sketch_columns(basis, rng, width, 0, like=A, shape=(*batch, n), dtype=dtype)
-        return _decomposed(A, columns.start, passes, rank, checks)
+        return _decompose(A, columns.start, passes, rank, checks)
 
 
-def _decomposed(A: Array, Q: Array, passes: int, rank: int, checks: ValueChecks) -> SVDResult:
+def _decompose(A: Array, Q: Array, passes: int, rank: int, checks: ValueChecks) -> SVDResult:
     """Return the triplets of Q Q^H applied to A from the side where the last product is not."""
-    Q = _orthonormal(Q)
+    Q = _orthonormalise(Q)
     F = _product(A, Q, 0)
     for i in range(1, passes):
-        Q = _orthonormal(F)
+        Q = _orthonormalise(F)
         F = _product(A, Q, i)
     checks.require(
         lambda: all_finite(F), lambda: ValueError("`A` contains NaN or Inf; pass finite values.")
     )
     xp = namespace(F)
-    P = _orthonormal(F)
+    P = _orthonormalise(F)
     W, s, Zh = svd(rmatvec(P, F))
     near, far = (
         xp.matmul(P, W[..., :rank]),
@@ -152,7 +152,7 @@ def _product(A: Array, Q: Array, i: int) -> Array:
     return matmul_stored(xp.matrix_transpose(A), Q)  # half precision is real
 
 
-def _orthonormal(F: Array) -> Array:
+def _orthonormalise(F: Array) -> Array:
     """Return an orthonormal basis of the range of F, of as many columns also where F has less."""
     xp = namespace(F)
     largest = xp.max(xp.abs(F), axis=(-2, -1), keepdims=True)
