@@ -21,7 +21,7 @@ __all__ = [
     "clipped",
     "require_rank",
     "tail_of",
-    "truncated",
+    "truncate_eigenpairs",
 ]
 
 TAILS = ("trace", "min", "zero")
@@ -89,7 +89,7 @@ class LowRankEigh(NamedTuple):
 
         def product(V: Array, checks: ValueChecks) -> Array:
             tail = expanded(self.tail, 1)
-            return self._combined(V, tail, self.eigenvalues - tail)
+            return self._combine(V, tail, self.eigenvalues - tail)
 
         return apply_to_columns(product, V, self.eigenvectors, "eigenvectors")
 
@@ -117,9 +117,9 @@ class LowRankEigh(NamedTuple):
             shift = self._damping(damping, checks)
             tail, d = expanded(self.tail, 1), self.eigenvalues
             if self.complete:
-                return self._combined(V, None, 1 / (d + shift))
+                return self._combine(V, None, 1 / (d + shift))
             weights = (tail - d) / (d + shift) / (tail + shift)
-            return self._combined(V, 1 / (tail + shift), weights)
+            return self._combine(V, 1 / (tail + shift), weights)
 
         return apply_to_columns(solution, V, self.eigenvectors, "eigenvectors", check=check)
 
@@ -178,7 +178,9 @@ class LowRankEigh(NamedTuple):
             Its error includes the norm of what was dropped.
         """
         require_rank(rank, self.eigenvalues.shape[-1], "the number of eigenpairs kept so far")
-        return truncated(self.eigenvalues, self.eigenvectors, self.trace, self.error, rank, tail)
+        return truncate_eigenpairs(
+            self.eigenvalues, self.eigenvectors, self.trace, self.error, rank, tail
+        )
 
     @property
     def _missing(self) -> int:
@@ -195,7 +197,7 @@ class LowRankEigh(NamedTuple):
         d = self.eigenvalues
         return expanded(eigenvalue_damping(damping, d, "A", tuple(d.shape[:-1]), checks), 1)
 
-    def _combined(self, V: Array, outside: Array | None, weights: Array) -> Array:
+    def _combine(self, V: Array, outside: Array | None, weights: Array) -> Array:
         """Return outside V + U diag(weights) U^H V, for (..., 1) and (..., r)."""
         xp = namespace(V)
         weights = xp.expand_dims(weights, axis=-1)
@@ -208,7 +210,7 @@ class LowRankEigh(NamedTuple):
         return in_common_dtype(combined, self.eigenvectors, V)
 
 
-def truncated(
+def truncate_eigenpairs(
     eigenvalues: Array, eigenvectors: Array, trace: Array, error: Array, rank: int, tail: str
 ) -> LowRankEigh:
     """Return the `rank` first of more eigenpairs, whose error is the given one."""

@@ -17,7 +17,7 @@ from .columns import apply_to_columns
 from .low_rank_eigh import clipped, require_rank
 from .operand import hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
-from .sketches import nystrom_sketch, sketch_options
+from .sketches import SketchRequest, sketch_options, sketch_root
 
 __all__ = ["NystromFactor", "nystrom_factor"]
 
@@ -85,7 +85,7 @@ class NystromFactor(NamedTuple):
             return (V - namespace(V).matmul(B, cho_solve(L, rmatvec(B, V)))) / sigma
 
         def promoted(V: Array, checks: ValueChecks) -> Array:
-            sigma, L = self._shifted(damping, checks)
+            sigma, L = self._factor(damping, checks)
             return in_common_dtype(solution, self.root, L, expanded(sigma, 2), V)
 
         return apply_to_columns(promoted, V, self.root, "root", check=check)
@@ -105,12 +105,12 @@ class NystromFactor(NamedTuple):
         """
         xp = namespace(self.root)
         with opened(self.root, check) as checks:
-            sigma, L = self._shifted(damping, checks)
+            sigma, L = self._factor(damping, checks)
             kept = 2 * xp.sum(xp.log(xp.abs(xp.linalg.diagonal(L))), axis=-1)
             d, columns = self.root.shape[-2:]
             return kept + (d - columns) * xp.log(sigma)
 
-    def _shifted(self, damping: Any, checks: ValueChecks) -> tuple[Array, Array]:
+    def _factor(self, damping: Any, checks: ValueChecks) -> tuple[Array, Array]:
         """Return sigma, (...), and the Cholesky factor of B^H B + sigma."""
         batch = tuple(self.tail.shape)
         sigma = self.tail + eigenvalue_damping(damping, self.tail, "A", batch, checks)
@@ -203,7 +203,7 @@ def nystrom_factor(
         shape = (*operand.batch, operand.size)
         basis = require_basis(basis, operand.like, shape, operand.dtype)
         require_finite_columns(checks, basis, rng)
-        sketch = nystrom_sketch(operand, options, rank, basis, rng, checks)
+        sketch = sketch_root(SketchRequest(operand, options, rank, basis, rng), checks)
         xp = namespace(operand.like)
         B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)

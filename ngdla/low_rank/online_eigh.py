@@ -15,31 +15,21 @@ from ngdla._backend.checks import (
 )
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
+from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
 from ngdla._backend.shapes import expanded
-from ngdla._backend.spectral import eigh
-from ngdla._backend.tracing import choose_if_free
-from ngdla._backend.triangular import inverse_triangular
 
-from .cholesky_qr import cholesky_qr, column_gram, equilibrated_cholesky, nearly_orthogonal
-from .low_rank_eigh import TAILS, LowRankEigh, clipped, require_rank, truncated
+from .cholesky_qr import column_gram
+from .low_rank_eigh import TAILS, LowRankEigh, clipped, require_rank, truncate_eigenpairs
+from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
 from .operand import HermitianOperand, trace_unit
 from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
-from .sketches import (
-    descending,
-    eigenpairs,
-    nystrom_sketch,
-    nystrom_widths,
-    probed_error,
-    sketch_options,
-)
+from .sketches import SketchRequest, probed_error, sketch_options, sketch_root, sketch_widths
 
 __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
 
-_START = sketch_options("nystrom", 2, 10, "trace")
-_FAR = 0.7  # of the norm of a column lies outside of the span of those before it
+_FIRST_SKETCH = sketch_options("nystrom", 2, 10, "trace")
 
 
 class OnlineEigh(NamedTuple):
@@ -133,7 +123,7 @@ def online_eigh_init(
     *batch, _, d = X.shape
     require_rank(rank, d, "the number of columns of `X`")
     dtype = result_name(dtype_name(X.dtype))
-    start = sum(nystrom_widths(_START, rank, 0, d))
+    start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
     with opened(X, check) as checks:
         X = astype(X, dtype)
         A = HermitianOperand(
@@ -143,15 +133,16 @@ def online_eigh_init(
             dtype=dtype,
             roundoff=unit_roundoff(dtype),
             trace=squared_norm(X),
-            product=lambda V: transposed_product(X, _to_rows(X, V)),
+            product=lambda V: transposed_product(X, _conjugate_times(X, V)),
         )
         checks.require(lambda: all_finite(A.trace), _not_finite)
         require_finite_columns(checks, None, rng)
         count, shape = start + int(probes), (*batch, d)
         drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
-        root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
-        values, U = eigenpairs(root, int(rank))
+        request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
+        root = sketch_root(request, ValueChecks(enabled=False)).root
+        values, U = root_eigenpairs(root, int(rank))
         return OnlineEigh(
             eigenvalues=values[..., :rank] * expanded(A.trace, 1),
             eigenvectors=U,
@@ -221,15 +212,15 @@ def online_eigh_update(
     >>> bool(np.allclose(state.eigenvalues, exact[:4]))
     True
     """
-    stored, state = state, _computed(state)
+    stored, state = state, _widen(state)
     rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
-    X = _checked_batch(X, U)
+    X = _require_batch(X, U)
     with opened(X, check) as checks:
         decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
-        state = _updated(state, X, size, decay, rounding)
+        state = _update(state, X, size, decay, rounding)
         checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
     return state
 
@@ -270,7 +261,7 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     >>> bool(0.5 * exact < eigh.error < 2 * exact)
     True
     """
-    state = _computed(state)
+    state = _widen(state)
     require_choice(tail, "tail", TAILS)
     xp = namespace(state.trace)
     d, U, G = state.eigenvalues, state.eigenvectors, state.probes
@@ -281,74 +272,46 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
             error = unit * probed_error(
                 d / expanded(unit, 1), U, G, state.sketch / expanded(unit, 2)
             )
-        return truncated(d, U, state.trace, error, d.shape[-1], tail)
+        return truncate_eigenpairs(d, U, state.trace, error, d.shape[-1], tail)
 
 
-def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
+def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
     """Return the state after a batch of squared norm `size`.
 
     With M = new X^T conj(X) + old U diag(d) U^H, whose weights add to 1, in units of its trace, the
-    eigenpairs are those of the Nystrom approximation from M U and U^H M U.
+    eigenpairs are those of the Nystrom approximation from Y = M U and U^H M U: (power-step) in
+    docs/theory/eigendecomposition.md.
     """
     xp, U, r = namespace(X), state.eigenvectors, state.eigenvalues.shape[-1]
-    weight = decay * state.weight + 1
+    weight = decay * state.weight + 1  # w_t = decay w_(t - 1) + 1
     new, old = 1 / weight, decay * state.weight / weight
-    average = old * state.trace + new * size
+    average = old * state.trace + new * size  # tr M, with the trace of A itself
     unit = trace_unit(average)
-    rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
+    rows = _conjugate_times(X, xp.concat([U, state.probes], axis=-1))  # conj(X) [U, G]
     scaled = expanded(new / unit, 2) * rows[..., :r]
     products = transposed_product(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
-    core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))
-    past = expanded(old / unit, 1) * state.eigenvalues
+    core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))  # new U^H X^T conj(X) U
+    past = expanded(old / unit, 1) * state.eigenvalues  # old U^H U diag(d) U^H U
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
-    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)
-    values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
+    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)  # (M + shift) U
+    values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
     return OnlineEigh(
         eigenvalues=clipped(values - shift) * expanded(average, 1),
         eigenvectors=vectors,
         trace=average,
         weight=weight,
         probes=state.probes,
-        sketch=products[..., r:] + expanded(old, 2) * state.sketch,
+        sketch=products[..., r:] + expanded(old, 2) * state.sketch,  # M G, of A itself
     )
 
 
-def _nystrom_eigenpairs(Y: Array, core: Array, terms: int) -> tuple[Array, Array]:
-    """Return the eigenpairs of Y core^-1 Y^H for Y = M U and core = U^H M U.
-
-    With Y = Q R and core^-1 = C^H C they are those of (C R^H)^H (C R^H), rotated by Q. The
-    columns of U are eigenvectors of what M was before, and those of Y nearly orthogonal: then one
-    Cholesky factor of their equilibrated Gram matrix is R, and one product with Y makes the
-    vectors. Where many new directions came at once, Y is made orthonormal first.
-    """
-    xp = namespace(Y)
-    L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
-    C = inverse_triangular(equilibrated_cholesky(core, terms))
-
-    def at_once() -> tuple[Array, Array]:
-        values, W = _rotation(C, L)
-        return values, xp.matmul(Y, xp.matmul(adjoint(inverse_triangular(L)), W))
-
-    def safely() -> tuple[Array, Array]:
-        Q, R = cholesky_qr(Y)
-        values, W = _rotation(C, adjoint(R))
-        return values, xp.matmul(Q, W)
-
-    return choose_if_free(nearly_orthogonal(L, _FAR), at_once, safely)
-
-
-def _rotation(C: Array, RH: Array) -> tuple[Array, Array]:
-    """Return the eigenpairs of R C^H C R^H, in descending order."""
-    return descending(*eigh(column_gram(namespace(C).matmul(C, RH))))
-
-
-def _to_rows(X: Array, V: Array) -> Array:
+def _conjugate_times(X: Array, V: Array) -> Array:
     """Return conj(X) V, (..., N, k)."""
     xp = namespace(X)
     return xp.conj(xp.matmul(X, xp.conj(V))) if is_complex(X) else xp.matmul(X, V)
 
 
-def _computed(state: Any) -> OnlineEigh:
+def _widen(state: Any) -> OnlineEigh:
     """Return a state in the dtype that is computed with, float32 or wider."""
     if not isinstance(state, OnlineEigh):
         msg = (
@@ -359,7 +322,7 @@ def _computed(state: Any) -> OnlineEigh:
     return OnlineEigh(*(astype(x, result_name(dtype_name(x.dtype))) for x in state))
 
 
-def _checked_batch(X: Array, U: Array) -> Array:
+def _require_batch(X: Array, U: Array) -> Array:
     """Return X in the dtype of the state."""
     require_array(X, "X", ndim=2, blocks=False)
     require_like(X, "X", U, "state")

@@ -9,9 +9,9 @@ from ngdla._backend.namespace import Array
 
 from .low_rank_eigh import LowRankEigh, require_rank
 from .operand import hermitian_operand, operand_like
-from .rank_choice import adapted, rank_rule
+from .rank_choice import choose_rank, rank_rule
 from .sketch_columns import require_basis, require_finite_columns, require_rng
-from .sketches import decomposed, sketch_options
+from .sketches import SketchRequest, decompose, sketch_options
 
 __all__ = ["randomized_eigh"]
 
@@ -148,11 +148,11 @@ def randomized_eigh(
 
         def attempt(rank: int, basis: Array | None, rng: Any) -> LowRankEigh:
             require_finite_columns(checks, basis, rng)
-            result = decomposed(operand, options, rank, basis, rng, checks)
+            result = decompose(SketchRequest(operand, options, rank, basis, rng), checks)
             checks.read()
             return result
 
         if rule is not None:
-            return adapted(attempt, rule, basis, tail)
+            return choose_rank(attempt, rule, basis, tail)
         require_rank(rank, operand.size, "the size of `A`")
         return attempt(int(rank), basis, rng)
