@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice
@@ -17,6 +17,7 @@ from .columns import apply_to_columns
 __all__ = [
     "TAILS",
     "LowRankEigh",
+    "Tail",
     "checked_damping",
     "clipped",
     "require_rank",
@@ -24,6 +25,7 @@ __all__ = [
     "truncate_eigenpairs",
 ]
 
+Tail = Literal["trace", "min", "zero"]
 TAILS = ("trace", "min", "zero")
 
 
@@ -161,7 +163,7 @@ class LowRankEigh(NamedTuple):
             dense = xp.matmul(self.eigenvectors * weights, adjoint(self.eigenvectors))
             return add_to_diagonal(dense, self.tail)
 
-    def truncate(self, rank: int, *, tail: str = "trace") -> LowRankEigh:
+    def truncate(self, rank: int, *, tail: Tail = "trace") -> LowRankEigh:
         """Return the `rank` largest eigenpairs, with a tail that stands for all others.
 
         Parameters
@@ -211,7 +213,7 @@ class LowRankEigh(NamedTuple):
 
 
 def truncate_eigenpairs(
-    eigenvalues: Array, eigenvectors: Array, trace: Array, error: Array, rank: int, tail: str
+    eigenvalues: Array, eigenvectors: Array, trace: Array, error: Array, rank: int, tail: Tail
 ) -> LowRankEigh:
     """Return the `rank` first of more eigenpairs, whose error is the given one."""
     xp = namespace(eigenvalues)
@@ -230,7 +232,7 @@ def clipped(values: Array) -> Array:
     return xp.where(values < 0, xp.zeros_like(values), values)
 
 
-def tail_of(tail: str, eigenvalues: Array, trace: Array, size: int) -> Array:
+def tail_of(tail: Tail, eigenvalues: Array, trace: Array, size: int) -> Array:
     """Return what stands for each of the eigenvalues that are not kept, (...)."""
     require_choice(tail, "tail", TAILS)
     xp = namespace(eigenvalues)

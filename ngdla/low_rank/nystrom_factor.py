@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice
@@ -15,11 +15,14 @@ from ngdla._backend.triangular import cho_solve, cholesky
 from .cholesky_qr import column_gram
 from .columns import apply_to_columns
 from .low_rank_eigh import clipped, require_rank
-from .operand import hermitian_operand, operand_like
+from .operand import ProductPrecision, hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
 from .sketches import SketchRequest, sketch_options, sketch_root
 
-__all__ = ["NystromFactor", "nystrom_factor"]
+__all__ = ["FACTOR_TAILS", "FactorTail", "NystromFactor", "nystrom_factor"]
+
+FactorTail = Literal["trace", "zero"]
+FACTOR_TAILS = ("trace", "zero")
 
 
 class NystromFactor(NamedTuple):
@@ -125,9 +128,9 @@ def nystrom_factor(
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    tail: str = "trace",
+    tail: FactorTail = "trace",
     trace: Any = None,
-    precision: str = "native",
+    precision: ProductPrecision = "native",
     product_eps: float | None = None,
     check: bool = True,
 ) -> NystromFactor:
@@ -193,7 +196,7 @@ def nystrom_factor(
     >>> bool(np.allclose(A @ x + 1e-2 * x, A @ np.ones(100), atol=1e-4))
     True
     """
-    require_choice(tail, "tail", ("trace", "zero"))
+    require_choice(tail, "tail", FACTOR_TAILS)
     options = sketch_options("nystrom", passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis

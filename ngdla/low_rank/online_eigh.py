@@ -20,7 +20,7 @@ from ngdla._backend.scalars import fraction_values
 from ngdla._backend.shapes import expanded
 
 from .cholesky_qr import column_gram
-from .low_rank_eigh import TAILS, LowRankEigh, clipped, require_rank, truncate_eigenpairs
+from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
 from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
 from .operand import HermitianOperand, trace_unit
@@ -225,7 +225,7 @@ def online_eigh_update(
     return state
 
 
-def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh:
+def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEigh:
     """Return the decomposition that a state stands for, with the error that its probes show.
 
     Parameters

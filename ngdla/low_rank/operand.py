@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
 from ngdla._backend.dtypes import (
@@ -26,14 +26,17 @@ from ngdla._backend.spectral import eigh
 from ngdla._backend.tracing import number
 
 __all__ = [
+    "PRODUCT_PRECISIONS",
     "HermitianOperand",
+    "ProductPrecision",
     "hermitian_operand",
     "operand_like",
     "require_positive",
     "trace_unit",
 ]
 
-PRECISIONS = ("native", "tf32")
+ProductPrecision = Literal["native", "tf32"]
+PRODUCT_PRECISIONS = ("native", "tf32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +102,7 @@ def hermitian_operand(
 
     `columns` as for `operand_like`.
     """
-    require_choice(precision, "precision", PRECISIONS)
+    require_choice(precision, "precision", PRODUCT_PRECISIONS)
     like = operand_like(A, columns)
     if not is_array(A):
         return _object_operand(A, trace_of_A, like, precision, product_eps)

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ngdla._backend.calls import opened
 from ngdla._backend.namespace import Array
 
-from .low_rank_eigh import LowRankEigh, require_rank
-from .operand import hermitian_operand, operand_like
+from .low_rank_eigh import LowRankEigh, Tail, require_rank
+from .operand import ProductPrecision, hermitian_operand, operand_like
 from .rank_choice import choose_rank, rank_rule
 from .sketch_columns import require_basis, require_finite_columns, require_rng
-from .sketches import SketchRequest, decompose, sketch_options
+from .sketches import SketchMethod, SketchRequest, decompose, sketch_options
 
 __all__ = ["randomized_eigh"]
 
 
 def randomized_eigh(
     A: Any,
-    rank: int | str,
+    rank: int | Literal["auto"],
     *,
-    method: str = "nystrom",
+    method: SketchMethod = "nystrom",
     passes: int = 2,
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    tail: str = "trace",
+    tail: Tail = "trace",
     trace: Any = None,
     damping: float | None = None,
     target: float | None = None,
     max_rank: int | None = None,
-    precision: str = "native",
+    precision: ProductPrecision = "native",
     product_eps: float | None = None,
     check: bool = True,
 ) -> LowRankEigh:

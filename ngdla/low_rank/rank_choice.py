@@ -13,7 +13,7 @@ from ngdla._backend.random import generator
 from ngdla._backend.scalars import EIGENVALUES, damping_values
 from ngdla._backend.tracing import is_traced, number
 
-from .low_rank_eigh import LowRankEigh, require_rank
+from .low_rank_eigh import LowRankEigh, Tail, require_rank
 from .operand import HermitianOperand
 from .sketch_columns import is_test_matrix
 
@@ -78,7 +78,7 @@ def rank_rule(
     )
 
 
-def choose_rank(attempt: Attempt, rule: RankRule, basis: Array | None, tail: str) -> LowRankEigh:
+def choose_rank(attempt: Attempt, rule: RankRule, basis: Array | None, tail: Tail) -> LowRankEigh:
     """Return the first attempt of enough rank, cut down to what is needed; ranks double."""
     known = 0 if basis is None else basis.shape[-1]
     rank = min(_bucket(known, rule.size), rule.most)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, require_choice, require_count
 from ngdla._backend.namespace import Array, namespace
@@ -13,13 +13,15 @@ from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular
 
 from .cholesky_qr import cholesky_qr
-from .low_rank_eigh import TAILS, LowRankEigh, clipped, truncate_eigenpairs
+from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpairs
 from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
 from .nystrom_root import NystromRoot, nystrom_root, stabilising_shift
 from .operand import HermitianOperand, require_positive
 from .sketch_columns import SketchColumns, sketch_columns
 
 __all__ = [
+    "SKETCH_METHODS",
+    "SketchMethod",
     "SketchOptions",
     "SketchRequest",
     "SketchedRoot",
@@ -30,16 +32,17 @@ __all__ = [
     "sketch_widths",
 ]
 
-METHODS = ("nystrom", "rayleigh-ritz", "rsvd", "sre")
+SketchMethod = Literal["nystrom", "rayleigh-ritz", "rsvd", "sre"]
+SKETCH_METHODS = ("nystrom", "rayleigh-ritz", "rsvd", "sre")
 
 
 class SketchOptions(NamedTuple):
     """How a matrix is sketched, checked."""
 
-    method: str
+    method: SketchMethod
     passes: int
     oversample: int
-    tail: str
+    tail: Tail
 
 
 class SketchRequest(NamedTuple):
@@ -74,7 +77,7 @@ class SketchedRoot(NamedTuple):
 
 def sketch_options(method: Any, passes: Any, oversample: Any, tail: Any) -> SketchOptions:
     """Check the options, and return them."""
-    require_choice(method, "method", METHODS)
+    require_choice(method, "method", SKETCH_METHODS)
     require_choice(tail, "tail", TAILS)
     require_count(passes, "passes")
     require_count(oversample, "oversample")

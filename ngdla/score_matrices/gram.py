@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import all_finite
@@ -12,10 +12,13 @@ from ngdla._backend.products import trace
 
 from .column_blocks import score_matrix
 
-__all__ = ["gram"]
+__all__ = ["ACCUMULATIONS", "Accumulation", "gram"]
+
+Accumulation = Literal["float32", "float64", "complex64", "complex128"]
+ACCUMULATIONS = ("float32", "float64", "complex64", "complex128")
 
 
-def gram(S: Any, *, accumulate: str | None = None) -> Array:
+def gram(S: Any, *, accumulate: Accumulation | None = None) -> Array:
     """Return the Gram matrix S S^H of the rows of S, the neural tangent kernel of scores.
 
     Parameters
@@ -75,11 +78,7 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
 
 def _accumulation_dtype(accumulate: Any, dtype: str) -> str:
     complex_scores = dtype.startswith("complex")
-    names = (
-        ("complex64", "complex128")
-        if complex_scores
-        else ("float32", "float64", "complex64", "complex128")
-    )
+    names = ACCUMULATIONS[2:] if complex_scores else ACCUMULATIONS
     if not isinstance(accumulate, str) or accumulate not in names:
         kind = "complex64 or complex128" if complex_scores else "float32 or float64"
         msg = f"`accumulate` is {accumulate!r}; for `S` of dtype {dtype} it must be {kind}."
