@@ -213,10 +213,10 @@ class ColumnBlocks(StoredScores):
         if self.scales is None and dtype_name(block.dtype) == dtype:
             return ((None, block, None),)
         scale = None if self.scales is None else self.scales[i]
-        return _converted(block, scale, dtype, copied=copied)
+        return _convert(block, scale, dtype, copied=copied)
 
 
-def _converted(block: Array, scale: Array | None, dtype: str, *, copied: bool) -> Iterator[Columns]:
+def _convert(block: Array, scale: Array | None, dtype: str, *, copied: bool) -> Iterator[Columns]:
     """Yield spans of columns, these columns, (..., n, c), and their scales, (..., c, 1)."""
     n, m = block.shape[-2:]
     copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)

@@ -15,7 +15,7 @@ from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
 from .score_matrix import SampleScores, Vector
-from .score_stream import ScoreStream, added, rounded, rows_of
+from .score_stream import ScoreStream, add_in_double, round_to, vector_rows
 
 __all__ = ["ColumnStream"]
 
@@ -100,19 +100,19 @@ class ColumnStream(ScoreStream, SampleScores):
 
     def _blocks(self) -> Generator[tuple[slice, ColumnBlocks], None, None]:
         """Yield the columns of S in one pass, and their places."""
-        with closing(self._arriving()) as blocks:
+        with closing(self._arrivals()) as blocks:
             for span, S in blocks:
                 if self._centring is not None:
-                    S = self._centring.columns(self._computable(S))
-                yield span, self._block(S, rows_of(self.scales, span))
+                    S = self._centring.columns(self._widen(S))
+                yield span, self._block(S, vector_rows(self.scales, span))
 
     def matvec(self, x: Vector) -> Array:
         """Return S x, (n, k), in the dtype of x."""
         total = None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                total = added(total, S.matvec((x[0][span, :],)))
-        return rounded(total, dtype_name(x[0].dtype))
+                total = add_in_double(total, S.matvec((x[0][span, :],)))
+        return round_to(total, dtype_name(x[0].dtype))
 
     def add_rmatvec(
         self, x: Vector | None, w: Array, *, product: bool
@@ -121,16 +121,16 @@ class ColumnStream(ScoreStream, SampleScores):
         parts, total = [], None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                (part,), term = S.add_rmatvec(rows_of(x, span), w, product=product)
+                (part,), term = S.add_rmatvec(vector_rows(x, span), w, product=product)
                 parts.append(part)
-                total = added(total, term)
-        return (joined(parts, axis=-2),), rounded(total, dtype_name(w.dtype))
+                total = add_in_double(total, term)
+        return (joined(parts, axis=-2),), round_to(total, dtype_name(w.dtype))
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (n, n), and S x."""
         K = total = None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                G, term = S.gram(dtype, rows_of(x, span))
-                K, total = added(K, G), added(total, term)
-        return rounded(K, dtype), None if x is None else rounded(total, dtype_name(x[0].dtype))
+                G, term = S.gram(dtype, vector_rows(x, span))
+                K, total = add_in_double(K, G), add_in_double(total, term)
+        return round_to(K, dtype), None if x is None else round_to(total, dtype_name(x[0].dtype))

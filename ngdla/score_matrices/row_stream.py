@@ -25,7 +25,7 @@ from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
 from .score_matrix import ParameterScores, Vector
-from .score_stream import ScoreStream, added
+from .score_stream import ScoreStream, add_in_double
 
 __all__ = ["RowStream"]
 
@@ -98,10 +98,10 @@ class RowStream(ScoreStream, ParameterScores):
     def _blocks(self) -> Generator[tuple[slice, ColumnBlocks], None, None]:
         """Yield the rows of S, or of T where they are centred, in one pass, and their places."""
         shift = None
-        with closing(self._arriving()) as blocks:
+        with closing(self._arrivals()) as blocks:
             for span, S in blocks:
                 if self._centring is not None:
-                    S = self._computable(S)
+                    S = self._widen(S)
                     shift = self._centring.shift(S, span) if shift is None else shift
                     S = self._centring.rows(S, span, shift)
                 yield span, self._block(S, self.scales)
@@ -110,16 +110,16 @@ class RowStream(ScoreStream, ParameterScores):
         self, dtype: str, g: Array | None = None, x: Vector | None = None
     ) -> tuple[Array, Vector | None, Array | None]:
         """Return S^H S, (m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
-        K, E, r, Tx = self._contracted(dtype, g, x)
+        K, E, r, Tx = self._contract(dtype, g, x)
         if E is not None:
             K = K - namespace(K).matmul(E, adjoint(E))
         K = astype(K, dtype)
-        return (K, None, None) if r is None else (K, *self._centred(E, r, Tx, g, x))
+        return (K, None, None) if r is None else (K, *self._centre(E, r, Tx, g, x))
 
     def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
         """Return S^H (g - S x) and S x, where g or x may be None for 0."""
-        _, E, r, Tx = self._contracted(None, g, x)
-        return self._centred(E, r, Tx, g, x)
+        _, E, r, Tx = self._contract(None, g, x)
+        return self._centre(E, r, Tx, g, x)
 
     def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
         """Yield spans of rows and these rows of S, (r, m), in one pass."""
@@ -140,7 +140,7 @@ class RowStream(ScoreStream, ParameterScores):
         assert Sx is not None
         return Sx
 
-    def _contracted(self, dtype: str | None, g: Array | None, x: Vector | None) -> Any:
+    def _contract(self, dtype: str | None, g: Array | None, x: Vector | None) -> Any:
         """Return T^H T, if in any dtype, T^H N, T^H (g - T x) and T x; sums in double precision."""
         K = E = r = None
         products = []
@@ -151,15 +151,15 @@ class RowStream(ScoreStream, ParameterScores):
                     (gradient,), Tx = T.gradient(here, x)
                 else:
                     G, part, Tx = T.parameter_gram(dtype, here, x)
-                    K, gradient = added(K, G), None if part is None else part[0]
-                r = added(r, gradient)
+                    K, gradient = add_in_double(K, G), None if part is None else part[0]
+                r = add_in_double(r, gradient)
                 if self._centring is not None:
                     N = self._rows(self._centring.null, span)
-                    E = added(E, T.rmatvec(astype(N, _dtype(g, x, dtype)))[0])
+                    E = add_in_double(E, T.rmatvec(astype(N, _dtype(g, x, dtype)))[0])
                 products.append(Tx)
-        return K, E, r, None if x is None else self._joined(products)
+        return K, E, r, None if x is None else self._in_order(products)
 
-    def _centred(
+    def _centre(
         self, E: Array | None, r: Array, Tx: Array | None, g: Array | None, x: Vector | None
     ) -> tuple[Vector, Array | None]:
         """Return S^H (g - S x) and S x from the sums of a pass."""
@@ -178,7 +178,7 @@ class RowStream(ScoreStream, ParameterScores):
         starts = range(0, self.rows, self.shape[0])
         return joined([y[i + span.start : i + span.stop, :] for i in starts], axis=-2)
 
-    def _joined(self, products: list[Array]) -> Array:
+    def _in_order(self, products: list[Array]) -> Array:
         """Return what blocks of T gave, in the order of the rows of S."""
         count = self.rows // self.shape[0]
         parts = []

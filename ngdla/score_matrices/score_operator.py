@@ -151,13 +151,13 @@ class ScoreOperator(SampleScores, ParameterScores):
     def matvec(self, x: Vector) -> Array:
         """Return S x, (n, k), in the dtype of x."""
         (column,) = self.scaled(x)
-        return self._applied(self._matvec, column, "matvec", self.rows)
+        return self._apply(self._matvec, column, "matvec", self.rows)
 
     def add_rmatvec(
         self, x: Vector | None, w: Array, *, product: bool
     ) -> tuple[Vector, Array | None]:
         """Return x + S^H w and, if `product`, S times it."""
-        moved = self.scaled((self._applied(self._rmatvec, w, "rmatvec", self.columns),))
+        moved = self.scaled((self._apply(self._rmatvec, w, "rmatvec", self.columns),))
         if x is not None:
             moved = (x[0] + moved[0],)
         return moved, self.matvec(moved) if product else None
@@ -169,7 +169,7 @@ class ScoreOperator(SampleScores, ParameterScores):
             assert K is not None
         else:
             K = self._gram() if callable(self._gram) else self._gram
-            self._require(K, "gram", (self.rows, self.rows))
+            self._require_result(K, "gram", (self.rows, self.rows))
             K = preserved(astype(K, dtype))
         return K, None if x is None else self.matvec(x)
 
@@ -196,8 +196,8 @@ class ScoreOperator(SampleScores, ParameterScores):
         """Return a flag whether y^H (S x) = (S^H y)^H x for some x and y, roughly."""
         x, y = (self._wave(length, dtype) for length in (self.columns, self.rows))
         xp, norm = namespace(x), namespace(x).linalg.vector_norm
-        Sx = self._applied(self._matvec, x, "matvec", self.rows)
-        Sy = self._applied(self._rmatvec, y, "rmatvec", self.columns)
+        Sx = self._apply(self._matvec, x, "matvec", self.rows)
+        Sy = self._apply(self._rmatvec, y, "rmatvec", self.columns)
         defect = xp.abs(xp.sum(rmatvec(y, Sx) - rmatvec(Sy, x)))
         return ~(defect > _ADJOINT_TOLERANCE * (norm(y) * norm(Sx) + norm(Sy) * norm(x)))
 
@@ -208,27 +208,27 @@ class ScoreOperator(SampleScores, ParameterScores):
             (self._rmatvec, "rmatvec", self.rows, self.columns),
         ):
             ones = self._ones((length, 1), dtype)
-            if not bool(all_finite(self._applied(function, ones, name, size))):
+            if not bool(all_finite(self._apply(function, ones, name, size))):
                 msg = f"`{name}` of `{self.name}` returns NaN or Inf; check the scores behind it."
                 return ValueError(msg)
         return None
 
     # ------------------------------------------------------------------------------- calls
 
-    def _applied(self, function: Function, columns: Array, name: str, length: int) -> Array:
+    def _apply(self, function: Function, columns: Array, name: str, length: int) -> Array:
         """Return the function of every column, (length, k), in the dtype of the columns."""
         xp, k = namespace(columns), columns.shape[-1]
         if self.batched:
             result = function(columns)
-            self._require(result, name, (length, k))
+            self._require_result(result, name, (length, k))
         else:
             results = [function(columns[:, i]) for i in range(k)]
             for one in results:
-                self._require(one, name, (length,))
+                self._require_result(one, name, (length,))
             result = xp.stack(results, axis=-1)
         return astype(result, dtype_name(columns.dtype))
 
-    def _require(self, result: Any, name: str, shape: tuple[int, ...]) -> None:
+    def _require_result(self, result: Any, name: str, shape: tuple[int, ...]) -> None:
         """Raise unless a function returned an array of the library, shape and kind of S."""
         label = f"{name}` of `{self.name}"
         require_array(result, label)

@@ -27,7 +27,7 @@ from .block_reader import block_reader, matrix_shape, require_positive, stored_d
 from .column_blocks import ColumnBlocks
 from .score_matrix import ScoreMatrix, Vector
 
-__all__ = ["Centring", "ScoreStream", "added", "rounded", "rows_of"]
+__all__ = ["Centring", "ScoreStream", "add_in_double", "round_to", "vector_rows"]
 
 
 class Centring(Protocol):
@@ -182,11 +182,11 @@ class ScoreStream(ScoreMatrix):
         vars(other).update(changes)
         return other
 
-    def _arriving(self) -> Generator[tuple[slice, Array], None, None]:
+    def _arrivals(self) -> Generator[tuple[slice, Array], None, None]:
         """Return the blocks of one pass with their places, to be closed."""
         return self._reader.blocks(self.name)
 
-    def _computable(self, block: Array) -> Array:
+    def _widen(self, block: Array) -> Array:
         """Return a block in a dtype that log-derivatives can be centred in."""
         return astype(block, result_name(self._reader.dtype))
 
@@ -195,7 +195,7 @@ class ScoreStream(ScoreMatrix):
 
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite, from one pass more."""
-        with closing(self._arriving()) as blocks:
+        with closing(self._arrivals()) as blocks:
             for i, (span, block) in enumerate(blocks):
                 if not bool(all_finite(block)):
                     return ValueError(
@@ -209,7 +209,7 @@ class ScoreStream(ScoreMatrix):
         )
 
 
-def added(total: Array | None, term: Array | None) -> Array | None:
+def add_in_double(total: Array | None, term: Array | None) -> Array | None:
     """Return total + term in double precision where there is one; `total` is used up."""
     if term is None:
         return None
@@ -220,11 +220,11 @@ def added(total: Array | None, term: Array | None) -> Array | None:
     return total
 
 
-def rounded(total: Array | None, dtype: str) -> Any:
+def round_to(total: Array | None, dtype: str) -> Any:
     """Return a sum in the dtype that is asked for."""
     return None if total is None else astype(total, dtype)
 
 
-def rows_of(x: Vector | None, span: slice) -> Vector | None:
+def vector_rows(x: Vector | None, span: slice) -> Vector | None:
     """Return a part of a vector with the m axis."""
     return None if x is None else (x[0][span, :],)
