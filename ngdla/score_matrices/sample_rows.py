@@ -80,7 +80,7 @@ def _row_sources(scores: ScoreMatrix, X: Array, count: int) -> list[Iterator[Arr
 
 
 def _row_parts(scores: ScoreMatrix, dtype: str) -> Iterator[Array]:
-    return (rows for _, rows in scores.row_parts(dtype))
+    return (rows for _, rows in scores.parameters.row_parts(dtype))
 
 
 def _chunks(parts: Iterator[Array], X: Array, width: int, *, product: bool) -> Iterator[Array]:
