@@ -16,7 +16,13 @@ from ngdla._backend.spectral import svd
 from .cholesky_qr import cholesky_qr
 from .low_rank_eigh import require_rank
 from .nystrom_root import stabilising_shift
-from .sketch_columns import require_basis, require_finite_columns, require_rng, sketch_columns
+from .sketch_columns import (
+    require_basis,
+    require_finite_columns,
+    require_passes,
+    require_rng,
+    sketch_columns,
+)
 
 __all__ = ["SVDResult", "randomized_svd"]
 
@@ -106,10 +112,7 @@ def randomized_svd(
     require_array(A, "A", ndim=2, blocks=False)
     require_rng(rng)
     require_count(oversample, "oversample")
-    require_count(passes, "passes")
-    if passes < 1:
-        msg = f"`passes` is {passes}; at least one product with `A` is needed."
-        raise ValueError(msg)
+    require_passes(passes)
     *batch, m, n = A.shape
     require_rank(rank, min(m, n), "the shorter side of `A`")
     dtype = result_name(dtype_name(A.dtype))

@@ -17,7 +17,7 @@ from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpair
 from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
 from .nystrom_root import NystromRoot, nystrom_root, stabilising_shift
 from .operand import HermitianOperand, require_positive
-from .sketch_columns import SketchColumns, sketch_columns
+from .sketch_columns import SketchColumns, require_passes, sketch_columns
 
 __all__ = [
     "SKETCH_METHODS",
@@ -79,11 +79,8 @@ def sketch_options(method: Any, passes: Any, oversample: Any, tail: Any) -> Sket
     """Check the options, and return them."""
     require_choice(method, "method", SKETCH_METHODS)
     require_choice(tail, "tail", TAILS)
-    require_count(passes, "passes")
+    require_passes(passes)
     require_count(oversample, "oversample")
-    if passes < 1:
-        msg = f"`passes` is {passes}; at least one product with `A` is needed."
-        raise ValueError(msg)
     return SketchOptions(method, int(passes), int(oversample), tail)
 
 
