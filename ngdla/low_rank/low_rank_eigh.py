@@ -48,15 +48,16 @@ class LowRankEigh(NamedTuple):
     Notes
     -----
     A NamedTuple of arrays, and so a pytree: it passes through `jax.jit`, `jax.vmap` and
-    `torch.vmap`, and its fields can be saved. All products cost 4 d r flops a column; nothing of
-    size d x d is formed but by `to_dense`.
+    `torch.vmap`, and its fields can be saved. Products cost 4 d r flops per column; only `to_dense`
+    forms a d x d matrix.
 
-    On a mode of eigenvalue e that is not kept, the damped inverse has the relative error
-    (e - tail) / (tail + damping). With tail 0 that is e / damping, without bound as the damping
-    falls; with the smallest kept eigenvalue it is from -1 to 0.
+    For a mode that is not kept, of eigenvalue e, the damped inverse has the relative error
+    (e - tail) / (tail + damping). With tail 0 this is e / damping, which grows without bound as
+    the damping falls; with the smallest kept eigenvalue as the tail it lies between -1 and 0.
 
-    What truncation drops is added to `error` as if it were orthogonal to the rest. The term that
-    this leaves out is never negative: after truncation the estimate is a few per cent low.
+    `truncate` adds the norm of the dropped eigenvalues to `error` as if they were orthogonal to
+    the error so far. The neglected term is never negative, so that the estimate after truncation is
+    a few per cent low.
     """
 
     eigenvalues: Array
@@ -111,8 +112,8 @@ class LowRankEigh(NamedTuple):
         -------
         array
             V / (tail + damping) + U ((tail - d) / (d + damping) / (tail + damping)) U^H V, of the
-            shape of V. With r = d it is U (1 / (d + damping)) U^H V, as no mode is left. A
-            truncated one loses u (|A| + damping) / (tail + damping) in its stiffest direction.
+            shape of V. With r = d it is U (1 / (d + damping)) U^H V. A truncated model loses
+            u (|A| + damping) / (tail + damping) in its stiffest direction.
         """
 
         def solution(V: Array, checks: ValueChecks) -> Array:

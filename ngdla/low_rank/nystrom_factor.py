@@ -144,16 +144,16 @@ def nystrom_factor(
     rank : int
         B has rank + oversample columns, or rank + 2 oversample with more than one pass.
     passes : int, default 2
-        Products with `A`. One is enough with a `basis`.
+        Number of products with `A`. With a `basis` one is enough.
     oversample : int, default 10
-        Gaussian columns beside the `rank` ones, and as many fresh ones in the last product, which
+        Gaussian columns beside the `rank` ones. The last product takes as many fresh ones, which
         show the error.
     basis : array, shape (..., d, k), optional
         Orthonormal columns to start from.
     rng : int, numpy.random.Generator, or array, shape (d, c)
         As for `randomized_eigh`.
     tail : {"trace", "zero"}
-        What is added to every eigenvalue: (tr A - |B|_F^2) / d, or nothing.
+        Number added to every eigenvalue: (tr A - |B|_F^2) / d, or 0.
     trace : float or array, shape (...), optional
         The trace of `A`; by default it is read off the diagonal.
     precision : {"native", "tf32"}
@@ -176,9 +176,9 @@ def nystrom_factor(
 
     Notes
     -----
-    Cost: as `randomized_eigh` without its eigendecomposition, and l^3 / 3 + 4 d l k flops a solve
-    with k right-hand sides, for l columns. Nothing is truncated: where joint damping of two
-    factors or a truncation is wanted, use `randomized_eigh`.
+    Cost: as `randomized_eigh` without its eigendecomposition, and l^3 / 3 + 4 d l k flops per
+    solve with k right-hand sides, for l columns. Nothing is truncated: to truncate, or to damp two
+    factors jointly, use `randomized_eigh`.
     Precision: a solve loses u |A| / (tail + damping) relative to the solution in its stiffest
     direction, as one with eigenvectors does.
 

@@ -33,9 +33,9 @@ _FIRST_SKETCH = sketch_options("nystrom", 2, 10, "trace")
 
 
 class OnlineEigh(NamedTuple):
-    """State of an on-line eigendecomposition: a value, of arrays only.
+    """State of an online eigendecomposition: a value that holds arrays only.
 
-    It is saved as `state._asdict()`, by np.savez, torch.save or the like, and made anew by
+    Save `state._asdict()` by np.savez, torch.save or the like, and restore the state as
     ``OnlineEigh(**fields)``.
 
     All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
@@ -68,7 +68,7 @@ class OnlineEigh(NamedTuple):
 def online_eigh_init(
     X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: bool = True
 ) -> OnlineEigh:
-    """Return the state of an on-line eigendecomposition after its first batch.
+    """Return the state of an online eigendecomposition after its first batch.
 
     Parameters
     ----------
@@ -189,8 +189,8 @@ def online_eigh_update(
     Method: one warm power step on the model of the new average,
     M = new X^T conj(X) + old U diag(d) U^H, whose weights new = 1 / weight and old add to 1, and
     the Nystrom approximation M U (U^H M U)^-1 U^H M.
-    Directions that are not kept are seen in single batches only, so that a sudden change of the
-    data is learned over some updates; the probes show it.
+    A direction that is not kept is seen in single batches only, so that the state needs several
+    updates to follow a sudden change of the data. The probes show it.
     Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
     Cholesky factors and one eigendecomposition. Memory: some four arrays of the size of the
     eigenvectors; no d x d matrix. Where many new directions come at once, and always on a GPU, 9 d
@@ -233,8 +233,8 @@ def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEig
     state : OnlineEigh
         After any number of updates.
     tail : {"trace", "min", "zero"}
-        What stands for each missing eigenvalue: their mean by the trace, the smallest kept one,
-        or 0.
+        Number that stands for each missing eigenvalue: their mean, from the trace, the smallest
+        kept one, or 0.
 
     Returns
     -------

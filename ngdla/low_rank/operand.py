@@ -1,4 +1,4 @@
-"""A positive semi-definite matrix that is met only in products: what it is, and what they show."""
+"""A positive semi-definite matrix accessed only through products, and checks of these products."""
 
 from __future__ import annotations
 

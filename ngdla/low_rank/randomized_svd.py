@@ -91,8 +91,9 @@ def randomized_svd(
 
     Notes
     -----
-    Cost: 2 m n (rank + oversample) flops a product, and about 9 (m + n) (rank + oversample)^2 a
-    pair of passes for orthonormal columns. Memory: some seven arrays of rank + oversample columns.
+    Cost: 2 m n (rank + oversample) flops per product, and about 9 (m + n) (rank + oversample)^2
+    per pair of passes for orthonormal columns. Memory: some seven arrays of rank + oversample
+    columns.
     Precision: singular values to a few u |A|; those of a matrix of lower rank are roundings, and
     their vectors orthonormal still.
 

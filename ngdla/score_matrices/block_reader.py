@@ -35,7 +35,7 @@ _EXHAUSTED: Any = object()
 @part
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockReader:
-    """Where the blocks of a matrix come from, and what they must be; each pass asks anew."""
+    """Where the blocks of a matrix come from, and what they must be; each pass reads them again."""
 
     source: Source
     shape: tuple[int, int]

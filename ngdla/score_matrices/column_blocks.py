@@ -207,7 +207,7 @@ class ColumnBlocks(StoredScores):
     def _columns(self, i: int, dtype: str, *, copied: bool = False) -> Iterable[Columns]:
         """Return the columns of block i in `dtype`: as they are, or in chunks that are converted.
 
-        `copied` says that the caller makes a copy of them all the same.
+        `copied` says that the caller copies them anyway.
         """
         block = self.blocks[i]
         if self.scales is None and dtype_name(block.dtype) == dtype:

@@ -41,10 +41,10 @@ class ColumnStream(ScoreStream, SampleScores):
         Blocks that are NumPy arrays are sent to its library and device, which do the work; others
         must be there already. By default NumPy. Values are not read.
     prefetch : bool
-        Fetch each block in a thread while the last one is used. `blocks` then runs in that thread,
-        where settings such as ``torch.no_grad``, ``numpy.errstate`` or the current device are not
-        those of the caller, and may overwrite a block only when the one after the next is asked
-        for.
+        Fetch each block in a thread while the previous one is used. `blocks` then runs in that
+        thread, without the caller's thread-local settings (``torch.no_grad``, ``numpy.errstate``,
+        the current device). It must keep each block unchanged until the block after the next is
+        requested.
     progress : bool
         Show a progress bar for each pass, by tqdm.
 

@@ -1,4 +1,4 @@
-"""The Gram matrix of scores, for callers who want it by itself."""
+"""The Gram matrix of scores as a public function."""
 
 from __future__ import annotations
 

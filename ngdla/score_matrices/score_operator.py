@@ -63,8 +63,8 @@ class ScoreOperator(SampleScores, ParameterScores):
     The functions are called with arrays in the dtype of the solution, one vector at a time unless
     `batched`; they must not write to their argument. With ``check=True`` one product each tests
     that they are adjoint. Method "cg" needs up to 256 columns (64 unless `batched`) of S S^H for
-    its preconditioner, with n and m numbers for each in memory, then two products a step. |S|_F^2,
-    which error bounds contain, is estimated from these columns and doubled.
+    its preconditioner, with n and m numbers for each in memory, then two products per step.
+    |S|_F^2, which error bounds contain, is estimated from these columns and doubled.
 
     Examples
     --------

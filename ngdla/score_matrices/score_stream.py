@@ -210,7 +210,7 @@ class ScoreStream(ScoreMatrix):
 
 
 def add_in_double(total: Array | None, term: Array | None) -> Array | None:
-    """Return total + term in double precision where there is one; `total` is used up."""
+    """Return total + term in double precision where there is one; `total` is consumed."""
     if term is None:
         return None
     if total is None:
