@@ -18,7 +18,6 @@ __all__ = ["ScoreOperator"]
 Function = Callable[[Array], Array]
 
 _ADJOINT_TOLERANCE = 1e-3
-_SKETCHED = 256
 _SKETCHED_ONE_BY_ONE = 64  # each a call, as is each step that a better preconditioner saves
 
 
@@ -135,7 +134,7 @@ class ScoreOperator(SampleScores, ParameterScores):
     @property
     def sketched(self) -> int:
         """Number of columns that a preconditioner may take of the Gram matrix."""
-        return _SKETCHED if self.batched else _SKETCHED_ONE_BY_ONE
+        return super().sketched if self.batched else _SKETCHED_ONE_BY_ONE
 
     @property
     def wide(self) -> bool:
