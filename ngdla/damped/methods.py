@@ -157,7 +157,7 @@ class _Singular(Method):
         start: tuple[Array | None, Vector | None],
     ) -> SmallProblem:
         """Return the squared singular values, and singular vectors."""
-        s, U = self._singular(scores.to_dense(dtype), wide=scores.wide)
+        s, U = self._singular(scores.stored.to_dense(dtype), wide=scores.wide)
         values = s * s
         return SmallProblem(Spectrum(values, U), namespace(values).sum(values, axis=-1))
 
@@ -212,10 +212,10 @@ class ConjugateGradients(Method):
 
         def product(p: Array) -> Array:
             if scores.wide:
-                _, Kp = scores.add_rmatvec(None, p, product=True)
+                _, Kp = scores.samples.add_rmatvec(None, p, product=True)
             assert Kp is not None
             return Kp
-            negative, _ = scores.gradient(None, scores.split(p))
+            negative, _ = scores.parameters.gradient(None, scores.split(p))
             return -joined(list(negative), axis=-2)
 
         size = scores.rows if scores.wide else scores.columns
@@ -229,9 +229,9 @@ def _gram_matrix(
 ) -> tuple[Array, FirstPass]:
     f, x = start
     if scores.wide:
-        G, Sx = scores.gram(dtype, x)
+        G, Sx = scores.samples.gram(dtype, x)
         return G, FirstPass(S_start=Sx)
-    G, gradient, Sx = scores.parameter_gram(dtype, f, x)
+    G, gradient, Sx = scores.parameters.parameter_gram(dtype, f, x)
     return G, FirstPass(Sx, gradient)
 
 

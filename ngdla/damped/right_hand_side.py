@@ -137,7 +137,7 @@ class Solve(NamedTuple):
         self, scores: ScoreMatrix, x: Vector | None
     ) -> tuple[Vector | None, Array | None]:
         """Return S^H (0 - S x) and S x, both None for 0."""
-        return (None, None) if x is None else scores.gradient(None, x)
+        return (None, None) if x is None else scores.parameters.gradient(None, x)
 
     def gradient(self, g: Vector | None, x: Vector | None, damping: Any) -> Vector:
         """Return g + v - damping x for the data gradient g."""
@@ -205,7 +205,7 @@ class LeastSquares(NamedTuple):
         self, scores: ScoreMatrix, x: Vector | None
     ) -> tuple[Vector | None, Array | None]:
         """Return S^H (f - S x) and S x, which is None for 0."""
-        return scores.gradient(self.f, x)
+        return scores.parameters.gradient(self.f, x)
 
     def gradient(self, g: Vector | None, x: Vector | None, damping: Any) -> Vector:
         """Return g + damping (x0 - x) for the data gradient g."""

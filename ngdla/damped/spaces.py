@@ -79,12 +79,12 @@ class SampleSpace(NamedTuple):
 
     def advance(self, iterate: Iterate, w: Array, *, product: bool) -> Iterate:
         """Return x + S^H w, and if `product` S times it."""
-        x, Sx = self.system.scores.add_rmatvec(iterate.x, w, product=product)
+        x, Sx = self.system.scores.samples.add_rmatvec(iterate.x, w, product=product)
         return Iterate(x, (*iterate.corrections, w), Sx, iterate.S_start)
 
     def product(self, p: Array) -> Array:
         """Return W p = S S^H p + damping p."""
-        _, SSp = self.system.scores.add_rmatvec(None, p, product=True)
+        _, SSp = self.system.scores.samples.add_rmatvec(None, p, product=True)
         assert SSp is not None
         return SSp + expanded(self.system.damping, 2) * p
 
@@ -135,7 +135,7 @@ class ParameterSpace(NamedTuple):
 
     def product(self, p: Array) -> Array:
         """Return A p = S^H S p + damping p."""
-        negative, _ = self.system.scores.gradient(None, self.system.scores.split(p))
+        negative, _ = self.system.scores.parameters.gradient(None, self.system.scores.split(p))
         return expanded(self.system.damping, 2) * p - joined(list(negative), axis=-2)
 
     def error(self, size: Array) -> Array:

@@ -18,7 +18,7 @@ __all__ = [
 
 _SWEEPS = 3
 _SHRINK = 4.0  # of off-diagonal entries, in roundings
-_NEARLY = 0.99  # of the norm of a column lies outside of the span of those before it
+_LEAST_DISTANCE = 0.99  # of a column of norm 1 from the span of those before it
 
 
 def cholesky_qr(Y: Array) -> tuple[Array, Array]:
@@ -33,16 +33,16 @@ def cholesky_qr(Y: Array) -> tuple[Array, Array]:
 
     Cost: 3 (d l^2 + 2 d l^2) flops in products.
     """
-    Q, R, L = _sweeps(Y)
+    Q, R, L = _sweep_thrice(Y)
 
     def again() -> tuple[Array, Array]:
-        P, T, _ = _sweeps(Q)
+        P, T, _ = _sweep_thrice(Q)
         return P, namespace(R).matmul(T, R)
 
-    return choose_if_free(nearly_orthogonal(L, _NEARLY), lambda: (Q, R), again)
+    return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE), lambda: (Q, R), again)
 
 
-def _sweeps(Y: Array) -> tuple[Array, Array, Array]:
+def _sweep_thrice(Y: Array) -> tuple[Array, Array, Array]:
     """Return Q and R after three sweeps, and the last factor."""
     xp, R, L = namespace(Y), None, None
     for _ in range(_SWEEPS):

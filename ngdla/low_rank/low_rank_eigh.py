@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_choice, require_columns
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import ValueChecks, require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.settings import library_settings
-from ngdla._backend.shapes import as_given, expanded, in_common_dtype
+from ngdla._backend.shapes import expanded, in_common_dtype
+
+from .columns import apply_to_columns
 
 __all__ = [
     "TAILS",
     "LowRankEigh",
+    "Tail",
     "checked_damping",
     "clipped",
     "require_rank",
     "tail_of",
-    "truncated",
+    "truncate_eigenpairs",
 ]
 
+Tail = Literal["trace", "min", "zero"]
 TAILS = ("trace", "min", "zero")
 
 
@@ -44,15 +48,16 @@ class LowRankEigh(NamedTuple):
     Notes
     -----
     A NamedTuple of arrays, and so a pytree: it passes through `jax.jit`, `jax.vmap` and
-    `torch.vmap`, and its fields can be saved. All products cost 4 d r flops a column; nothing of
-    size d x d is formed but by `to_dense`.
+    `torch.vmap`, and its fields can be saved. Products cost 4 d r flops per column; only `to_dense`
+    forms a d x d matrix.
 
-    On a mode of eigenvalue e that is not kept, the damped inverse has the relative error
-    (e - tail) / (tail + damping). With tail 0 that is e / damping, without bound as the damping
-    falls; with the smallest kept eigenvalue it is from -1 to 0.
+    For a mode that is not kept, of eigenvalue e, the damped inverse has the relative error
+    (e - tail) / (tail + damping). With tail 0 this is e / damping, which grows without bound as
+    the damping falls; with the smallest kept eigenvalue as the tail it lies between -1 and 0.
 
-    What truncation drops is added to `error` as if it were orthogonal to the rest. The term that
-    this leaves out is never negative: after truncation the estimate is a few per cent low.
+    `truncate` adds the norm of the dropped eigenvalues to `error` as if they were orthogonal to
+    the error so far. The neglected term is never negative, so that the estimate after truncation is
+    a few per cent low.
     """
 
     eigenvalues: Array
@@ -84,11 +89,12 @@ class LowRankEigh(NamedTuple):
         array
             tail V + U (d - tail) U^H V.
         """
-        columns, vector = self._columns(V)
-        with library_settings(namespace(columns)):
+
+        def product(V: Array, checks: ValueChecks) -> Array:
             tail = expanded(self.tail, 1)
-            X = self._combined(columns, tail, self.eigenvalues - tail)
-        return as_given(X, vector)
+            return self._combine(V, tail, self.eigenvalues - tail)
+
+        return apply_to_columns(product, V, self.eigenvectors, "eigenvectors")
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> Array:
         """Return X with (U diag(d) U^H + tail (I - U U^H) + damping) X = V.
@@ -106,20 +112,19 @@ class LowRankEigh(NamedTuple):
         -------
         array
             V / (tail + damping) + U ((tail - d) / (d + damping) / (tail + damping)) U^H V, of the
-            shape of V. With r = d it is U (1 / (d + damping)) U^H V, as no mode is left. A
-            truncated one loses u (|A| + damping) / (tail + damping) in its stiffest direction.
+            shape of V. With r = d it is U (1 / (d + damping)) U^H V. A truncated model loses
+            u (|A| + damping) / (tail + damping) in its stiffest direction.
         """
-        columns, vector = self._columns(V)
-        xp = namespace(columns)
-        with library_settings(xp):
-            shift = self._damping(damping, check=check)
+
+        def solution(V: Array, checks: ValueChecks) -> Array:
+            shift = self._damping(damping, checks)
             tail, d = expanded(self.tail, 1), self.eigenvalues
             if self.complete:
-                X = self._combined(columns, None, 1 / (d + shift))
-            else:
-                weights = (tail - d) / (d + shift) / (tail + shift)
-                X = self._combined(columns, 1 / (tail + shift), weights)
-        return as_given(X, vector)
+                return self._combine(V, None, 1 / (d + shift))
+            weights = (tail - d) / (d + shift) / (tail + shift)
+            return self._combine(V, 1 / (tail + shift), weights)
+
+        return apply_to_columns(solution, V, self.eigenvectors, "eigenvectors", check=check)
 
     def logdet(self, damping: Any, *, check: bool = True) -> Array:
         """Return log det(U diag(d) U^H + tail (I - U U^H) + damping), (...).
@@ -137,8 +142,8 @@ class LowRankEigh(NamedTuple):
             sum log(d + damping) + (d - r) log(tail + damping).
         """
         xp = namespace(self.eigenvalues)
-        with library_settings(xp):
-            shift = self._damping(damping, check=check)
+        with opened(self.eigenvalues, check) as checks:
+            shift = self._damping(damping, checks)
             kept = xp.sum(xp.log(self.eigenvalues + shift), axis=-1)
             if self.complete:
                 return kept
@@ -154,12 +159,12 @@ class LowRankEigh(NamedTuple):
             U diag(d - tail) U^H + tail I.
         """
         xp = namespace(self.eigenvectors)
-        with library_settings(xp):
+        with opened(self.eigenvectors):
             weights = xp.expand_dims(self.eigenvalues - expanded(self.tail, 1), axis=-2)
             dense = xp.matmul(self.eigenvectors * weights, adjoint(self.eigenvectors))
             return add_to_diagonal(dense, self.tail)
 
-    def truncate(self, rank: int, *, tail: str = "trace") -> LowRankEigh:
+    def truncate(self, rank: int, *, tail: Tail = "trace") -> LowRankEigh:
         """Return the `rank` largest eigenpairs, with a tail that stands for all others.
 
         Parameters
@@ -176,7 +181,9 @@ class LowRankEigh(NamedTuple):
             Its error includes the norm of what was dropped.
         """
         require_rank(rank, self.eigenvalues.shape[-1], "the number of eigenpairs kept so far")
-        return truncated(self.eigenvalues, self.eigenvectors, self.trace, self.error, rank, tail)
+        return truncate_eigenpairs(
+            self.eigenvalues, self.eigenvectors, self.trace, self.error, rank, tail
+        )
 
     @property
     def _missing(self) -> int:
@@ -188,16 +195,12 @@ class LowRankEigh(NamedTuple):
         """Whether r = d, so that no mode is missing."""
         return self._missing == 0
 
-    def _columns(self, V: Array) -> tuple[Array, bool]:
-        shape = tuple(self.eigenvectors.shape)
-        return require_columns(V, "V", shape[:-1], self.eigenvectors, "eigenvectors", shape)
-
-    def _damping(self, damping: Any, *, check: bool) -> Any:
+    def _damping(self, damping: Any, checks: ValueChecks) -> Any:
         """Return the checked damping as a float, or as (..., 1)."""
         d = self.eigenvalues
-        return expanded(checked_damping(damping, d, tuple(d.shape[:-1]), check=check), 1)
+        return expanded(eigenvalue_damping(damping, d, "A", tuple(d.shape[:-1]), checks), 1)
 
-    def _combined(self, V: Array, outside: Array | None, weights: Array) -> Array:
+    def _combine(self, V: Array, outside: Array | None, weights: Array) -> Array:
         """Return outside V + U diag(weights) U^H V, for (..., 1) and (..., r)."""
         xp = namespace(V)
         weights = xp.expand_dims(weights, axis=-1)
@@ -210,8 +213,8 @@ class LowRankEigh(NamedTuple):
         return in_common_dtype(combined, self.eigenvectors, V)
 
 
-def truncated(
-    eigenvalues: Array, eigenvectors: Array, trace: Array, error: Array, rank: int, tail: str
+def truncate_eigenpairs(
+    eigenvalues: Array, eigenvectors: Array, trace: Array, error: Array, rank: int, tail: Tail
 ) -> LowRankEigh:
     """Return the `rank` first of more eigenpairs, whose error is the given one."""
     xp = namespace(eigenvalues)
@@ -230,7 +233,7 @@ def clipped(values: Array) -> Array:
     return xp.where(values < 0, xp.zeros_like(values), values)
 
 
-def tail_of(tail: str, eigenvalues: Array, trace: Array, size: int) -> Array:
+def tail_of(tail: Tail, eigenvalues: Array, trace: Array, size: int) -> Array:
     """Return what stands for each of the eigenvalues that are not kept, (...)."""
     require_choice(tail, "tail", TAILS)
     xp = namespace(eigenvalues)

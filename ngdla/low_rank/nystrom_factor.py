@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_choice, require_columns
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import ValueChecks, require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
-from ngdla._backend.settings import library_settings
-from ngdla._backend.shapes import as_given, expanded, in_common_dtype
+from ngdla._backend.scalars import eigenvalue_damping
+from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .cholesky_qr import column_gram
-from .low_rank_eigh import checked_damping, clipped, require_rank
-from .operand import hermitian_operand
+from .columns import apply_to_columns
+from .low_rank_eigh import clipped, require_rank
+from .operand import ProductPrecision, hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
-from .sketches import nystrom_sketch, sketch_options
+from .sketches import SketchRequest, sketch_options, sketch_root
 
-__all__ = ["NystromFactor", "nystrom_factor"]
+__all__ = ["FACTOR_TAILS", "FactorTail", "NystromFactor", "nystrom_factor"]
+
+FactorTail = Literal["trace", "zero"]
+FACTOR_TAILS = ("trace", "zero")
 
 
 class NystromFactor(NamedTuple):
@@ -48,61 +53,53 @@ class NystromFactor(NamedTuple):
 
         Parameters
         ----------
-        V : array, shape (..., d) or (..., d, k)
-            One or k columns.
+        V
+            As for `LowRankEigh.matmul`.
 
         Returns
         -------
         array
             B B^H V + tail V.
         """
-        columns, vector = self._columns(V)
-        xp = namespace(columns)
 
         def product(B: Array, tail: Array, V: Array) -> Array:
-            return xp.matmul(B, rmatvec(B, V)) + tail * V
+            return namespace(V).matmul(B, rmatvec(B, V)) + tail * V
 
-        with library_settings(xp):
-            X = in_common_dtype(product, self.root, expanded(self.tail, 2), columns)
-        return as_given(X, vector)
+        def promoted(V: Array, checks: ValueChecks) -> Array:
+            return in_common_dtype(product, self.root, expanded(self.tail, 2), V)
+
+        return apply_to_columns(promoted, V, self.root, "root")
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> Array:
         """Return X with (B B^H + tail + damping) X = V.
 
         Parameters
         ----------
-        V : array, shape (..., d) or (..., d, k)
-            One or k right-hand sides.
-        damping : float or array, shape () or (...)
-            Positive, in units of eigenvalues of A.
-        check : bool, default True
-            Refuse dampings in arrays that are not positive: reads one flag on the host.
+        V, damping, check
+            As for `LowRankEigh.solve`.
 
         Returns
         -------
         array
             (V - B (B^H B + sigma)^-1 B^H V) / sigma for sigma = tail + damping, of the shape of V.
         """
-        columns, vector = self._columns(V)
-        xp = namespace(columns)
-        with library_settings(xp):
-            sigma, L = self._shifted(damping, check=check)
 
-            def solved(B: Array, L: Array, sigma: Array, V: Array) -> Array:
-                return (V - xp.matmul(B, cho_solve(L, rmatvec(B, V)))) / sigma
+        def solution(B: Array, L: Array, sigma: Array, V: Array) -> Array:
+            return (V - namespace(V).matmul(B, cho_solve(L, rmatvec(B, V)))) / sigma
 
-            X = in_common_dtype(solved, self.root, L, expanded(sigma, 2), columns)
-        return as_given(X, vector)
+        def promoted(V: Array, checks: ValueChecks) -> Array:
+            sigma, L = self._factor(damping, checks)
+            return in_common_dtype(solution, self.root, L, expanded(sigma, 2), V)
+
+        return apply_to_columns(promoted, V, self.root, "root", check=check)
 
     def logdet(self, damping: Any, *, check: bool = True) -> Array:
         """Return log det(B B^H + tail + damping), (...).
 
         Parameters
         ----------
-        damping : float or array, shape () or (...)
-            Positive, in units of eigenvalues of A.
-        check : bool, default True
-            Refuse dampings in arrays that are not positive: reads one flag on the host.
+        damping, check
+            As for `LowRankEigh.solve`.
 
         Returns
         -------
@@ -110,20 +107,16 @@ class NystromFactor(NamedTuple):
             log det(B^H B + sigma) + (d - l) log sigma for sigma = tail + damping.
         """
         xp = namespace(self.root)
-        with library_settings(xp):
-            sigma, L = self._shifted(damping, check=check)
+        with opened(self.root, check) as checks:
+            sigma, L = self._factor(damping, checks)
             kept = 2 * xp.sum(xp.log(xp.abs(xp.linalg.diagonal(L))), axis=-1)
             d, columns = self.root.shape[-2:]
             return kept + (d - columns) * xp.log(sigma)
 
-    def _columns(self, V: Array) -> tuple[Array, bool]:
-        shape = tuple(self.root.shape)
-        return require_columns(V, "V", shape[:-1], self.root, "root", shape)
-
-    def _shifted(self, damping: Any, *, check: bool) -> tuple[Array, Array]:
+    def _factor(self, damping: Any, checks: ValueChecks) -> tuple[Array, Array]:
         """Return sigma, (...), and the Cholesky factor of B^H B + sigma."""
         batch = tuple(self.tail.shape)
-        sigma = self.tail + checked_damping(damping, self.tail, batch, check=check)
+        sigma = self.tail + eigenvalue_damping(damping, self.tail, "A", batch, checks)
         return sigma, cholesky(add_to_diagonal(preserved(self.gram), sigma))[0]
 
 
@@ -135,9 +128,9 @@ def nystrom_factor(
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    tail: str = "trace",
+    tail: FactorTail = "trace",
     trace: Any = None,
-    precision: str = "native",
+    precision: ProductPrecision = "native",
     product_eps: float | None = None,
     check: bool = True,
 ) -> NystromFactor:
@@ -151,16 +144,16 @@ def nystrom_factor(
     rank : int
         B has rank + oversample columns, or rank + 2 oversample with more than one pass.
     passes : int, default 2
-        Products with `A`. One is enough with a `basis`.
+        Number of products with `A`. With a `basis` one is enough.
     oversample : int, default 10
-        Gaussian columns beside the `rank` ones, and as many fresh ones in the last product, which
+        Gaussian columns beside the `rank` ones. The last product takes as many fresh ones, which
         show the error.
     basis : array, shape (..., d, k), optional
         Orthonormal columns to start from.
     rng : int, numpy.random.Generator, or array, shape (d, c)
         As for `randomized_eigh`.
     tail : {"trace", "zero"}
-        What is added to every eigenvalue: (tr A - |B|_F^2) / d, or nothing.
+        Number added to every eigenvalue: (tr A - |B|_F^2) / d, or 0.
     trace : float or array, shape (...), optional
         The trace of `A`; by default it is read off the diagonal.
     precision : {"native", "tf32"}
@@ -183,9 +176,9 @@ def nystrom_factor(
 
     Notes
     -----
-    Cost: as `randomized_eigh` without its eigendecomposition, and l^3 / 3 + 4 d l k flops a solve
-    with k right-hand sides, for l columns. Nothing is truncated: where joint damping of two
-    factors or a truncation is wanted, use `randomized_eigh`.
+    Cost: as `randomized_eigh` without its eigendecomposition, and l^3 / 3 + 4 d l k flops per
+    solve with k right-hand sides, for l columns. Nothing is truncated: to truncate, or to damp two
+    factors jointly, use `randomized_eigh`.
     Precision: a solve loses u |A| / (tail + damping) relative to the solution in its stiffest
     direction, as one with eigenvectors does.
 
@@ -203,20 +196,18 @@ def nystrom_factor(
     >>> bool(np.allclose(A @ x + 1e-2 * x, A @ np.ones(100), atol=1e-4))
     True
     """
-    require_choice(tail, "tail", ("trace", "zero"))
+    require_choice(tail, "tail", FACTOR_TAILS)
     options = sketch_options("nystrom", passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    operand = hermitian_operand(A, trace, columns, precision, product_eps)
-    require_rank(rank, operand.size, "the size of `A`")
-    shape = (*operand.batch, operand.size)
-    basis = require_basis(basis, operand.like, shape, operand.dtype)
-    checks = ValueChecks(enabled=check)
-    xp = namespace(operand.like)
-    with library_settings(xp):
+    with opened(operand_like(A, columns), check) as checks:
+        operand = hermitian_operand(A, trace, columns, precision, product_eps)
+        require_rank(rank, operand.size, "the size of `A`")
+        shape = (*operand.batch, operand.size)
+        basis = require_basis(basis, operand.like, shape, operand.dtype)
         require_finite_columns(checks, basis, rng)
-        sketch = nystrom_sketch(operand, options, rank, basis, rng, checks)
-        checks.read()
+        sketch = sketch_root(SketchRequest(operand, options, rank, basis, rng), checks)
+        xp = namespace(operand.like)
         B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest

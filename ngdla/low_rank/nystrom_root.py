@@ -57,10 +57,10 @@ def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
     xp, d = namespace(Y), Y.shape[-2]
     core, overlap = rmatvec(omega, Y), column_gram(omega)
     least = shift = stabilising_shift(Y, roundoff)
-    factored = _factored(core, overlap, shift)
+    factored = _factor(core, overlap, shift)
     for roundings in (math.sqrt(d), float(d)):
         shift = xp.where(factored[1], shift, least * roundings)
-        factored = _unless_there(factored, core, overlap, shift)
+        factored = _factor_again(factored, core, overlap, shift)
     L, ok = factored
     inverse, shifted = adjoint(inverse_triangular(L)), Y + expanded(shift, 2) * omega
     B = xp.matmul(shifted, inverse)
@@ -68,17 +68,17 @@ def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
     return NystromRoot(B, core, overlap, L, shift, ok)
 
 
-def _factored(core: Array, overlap: Array, shift: Array) -> tuple[Array, Array]:
+def _factor(core: Array, overlap: Array, shift: Array) -> tuple[Array, Array]:
     """Return the Cholesky factor of core + shift * overlap, and whether it exists."""
     shifted = core + expanded(shift, 2) * overlap
     return cholesky((shifted + adjoint(shifted)) / 2)
 
 
-def _unless_there(
+def _factor_again(
     factored: tuple[Array, Array], core: Array, overlap: Array, shift: Array
 ) -> tuple[Array, Array]:
     flag = namespace(core).all(factored[1])
-    return choose_if_free(flag, lambda: factored, lambda: _factored(core, overlap, shift))
+    return choose_if_free(flag, lambda: factored, lambda: _factor(core, overlap, shift))
 
 
 def stabilising_shift(Y: Array, roundoff: float) -> Array:

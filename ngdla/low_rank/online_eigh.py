@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
     all_finite,
@@ -14,38 +15,27 @@ from ngdla._backend.checks import (
 )
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_diagonal, adjoint, squared_norm, trace, transposed_product
+from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
-from ngdla._backend.spectral import eigh
-from ngdla._backend.tracing import choose_if_free
-from ngdla._backend.triangular import inverse_triangular
 
-from .cholesky_qr import cholesky_qr, column_gram, equilibrated_cholesky, nearly_orthogonal
-from .low_rank_eigh import TAILS, LowRankEigh, clipped, require_rank, truncated
+from .cholesky_qr import column_gram
+from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
+from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
 from .operand import HermitianOperand, trace_unit
 from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
-from .sketches import (
-    descending,
-    eigenpairs,
-    nystrom_sketch,
-    nystrom_widths,
-    probed_error,
-    sketch_options,
-)
+from .sketches import SketchRequest, probed_error, sketch_options, sketch_root, sketch_widths
 
 __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_update"]
 
-_START = sketch_options("nystrom", 2, 10, "trace")
-_FAR = 0.7  # of the norm of a column lies outside of the span of those before it
+_FIRST_SKETCH = sketch_options("nystrom", 2, 10, "trace")
 
 
 class OnlineEigh(NamedTuple):
-    """State of an on-line eigendecomposition: a value, of arrays only.
+    """State of an online eigendecomposition: a value that holds arrays only.
 
-    It is saved as `state._asdict()`, by np.savez, torch.save or the like, and made anew by
+    Save `state._asdict()` by np.savez, torch.save or the like, and restore the state as
     ``OnlineEigh(**fields)``.
 
     All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
@@ -78,7 +68,7 @@ class OnlineEigh(NamedTuple):
 def online_eigh_init(
     X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: bool = True
 ) -> OnlineEigh:
-    """Return the state of an on-line eigendecomposition after its first batch.
+    """Return the state of an online eigendecomposition after its first batch.
 
     Parameters
     ----------
@@ -133,10 +123,8 @@ def online_eigh_init(
     *batch, _, d = X.shape
     require_rank(rank, d, "the number of columns of `X`")
     dtype = result_name(dtype_name(X.dtype))
-    start = sum(nystrom_widths(_START, rank, 0, d))
-    checks = ValueChecks(enabled=check)
-    xp = namespace(X)
-    with library_settings(xp):
+    start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
+    with opened(X, check) as checks:
         X = astype(X, dtype)
         A = HermitianOperand(
             like=X,
@@ -145,25 +133,24 @@ def online_eigh_init(
             dtype=dtype,
             roundoff=unit_roundoff(dtype),
             trace=squared_norm(X),
-            product=lambda V: transposed_product(X, _to_rows(X, V)),
+            product=lambda V: transposed_product(X, _conjugate_times(X, V)),
         )
         checks.require(lambda: all_finite(A.trace), _not_finite)
         require_finite_columns(checks, None, rng)
         count, shape = start + int(probes), (*batch, d)
         drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
-        root = nystrom_sketch(A, _START, int(rank), None, columns, ValueChecks(enabled=False)).root
-        values, U = eigenpairs(root, int(rank))
-        state = OnlineEigh(
+        request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
+        root = sketch_root(request, ValueChecks(enabled=False)).root
+        values, U = root_eigenpairs(root, int(rank))
+        return OnlineEigh(
             eigenvalues=values[..., :rank] * expanded(A.trace, 1),
             eigenvectors=U,
             trace=A.trace,
-            weight=xp.ones_like(A.trace),
+            weight=namespace(X).ones_like(A.trace),
             probes=G,
             sketch=A.product(G),
         )
-        checks.read()
-    return state
 
 
 def online_eigh_update(
@@ -202,8 +189,8 @@ def online_eigh_update(
     Method: one warm power step on the model of the new average,
     M = new X^T conj(X) + old U diag(d) U^H, whose weights new = 1 / weight and old add to 1, and
     the Nystrom approximation M U (U^H M U)^-1 U^H M.
-    Directions that are not kept are seen in single batches only, so that a sudden change of the
-    data is learned over some updates; the probes show it.
+    A direction that is not kept is seen in single batches only, so that the state needs several
+    updates to follow a sudden change of the data. The probes show it.
     Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
     Cholesky factors and one eigendecomposition. Memory: some four arrays of the size of the
     eigenvectors; no d x d matrix. Where many new directions come at once, and always on a GPU, 9 d
@@ -225,22 +212,20 @@ def online_eigh_update(
     >>> bool(np.allclose(state.eigenvalues, exact[:4]))
     True
     """
-    stored, state = state, _computed(state)
+    stored, state = state, _widen(state)
     rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
-    X = _checked_batch(X, U)
-    checks = ValueChecks(enabled=check)
-    decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
-    with library_settings(namespace(X)):
+    X = _require_batch(X, U)
+    with opened(X, check) as checks:
+        decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
         size = squared_norm(X)
         checks.require(lambda: all_finite(size), _not_finite)
-        state = _updated(state, X, size, decay, rounding)
+        state = _update(state, X, size, decay, rounding)
         checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
-        checks.read()
     return state
 
 
-def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh:
+def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEigh:
     """Return the decomposition that a state stands for, with the error that its probes show.
 
     Parameters
@@ -248,8 +233,8 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     state : OnlineEigh
         After any number of updates.
     tail : {"trace", "min", "zero"}
-        What stands for each missing eigenvalue: their mean by the trace, the smallest kept one,
-        or 0.
+        Number that stands for each missing eigenvalue: their mean, from the trace, the smallest
+        kept one, or 0.
 
     Returns
     -------
@@ -276,85 +261,57 @@ def online_eigh_result(state: OnlineEigh, *, tail: str = "trace") -> LowRankEigh
     >>> bool(0.5 * exact < eigh.error < 2 * exact)
     True
     """
-    state = _computed(state)
+    state = _widen(state)
     require_choice(tail, "tail", TAILS)
     xp = namespace(state.trace)
     d, U, G = state.eigenvalues, state.eigenvectors, state.probes
-    with library_settings(xp):
+    with opened(state.trace):
         error = state.trace + xp.nan
         if G.shape[-1]:
             unit = trace_unit(state.trace)
             error = unit * probed_error(
                 d / expanded(unit, 1), U, G, state.sketch / expanded(unit, 2)
             )
-        return truncated(d, U, state.trace, error, d.shape[-1], tail)
+        return truncate_eigenpairs(d, U, state.trace, error, d.shape[-1], tail)
 
 
-def _updated(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
+def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
     """Return the state after a batch of squared norm `size`.
 
     With M = new X^T conj(X) + old U diag(d) U^H, whose weights add to 1, in units of its trace, the
-    eigenpairs are those of the Nystrom approximation from M U and U^H M U.
+    eigenpairs are those of the Nystrom approximation from Y = M U and U^H M U: (power-step) in
+    docs/theory/eigendecomposition.md.
     """
     xp, U, r = namespace(X), state.eigenvectors, state.eigenvalues.shape[-1]
-    weight = decay * state.weight + 1
+    weight = decay * state.weight + 1  # w_t = decay w_(t - 1) + 1
     new, old = 1 / weight, decay * state.weight / weight
-    average = old * state.trace + new * size
+    average = old * state.trace + new * size  # tr M, with the trace of A itself
     unit = trace_unit(average)
-    rows = _to_rows(X, xp.concat([U, state.probes], axis=-1))
+    rows = _conjugate_times(X, xp.concat([U, state.probes], axis=-1))  # conj(X) [U, G]
     scaled = expanded(new / unit, 2) * rows[..., :r]
     products = transposed_product(X, xp.concat([scaled, expanded(new, 2) * rows[..., r:]], axis=-1))
-    core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))
-    past = expanded(old / unit, 1) * state.eigenvalues
+    core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))  # new U^H X^T conj(X) U
+    past = expanded(old / unit, 1) * state.eigenvalues  # old U^H U diag(d) U^H U
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
-    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)
-    values, vectors = _nystrom_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
+    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)  # (M + shift) U
+    values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
     return OnlineEigh(
         eigenvalues=clipped(values - shift) * expanded(average, 1),
         eigenvectors=vectors,
         trace=average,
         weight=weight,
         probes=state.probes,
-        sketch=products[..., r:] + expanded(old, 2) * state.sketch,
+        sketch=products[..., r:] + expanded(old, 2) * state.sketch,  # M G, of A itself
     )
 
 
-def _nystrom_eigenpairs(Y: Array, core: Array, terms: int) -> tuple[Array, Array]:
-    """Return the eigenpairs of Y core^-1 Y^H for Y = M U and core = U^H M U.
-
-    With Y = Q R and core^-1 = C^H C they are those of (C R^H)^H (C R^H), rotated by Q. The
-    columns of U are eigenvectors of what M was before, and those of Y nearly orthogonal: then one
-    Cholesky factor of their equilibrated Gram matrix is R, and one product with Y makes the
-    vectors. Where many new directions came at once, Y is made orthonormal first.
-    """
-    xp = namespace(Y)
-    L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
-    C = inverse_triangular(equilibrated_cholesky(core, terms))
-
-    def at_once() -> tuple[Array, Array]:
-        values, W = _rotation(C, L)
-        return values, xp.matmul(Y, xp.matmul(adjoint(inverse_triangular(L)), W))
-
-    def safely() -> tuple[Array, Array]:
-        Q, R = cholesky_qr(Y)
-        values, W = _rotation(C, adjoint(R))
-        return values, xp.matmul(Q, W)
-
-    return choose_if_free(nearly_orthogonal(L, _FAR), at_once, safely)
-
-
-def _rotation(C: Array, RH: Array) -> tuple[Array, Array]:
-    """Return the eigenpairs of R C^H C R^H, in descending order."""
-    return descending(*eigh(column_gram(namespace(C).matmul(C, RH))))
-
-
-def _to_rows(X: Array, V: Array) -> Array:
+def _conjugate_times(X: Array, V: Array) -> Array:
     """Return conj(X) V, (..., N, k)."""
     xp = namespace(X)
     return xp.conj(xp.matmul(X, xp.conj(V))) if is_complex(X) else xp.matmul(X, V)
 
 
-def _computed(state: Any) -> OnlineEigh:
+def _widen(state: Any) -> OnlineEigh:
     """Return a state in the dtype that is computed with, float32 or wider."""
     if not isinstance(state, OnlineEigh):
         msg = (
@@ -365,7 +322,7 @@ def _computed(state: Any) -> OnlineEigh:
     return OnlineEigh(*(astype(x, result_name(dtype_name(x.dtype))) for x in state))
 
 
-def _checked_batch(X: Array, U: Array) -> Array:
+def _require_batch(X: Array, U: Array) -> Array:
     """Return X in the dtype of the state."""
     require_array(X, "X", ndim=2, blocks=False)
     require_like(X, "X", U, "state")

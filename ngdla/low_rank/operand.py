@@ -1,4 +1,4 @@
-"""A positive semi-definite matrix that is met only in products: what it is, and what they show."""
+"""A positive semi-definite matrix accessed only through products, and checks of these products."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
 from ngdla._backend.dtypes import (
@@ -25,9 +25,18 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
 from ngdla._backend.tracing import number
 
-__all__ = ["HermitianOperand", "hermitian_operand", "require_positive", "trace_unit"]
+__all__ = [
+    "PRODUCT_PRECISIONS",
+    "HermitianOperand",
+    "ProductPrecision",
+    "hermitian_operand",
+    "operand_like",
+    "require_positive",
+    "trace_unit",
+]
 
-PRECISIONS = ("native", "tf32")
+ProductPrecision = Literal["native", "tf32"]
+PRODUCT_PRECISIONS = ("native", "tf32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,25 +77,42 @@ def trace_unit(trace: Array) -> Array:
     return xp.where(usual, trace, xp.ones_like(trace))
 
 
+def operand_like(A: Any, columns: Any) -> Array:
+    """Return an array of the library and on the device of A, which is checked for its kind.
+
+    A is an array itself, or an object with @, .shape and .dtype. `columns` are those that an object
+    is multiplied with first: they say which library it takes.
+    """
+    if is_array(A) or not all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
+        require_array(A, "A", ndim=2, blocks=False)
+        return A
+    if columns is None or not is_array(columns):
+        msg = (
+            f"`A` is a {type(A).__name__}, not an array, so that its library is not known; pass "
+            f"`basis`, or a test matrix as `rng`."
+        )
+        raise TypeError(msg)
+    return columns
+
+
 def hermitian_operand(
     A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
 ) -> HermitianOperand:
     """Check A, an array or an object with @, .shape and .dtype, and return it as an operand.
 
-    `columns` are those that an object is multiplied with first: they say which library it takes.
+    `columns` as for `operand_like`.
     """
-    require_choice(precision, "precision", PRECISIONS)
-    if not is_array(A) and all(hasattr(A, key) for key in ("__matmul__", "shape", "dtype")):
-        return _of_object(A, trace_of_A, columns, precision, product_eps)
-    require_array(A, "A", ndim=2, blocks=False)
+    require_choice(precision, "precision", PRODUCT_PRECISIONS)
+    like = operand_like(A, columns)
+    if not is_array(A):
+        return _object_operand(A, trace_of_A, like, precision, product_eps)
     dtype = result_name(dtype_name(A.dtype))
     _require_square(A)
     batch = tuple(A.shape[:-2])
     if trace_of_A is None:
-        with library_settings(namespace(A)):
-            traced = astype(trace(A), real_name(dtype))
+        traced = astype(trace(A), real_name(dtype))
     else:
-        traced = _given_trace(trace_of_A, A, dtype, batch)
+        traced = _require_trace(trace_of_A, A, dtype, batch)
     return HermitianOperand(
         like=A,
         batch=batch,
@@ -94,19 +120,13 @@ def hermitian_operand(
         dtype=dtype,
         roundoff=_roundoff(dtype, precision, product_eps),
         trace=traced,
-        product=_product(lambda X: matmul_stored(A, X), precision),
+        product=_product_in(lambda X: matmul_stored(A, X), precision),
     )
 
 
-def _of_object(
-    A: Any, trace_of_A: Any, columns: Any, precision: str, product_eps: float | None
+def _object_operand(
+    A: Any, trace_of_A: Any, columns: Array, precision: str, product_eps: float | None
 ) -> HermitianOperand:
-    if columns is None or not is_array(columns):
-        msg = (
-            f"`A` is a {type(A).__name__}, not an array, so that its library is not known; pass "
-            f"`basis`, or a test matrix as `rng`."
-        )
-        raise TypeError(msg)
     if trace_of_A is None:
         msg = f"`A` is a {type(A).__name__}, whose diagonal cannot be read; pass `trace`."
         raise TypeError(msg)
@@ -122,8 +142,8 @@ def _of_object(
         size=A.shape[-1],
         dtype=dtype,
         roundoff=_roundoff(dtype, precision, product_eps),
-        trace=_given_trace(trace_of_A, columns, dtype, batch),
-        product=_product(lambda X: A @ X, precision),
+        trace=_require_trace(trace_of_A, columns, dtype, batch),
+        product=_product_in(lambda X: A @ X, precision),
     )
 
 
@@ -133,7 +153,7 @@ def _require_square(A: Any) -> None:
         raise ValueError(msg)
 
 
-def _given_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
+def _require_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
     xp, real = namespace(like), real_name(dtype)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if not 0 <= float(value) < math.inf:
@@ -155,7 +175,7 @@ def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
     return unit_roundoff(dtype)
 
 
-def _product(product: Callable[[Array], Array], precision: str) -> Callable[[Array], Array]:
+def _product_in(product: Callable[[Array], Array], precision: str) -> Callable[[Array], Array]:
     if precision == "native":
         return product
 

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from ngdla._backend.checks import ValueChecks
-from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.settings import library_settings
+from ngdla._backend.calls import opened
+from ngdla._backend.namespace import Array
 
-from .low_rank_eigh import LowRankEigh, require_rank
-from .operand import hermitian_operand
-from .rank_choice import adapted, rank_rule
+from .low_rank_eigh import LowRankEigh, Tail, require_rank
+from .operand import ProductPrecision, hermitian_operand, operand_like
+from .rank_choice import choose_rank, rank_rule
 from .sketch_columns import require_basis, require_finite_columns, require_rng
-from .sketches import decomposed, sketch_options
+from .sketches import SketchMethod, SketchRequest, decompose, sketch_options
 
 __all__ = ["randomized_eigh"]
 
 
 def randomized_eigh(
     A: Any,
-    rank: int | str,
+    rank: int | Literal["auto"],
     *,
-    method: str = "nystrom",
+    method: SketchMethod = "nystrom",
     passes: int = 2,
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    tail: str = "trace",
+    tail: Tail = "trace",
     trace: Any = None,
     damping: float | None = None,
     target: float | None = None,
     max_rank: int | None = None,
-    precision: str = "native",
+    precision: ProductPrecision = "native",
     product_eps: float | None = None,
     check: bool = True,
 ) -> LowRankEigh:
@@ -40,10 +39,10 @@ def randomized_eigh(
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        Hermitian positive semi-definite, as a Kronecker factor. Also an object with @, .shape and
-        .dtype; then `trace` is needed, and `basis` or a test matrix, to say which arrays it takes.
+        Hermitian positive semi-definite, such as a Kronecker factor. Also an object with @, .shape
+        and .dtype; then pass `trace` too, and `basis` or a test matrix of the library it takes.
     rank : int or "auto"
-        The number of eigenpairs, 1 to d. "auto": as many as `damping` asks for.
+        The number of eigenpairs, 1 to d. "auto": as many as `damping` requires.
     method : {"nystrom", "rayleigh-ritz", "rsvd", "sre"}
         "nystrom": the Nystrom approximation with a stabilising shift. From the same products it is
         where "rayleigh-ritz" is after one more, and closer than "rsvd". "rayleigh-ritz": SRE-KFAC,
@@ -51,9 +50,9 @@ def randomized_eigh(
         and singular values of A Q. "sre": SRE-KFAC as published, without orthonormalisation, for
         comparison only: all eigenvalues below u^(1 / (passes - 1)) of the largest one are noise.
     passes : int, default 2
-        Products with `A`. One is enough with a `basis`.
+        Number of products with `A`. With a `basis` one is enough.
     oversample : int, default 10
-        Gaussian columns beside the `rank` ones, and as many fresh ones in the last product, which
+        Gaussian columns beside the `rank` ones. The last product takes as many fresh ones, which
         show the error.
     basis : array, shape (..., d, k), optional
         Orthonormal columns to start from, as `eigenvectors` of an earlier, similar matrix. They
@@ -64,8 +63,8 @@ def randomized_eigh(
         Generator, or another seed each time: columns that the basis has seen are not fresh.
         `torch.compile(fullgraph=True)` draws once in a graph: pass others as arrays.
     tail : {"trace", "min", "zero"}
-        What stands for each missing eigenvalue: their mean by the trace of `A`, the smallest kept
-        one, or 0. `LowRankEigh.truncate` changes it afterwards.
+        Number that stands for each missing eigenvalue: their mean, from the trace of `A`, the
+        smallest kept one, or 0. `LowRankEigh.truncate` changes it afterwards.
     trace : float or array, shape (...), optional
         The trace of `A`; by default it is read off the diagonal.
     damping : float, optional
@@ -111,12 +110,12 @@ def randomized_eigh(
 
     Notes
     -----
-    Cost: 2 d^2 (rank + 2 oversample) flops a product, and about 30 d (rank + 2 oversample)^2 for
+    Cost: 2 d^2 (rank + 2 oversample) flops per product, and about 30 d (rank + 2 oversample)^2 for
     orthonormal columns, by products and small Cholesky factors. Memory: some nine arrays (..., d,
     rank + 2 oversample); no second d x d matrix.
     Precision: eigenvalues to about 4 u |A Omega|_F, eigenvectors orthonormal to a few u.
-    "auto" doubles the rank, starting each time from the basis it has, until it is enough, and
-    rounds up to multiples of 32. It reads one number more for each attempt.
+    rank="auto" doubles the rank until it is enough, each time starting from the basis found so far,
+    and rounds it up to a multiple of 32. Each attempt reads one number more.
 
     References
     ----------
@@ -141,20 +140,19 @@ def randomized_eigh(
     options = sketch_options(method, passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    operand = hermitian_operand(A, trace, columns, precision, product_eps)
-    shape = (*operand.batch, operand.size)
-    basis = require_basis(basis, operand.like, shape, operand.dtype)
-    rule = rank_rule(rank, operand, damping, target, max_rank, rng)
+    with opened(operand_like(A, columns), check) as checks:
+        operand = hermitian_operand(A, trace, columns, precision, product_eps)
+        shape = (*operand.batch, operand.size)
+        basis = require_basis(basis, operand.like, shape, operand.dtype)
+        rule = rank_rule(rank, operand, damping, target, max_rank, rng)
 
-    def attempt(rank: int, basis: Array | None, rng: Any) -> LowRankEigh:
-        checks = ValueChecks(enabled=check)
-        require_finite_columns(checks, basis, rng)
-        result = decomposed(operand, options, rank, basis, rng, checks)
-        checks.read()
-        return result
+        def attempt(rank: int, basis: Array | None, rng: Any) -> LowRankEigh:
+            require_finite_columns(checks, basis, rng)
+            result = decompose(SketchRequest(operand, options, rank, basis, rng), checks)
+            checks.read()
+            return result
 
-    with library_settings(namespace(operand.like)):
         if rule is not None:
-            return adapted(attempt, rule, basis, tail)
+            return choose_rank(attempt, rule, basis, tail)
         require_rank(rank, operand.size, "the size of `A`")
         return attempt(int(rank), basis, rng)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_count
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, rmatvec
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import svd
 
 from .cholesky_qr import cholesky_qr
 from .low_rank_eigh import require_rank
 from .nystrom_root import stabilising_shift
-from .sketch_columns import require_basis, require_finite_columns, require_rng, sketch_columns
+from .sketch_columns import (
+    require_basis,
+    require_finite_columns,
+    require_passes,
+    require_rng,
+    sketch_columns,
+)
 
 __all__ = ["SVDResult", "randomized_svd"]
 
@@ -85,8 +91,9 @@ def randomized_svd(
 
     Notes
     -----
-    Cost: 2 m n (rank + oversample) flops a product, and about 9 (m + n) (rank + oversample)^2 a
-    pair of passes for orthonormal columns. Memory: some seven arrays of rank + oversample columns.
+    Cost: 2 m n (rank + oversample) flops per product, and about 9 (m + n) (rank + oversample)^2
+    per pair of passes for orthonormal columns. Memory: some seven arrays of rank + oversample
+    columns.
     Precision: singular values to a few u |A|; those of a matrix of lower rank are roundings, and
     their vectors orthonormal still.
 
@@ -106,36 +113,30 @@ def randomized_svd(
     require_array(A, "A", ndim=2, blocks=False)
     require_rng(rng)
     require_count(oversample, "oversample")
-    require_count(passes, "passes")
-    if passes < 1:
-        msg = f"`passes` is {passes}; at least one product with `A` is needed."
-        raise ValueError(msg)
+    require_passes(passes)
     *batch, m, n = A.shape
     require_rank(rank, min(m, n), "the shorter side of `A`")
     dtype = result_name(dtype_name(A.dtype))
     basis = require_basis(basis, A, (*batch, n), dtype)
-    checks = ValueChecks(enabled=check)
-    with library_settings(namespace(A)):
+    with opened(A, check) as checks:
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         columns = sketch_columns(basis, rng, width, 0, like=A, shape=(*batch, n), dtype=dtype)
-        result = _decomposed(A, columns.start, passes, rank, checks)
-        checks.read()
-    return result
+        return _decompose(A, columns.start, passes, rank, checks)
 
 
-def _decomposed(A: Array, Q: Array, passes: int, rank: int, checks: ValueChecks) -> SVDResult:
+def _decompose(A: Array, Q: Array, passes: int, rank: int, checks: ValueChecks) -> SVDResult:
     """Return the triplets of Q Q^H applied to A from the side where the last product is not."""
-    Q = _orthonormal(Q)
+    Q = _orthonormalise(Q)
     F = _product(A, Q, 0)
     for i in range(1, passes):
-        Q = _orthonormal(F)
+        Q = _orthonormalise(F)
         F = _product(A, Q, i)
     checks.require(
         lambda: all_finite(F), lambda: ValueError("`A` contains NaN or Inf; pass finite values.")
     )
     xp = namespace(F)
-    P = _orthonormal(F)
+    P = _orthonormalise(F)
     W, s, Zh = svd(rmatvec(P, F))
     near, far = (
         xp.matmul(P, W[..., :rank]),
@@ -155,7 +156,7 @@ def _product(A: Array, Q: Array, i: int) -> Array:
     return matmul_stored(xp.matrix_transpose(A), Q)  # half precision is real
 
 
-def _orthonormal(F: Array) -> Array:
+def _orthonormalise(F: Array) -> Array:
     """Return an orthonormal basis of the range of F, of as many columns also where F has less."""
     xp = namespace(F)
     largest = xp.max(xp.abs(F), axis=(-2, -1), keepdims=True)

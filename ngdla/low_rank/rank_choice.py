@@ -13,14 +13,14 @@ from ngdla._backend.random import generator
 from ngdla._backend.scalars import EIGENVALUES, damping_values
 from ngdla._backend.tracing import is_traced, number
 
-from .low_rank_eigh import LowRankEigh, require_rank
+from .low_rank_eigh import LowRankEigh, Tail, require_rank
 from .operand import HermitianOperand
 from .sketch_columns import is_test_matrix
 
-__all__ = ["RankRule", "RankWarning", "adapted", "rank_rule"]
+__all__ = ["RankRule", "RankWarning", "choose_rank", "rank_rule"]
 
-BUCKET = 32
-PER_DIMENSION = 1.5  # kept modes for each effective one
+BUCKET_WIDTH = 32
+MODES_PER_DIMENSION = 1.5  # kept modes for each effective one
 
 Attempt = Callable[[int, Array | None, Any], LowRankEigh]
 
@@ -78,13 +78,13 @@ def rank_rule(
     )
 
 
-def adapted(attempt: Attempt, rule: RankRule, basis: Array | None, tail: str) -> LowRankEigh:
+def choose_rank(attempt: Attempt, rule: RankRule, basis: Array | None, tail: Tail) -> LowRankEigh:
     """Return the first attempt of enough rank, cut down to what is needed; ranks double."""
     known = 0 if basis is None else basis.shape[-1]
     rank = min(_bucket(known, rule.size), rule.most)
     while True:
         result = attempt(rank, basis, rule.rng)
-        needed = _needed_by_error(result, rule) if rule.target else _needed(result, rule)
+        needed = _rank_by_error(result, rule) if rule.target else _rank_by_dimension(result, rule)
         if needed <= rank or rank == rule.most:
             break
         basis, rank = result.eigenvectors, min(2 * rank, rule.most)
@@ -95,11 +95,11 @@ def adapted(attempt: Attempt, rule: RankRule, basis: Array | None, tail: str) ->
 
 def _bucket(rank: float, size: int) -> int:
     """Return the next multiple of 32, at least one and at most the size of the matrix."""
-    buckets = max(1.0, min(rank, size) / BUCKET)
-    return min(math.ceil(buckets) * BUCKET, size)
+    buckets = max(1.0, min(rank, size) / BUCKET_WIDTH)
+    return min(math.ceil(buckets) * BUCKET_WIDTH, size)
 
 
-def _needed(result: LowRankEigh, rule: RankRule) -> float:
+def _rank_by_dimension(result: LowRankEigh, rule: RankRule) -> float:
     """Return 1.5 tr A (A + damping)^-1, the largest of the batch.
 
     The missing eigenvalues are taken for equal, which makes it too large if anything.
@@ -109,10 +109,10 @@ def _needed(result: LowRankEigh, rule: RankRule) -> float:
     missing = rule.size - d.shape[-1]
     kept = xp.sum(d / (d + damping), axis=-1)
     mean = result.trace_bound / max(missing, 1)
-    return PER_DIMENSION * _read(xp.max(kept + missing * mean / (mean + damping)))
+    return MODES_PER_DIMENSION * _read(xp.max(kept + missing * mean / (mean + damping)))
 
 
-def _needed_by_error(result: LowRankEigh, rule: RankRule) -> float:
+def _rank_by_error(result: LowRankEigh, rule: RankRule) -> float:
     """Return the least rank of this result whose error is in the target, Inf if there is none."""
     xp, target = namespace(result.trace), rule.target
     assert target is not None

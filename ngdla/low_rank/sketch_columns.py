@@ -6,7 +6,7 @@ import math
 import numbers
 from typing import Any, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.checks import ValueChecks, require_array, require_count, require_like
 from ngdla._backend.chunks import is_chunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex
 from ngdla._backend.namespace import Array, is_array, namespace
@@ -19,6 +19,7 @@ __all__ = [
     "is_test_matrix",
     "require_basis",
     "require_finite_columns",
+    "require_passes",
     "require_rng",
     "sketch_columns",
 ]
@@ -90,6 +91,14 @@ def gaussian_columns(
             raise TypeError(msg)
         columns = astype(rng, dtype)
     return namespace(like).broadcast_to(columns, (*batch, d, count))
+
+
+def require_passes(passes: Any) -> None:
+    """Raise unless `passes` is a positive integer."""
+    require_count(passes, "passes")
+    if passes < 1:
+        msg = f"`passes` is {passes}; at least one product with `A` is needed."
+        raise ValueError(msg)
 
 
 def require_rng(rng: Any) -> None:

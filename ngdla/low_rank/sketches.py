@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.checks import ValueChecks, require_choice, require_count
 from ngdla._backend.namespace import Array, namespace
@@ -13,35 +13,62 @@ from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular
 
 from .cholesky_qr import cholesky_qr
-from .low_rank_eigh import TAILS, LowRankEigh, clipped, truncated
+from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpairs
+from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
 from .nystrom_root import NystromRoot, nystrom_root, stabilising_shift
 from .operand import HermitianOperand, require_positive
-from .sketch_columns import SketchColumns, sketch_columns
+from .sketch_columns import SketchColumns, require_passes, sketch_columns
 
 __all__ = [
+    "SKETCH_METHODS",
+    "SketchMethod",
     "SketchOptions",
-    "decomposed",
-    "descending",
-    "eigenpairs",
-    "nystrom_sketch",
-    "nystrom_widths",
+    "SketchRequest",
+    "SketchedRoot",
+    "decompose",
     "probed_error",
     "sketch_options",
+    "sketch_root",
+    "sketch_widths",
 ]
 
-METHODS = ("nystrom", "rayleigh-ritz", "rsvd", "sre")
+SketchMethod = Literal["nystrom", "rayleigh-ritz", "rsvd", "sre"]
+SKETCH_METHODS = ("nystrom", "rayleigh-ritz", "rsvd", "sre")
 
 
 class SketchOptions(NamedTuple):
     """How a matrix is sketched, checked."""
 
-    method: str
+    method: SketchMethod
     passes: int
     oversample: int
-    tail: str
+    tail: Tail
 
 
-class NystromSketch(NamedTuple):
+class SketchRequest(NamedTuple):
+    """What is asked of a sketch, checked; also what it starts from."""
+
+    A: HermitianOperand
+    options: SketchOptions
+    rank: int
+    basis: Array | None  # orthonormal columns
+    rng: Any
+
+    @property
+    def known(self) -> int:
+        """Number of columns of the basis."""
+        return 0 if self.basis is None else int(self.basis.shape[-1])
+
+    def columns(self, start: int, fresh: int) -> SketchColumns:
+        """Return `start` columns to start from, those of the basis first, and `fresh` others."""
+        A = self.A
+        shape = (*A.batch, A.size)
+        return sketch_columns(
+            self.basis, self.rng, start, fresh, like=A.like, shape=shape, dtype=A.dtype
+        )
+
+
+class SketchedRoot(NamedTuple):
     """The root of an approximation of A / unit, and the estimate of its Frobenius error."""
 
     root: NystromRoot
@@ -50,58 +77,42 @@ class NystromSketch(NamedTuple):
 
 def sketch_options(method: Any, passes: Any, oversample: Any, tail: Any) -> SketchOptions:
     """Check the options, and return them."""
-    require_choice(method, "method", METHODS)
+    require_choice(method, "method", SKETCH_METHODS)
     require_choice(tail, "tail", TAILS)
-    require_count(passes, "passes")
+    require_passes(passes)
     require_count(oversample, "oversample")
-    if passes < 1:
-        msg = f"`passes` is {passes}; at least one product with `A` is needed."
-        raise ValueError(msg)
     return SketchOptions(method, int(passes), int(oversample), tail)
 
 
-def decomposed(
-    A: HermitianOperand,
-    options: SketchOptions,
-    rank: int,
-    basis: Array | None,
-    rng: Any,
-    checks: ValueChecks,
-) -> LowRankEigh:
-    """Return the decomposition by the method of the options."""
-    if options.method == "nystrom":
-        sketch = nystrom_sketch(A, options, rank, basis, rng, checks)
-        values, U = eigenpairs(sketch.root, rank)
-        return _in_units(A, values, U, sketch.error, rank, options.tail)
-    return _projected(A, options, rank, basis, rng, checks)
+def decompose(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
+    """Return the decomposition by the method of the request."""
+    if request.options.method == "nystrom":
+        sketch = sketch_root(request, checks)
+        values, U = root_eigenpairs(sketch.root, request.rank)
+        return _in_units_of_A(request, values, U, sketch.error)
+    return _project(request, checks)
 
 
-def _in_units(
-    A: HermitianOperand, values: Array, U: Array, error: Array, rank: int, tail: str
-) -> LowRankEigh:
+def _in_units_of_A(request: SketchRequest, values: Array, U: Array, error: Array) -> LowRankEigh:
     """Return the decomposition of A from that of A / unit; of zero it is zero."""
+    A = request.A
     values = values * expanded(clipped(A.trace), 1)
-    return truncated(values, U, A.trace, error * A.unit, rank, tail)
+    tail = request.options.tail
+    return truncate_eigenpairs(values, U, A.trace, error * A.unit, request.rank, tail)
 
 
 # --------------------------------------------------------------------------------- Nystrom
 
 
-def nystrom_sketch(
-    A: HermitianOperand,
-    options: SketchOptions,
-    rank: int,
-    basis: Array | None,
-    rng: Any,
-    checks: ValueChecks,
-) -> NystromSketch:
+def sketch_root(request: SketchRequest, checks: ValueChecks) -> SketchedRoot:
     """Return a root of at least rank + oversample columns.
 
     The last product is that with an orthonormal basis Q, from the products before it, beside
     Gaussian columns G that enter as they are: what they add to the range of Q are new directions,
     and leaving one out at a time gives the error.
     """
-    columns = _nystrom_columns(A, options, rank, basis, rng)
+    A, options = request.A, request.options
+    columns = request.columns(*sketch_widths(options, request.rank, request.known, A.size))
     xp = namespace(A.like)
     Q = columns.start
     for _ in range(options.passes - 1):
@@ -109,7 +120,7 @@ def nystrom_sketch(
     blocks = [] if Q is None else [Q]
     R = None
     if columns.fresh is not None:
-        F, R = _complement(Q, columns.fresh)
+        F, R = _complete_basis(Q, columns.fresh)
         blocks.append(F)
     omega = xp.concat(blocks, axis=-1) if len(blocks) > 1 else blocks[0]
     Y = A.times(omega)
@@ -119,52 +130,39 @@ def nystrom_sketch(
     size = xp.linalg.matrix_norm(Y)
     error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
     if R is not None and omega.shape[-1] < A.size:  # nothing is missing where all are used
-        error = _left_out(root, R)
-    return NystromSketch(root, xp.where(size > 0, error, size))  # of zero: not of the shift
+        error = _leave_one_out_error(root, R)
+    return SketchedRoot(root, xp.where(size > 0, error, size))  # of zero: not of the shift
 
 
-def _nystrom_columns(
-    A: HermitianOperand, options: SketchOptions, rank: int, basis: Array | None, rng: Any
-) -> SketchColumns:
-    """Return what to start from; with one pass all Gaussian columns are fresh."""
-    known = 0 if basis is None else basis.shape[-1]
-    start, fresh = nystrom_widths(options, rank, known, A.size)
-    return _columns(A, basis, rng, start, fresh)
+def sketch_widths(options: SketchOptions, rank: int, known: int, size: int) -> tuple[int, int]:
+    """Return how many columns are started from, `known` ones included, and how many are fresh.
 
-
-def nystrom_widths(options: SketchOptions, rank: int, known: int, size: int) -> tuple[int, int]:
-    """Return how many columns are started from, `known` ones included, and how many are fresh."""
+    With one pass all Gaussian columns are fresh.
+    """
     wanted = max(rank + options.oversample, known)
     start = known if options.passes == 1 else min(wanted, size)
     return start, min(max(wanted - start, options.oversample), size - start)
 
 
-def _columns(
-    A: HermitianOperand, basis: Array | None, rng: Any, start: int, fresh: int
-) -> SketchColumns:
-    shape = (*A.batch, A.size)
-    return sketch_columns(basis, rng, start, fresh, like=A.like, shape=shape, dtype=A.dtype)
-
-
 def _power_step(A: HermitianOperand, Q: Array) -> Array:
     """Return an orthonormal basis of the range of (A + shift) Q."""
-    return cholesky_qr(_shifted(A, A.times(Q), Q))[0]
+    return cholesky_qr(_add_shift(A, A.times(Q), Q))[0]
 
 
-def _shifted(A: HermitianOperand, AQ: Array, Q: Array) -> Array:
+def _add_shift(A: HermitianOperand, AQ: Array, Q: Array) -> Array:
     """Return (A + shift) Q, which has full rank also where A Q has not."""
     return AQ + expanded(stabilising_shift(AQ, A.roundoff), 2) * Q
 
 
-def _complement(Q: Array | None, G: Array) -> tuple[Array, Array]:
+def _complete_basis(Q: Array | None, G: Array) -> tuple[Array, Array]:
     """Return F and R with F R = (1 - Q Q^H) G, F orthonormal and orthogonal to Q."""
     if Q is None:
         return cholesky_qr(G)
-    F, R = cholesky_qr(_without(Q, G))
-    return _without(Q, F), R  # again: a small difference of G and its projection lost digits
+    F, R = cholesky_qr(_project_out(Q, G))
+    return _project_out(Q, F), R  # again: a small difference of G and its projection lost digits
 
 
-def _without(Q: Array, G: Array) -> Array:
+def _project_out(Q: Array, G: Array) -> Array:
     return G - namespace(G).matmul(Q, rmatvec(Q, G))
 
 
@@ -180,7 +178,7 @@ def _not_orthonormal() -> Exception:
     )
 
 
-def _left_out(root: NystromRoot, R: Array) -> Array:
+def _leave_one_out_error(root: NystromRoot, R: Array) -> Array:
     """Return the root mean square of |(A - A_j) g_j|, where A_j is made without column g_j.
 
     For the inverse H^-1 of the core with columns G = Q (Q^H G) + F R,
@@ -190,38 +188,20 @@ def _left_out(root: NystromRoot, R: Array) -> Array:
     """
     xp = namespace(R)
     p = R.shape[-1]
-    M = inverse_triangular(xp.matmul(adjoint(R), root.L[..., -p:, -p:]))
+    M = inverse_triangular(xp.matmul(adjoint(R), root.L[..., -p:, -p:]))  # (R^H L_22)^-1
     norms = xp.linalg.vector_norm(xp.matmul(root.B[..., -p:], M), axis=-2)
-    errors = norms / xp.sum(xp.abs(M) ** 2, axis=-2)
+    errors = norms / xp.sum(xp.abs(M) ** 2, axis=-2)  # |B_2 M e_j| / |M e_j|^2
     return xp.linalg.vector_norm(errors, axis=-1) / math.sqrt(p)
-
-
-def eigenpairs(root: NystromRoot, rank: int) -> tuple[Array, Array]:
-    """Return all eigenvalues of B B^H - shift, (..., l), and the first eigenvectors.
-
-    With B = Q R they are those of R R^H, so that the eigenvectors are orthonormal to rounding.
-    """
-    Q, R = cholesky_qr(root.B)
-    xp = namespace(Q)
-    values, W = descending(*eigh(xp.matmul(R, adjoint(R))))
-    return clipped(values - expanded(root.shift, 1)), xp.matmul(Q, W[..., :rank])
 
 
 # ------------------------------------------------------------------------------ projection
 
 
-def _projected(
-    A: HermitianOperand,
-    options: SketchOptions,
-    rank: int,
-    basis: Array | None,
-    rng: Any,
-    checks: ValueChecks,
-) -> LowRankEigh:
+def _project(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
     """Return Rayleigh-Ritz pairs or singular vectors of A Q; Gaussian columns measure the error."""
-    known = 0 if basis is None else basis.shape[-1]
-    wanted = min(max(rank + options.oversample, known), A.size)
-    columns = _columns(A, basis, rng, wanted, options.oversample)
+    A, options, rank = request.A, request.options, request.rank
+    wanted = min(max(rank + options.oversample, request.known), A.size)
+    columns = request.columns(wanted, options.oversample)
     Q, G = columns.start, columns.fresh
     assert Q is not None
     xp, width = namespace(Q), Q.shape[-1]
@@ -233,16 +213,16 @@ def _projected(
     Y = A.times(Q if G is None else xp.concat([Q, G], axis=-1))
     AQ, AG = Y[..., :width], Y[..., width:]
     core = rmatvec(Q, AQ)
-    values, W = descending(*eigh((core + adjoint(core)) / 2))
+    values, W = in_descending_order(*eigh((core + adjoint(core)) / 2))
     allowed = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(AQ)
     require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
     if options.method == "rsvd":
-        values, U = _left_singular(AQ, _shifted(A, AQ, Q), rank)
+        values, U = _left_singular(AQ, _add_shift(A, AQ, Q), rank)
     else:
         U = xp.matmul(Q, W[..., :rank])
     values = clipped(values[..., :rank])
     error = A.trace + xp.nan if G is None else probed_error(values, U, G, AG)
-    return _in_units(A, values, U, error, rank, options.tail)
+    return _in_units_of_A(request, values, U, error)
 
 
 def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:
@@ -261,12 +241,3 @@ def probed_error(values: Array, U: Array, G: Array, AG: Array) -> Array:
     xp = namespace(U)
     rest = AG - xp.matmul(U, xp.expand_dims(values, axis=-1) * rmatvec(U, G))
     return xp.linalg.matrix_norm(rest) / math.sqrt(G.shape[-1])
-
-
-# ---------------------------------------------------------------------------------- values
-
-
-def descending(values: Array, U: Array) -> tuple[Array, Array]:
-    """Return ascending eigenpairs in the other order."""
-    xp = namespace(values)
-    return xp.flip(values, axis=-1), xp.flip(U, axis=-1)

@@ -20,8 +20,8 @@ from ngdla._backend.transfer import is_host_array, on_host, sender
 __all__ = [
     "BlockReader",
     "block_reader",
+    "fetch_ahead",
     "matrix_shape",
-    "prefetched",
     "require_positive",
     "stored_dtype",
 ]
@@ -29,13 +29,13 @@ __all__ = [
 Source = Callable[[], Iterator[Array]] | Sequence[Any]
 
 _AXES = ("rows", "columns")
-_END: Any = object()
+_EXHAUSTED: Any = object()
 
 
 @part
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockReader:
-    """Where the blocks of a matrix come from, and what they must be; each pass asks anew."""
+    """Where the blocks of a matrix come from, and what they must be; each pass reads them again."""
 
     source: Source
     shape: tuple[int, int]
@@ -51,11 +51,13 @@ class BlockReader:
         To be closed, so that its thread ends: ``with closing(reader.blocks(name)) as blocks``.
         """
         send, start = sender(self.like), 0
-        fetched = _fetched(self.source, name)
+        fetched = _fetch(self.source, name)
         with (
             closing(fetched),
-            closing(prefetched(fetched) if self.prefetch else fetched) as arriving,
-            _progress(name, self.shape[self.axis], _AXES[self.axis], shown=self.progress) as step,
+            closing(fetch_ahead(fetched) if self.prefetch else fetched) as arriving,
+            _progress_bar(
+                name, self.shape[self.axis], _AXES[self.axis], shown=self.progress
+            ) as step,
         ):
             for i, block in enumerate(arriving):
                 stop = start + self._length(block, f"block {i} of {name}", start)
@@ -103,7 +105,7 @@ class BlockReader:
         return msg
 
 
-def _fetched(source: Source, name: str) -> Generator[Array, None, None]:
+def _fetch(source: Source, name: str) -> Generator[Array, None, None]:
     """Yield the blocks as they come; an error on the way names the block."""
     count = 0
     try:
@@ -119,20 +121,22 @@ def _fetched(source: Source, name: str) -> Generator[Array, None, None]:
         raise RuntimeError(msg) from error
 
 
-def prefetched(blocks: Iterator[Array]) -> Generator[Array, None, None]:
+def fetch_ahead(blocks: Iterator[Array]) -> Generator[Array, None, None]:
     """Yield the same blocks, each of which was fetched by a thread while the last one was used.
 
     Never more than one ahead, so that two buffers suffice. The thread ends with this iterator.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ngdla-prefetch") as thread:
-        ahead = thread.submit(next, blocks, _END)
-        while (block := ahead.result()) is not _END:
-            ahead = thread.submit(next, blocks, _END)
+        ahead = thread.submit(next, blocks, _EXHAUSTED)
+        while (block := ahead.result()) is not _EXHAUSTED:
+            ahead = thread.submit(next, blocks, _EXHAUSTED)
             yield block
 
 
 @contextlib.contextmanager
-def _progress(name: str, total: int, unit: str, *, shown: bool) -> Iterator[Callable[[int], Any]]:
+def _progress_bar(
+    name: str, total: int, unit: str, *, shown: bool
+) -> Iterator[Callable[[int], Any]]:
     """Give a function that moves a progress bar on."""
     if not shown:
         yield lambda count: None

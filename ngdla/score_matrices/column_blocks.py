@@ -8,7 +8,7 @@ m axis is always a tuple with one piece, (..., m_k, k), for each block.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from operator import add
 from typing import Any
@@ -23,9 +23,12 @@ from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.shapes import joined, spans
 
-from .score_matrix import Piece, ScoreMatrix, Vector
+from .score_matrix import Piece, ScoreMatrix, StoredScores, Vector
 
 __all__ = ["ColumnBlocks", "column_blocks", "score_matrix"]
+
+# Columns of a block, (..., n, c): which, None for all; themselves; their scales, (..., c, 1).
+Columns = tuple[slice | None, Array, Array | None]
 
 
 def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
@@ -63,7 +66,7 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
 @part
 @register_pytree(static=("sequence", "name"))
 @dataclasses.dataclass(frozen=True, eq=False)
-class ColumnBlocks(ScoreMatrix):
+class ColumnBlocks(StoredScores):
     """The scaled score matrix S diag(scales), of which only the blocks of S are stored."""
 
     blocks: tuple[Array, ...]  # (..., n, m_k)
@@ -92,35 +95,36 @@ class ColumnBlocks(ScoreMatrix):
         return sum(int(block.shape[-1]) for block in self.blocks)
 
     @property
-    def dense(self) -> bool:
-        """S is in memory."""
-        return True
+    def wide(self) -> bool:
+        """Tell whether to work in the sample space, with the n x n Gram matrix."""
+        n, m = map(int, self.blocks[0].shape[-2:])
+        return n < m or n < self.columns
 
     @property
     def dtype(self) -> str:
         """Name of the dtype that all blocks promote to."""
-        return result_name(*(dtype_name(block.dtype) for block in self.blocks))
+        return result_name(*[dtype_name(block.dtype) for block in self.blocks])
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """What the pieces of a vector with the m axis must fit."""
-        names = [self.name]
-        if self.sequence is not None:
-            names = [f"{self.name}[{i}]" for i in range(len(self.blocks))]
-        blocks = zip(names, self.blocks)
-        return tuple(Piece(name, block, int(block.shape[-1])) for name, block in blocks)
+        pieces = []
+        for i, block in enumerate(self.blocks):
+            name = self.name if self.sequence is None else f"{self.name}[{i}]"
+            pieces.append(Piece(name, block, int(block.shape[-1])))
+        return tuple(pieces)
 
     # ------------------------------------------------------------------------- products
 
     def matvec(self, x: Vector) -> Array:
         """Return S x, (..., n, k), in the dtype of x."""
-        xp, dtype = namespace(x[0]), dtype_name(x[0].dtype)
-        products = (
-            xp.matmul(_part(block, span, -1, dtype), _part(piece, span, -2, dtype))
-            for block, piece in zip(self.blocks, self.scaled(x))
-            for span in _column_spans(block, dtype)
-        )
-        return reduce(add, products)
+        xp, dtype, total = namespace(x[0]), dtype_name(x[0].dtype), None
+        for i, piece in enumerate(x):
+            for span, S, scale in self._columns(i, dtype):
+                part = _part(piece, span, -2, dtype)
+                term = xp.matmul(S, part if scale is None else part * scale)
+                total = term if total is None else total + term
+        return total
 
     def with_scales(self, scales: Vector) -> ColumnBlocks:
         """Return the same S with other scales."""
@@ -134,33 +138,28 @@ class ColumnBlocks(ScoreMatrix):
         One pass: where columns are converted, each chunk is used for both products.
         """
         dtype = dtype_name(w.dtype)
-        pieces, products = [], []
-        for i, block in enumerate(self.blocks):
+        pieces, total = [], None
+        for i in range(len(self.blocks)):
             parts = []
-            for span in _column_spans(block, dtype):
-                S, scale = self._scaled_columns(i, span, dtype)
+            for span, S, scale in self._columns(i, dtype):
                 part = rmatvec(S, w)
                 part = part if scale is None else part * scale
                 if x is not None:
                     part = _part(x[i], span, -2, dtype) + part
                 parts.append(part)
                 if product:
-                    scaled = part if scale is None else part * scale
-                    products.append(namespace(w).matmul(S, scaled))
+                    term = namespace(w).matmul(S, part if scale is None else part * scale)
+                    total = term if total is None else total + term
             pieces.append(joined(parts, axis=-2))
-        return tuple(pieces), reduce(add, products) if product else None
-
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Return S^H (g - S x) and S x, where g or x may be None for 0."""
-        Sx = None if x is None else self.matvec(x)
-        if Sx is not None:
-            g = -Sx if g is None else g - Sx
-        assert g is not None
-        return self.rmatvec(g), Sx
+        return tuple(pieces), total
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (..., n, n), and S x."""
-        K = reduce(add, (dense_gram(S) for S in self._column_parts(dtype)))
+        K = None
+        for i in range(len(self.blocks)):
+            for _, S, scale in self._columns(i, dtype, copied=self.scales is not None):
+                S = S if scale is None else S * namespace(scale).matrix_transpose(scale)
+                K = dense_gram(S) if K is None else K + dense_gram(S)
         return K, None if x is None else self.matvec(x)
 
     def parameter_gram(
@@ -205,25 +204,25 @@ class ColumnBlocks(ScoreMatrix):
         """Return the scales as rows, (..., 1, m_k)."""
         return [namespace(scale).matrix_transpose(scale) for scale in self.scales or ()]
 
-    def _scaled_columns(self, i: int, span: slice | None, dtype: str) -> tuple[Array, Array | None]:
-        """Return columns of block i, (..., n, c), and their scales, (..., c, 1)."""
-        scale = None
-        if self.scales is not None:
-            scale = _part(self.scales[i], span, -2, real_name(dtype))
-        return _part(self.blocks[i], span, -1, dtype), scale
+    def _columns(self, i: int, dtype: str, *, copied: bool = False) -> Iterable[Columns]:
+        """Return the columns of block i in `dtype`: as they are, or in chunks that are converted.
 
-    def _column_parts(self, dtype: str) -> Iterator[Array]:
-        """Yield the columns of S diag(scales), (..., n, c), as views or copies of up to 64 MB."""
-        for i, block in enumerate(self.blocks):
-            for span in _column_spans(block, dtype, copied=self.scales is not None):
-                S, scale = self._scaled_columns(i, span, dtype)
-                yield S if scale is None else S * namespace(scale).matrix_transpose(scale)
+        `copied` says that the caller copies them anyway.
+        """
+        block = self.blocks[i]
+        if self.scales is None and dtype_name(block.dtype) == dtype:
+            return ((None, block, None),)
+        scale = None if self.scales is None else self.scales[i]
+        return _convert(block, scale, dtype, copied=copied)
 
 
-def _column_spans(block: Array, dtype: str, *, copied: bool = False) -> Iterator[slice | None]:
+def _convert(block: Array, scale: Array | None, dtype: str, *, copied: bool) -> Iterator[Columns]:
+    """Yield spans of columns, these columns, (..., n, c), and their scales, (..., c, 1)."""
     n, m = block.shape[-2:]
     copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)
-    return spans(m, n, block.shape[:-2], dtype, copied=copied)
+    for span in spans(m, n, block.shape[:-2], dtype, copied=copied):
+        part = None if scale is None else _part(scale, span, -2, real_name(dtype))
+        yield span, _part(block, span, -1, dtype), part
 
 
 def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:

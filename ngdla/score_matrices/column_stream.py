@@ -14,13 +14,13 @@ from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
-from .score_matrix import Vector
-from .score_stream import ScoreStream, added, rounded, rows_of
+from .score_matrix import SampleScores, Vector
+from .score_stream import ScoreStream, add_in_double, round_to, vector_rows
 
 __all__ = ["ColumnStream"]
 
 
-class ColumnStream(ScoreStream):
+class ColumnStream(ScoreStream, SampleScores):
     """Scores S (n, m) that arrive in blocks of columns and are never in memory as a whole.
 
     Takes the place of the array `S` of `damped_lstsq`, `damped_solve`, `damped_factor` and `gram`,
@@ -41,10 +41,10 @@ class ColumnStream(ScoreStream):
         Blocks that are NumPy arrays are sent to its library and device, which do the work; others
         must be there already. By default NumPy. Values are not read.
     prefetch : bool
-        Fetch each block in a thread while the last one is used. `blocks` then runs in that thread,
-        where settings such as ``torch.no_grad``, ``numpy.errstate`` or the current device are not
-        those of the caller, and may overwrite a block only when the one after the next is asked
-        for.
+        Fetch each block in a thread while the previous one is used. `blocks` then runs in that
+        thread, without the caller's thread-local settings (``torch.no_grad``, ``numpy.errstate``,
+        the current device). It must keep each block unchanged until the block after the next is
+        requested.
     progress : bool
         Show a progress bar for each pass, by tqdm.
 
@@ -100,19 +100,19 @@ class ColumnStream(ScoreStream):
 
     def _blocks(self) -> Generator[tuple[slice, ColumnBlocks], None, None]:
         """Yield the columns of S in one pass, and their places."""
-        with closing(self._arriving()) as blocks:
+        with closing(self._arrivals()) as blocks:
             for span, S in blocks:
                 if self._centring is not None:
-                    S = self._centring.columns(self._computable(S))
-                yield span, self._block(S, rows_of(self.scales, span))
+                    S = self._centring.columns(self._widen(S))
+                yield span, self._block(S, vector_rows(self.scales, span))
 
     def matvec(self, x: Vector) -> Array:
         """Return S x, (n, k), in the dtype of x."""
         total = None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                total = added(total, S.matvec((x[0][span, :],)))
-        return rounded(total, dtype_name(x[0].dtype))
+                total = add_in_double(total, S.matvec((x[0][span, :],)))
+        return round_to(total, dtype_name(x[0].dtype))
 
     def add_rmatvec(
         self, x: Vector | None, w: Array, *, product: bool
@@ -121,26 +121,16 @@ class ColumnStream(ScoreStream):
         parts, total = [], None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                (part,), term = S.add_rmatvec(rows_of(x, span), w, product=product)
+                (part,), term = S.add_rmatvec(vector_rows(x, span), w, product=product)
                 parts.append(part)
-                total = added(total, term)
-        return (joined(parts, axis=-2),), rounded(total, dtype_name(w.dtype))
+                total = add_in_double(total, term)
+        return (joined(parts, axis=-2),), round_to(total, dtype_name(w.dtype))
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (n, n), and S x."""
         K = total = None
         with closing(self._blocks()) as blocks:
             for span, S in blocks:
-                G, term = S.gram(dtype, rows_of(x, span))
-                K, total = added(K, G), added(total, term)
-        return rounded(K, dtype), None if x is None else rounded(total, dtype_name(x[0].dtype))
-
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Refuse: of the parameter space."""
-        raise NotImplementedError
-
-    def parameter_gram(
-        self, dtype: str, g: Array | None = None, x: Vector | None = None
-    ) -> tuple[Array, Vector | None, Array | None]:
-        """Refuse: of the parameter space."""
-        raise NotImplementedError
+                G, term = S.gram(dtype, vector_rows(x, span))
+                K, total = add_in_double(K, G), add_in_double(total, term)
+        return round_to(K, dtype), None if x is None else round_to(total, dtype_name(x[0].dtype))

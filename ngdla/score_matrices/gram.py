@@ -1,21 +1,24 @@
-"""The Gram matrix of scores, for callers who want it by itself."""
+"""The Gram matrix of scores as a public function."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from ngdla._backend.checks import ValueChecks, all_finite
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import all_finite
 from ngdla._backend.dtypes import dtype_name
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import Array
 from ngdla._backend.products import trace
-from ngdla._backend.settings import library_settings
 
 from .column_blocks import score_matrix
 
-__all__ = ["gram"]
+__all__ = ["ACCUMULATIONS", "Accumulation", "gram"]
+
+Accumulation = Literal["float32", "float64", "complex64", "complex128"]
+ACCUMULATIONS = ("float32", "float64", "complex64", "complex128")
 
 
-def gram(S: Any, *, accumulate: str | None = None) -> Array:
+def gram(S: Any, *, accumulate: Accumulation | None = None) -> Array:
     """Return the Gram matrix S S^H of the rows of S, the neural tangent kernel of scores.
 
     Parameters
@@ -64,11 +67,9 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
     dtype = scores.dtype
     if accumulate is not None:
         dtype = _accumulation_dtype(accumulate, dtype)
-    checks = ValueChecks(enabled=True)
-    with library_settings(namespace(scores.like)):
-        G, _ = scores.gram(dtype)
+    with opened(scores.like) as checks:
+        G, _ = scores.samples.gram(dtype)
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
-        checks.read()
     if dtype_name(G.dtype) != dtype:
         msg = f"`accumulate` is {dtype!r}, which is off; set jax_enable_x64 to have it."
         raise ValueError(msg)
@@ -77,11 +78,7 @@ def gram(S: Any, *, accumulate: str | None = None) -> Array:
 
 def _accumulation_dtype(accumulate: Any, dtype: str) -> str:
     complex_scores = dtype.startswith("complex")
-    names = (
-        ("complex64", "complex128")
-        if complex_scores
-        else ("float32", "float64", "complex64", "complex128")
-    )
+    names = ACCUMULATIONS[2:] if complex_scores else ACCUMULATIONS
     if not isinstance(accumulate, str) or accumulate not in names:
         kind = "complex64 or complex128" if complex_scores else "float32 or float64"
         msg = f"`accumulate` is {accumulate!r}; for `S` of dtype {dtype} it must be {kind}."

@@ -24,13 +24,13 @@ from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
-from .score_matrix import Vector
-from .score_stream import ScoreStream, added
+from .score_matrix import ParameterScores, Vector
+from .score_stream import ScoreStream, add_in_double
 
 __all__ = ["RowStream"]
 
 
-class RowStream(ScoreStream):
+class RowStream(ScoreStream, ParameterScores):
     """Scores S (n, m), n >= m, that arrive in blocks of rows and are never in memory as a whole.
 
     Takes the place of the array `S` of `damped_lstsq`, `damped_solve` and `damped_factor`, and of
@@ -81,19 +81,7 @@ class RowStream(ScoreStream):
 
     _axis = 0
 
-    def __init__(
-        self,
-        blocks: Any,
-        shape: tuple[int, int],
-        *,
-        dtype: Any,
-        like: Array | None = None,
-        prefetch: bool = False,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(
-            blocks, shape, dtype=dtype, like=like, prefetch=prefetch, progress=progress
-        )
+    def _require_proportions(self) -> None:
         n, m = self.shape
         if n < m:
             msg = (
@@ -110,10 +98,10 @@ class RowStream(ScoreStream):
     def _blocks(self) -> Generator[tuple[slice, ColumnBlocks], None, None]:
         """Yield the rows of S, or of T where they are centred, in one pass, and their places."""
         shift = None
-        with closing(self._arriving()) as blocks:
+        with closing(self._arrivals()) as blocks:
             for span, S in blocks:
                 if self._centring is not None:
-                    S = self._computable(S)
+                    S = self._widen(S)
                     shift = self._centring.shift(S, span) if shift is None else shift
                     S = self._centring.rows(S, span, shift)
                 yield span, self._block(S, self.scales)
@@ -122,16 +110,16 @@ class RowStream(ScoreStream):
         self, dtype: str, g: Array | None = None, x: Vector | None = None
     ) -> tuple[Array, Vector | None, Array | None]:
         """Return S^H S, (m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
-        K, E, r, Tx = self._contracted(dtype, g, x)
+        K, E, r, Tx = self._contract(dtype, g, x)
         if E is not None:
             K = K - namespace(K).matmul(E, adjoint(E))
         K = astype(K, dtype)
-        return (K, None, None) if r is None else (K, *self._centred(E, r, Tx, g, x))
+        return (K, None, None) if r is None else (K, *self._centre(E, r, Tx, g, x))
 
     def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
         """Return S^H (g - S x) and S x, where g or x may be None for 0."""
-        _, E, r, Tx = self._contracted(None, g, x)
-        return self._centred(E, r, Tx, g, x)
+        _, E, r, Tx = self._contract(None, g, x)
+        return self._centre(E, r, Tx, g, x)
 
     def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
         """Yield spans of rows and these rows of S, (r, m), in one pass."""
@@ -152,7 +140,7 @@ class RowStream(ScoreStream):
         assert Sx is not None
         return Sx
 
-    def _contracted(self, dtype: str | None, g: Array | None, x: Vector | None) -> Any:
+    def _contract(self, dtype: str | None, g: Array | None, x: Vector | None) -> Any:
         """Return T^H T, if in any dtype, T^H N, T^H (g - T x) and T x; sums in double precision."""
         K = E = r = None
         products = []
@@ -163,15 +151,15 @@ class RowStream(ScoreStream):
                     (gradient,), Tx = T.gradient(here, x)
                 else:
                     G, part, Tx = T.parameter_gram(dtype, here, x)
-                    K, gradient = added(K, G), None if part is None else part[0]
-                r = added(r, gradient)
+                    K, gradient = add_in_double(K, G), None if part is None else part[0]
+                r = add_in_double(r, gradient)
                 if self._centring is not None:
                     N = self._rows(self._centring.null, span)
-                    E = added(E, T.rmatvec(astype(N, _dtype(g, x, dtype)))[0])
+                    E = add_in_double(E, T.rmatvec(astype(N, _dtype(g, x, dtype)))[0])
                 products.append(Tx)
-        return K, E, r, None if x is None else self._joined(products)
+        return K, E, r, None if x is None else self._in_order(products)
 
-    def _centred(
+    def _centre(
         self, E: Array | None, r: Array, Tx: Array | None, g: Array | None, x: Vector | None
     ) -> tuple[Vector, Array | None]:
         """Return S^H (g - S x) and S x from the sums of a pass."""
@@ -190,7 +178,7 @@ class RowStream(ScoreStream):
         starts = range(0, self.rows, self.shape[0])
         return joined([y[i + span.start : i + span.stop, :] for i in starts], axis=-2)
 
-    def _joined(self, products: list[Array]) -> Array:
+    def _in_order(self, products: list[Array]) -> Array:
         """Return what blocks of T gave, in the order of the rows of S."""
         count = self.rows // self.shape[0]
         parts = []
@@ -199,20 +187,6 @@ class RowStream(ScoreStream):
                 height = product.shape[0] // count
                 parts.append(product[i * height : (i + 1) * height, :])
         return joined(parts, axis=-2)
-
-    def add_rmatvec(
-        self, x: Vector | None, w: Array, *, product: bool
-    ) -> tuple[Vector, Array | None]:
-        """Refuse: of the sample space."""
-        raise NotImplementedError
-
-    def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
-        """Refuse: of the sample space."""
-        msg = (
-            f"`{self.name}` is a RowStream, of whose rows only a block is at hand, so that their "
-            f"Gram matrix cannot be formed; pass a ColumnStream."
-        )
-        raise ValueError(msg)
 
 
 def _dtype(g: Array | None, x: Vector | None, *others: str | None) -> str:

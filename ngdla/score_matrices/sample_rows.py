@@ -48,7 +48,7 @@ def sample_rows(
     """
     count, width = 2 if stacked else 1, max(width, int(X.shape[-1]))
     start, length = 0, scores.rows // count
-    parts = _parts(scores, X, count)
+    parts = _row_sources(scores, X, count)
     for rows in zip(*(_chunks(part, X, width, product=not scores.wide) for part in parts)):
         size = int(rows[0].shape[-2])
         offsets = [start + i * length for i in range(count)]
@@ -56,31 +56,31 @@ def sample_rows(
         start += size
 
 
-def _part(x: Array, i: int, count: int) -> Array:
+def _equal_slice(x: Array, i: int, count: int) -> Array:
     """Return part i of `count` equal ones of the rows of x, (..., n / count, k)."""
     rows = x.shape[-2] // count
     return x[..., i * rows : (i + 1) * rows, :]
 
 
-def _parts(scores: ScoreMatrix, X: Array, count: int) -> list[Iterator[Array]]:
+def _row_sources(scores: ScoreMatrix, X: Array, count: int) -> list[Iterator[Array]]:
     """Return the rows of X, or of S with n >= m, in `count` equal parts."""
     if scores.wide:
-        return [iter((_part(X, i, count),)) for i in range(count)]
+        return [iter((_equal_slice(X, i, count),)) for i in range(count)]
     dtype = dtype_name(X.dtype)
     if count == 1:
-        return [_rows_of(scores, dtype)]
+        return [_row_parts(scores, dtype)]
     if not isinstance(scores, ColumnBlocks):
         msg = (
             f"the two rows of a sample of stacked scores lie far apart in `{scores.name}`, which "
             f"is read once, row after row; pass an array, or stacked=False for one row a sample."
         )
         raise ValueError(msg)
-    halves = [tuple(_part(block, i, count) for block in scores.blocks) for i in range(count)]
-    return [_rows_of(dataclasses.replace(scores, blocks=blocks), dtype) for blocks in halves]
+    halves = [tuple(_equal_slice(block, i, count) for block in scores.blocks) for i in range(count)]
+    return [_row_parts(dataclasses.replace(scores, blocks=blocks), dtype) for blocks in halves]
 
 
-def _rows_of(scores: ScoreMatrix, dtype: str) -> Iterator[Array]:
-    return (rows for _, rows in scores.row_parts(dtype))
+def _row_parts(scores: ScoreMatrix, dtype: str) -> Iterator[Array]:
+    return (rows for _, rows in scores.parameters.row_parts(dtype))
 
 
 def _chunks(parts: Iterator[Array], X: Array, width: int, *, product: bool) -> Iterator[Array]:

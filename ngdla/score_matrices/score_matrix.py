@@ -1,8 +1,10 @@
 """What the algebra asks of a score matrix S, however it is stored.
 
 Arrays and sequences of column blocks are in memory (`ColumnBlocks`), a `ColumnStream` or
-`RowStream` arrives block by block, and a `ScoreOperator` only multiplies. Every method takes at
-most one pass over S: what can be computed together is one method.
+`RowStream` arrives block by block, and a `ScoreOperator` only multiplies. `ScoreMatrix` is what all
+of them can do. With n < m the work is done in the sample space (`SampleScores`), with n >= m in the
+parameter space (`ParameterScores`); arrays and operators serve both, a stream one of them. Every
+method takes at most one pass over S: what can be computed together is one method.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from typing import NamedTuple, Self
 from ngdla._backend.dtypes import astype, dtype_name, real_name
 from ngdla._backend.namespace import Array
 
-__all__ = ["ParameterVector", "Piece", "ScoreMatrix", "Scores", "Vector"]
+__all__ = [
+    "ParameterScores",
+    "ParameterVector",
+    "Piece",
+    "SampleScores",
+    "ScoreMatrix",
+    "Scores",
+    "StoredScores",
+    "Vector",
+]
 
 Vector = tuple[Array, ...]  # with the m axis: one piece, (..., m_k, k), for each column block
 ParameterVector = Array | Sequence[Array]  # the same as callers write it
@@ -101,41 +112,9 @@ class ScoreMatrix(ABC):
     def matvec(self, x: Vector) -> Array:
         """Return S x, (..., n, k), in the dtype of x."""
 
+    @abstractmethod
     def rmatvec(self, y: Array) -> Vector:
-        """Return S^H y, one piece (..., m_k, k) a block, in the dtype of y."""
-        return self.add_rmatvec(None, y, product=False)[0]
-
-    @abstractmethod
-    def add_rmatvec(
-        self, x: Vector | None, w: Array, *, product: bool
-    ) -> tuple[Vector, Array | None]:
-        """Return x + S^H w, where x may be None for 0, and if `product` S times it."""
-
-    @abstractmethod
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Return S^H (g - S x) and S x, where g or x may be None for 0."""
-
-    @abstractmethod
-    def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
-        """Return S S^H, (..., n, n), and S x."""
-
-    @abstractmethod
-    def parameter_gram(
-        self, dtype: str, g: Array | None = None, x: Vector | None = None
-    ) -> tuple[Array, Vector | None, Array | None]:
-        """Return S^H S, (..., m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
-
-    def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
-        """Yield spans of rows and these rows of S, (..., r, m), for n >= m."""
-        msg = (
-            f"`{self.name}` is a {type(self).__name__}, whose rows are not at hand; pass an array, "
-            f"or a RowStream of scores."
-        )
-        raise ValueError(msg)
-
-    def to_dense(self, dtype: str) -> Array:
-        """Return S diag(scales) as one array, for the factorisations that need one."""
-        raise NotImplementedError
+        """Return S^H y, one piece (..., m_k, k) per block, in the dtype of y."""
 
     @abstractmethod
     def not_finite(self, dtype: str) -> Exception:
@@ -146,8 +125,11 @@ class ScoreMatrix(ABC):
         return None
 
     def inconsistent(self) -> Exception:
-        """Return the error of products that do not fit together."""
-        raise NotImplementedError
+        """Return the error of functions that are not adjoint to each other."""
+        return ValueError(
+            f"`rmatvec` of `{self.name}` is not the adjoint of `matvec`: y^H (S x) and (S^H y)^H x "
+            f"differ. Check scales and signs, and for complex scores the conjugate."
+        )
 
     def fault(self, dtype: str) -> Exception | None:
         """Return the error of products with S that are not finite, where that can be told."""
@@ -174,6 +156,105 @@ class ScoreMatrix(ABC):
             return x
         real = real_name(dtype_name(x[0].dtype))
         return tuple(piece / astype(scale, real) for piece, scale in zip(x, self.scales))
+
+    # ------------------------------------------------------------------------- which it is
+
+    @property
+    def samples(self) -> SampleScores:
+        """These scores, for work in the sample space; raise if they do not serve it."""
+        msg = (
+            f"`{self.name}` is a {type(self).__name__}, of whose rows only a block is at hand, so "
+            f"that their Gram matrix cannot be formed; pass a ColumnStream."
+        )
+        raise ValueError(msg)
+
+    @property
+    def parameters(self) -> ParameterScores:
+        """These scores, for work in the parameter space; raise if they do not serve it."""
+        raise self._rows_missing()
+
+    @property
+    def stored(self) -> StoredScores:
+        """These scores, for factorisations of S itself; raise if S is not in memory."""
+        msg = (
+            f"`method` 'svd' and 'qr' need `{self.name}` in memory; for a {type(self).__name__} "
+            f"choose 'cholesky' or 'eigh', with a higher `precision` if need be."
+        )
+        raise ValueError(msg)
+
+    def _rows_missing(self) -> Exception:
+        return ValueError(
+            f"`{self.name}` is a {type(self).__name__}, whose rows are not at hand; pass an array, "
+            f"or a RowStream of scores."
+        )
+
+
+class SampleScores(ScoreMatrix):
+    """Scores that serve the sample space: what n < m needs."""
+
+    @property
+    def samples(self) -> SampleScores:
+        """These scores."""
+        return self
+
+    @abstractmethod
+    def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
+        """Return S S^H, (..., n, n), and S x."""
+
+    @abstractmethod
+    def add_rmatvec(
+        self, x: Vector | None, w: Array, *, product: bool
+    ) -> tuple[Vector, Array | None]:
+        """Return x + S^H w, where x may be None for 0, and if `product` S times it."""
+
+    def rmatvec(self, y: Array) -> Vector:
+        """Return S^H y, one piece (..., m_k, k) per block, in the dtype of y."""
+        return self.add_rmatvec(None, y, product=False)[0]
+
+
+class ParameterScores(ScoreMatrix):
+    """Scores that serve the parameter space: what n >= m needs."""
+
+    @property
+    def parameters(self) -> ParameterScores:
+        """These scores."""
+        return self
+
+    @abstractmethod
+    def parameter_gram(
+        self, dtype: str, g: Array | None = None, x: Vector | None = None
+    ) -> tuple[Array, Vector | None, Array | None]:
+        """Return S^H S, (..., m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
+
+    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
+        """Return S^H (g - S x) and S x, where g or x may be None for 0."""
+        Sx = None if x is None else self.matvec(x)
+        if Sx is not None:
+            g = -Sx if g is None else g - Sx
+        assert g is not None
+        return self.rmatvec(g), Sx
+
+    @abstractmethod
+    def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
+        """Yield spans of rows and these rows of S, (..., r, m)."""
+
+
+class StoredScores(SampleScores, ParameterScores):
+    """Scores in memory, which serve both spaces and can be factored themselves."""
+
+    @property
+    def dense(self) -> bool:
+        """S is in memory."""
+        return True
+
+    @property
+    def stored(self) -> StoredScores:
+        """These scores."""
+        return self
+
+    @abstractmethod
+    def to_dense(self, dtype: str) -> Array:
+        """Return S diag(scales) as one array, for the factorisations that need one."""
 
 
 Scores = Array | Sequence[Array] | ScoreMatrix  # S as callers write it

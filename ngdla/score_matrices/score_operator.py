@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ngdla._backend.checks import all_finite, require_array, require_like
@@ -11,18 +11,17 @@ from ngdla._backend.dtypes import astype, double_name, dtype_name, is_complex, r
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved, rmatvec
 
-from .score_matrix import ScoreMatrix, Vector
+from .score_matrix import ParameterScores, SampleScores, Vector
 
 __all__ = ["ScoreOperator"]
 
 Function = Callable[[Array], Array]
 
 _ADJOINT_TOLERANCE = 1e-3
-_SKETCHED = 256
 _SKETCHED_ONE_BY_ONE = 64  # each a call, as is each step that a better preconditioner saves
 
 
-class ScoreOperator(ScoreMatrix):
+class ScoreOperator(SampleScores, ParameterScores):
     """A score matrix S that is known by its products, such as a JVP and a VJP.
 
     Parameters
@@ -63,8 +62,8 @@ class ScoreOperator(ScoreMatrix):
     The functions are called with arrays in the dtype of the solution, one vector at a time unless
     `batched`; they must not write to their argument. With ``check=True`` one product each tests
     that they are adjoint. Method "cg" needs up to 256 columns (64 unless `batched`) of S S^H for
-    its preconditioner, with n and m numbers for each in memory, then two products a step. |S|_F^2,
-    which error bounds contain, is estimated from these columns and doubled.
+    its preconditioner, with n and m numbers for each in memory, then two products per step.
+    |S|_F^2, which error bounds contain, is estimated from these columns and doubled.
 
     Examples
     --------
@@ -135,7 +134,7 @@ class ScoreOperator(ScoreMatrix):
     @property
     def sketched(self) -> int:
         """Number of columns that a preconditioner may take of the Gram matrix."""
-        return _SKETCHED if self.batched else _SKETCHED_ONE_BY_ONE
+        return super().sketched if self.batched else _SKETCHED_ONE_BY_ONE
 
     @property
     def wide(self) -> bool:
@@ -151,24 +150,16 @@ class ScoreOperator(ScoreMatrix):
     def matvec(self, x: Vector) -> Array:
         """Return S x, (n, k), in the dtype of x."""
         (column,) = self.scaled(x)
-        return self._applied(self._matvec, column, "matvec", self.rows)
+        return self._apply(self._matvec, column, "matvec", self.rows)
 
     def add_rmatvec(
         self, x: Vector | None, w: Array, *, product: bool
     ) -> tuple[Vector, Array | None]:
         """Return x + S^H w and, if `product`, S times it."""
-        moved = self.scaled((self._applied(self._rmatvec, w, "rmatvec", self.columns),))
+        moved = self.scaled((self._apply(self._rmatvec, w, "rmatvec", self.columns),))
         if x is not None:
             moved = (x[0] + moved[0],)
         return moved, self.matvec(moved) if product else None
-
-    def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
-        """Return S^H (g - S x) and S x."""
-        Sx = None if x is None else self.matvec(x)
-        if Sx is not None:
-            g = -Sx if g is None else g - Sx
-        assert g is not None
-        return self.rmatvec(g), Sx
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (n, n), as given or by n products with S^H and n with S, and S x."""
@@ -177,7 +168,7 @@ class ScoreOperator(ScoreMatrix):
             assert K is not None
         else:
             K = self._gram() if callable(self._gram) else self._gram
-            self._require(K, "gram", (self.rows, self.rows))
+            self._require_result(K, "gram", (self.rows, self.rows))
             K = preserved(astype(K, dtype))
         return K, None if x is None else self.matvec(x)
 
@@ -188,6 +179,10 @@ class ScoreOperator(ScoreMatrix):
         (negative,), _ = self.gradient(None, (self._identity(self.columns, dtype),))
         more = (None, None) if g is None and x is None else self.gradient(g, x)
         return -negative, *more
+
+    def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
+        """Refuse: products give no rows."""
+        raise self._rows_missing()
 
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of products that are not finite."""
@@ -200,17 +195,10 @@ class ScoreOperator(ScoreMatrix):
         """Return a flag whether y^H (S x) = (S^H y)^H x for some x and y, roughly."""
         x, y = (self._wave(length, dtype) for length in (self.columns, self.rows))
         xp, norm = namespace(x), namespace(x).linalg.vector_norm
-        Sx = self._applied(self._matvec, x, "matvec", self.rows)
-        Sy = self._applied(self._rmatvec, y, "rmatvec", self.columns)
+        Sx = self._apply(self._matvec, x, "matvec", self.rows)
+        Sy = self._apply(self._rmatvec, y, "rmatvec", self.columns)
         defect = xp.abs(xp.sum(rmatvec(y, Sx) - rmatvec(Sy, x)))
         return ~(defect > _ADJOINT_TOLERANCE * (norm(y) * norm(Sx) + norm(Sy) * norm(x)))
-
-    def inconsistent(self) -> Exception:
-        """Return the error of functions that are not adjoint to each other."""
-        return ValueError(
-            f"`rmatvec` of `{self.name}` is not the adjoint of `matvec`: y^H (S x) and (S^H y)^H x "
-            f"differ. Check scales and signs, and for complex scores the conjugate."
-        )
 
     def fault(self, dtype: str) -> Exception | None:
         """Return the error of a function that makes NaN or Inf of a finite vector."""
@@ -219,27 +207,27 @@ class ScoreOperator(ScoreMatrix):
             (self._rmatvec, "rmatvec", self.rows, self.columns),
         ):
             ones = self._ones((length, 1), dtype)
-            if not bool(all_finite(self._applied(function, ones, name, size))):
+            if not bool(all_finite(self._apply(function, ones, name, size))):
                 msg = f"`{name}` of `{self.name}` returns NaN or Inf; check the scores behind it."
                 return ValueError(msg)
         return None
 
     # ------------------------------------------------------------------------------- calls
 
-    def _applied(self, function: Function, columns: Array, name: str, length: int) -> Array:
+    def _apply(self, function: Function, columns: Array, name: str, length: int) -> Array:
         """Return the function of every column, (length, k), in the dtype of the columns."""
         xp, k = namespace(columns), columns.shape[-1]
         if self.batched:
             result = function(columns)
-            self._require(result, name, (length, k))
+            self._require_result(result, name, (length, k))
         else:
             results = [function(columns[:, i]) for i in range(k)]
             for one in results:
-                self._require(one, name, (length,))
+                self._require_result(one, name, (length,))
             result = xp.stack(results, axis=-1)
         return astype(result, dtype_name(columns.dtype))
 
-    def _require(self, result: Any, name: str, shape: tuple[int, ...]) -> None:
+    def _require_result(self, result: Any, name: str, shape: tuple[int, ...]) -> None:
         """Raise unless a function returned an array of the library, shape and kind of S."""
         label = f"{name}` of `{self.name}"
         require_array(result, label)

@@ -27,7 +27,7 @@ from .block_reader import block_reader, matrix_shape, require_positive, stored_d
 from .column_blocks import ColumnBlocks
 from .score_matrix import ScoreMatrix, Vector
 
-__all__ = ["Centring", "ScoreStream", "added", "rounded", "rows_of"]
+__all__ = ["Centring", "ScoreStream", "add_in_double", "round_to", "vector_rows"]
 
 
 class Centring(Protocol):
@@ -73,10 +73,14 @@ class ScoreStream(ScoreMatrix):
             blocks, shape, self._axis, dtype, like, prefetch=prefetch, progress=progress
         )
         self.shape = self._reader.shape
+        self._require_proportions()
         self.name = "S"
         self.scales: Vector | None = None
         self.sequence = None
         self._centring: Centring | None = None
+
+    def _require_proportions(self) -> None:
+        """Raise unless n and m are in a proportion that is worked with; any is, by default."""
 
     @classmethod
     def from_file(
@@ -178,28 +182,20 @@ class ScoreStream(ScoreMatrix):
         vars(other).update(changes)
         return other
 
-    def _arriving(self) -> Generator[tuple[slice, Array], None, None]:
+    def _arrivals(self) -> Generator[tuple[slice, Array], None, None]:
         """Return the blocks of one pass with their places, to be closed."""
         return self._reader.blocks(self.name)
 
-    def _computable(self, block: Array) -> Array:
+    def _widen(self, block: Array) -> Array:
         """Return a block in a dtype that log-derivatives can be centred in."""
         return astype(block, result_name(self._reader.dtype))
 
     def _block(self, S: Array, scales: Vector | None) -> ColumnBlocks:
         return ColumnBlocks((S,), scales, None, self.name)
 
-    def to_dense(self, dtype: str) -> Array:
-        """Refuse, as S may not fit into memory."""
-        msg = (
-            f"`method` 'svd' and 'qr' need `{self.name}` in memory; for a {type(self).__name__} "
-            f"choose 'cholesky' or 'eigh', with a higher `precision` if need be."
-        )
-        raise ValueError(msg)
-
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite, from one pass more."""
-        with closing(self._arriving()) as blocks:
+        with closing(self._arrivals()) as blocks:
             for i, (span, block) in enumerate(blocks):
                 if not bool(all_finite(block)):
                     return ValueError(
@@ -213,8 +209,8 @@ class ScoreStream(ScoreMatrix):
         )
 
 
-def added(total: Array | None, term: Array | None) -> Array | None:
-    """Return total + term in double precision where there is one; `total` is used up."""
+def add_in_double(total: Array | None, term: Array | None) -> Array | None:
+    """Return total + term in double precision where there is one; `total` is consumed."""
     if term is None:
         return None
     if total is None:
@@ -224,11 +220,11 @@ def added(total: Array | None, term: Array | None) -> Array | None:
     return total
 
 
-def rounded(total: Array | None, dtype: str) -> Any:
+def round_to(total: Array | None, dtype: str) -> Any:
     """Return a sum in the dtype that is asked for."""
     return None if total is None else astype(total, dtype)
 
 
-def rows_of(x: Vector | None, span: slice) -> Vector | None:
+def vector_rows(x: Vector | None, span: slice) -> Vector | None:
     """Return a part of a vector with the m axis."""
     return None if x is None else (x[0][span, :],)

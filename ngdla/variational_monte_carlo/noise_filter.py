@@ -139,7 +139,7 @@ def _filtered(
     step = xp.expand_dims(weights, axis=-1) * spectrum.amplitudes
     y = xp.matmul(spectrum.X, step)
     if scores.wide:
-        x, _ = scores.add_rmatvec(x0, y, product=False)
+        x, _ = scores.samples.add_rmatvec(x0, y, product=False)
     else:
         pieces = scores.split(y)
         x = pieces if x0 is None else tuple(a + b for a, b in zip(x0, pieces))

@@ -25,7 +25,7 @@ from spectra import (
 )
 
 from ngdla import LowRankEigh
-from ngdla.low_rank.low_rank_eigh import TAILS, clipped, tail_of, truncated
+from ngdla.low_rank.low_rank_eigh import TAILS, clipped, tail_of, truncate_eigenpairs
 
 D, RANK, DAMPING = 12, 4, 0.125
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
@@ -170,7 +170,7 @@ def test_tails_are_never_negative(rng: np.random.Generator) -> None:
     """Where the eigenvalues kept exceed the trace by rounding; NaN stays NaN."""
     d, V = np.array([2.0, 1.0]), np.eye(D, 2)
     for trace, tail in ((3 - 1e-9, 0.0), (np.nan, np.nan)):
-        low = truncated(d, V, np.asarray(trace), np.asarray(0.0), 2, "trace")
+        low = truncate_eigenpairs(d, V, np.asarray(trace), np.asarray(0.0), 2, "trace")
         np.testing.assert_array_equal(low.tail, tail)
         np.testing.assert_array_equal(low.trace_bound, tail)
     np.testing.assert_array_equal(clipped(np.array([-1.0, np.nan, 2.0])), [0.0, np.nan, 2.0])

@@ -14,12 +14,11 @@ from ngdla._backend.checks import ValueChecks
 from ngdla.low_rank.nystrom_root import nystrom_root
 from ngdla.low_rank.operand import hermitian_operand
 from ngdla.low_rank.sketches import (
-    descending,
-    eigenpairs,
-    nystrom_sketch,
-    nystrom_widths,
+    SketchRequest,
     probed_error,
     sketch_options,
+    sketch_root,
+    sketch_widths,
 )
 
 D = 20
@@ -40,7 +39,7 @@ D = 20
 )
 def test_widths(passes: int, rank: int, known: int, expected: tuple[int, int]) -> None:
     """Never more than d columns, and `oversample` fresh ones as long as there is room."""
-    assert nystrom_widths(sketch_options("nystrom", passes, 3, "trace"), rank, known, D) == expected
+    assert sketch_widths(sketch_options("nystrom", passes, 3, "trace"), rank, known, D) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,8 @@ def test_columns_are_left_out_one_at_a_time(known: int, dtype: str) -> None:
     fresh = random_array(rng, (D, p), dtype)
     options = sketch_options("nystrom", 1, p if known else 0, "trace")
     operand = hermitian_operand(A, None, None, "native", None)
-    sketch = nystrom_sketch(operand, options, p, basis, fresh, ValueChecks(enabled=True))
+    request = SketchRequest(operand, options, p, basis, fresh)
+    sketch = sketch_root(request, ValueChecks(enabled=True))
     squares = []
     for j in range(p):
         others = np.delete(fresh, j, axis=1)
@@ -86,22 +86,3 @@ def test_probed_error(backend: Backend, dtype: str, rng: np.random.Generator) ->
     backend.assert_matches(
         error, np.asarray(expected), like=like, dtype=d.dtype.name, tolerance=D * U[dtype]
     )
-
-
-def test_eigenpairs_of_a_root(dtype: str, rng: np.random.Generator) -> None:
-    """Those of B B^H - shift, the shift taken off and negative ones cut off."""
-    A, Q = psd(rng, power_law(D), dtype), orthonormal(rng, D, 6, dtype)
-    root = nystrom_root(Q, A @ Q, U[dtype])
-    values, V = eigenpairs(root, 4)
-    assert values.shape == (6,)
-    assert V.shape == (D, 4)
-    B = narrow(root.B)
-    exact = np.linalg.eigvalsh(B @ H(B))[: -6 - 1 : -1] - root.shift
-    assert norm(values - exact) <= 8 * D * U[dtype] * norm(A)
-    assert norm(B @ (H(B) @ V) - V * (values[:4] + root.shift)) <= 8 * D * U[dtype] * norm(A)
-
-
-def test_descending() -> None:
-    values, V = descending(np.array([[1.0, 2.0]]), np.array([[[1.0, 2.0], [3.0, 4.0]]]))
-    np.testing.assert_array_equal(values, [[2.0, 1.0]])
-    np.testing.assert_array_equal(V, [[[2.0, 1.0], [4.0, 3.0]]])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ngdla
-from ngdla.score_matrices.block_reader import prefetched
+from ngdla.score_matrices.block_reader import fetch_ahead
 
 SHAPE = (3, 8)
 
@@ -112,7 +112,7 @@ def test_the_thread_ends_when_the_consumer_stops() -> None:
             arrived.append(i)
             yield i
 
-    with closing(prefetched(endless())) as ahead:
+    with closing(fetch_ahead(endless())) as ahead:
         assert [next(ahead), next(ahead)] == [0, 1]
         assert prefetching()
     assert not prefetching()
@@ -202,4 +202,4 @@ def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_block_that_is_none_is_not_the_end() -> None:
     blocks = iter([np.ones(1), None, np.ones(2)])
-    assert [block is None for block in prefetched(blocks)] == [False, True, False]
+    assert [block is None for block in fetch_ahead(blocks)] == [False, True, False]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from references import H, U, narrow, random_array, wide
 
+import ngdla
 from ngdla._backend.gram import gram, gram_by_halves, weighted_sum_with_gram
+from ngdla.score_matrices.gram import ACCUMULATIONS, Accumulation
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (7, 12), (3, 7, 12), (2, 3, 4, 5)]
 
@@ -112,3 +114,8 @@ def test_weighted_sum_with_gram(library: str, d: int, old: Any, rng: np.random.G
     assert np.linalg.norm(result - expected) <= 8 * U["complex64"] * np.linalg.norm(expected)
     np.testing.assert_array_equal(A, kept[0])
     np.testing.assert_array_equal(X, kept[1])
+
+
+def test_the_type_of_accumulate_holds_the_values_of_the_table() -> None:
+    assert get_args(Accumulation) == ACCUMULATIONS
+    assert get_type_hints(ngdla.gram)["accumulate"] == Accumulation | None
