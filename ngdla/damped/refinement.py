@@ -25,7 +25,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.tracing import choose, number
+from ngdla._backend.tracing import choose, chooses, number
 
 from .conjugate_gradients import conjugate_gradients
 from .inverses import Inverse
@@ -68,11 +68,12 @@ def _accelerated(
     space: Space, inverse: Inverse, r: Array, iterate: Iterate, flag: Array | bool = True
 ) -> Array:
     """Return W^-1 r or A^-1 r by a fixed number of steps, if `flag` is set."""
+    system, plan = space.system, space.system.plan
     steps = partial(
         conjugate_gradients,
         space.product,
         inverse,
-        steps=space.system.steps,
+        steps=plan.steps if chooses(system.squared_norm) else plan.blind_steps,
         target=_as_row(space.target(iterate)),
         early=False,
     )

@@ -87,8 +87,10 @@ class Layout(NamedTuple):
 
 
 def _layout(scores: ScoreMatrix, vector: bool, arrays: Vector) -> Layout:
-    dtype = result_name(scores.dtype, *[dtype_name(x.dtype) for x in arrays])
-    paired = dtype.startswith("complex") and not scores.dtype.startswith("complex")
+    dtype = own = scores.dtype
+    for x in arrays:
+        dtype = result_name(dtype, dtype_name(x.dtype))
+    paired = dtype.startswith("complex") and not own.startswith("complex")
     rounded = real_name(dtype) if paired else dtype
     return Layout(vector, paired, scores.sequence, dtype, rounded, rounded)
 

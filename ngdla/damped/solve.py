@@ -9,7 +9,6 @@ from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite
 from ngdla._backend.dtypes import astype, real_name, unit_roundoff
 from ngdla._backend.namespace import Array
-from ngdla._backend.tracing import chooses
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
 
@@ -382,7 +381,6 @@ def _system(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> System
     real, null, leak = real_name(dtype), problem.null, small.leak
     if null is not None and leak is not None:
         null, leak = astype(null, dtype), astype(leak, real)
-    plan = problem.plan
     return System(
         scores=problem.scores,
         damping=problem.damping_in(dtype),
@@ -392,7 +390,7 @@ def _system(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> System
         rhs=rhs.to_columns(problem.scores, layout),
         accuracy=unit_roundoff(layout.dtype),
         u=unit_roundoff(dtype),
-        steps=plan.steps if chooses(small.squared_norm) else plan.blind_steps,
+        plan=problem.plan,
     )
 
 

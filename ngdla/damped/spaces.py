@@ -17,6 +17,7 @@ from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .methods import FirstPass
 from .null_vectors import without_null
+from .precision import Plan
 from .right_hand_side import RightHandSide, column_norms
 
 __all__ = ["Iterate", "ParameterSpace", "SampleSpace", "Space", "System"]
@@ -33,7 +34,7 @@ class System(NamedTuple):
     rhs: RightHandSide
     accuracy: float  # unit roundoff of the result
     u: float  # unit roundoff of the work
-    steps: int  # of conjugate gradients, where nothing can be read
+    plan: Plan  # which says how many conjugate gradients to take where nothing can be read
 
 
 class Iterate(NamedTuple):

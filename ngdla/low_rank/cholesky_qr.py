@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
@@ -44,7 +46,9 @@ def cholesky_qr(Y: Array) -> tuple[Array, Array]:
 
 def _sweep_thrice(Y: Array) -> tuple[Array, Array, Array]:
     """Return Q and R after three sweeps, and the last factor."""
-    xp, R, L = namespace(Y), None, None
+    xp = namespace(Y)
+    R: Any = None
+    L: Any = None
     for _ in range(_SWEEPS):
         L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
         Y = xp.matmul(Y, adjoint(inverse_triangular(L)))

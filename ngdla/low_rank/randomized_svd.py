@@ -122,6 +122,7 @@ def randomized_svd(
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         columns = sketch_columns(basis, rng, width, 0, like=A, shape=(*batch, n), dtype=dtype)
+        assert columns.start is not None
         return _decompose(A, columns.start, passes, rank, checks)
 
 

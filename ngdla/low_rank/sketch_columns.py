@@ -11,6 +11,7 @@ from ngdla._backend.chunks import is_chunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.random import gaussian, require_generator
+from ngdla._backend.shapes import joined
 from ngdla._backend.tracing import is_traced
 
 __all__ = [
@@ -60,7 +61,7 @@ def sketch_columns(
         assert drawn is not None
         blocks.append(drawn[..., :fill] / math.sqrt(d))
     return SketchColumns(
-        namespace(like).concat(blocks, axis=-1) if len(blocks) > 1 else (blocks or [None])[0],
+        joined(blocks, axis=-1) if blocks else None,
         None if drawn is None or not fresh else drawn[..., fill:],
     )
 

@@ -116,6 +116,7 @@ def sketch_root(request: SketchRequest, checks: ValueChecks) -> SketchedRoot:
     xp = namespace(A.like)
     Q = columns.start
     for _ in range(options.passes - 1):
+        assert Q is not None
         Q = _power_step(A, Q)
     blocks = [] if Q is None else [Q]
     R = None

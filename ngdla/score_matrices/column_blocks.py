@@ -103,7 +103,11 @@ class ColumnBlocks(StoredScores):
     @property
     def dtype(self) -> str:
         """Name of the dtype that all blocks promote to."""
-        return result_name(*[dtype_name(block.dtype) for block in self.blocks])
+        first, *others = self.blocks
+        dtype = result_name(dtype_name(first.dtype))
+        for block in others:
+            dtype = result_name(dtype, dtype_name(block.dtype))
+        return dtype
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -118,7 +122,8 @@ class ColumnBlocks(StoredScores):
 
     def matvec(self, x: Vector) -> Array:
         """Return S x, (..., n, k), in the dtype of x."""
-        xp, dtype, total = namespace(x[0]), dtype_name(x[0].dtype), None
+        xp, dtype = namespace(x[0]), dtype_name(x[0].dtype)
+        total: Any = None
         for i, piece in enumerate(x):
             for span, S, scale in self._columns(i, dtype):
                 part = _part(piece, span, -2, dtype)
@@ -145,7 +150,7 @@ class ColumnBlocks(StoredScores):
                 part = rmatvec(S, w)
                 part = part if scale is None else part * scale
                 if x is not None:
-                    part = _part(x[i], span, -2, dtype) + part
+                    part = (x[i] if span is None else x[i][..., span, :]) + part
                 parts.append(part)
                 if product:
                     term = namespace(w).matmul(S, part if scale is None else part * scale)
@@ -155,7 +160,7 @@ class ColumnBlocks(StoredScores):
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (..., n, n), and S x."""
-        K = None
+        K: Any = None
         for i in range(len(self.blocks)):
             for _, S, scale in self._columns(i, dtype, copied=self.scales is not None):
                 S = S if scale is None else S * namespace(scale).matrix_transpose(scale)

@@ -142,8 +142,11 @@ class RowStream(ScoreStream, ParameterScores):
 
     def _contract(self, dtype: str | None, g: Array | None, x: Vector | None) -> Any:
         """Return T^H T, if in any dtype, T^H N, T^H (g - T x) and T x; sums in double precision."""
-        K = E = r = None
-        products = []
+        K: Any = None
+        E: Any = None
+        r: Any = None
+        gradient: Array | None
+        products: list[Any] = []
         with closing(self._blocks()) as blocks:
             for span, T in blocks:
                 here = None if g is None else self._rows(g, span)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from references import H, random_array
 
-from ngdla.damped.methods import FirstPass
+from ngdla.damped.methods import METHODS, FirstPass
+from ngdla.damped.precision import Plan
 from ngdla.damped.right_hand_side import LeastSquares, RightHandSide, Solve
 from ngdla.damped.spaces import ParameterSpace, SampleSpace, System
 from ngdla.score_matrices.column_blocks import column_blocks
 
 DAMPING, DTYPE = 0.3, "complex128"
+PLAN = Plan(METHODS["cholesky"], DTYPE)
 
 
 def right_hand_side(kind: str, rng: np.random.Generator, n: int, m: int) -> RightHandSide:
@@ -42,7 +44,7 @@ def test_one_exact_solve_ends_at_the_solution(
     S = random_array(rng, shape, DTYPE)
     rhs = right_hand_side(kind, rng, *shape)
     t2 = np.asarray(np.linalg.norm(S) ** 2)
-    system = System(column_blocks(S), DAMPING, t2, None, None, rhs, 1e-16, 1e-16, 10)
+    system = System(column_blocks(S), DAMPING, t2, None, None, rhs, 1e-16, 1e-16, PLAN)
     of = space(system)
     small = S @ H(S) if space is SampleSpace else H(S) @ S
     W = small + DAMPING * np.eye(len(small))
