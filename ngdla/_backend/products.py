@@ -31,8 +31,10 @@ __all__ = [
     "adjoint_product",
     "centred_rows",
     "frobenius_norm",
+    "largest_entry",
     "matmul_stored",
     "preserved",
+    "real_diagonal",
     "rmatvec",
     "squared_norm",
     "trace",
@@ -86,6 +88,16 @@ def matmul_stored(A: Native, X: Native) -> Native:
     return xp.concat(blocks, axis=-2)
 
 
+def largest_entry(X: Native, axis: int | tuple[int, ...]) -> Native:
+    """Return max |X_ij| along some axes, which have then length 1; 1 where all entries are 0.
+
+    Squares of X over it neither overflow nor, where they matter, underflow.
+    """
+    xp = namespace(X)
+    largest = xp.max(xp.abs(X), axis=axis, keepdims=True)
+    return xp.where(largest > 0, largest, xp.ones_like(largest))
+
+
 def squared_norm(X: Native) -> Native:
     """Return |X|_F^2, (...), of X (..., n, m)."""
     xp = namespace(X)
@@ -105,12 +117,17 @@ def frobenius_norm(A: Native) -> Native:
     return as_array(namespace(A).linalg.matrix_norm(A))
 
 
-def trace(A: Native) -> Native:
-    """Return the real trace of a Hermitian matrix, (...), summed in float32 or wider."""
+def real_diagonal(A: Native) -> Native:
+    """Return the real parts of the diagonal, (..., n)."""
     xp = namespace(A)
     diagonal = xp.linalg.diagonal(A)
-    diagonal = xp.real(diagonal) if is_complex(A) else diagonal
-    return xp.sum(astype(diagonal, real_name(dtype_name(A.dtype))), axis=-1)
+    return xp.real(diagonal) if is_complex(A) else diagonal
+
+
+def trace(A: Native) -> Native:
+    """Return the real trace of a Hermitian matrix, (...), summed in float32 or wider."""
+    diagonal = astype(real_diagonal(A), real_name(dtype_name(A.dtype)))
+    return namespace(A).sum(diagonal, axis=-1)
 
 
 def add_to_diagonal(A: Native, shift: float | Native) -> Native:

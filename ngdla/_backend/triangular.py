@@ -23,7 +23,7 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
-from .products import adjoint
+from .products import adjoint, real_diagonal
 
 __all__ = ["cho_solve", "cholesky", "inverse_triangular", "over_batch", "solve_triangular"]
 
@@ -45,7 +45,7 @@ def cholesky(A: Native) -> tuple[Native, Native]:
         return _nan_unless(failure == 0, L)
     if is_jax_namespace(xp):  # NaN already
         L = xp.linalg.cholesky(A, symmetrize_input=False)
-        return L, xp.all(xp.isfinite(_real_diagonal(L)), axis=-1)
+        return L, xp.all(xp.isfinite(real_diagonal(L)), axis=-1)
     if is_cupy_namespace(xp):  # silent by default: the factor itself has to testify
         L = xp.linalg.cholesky(A)
         return _nan_unless(_reproduces_diagonal(L, A), L)
@@ -59,7 +59,7 @@ def cholesky(A: Native) -> tuple[Native, Native]:
             L, ok = zip(*(cholesky(A[i, ...]) for i in range(A.shape[0])))
             return xp.stack(L), xp.stack(ok)
         L = xp.full_like(A, xp.nan)
-    return L, xp.all(xp.isfinite(_real_diagonal(L)), axis=-1)
+    return L, xp.all(xp.isfinite(real_diagonal(L)), axis=-1)
 
 
 # The wheels of NumPy and SciPy bring one BLAS each, with threads of their own that slow each other
@@ -89,19 +89,13 @@ def _potrf(A: Native) -> Native:
     return U.T
 
 
-def _real_diagonal(L: Native) -> Native:
-    xp = namespace(L)
-    diagonal = xp.linalg.diagonal(L)
-    return xp.real(diagonal) if is_complex(L) else diagonal
-
-
 def _reproduces_diagonal(L: Native, A: Native) -> Native:
     """Tell whether the rows of L have the squared norms A_ii, as those of a factor have."""
     xp = namespace(L)
-    target = _real_diagonal(A)
+    target = real_diagonal(A)
     rows = xp.sum(xp.abs(L) ** 2, axis=-1)
     tolerance = 8 * A.shape[-1] * unit_roundoff(dtype_name(A.dtype)) * target
-    good = (xp.abs(rows - target) <= tolerance) & (_real_diagonal(L) > 0)
+    good = (xp.abs(rows - target) <= tolerance) & (real_diagonal(L) > 0)
     return xp.all(good, axis=-1)
 
 

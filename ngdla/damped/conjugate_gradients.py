@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ngdla._backend.dtypes import is_complex
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import largest_entry
 from ngdla._backend.tracing import repeated
 
 __all__ = ["conjugate_gradients"]
@@ -30,7 +31,7 @@ def conjugate_gradients(
     host look whether all have. |w| grows from step to step, so that too few steps give a w that is
     too short, never one that is too long.
     """
-    scale = _scale(r)  # so that squares do not underflow
+    scale = largest_entry(r, -2)  # so that squares do not underflow
     goal = target / scale
 
     def unfinished(state: _State) -> Array:
@@ -73,13 +74,6 @@ def _ratio(a: Array, b: Array) -> Array:
     xp = namespace(a)
     legal = b > 0
     return xp.where(legal, a, xp.zeros_like(a)) / xp.where(legal, b, xp.ones_like(b))
-
-
-def _scale(r: Array) -> Array:
-    """Return the largest entry of each column, 1 for one of zeros, (..., 1, k)."""
-    xp = namespace(r)
-    largest = xp.max(xp.abs(r), axis=-2, keepdims=True)
-    return xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
 def _norms(r: Array) -> Array:

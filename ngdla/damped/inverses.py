@@ -10,10 +10,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, Self
 
-from ngdla._backend.dtypes import astype, is_complex, real_name, real_part
+from ngdla._backend.dtypes import astype, is_complex, real_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
-from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    preserved,
+    real_diagonal,
+    rmatvec,
+    trace,
+)
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky, solve_triangular
 
@@ -112,7 +119,7 @@ class GramMatrix(NamedTuple):
     def log_determinant(self, inverse: CholeskyInverse, damping: Array) -> Array:
         """Return 2 sum_i log L_ii."""
         xp = namespace(damping)
-        return 2 * xp.sum(xp.log(real_part(xp.linalg.diagonal(inverse.L))), axis=-1)
+        return 2 * xp.sum(xp.log(real_diagonal(inverse.L)), axis=-1)
 
     def effective_dimension(self, inverse: Any, damping: Array) -> Array:
         """Return tr G (G + damping)^-1."""

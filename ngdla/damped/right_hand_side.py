@@ -22,6 +22,7 @@ from ngdla._backend.dtypes import (
     result_name,
 )
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import largest_entry
 from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
@@ -281,6 +282,5 @@ def column_norms(x: Vector) -> Array:
 def _norms(x: Array) -> Array:
     """Return the 2-norms of the columns, scaled so that squares do not overflow."""
     xp = namespace(x)
-    largest = xp.max(xp.abs(x), axis=-2, keepdims=True)
-    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    scale = largest_entry(x, -2)
     return xp.squeeze(scale, axis=-2) * xp.linalg.vector_norm(x / scale, axis=-2)

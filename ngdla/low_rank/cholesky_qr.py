@@ -7,7 +7,7 @@ from typing import Any
 from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint
+from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal
 from ngdla._backend.tracing import choose_if_free
 from ngdla._backend.triangular import cholesky, inverse_triangular
 
@@ -73,7 +73,7 @@ def equilibrated_cholesky(G: Array, terms: int) -> Array:
     """
     xp = namespace(G)
     size, u = G.shape[-1], unit_roundoff(dtype_name(G.dtype))
-    norms = xp.sqrt(_diagonal(G))
+    norms = xp.sqrt(real_diagonal(G))
     norms = xp.where(norms > 0, norms, xp.ones_like(norms))
     rows, columns = xp.expand_dims(norms, axis=-1), xp.expand_dims(norms, axis=-2)
     scaled = G / rows / columns
@@ -87,12 +87,6 @@ def equilibrated_cholesky(G: Array, terms: int) -> Array:
         xp.all(ok), lambda: L, lambda: xp.where(ok[..., None, None], L, factor(size + terms)[0])
     )
     return rows * L
-
-
-def _diagonal(G: Array) -> Array:
-    xp = namespace(G)
-    diagonal = xp.linalg.diagonal(G)
-    return xp.real(diagonal) if is_complex(G) else diagonal
 
 
 def nearly_orthogonal(L: Array, least: float) -> Array:

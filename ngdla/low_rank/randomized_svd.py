@@ -9,7 +9,7 @@ from ngdla._backend.checks import ValueChecks, all_finite, require_array, requir
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import adjoint, matmul_stored, rmatvec
+from ngdla._backend.products import adjoint, largest_entry, matmul_stored, rmatvec
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import svd
 
@@ -159,8 +159,6 @@ def _product(A: Array, Q: Array, i: int) -> Array:
 
 def _orthonormalise(F: Array) -> Array:
     """Return an orthonormal basis of the range of F, of as many columns also where F has less."""
-    xp = namespace(F)
-    largest = xp.max(xp.abs(F), axis=(-2, -1), keepdims=True)
-    F = F / xp.where(largest > 0, largest, xp.ones_like(largest))  # whose squares do not underflow
+    F = F / largest_entry(F, (-2, -1))  # whose squares do not underflow
     shift = expanded(stabilising_shift(F, unit_roundoff(dtype_name(F.dtype))), 2)
     return cholesky_qr(F + shift * unit_columns(F))[0]

@@ -14,7 +14,13 @@ from ngdla._backend.checks import (
 )
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, rmatvec, squared_norm
+from ngdla._backend.products import (
+    add_to_diagonal,
+    largest_entry,
+    real_diagonal,
+    rmatvec,
+    squared_norm,
+)
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
@@ -150,20 +156,14 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Arra
 def cosine(K: Array, c: Array, d: Array) -> Array:
     """Return the cosine of the angle between U c and U d."""
     xp = namespace(K)
-    columns = _unit(xp.stack([c, d], axis=-1), -2)
-    products = real_part(rmatvec(columns, xp.matmul(_unit(K, (-2, -1)), columns)))
+    columns = xp.stack([c, d], axis=-1)
+    columns, K = columns / largest_entry(columns, -2), K / largest_entry(K, (-2, -1))
+    products = real_part(rmatvec(columns, xp.matmul(K, columns)))
     lengths = xp.sqrt(xp.abs(xp.linalg.diagonal(products)))
     product = lengths[..., 0] * lengths[..., 1]
     ratio = products[..., 0, 1] / xp.where(product > 0, product, xp.full_like(product, xp.nan))
     one = xp.ones_like(ratio)
     return xp.where(ratio > 1, one, xp.where(ratio < -1, -one, ratio))
-
-
-def _unit(x: Array, axes: Any) -> Array:
-    """Return x divided by its largest entry, whose square might overflow."""
-    xp = namespace(x)
-    largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
-    return x / xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
 def solve_weights(
@@ -177,7 +177,7 @@ def solve_weights(
     xp, M = namespace(K), K.shape[-1]
     unit = RELATIVE if relative else EIGENVALUES
     damping = eigenvalue_damping(damping, K, "K", tuple(K.shape[:-2]), checks, unit)
-    largest = xp.max(real_part(xp.linalg.diagonal(K)), axis=-1)
+    largest = xp.max(real_diagonal(K), axis=-1)
     positive = largest > 0
     if relative:
         scale = xp.where(positive, largest, xp.ones_like(largest))

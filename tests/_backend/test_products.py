@@ -112,3 +112,15 @@ def test_products_with_stored_matrices(
         np.testing.assert_allclose(products.matmul_stored(A, X), expected, rtol=1e-6, atol=1e-6)
     same = X.mT @ X
     np.testing.assert_array_equal(products.matmul_stored(X.mT, X), same)
+
+
+def test_largest_entry(backend: Backend, rng: np.random.Generator) -> None:
+    x = random_array(rng, (3, 5, 2), backend.dtypes[-1])
+    x[:, :, 1] = 0
+    like = backend.asarray(x)
+    expected = np.max(np.abs(x), axis=-2, keepdims=True)
+    expected[..., 1] = 1
+    real = expected.dtype.name
+    backend.assert_matches(
+        products.largest_entry(like, -2), expected, like=like, dtype=real, tolerance=4 * U[real]
+    )
