@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from ngdla._backend.calls import opened
@@ -237,10 +238,7 @@ class DampedFactor(Factorisation):
         with opened(scores.like, self.check) as checks:
             _require_exact(self, checks)
             xp, damping = namespace(small.squared_norm), _damping(self)
-            value = small.matrix.log_determinant(small.inverse, damping)
-            if (null := _lifted(self)) is not None:
-                height = lift_height(small.squared_norm, scores)
-                value = value - lifted_log_determinant(null, height, damping)
+            value = _sum(self, small.matrix.log_determinant, lifted_log_determinant)
             if scores.wide:
                 value = value + (scores.columns - scores.rows) * xp.log(damping)
             for scale in scores.scales or ():
@@ -269,11 +267,7 @@ class DampedFactor(Factorisation):
         scores, small = self.scores, self.small
         with opened(scores.like, self.check) as checks:
             _require_exact(self, checks)
-            damping = _damping(self)
-            value = small.matrix.effective_dimension(small.inverse, damping)
-            if (null := _lifted(self)) is not None:
-                height = lift_height(small.squared_norm, scores)
-                value = value - lifted_dimension(null, height, damping)
+            value = _sum(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
 
     def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> Array:
@@ -354,14 +348,24 @@ def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:
         checks.require(lambda: ~damping_below(factor, least), lambda: ValueError(msg))
 
 
+def _sum(
+    factor: DampedFactor,
+    of_matrix: Callable[[Any, Array], Array],
+    of_lifted: Callable[[Array, Array, Array], Array],
+) -> Array:
+    """Return a sum over the eigenvalues of the small matrix, (...), without those of null vectors.
+
+    Which it is say two functions: of the inverse and the damping, and what lifting adds to it.
+    """
+    small, scores, damping = factor.small, factor.scores, _damping(factor)
+    value, null = of_matrix(small.inverse, damping), factor.problem.null
+    if null is None or not scores.wide or not factor.plan.method.lifts_null:
+        return value
+    return value - of_lifted(null, lift_height(small.squared_norm, scores), damping)
+
+
 def _damping(factor: DampedFactor) -> Array:
     """Return the damping as an array, (...), in the real dtype of the factor."""
     squared_norm = factor.small.squared_norm
     damping = factor.problem.damping_in(dtype_name(squared_norm.dtype))
     return namespace(squared_norm).zeros_like(squared_norm) + damping
-
-
-def _lifted(factor: DampedFactor) -> Array | None:
-    """Return the null vectors whose eigenvalues are lifted in the small matrix."""
-    lifts = factor.scores.wide and factor.plan.method.lifts_null
-    return factor.problem.null if lifts else None

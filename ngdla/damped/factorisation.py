@@ -9,17 +9,15 @@ from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
-from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+from ngdla.score_matrices.score_matrix import ScoreMatrix
 
 from .inverses import Inverse, SmallMatrix
-from .methods import FirstPass
+from .methods import FirstPass, Start
 from .null_vectors import are_null, leak_of, null_error
 from .precision import LIFT, Plan
 from .problem import DampedProblem
 
-__all__ = ["Factored", "Factorisation", "Start", "damping_below", "factorise", "redamp"]
-
-Start = tuple[Array | None, Vector | None]  # an f and an x that a pass may multiply on the way
+__all__ = ["Factored", "Factorisation", "damping_below", "factorise", "redamp"]
 
 
 @part

@@ -20,21 +20,18 @@ from ngdla._backend.dtypes import double_name, has_double, unit_roundoff
 from ngdla._backend.namespace import Array, LinAlgError, namespace
 from ngdla._backend.tracing import choose, chooses, is_traced, number
 
-from .factorisation import Factor, Factorisation, Start, damping_below, factorise, redamp
-from .methods import FirstPass
+from .factorisation import Factor, Factorisation, damping_below, factorise, redamp
+from .methods import NOTHING, FirstPass, Start
 from .precision import LIFT, NATIVE, Plan, next_plan, warn_of_precision
 from .problem import DampedProblem
 
 __all__ = [
-    "NOTHING",
     "choose_rung",
     "climb",
     "with_damping",
 ]
 
 Result = TypeVar("Result")
-
-NOTHING: Start = (None, None)
 
 
 def climb(

@@ -26,9 +26,22 @@ from .inverses import GramMatrix, SmallMatrix, Spectrum
 from .null_vectors import lift, lift_height
 from .nystrom_preconditioner import nystrom
 
-__all__ = ["METHODS", "Eigenvectors", "FirstPass", "Method", "MethodName", "SmallProblem"]
+__all__ = [
+    "METHODS",
+    "NOTHING",
+    "Eigenvectors",
+    "FirstPass",
+    "Method",
+    "MethodName",
+    "SmallProblem",
+    "Start",
+]
 
 MethodName = Literal["auto", "cholesky", "eigh", "svd", "qr", "cg"]
+
+
+Start = tuple[Array | None, Vector | None]  # an f and an x that a pass may multiply on the way
+NOTHING: Start = (None, None)
 
 
 class FirstPass(NamedTuple):
@@ -63,12 +76,12 @@ class Method(ABC):
         scores: ScoreMatrix,
         dtype: str,
         null: Array | None,
-        start: tuple[Array | None, Vector | None],
+        start: Start,
     ) -> SmallProblem:
         """Return the small matrix in `dtype`, in one pass over S.
 
-        `null` is to be lifted. `start`, an f and an x or None, may be multiplied on the way: S x
-        with n < m, S^H (f - S x) with n >= m.
+        `null` is to be lifted. `start` may be multiplied on the way: S x with n < m, S^H (f - S x)
+        with n >= m.
         """
 
     def without_gram(self) -> Method:
@@ -91,7 +104,7 @@ class Cholesky(Method):
         scores: ScoreMatrix,
         dtype: str,
         null: Array | None,
-        start: tuple[Array | None, Vector | None],
+        start: Start,
     ) -> SmallProblem:
         """Return the Gram matrix."""
         G, first = _gram_matrix(scores, dtype, start)
@@ -127,7 +140,7 @@ class Eigenvectors(Method):
         scores: ScoreMatrix,
         dtype: str,
         null: Array | None,
-        start: tuple[Array | None, Vector | None],
+        start: Start,
     ) -> SmallProblem:
         """Return eigenvalues, clipped at 0, and eigenvectors."""
         G, first = _gram_matrix(scores, dtype, start)
@@ -154,7 +167,7 @@ class _Singular(Method):
         scores: ScoreMatrix,
         dtype: str,
         null: Array | None,
-        start: tuple[Array | None, Vector | None],
+        start: Start,
     ) -> SmallProblem:
         """Return the squared singular values, and singular vectors."""
         s, U = self._singular(scores.stored.to_dense(dtype), wide=scores.wide)
@@ -206,7 +219,7 @@ class ConjugateGradients(Method):
         scores: ScoreMatrix,
         dtype: str,
         null: Array | None,
-        start: tuple[Array | None, Vector | None],
+        start: Start,
     ) -> SmallProblem:
         """Return an approximation, and what |S|_F^2 is below, nearly certainly."""
 
@@ -224,9 +237,7 @@ class ConjugateGradients(Method):
         return SmallProblem(sketch, squared_norm if rank == size else 2 * squared_norm)
 
 
-def _gram_matrix(
-    scores: ScoreMatrix, dtype: str, start: tuple[Array | None, Vector | None]
-) -> tuple[Array, FirstPass]:
+def _gram_matrix(scores: ScoreMatrix, dtype: str, start: Start) -> tuple[Array, FirstPass]:
     f, x = start
     if scores.wide:
         G, Sx = scores.samples.gram(dtype, x)

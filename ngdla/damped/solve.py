@@ -13,10 +13,10 @@ from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
 
 from .certificate import SolveInfo, certificate
-from .factorisation import Factorisation, Start
+from .factorisation import Factorisation
 from .inverses import cast_inverse
-from .ladder import NOTHING, choose_rung, climb
-from .methods import FirstPass, MethodName
+from .ladder import choose_rung, climb
+from .methods import NOTHING, FirstPass, MethodName, Start
 from .precision import Precision
 from .problem import DampedProblem, Options, damped_problem
 from .refinement import sweep, sweep_until_converged
