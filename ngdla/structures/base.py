@@ -70,7 +70,7 @@ class Structure(Kernels):
         require_array(like, "like", blocks=False)
         name = dtype_name(like.dtype) if dtype is None else dtype
         require_choice(name, "dtype", DTYPES)
-        leaves = tuple(zeros((*batch, *shape), like, name) for shape in self._shapes(int(d)))
+        leaves = tuple(zeros((*batch, *shape), like, name) for shape in self.shapes(int(d)))
         return StructuredMatrix(leaves, self, int(d))
 
     def identity(
@@ -126,7 +126,7 @@ class Structure(Kernels):
         N = square_matrix(N, "N")
         checks = ValueChecks(enabled=check)
         with library_settings(namespace(N)):
-            M = StructuredMatrix(_own(self._project(N)), self, N.shape[-1])
+            M = StructuredMatrix(_own(self.project_dense(N)), self, N.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("N"))
             checks.read()
         return M
@@ -162,7 +162,7 @@ class Structure(Kernels):
         checks = ValueChecks(enabled=check)
         with library_settings(xp):
             S = xp.matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
-            M = StructuredMatrix(self._project_columns(S), self, X.shape[-1])
+            M = StructuredMatrix(self.project_columns(S), self, X.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("X"))
             checks.read()
         return M
@@ -192,7 +192,7 @@ class Structure(Kernels):
         K = square_matrix(K, "K")
         checks = ValueChecks(enabled=check)
         with library_settings(namespace(K)):
-            M = StructuredMatrix(_own(self._embed(K)), self, K.shape[-1])
+            M = StructuredMatrix(_own(self.embed(K)), self, K.shape[-1])
             checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("K"))
             checks.require(lambda: M.to_dense() == K, lambda: _not_a_member(K, M.to_dense(), self))
             checks.read()
@@ -200,10 +200,12 @@ class Structure(Kernels):
 
     # ------------------------------------------------------- functions, if no other way is known
 
-    def _expm(self, K: Leaves, d: int) -> Leaves:
+    def expm(self, K: Leaves, d: int) -> Leaves:
+        """Return exp(K), by products."""
         return expm_by_squaring(StructuredMatrix(K, self, d)).leaves
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        """Return K^(-1/2), by inverses."""
         return inv_sqrtm_by_inverses(StructuredMatrix(K, self, d)).leaves
 
 

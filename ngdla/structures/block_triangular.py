@@ -4,6 +4,8 @@ With the indices in two groups, taken in the right order, K is [[A, B], [0, D]],
 of structures of their own. All operations follow from those of A and D.
 """
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 import abc
@@ -90,7 +92,7 @@ class BlockTriangular(Structure):
     def _parts(self, d: int) -> Parts:
         """Return how a member of dimension d is divided."""
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return _layout(self, d)[1]
 
     def _split(self, K: Leaves, d: int) -> tuple[Parts, Leaves, Array, Leaves]:
@@ -103,115 +105,115 @@ class BlockTriangular(Structure):
         top, bottom = parts.divide(N)
         return parts, *parts.divide(top, axis=-1), *parts.divide(bottom, axis=-1)
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         parts, K11, K12, _, K22 = self._blocks(K)
-        return (*parts.A._embed(K11), K12, *parts.D._embed(K22))
+        return (*parts.A.embed(K11), K12, *parts.D.embed(K22))
 
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         parts, N11, N12, N21, N22 = self._blocks(N)
-        return (*parts.A._project(N11), N12 + adjoint(N21), *parts.D._project(N22))
+        return (*parts.A.project_dense(N11), N12 + adjoint(N21), *parts.D.project_dense(N22))
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         parts, *_ = _layout(self, S.shape[-2])
         S1, S2 = parts.divide(S)
         B = 2 * S1 @ adjoint(S2)
-        return (*parts.A._project_columns(S1), B, *parts.D._project_columns(S2))
+        return (*parts.A.project_columns(S1), B, *parts.D.project_columns(S2))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
-        below = parts.D._project_columns(adjoint(B))
-        second = (a + b for a, b in zip(parts.D._project_gram(D, parts.sizes[1]), below))
+        below = parts.D.project_columns(adjoint(B))
+        second = (a + b for a, b in zip(parts.D.project_gram(D, parts.sizes[1]), below))
         return (
-            *parts.A._project_gram(A, parts.sizes[0]),
-            2 * parts.A._adjoint_matmul(A, B),
+            *parts.A.project_gram(A, parts.sizes[0]),
+            2 * parts.A.adjoint_matmul(A, B),
             *second,
         )
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         parts, A, B, D = self._split(K, d)
         xp = namespace(B)
-        first, second = parts.A._dense(A, parts.sizes[0]), parts.D._dense(D, parts.sizes[1])
+        first, second = parts.A.to_dense(A, parts.sizes[0]), parts.D.to_dense(D, parts.sizes[1])
         lower = xp.matrix_transpose(xp.zeros_like(B))
         top, bottom = (parts.unite(*row, axis=-1) for row in ((first, B), (lower, second)))
         return parts.unite(top, bottom)
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
         return (
-            *parts.A._plus_identity(A, shift, parts.sizes[0]),
+            *parts.A.add_identity(A, shift, parts.sizes[0]),
             B,
-            *parts.D._plus_identity(D, shift, parts.sizes[1]),
+            *parts.D.add_identity(D, shift, parts.sizes[1]),
         )
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Y1 = parts.A._plus_matmul(B @ X2, A, X1)
-        return parts.unite(Y1, parts.D._matmul(D, X2))
+        Y1 = parts.A.add_matmul(B @ X2, A, X1)
+        return parts.unite(Y1, parts.D.matmul(D, X2))
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Y2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
-        return parts.unite(parts.A._adjoint_matmul(A, X1), Y2)
+        Y2 = parts.D.add_adjoint_matmul(adjoint_product(B, X1), D, X2)
+        return parts.unite(parts.A.adjoint_matmul(A, X1), Y2)
 
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Z2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
-        Y1 = parts.A._plus_matmul(B @ Z2, A, parts.A._adjoint_matmul(A, X1))
-        return parts.unite(Y1, parts.D._matmul(D, Z2))
+        Z2 = parts.D.add_adjoint_matmul(adjoint_product(B, X1), D, X2)
+        Y1 = parts.A.add_matmul(B @ Z2, A, parts.A.adjoint_matmul(A, X1))
+        return parts.unite(Y1, parts.D.matmul(D, Z2))
 
-    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Z2 = parts.D._plus_right_matmul(X1 @ B, D, X2)
-        Y1 = Z2 @ adjoint(B) + parts.A._right_square_matmul(A, X1)
-        return parts.unite(Y1, parts.D._right_adjoint_matmul(D, Z2), axis=-1)
+        Z2 = parts.D.add_rmatmul(X1 @ B, D, X2)
+        Y1 = Z2 @ adjoint(B) + parts.A.square_rmatmul(A, X1)
+        return parts.unite(Y1, parts.D.adjoint_rmatmul(D, Z2), axis=-1)
 
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+    def rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Y2 = parts.D._plus_right_matmul(X1 @ B, D, X2)
-        return parts.unite(parts.A._right_matmul(A, X1), Y2, axis=-1)
+        Y2 = parts.D.add_rmatmul(X1 @ B, D, X2)
+        return parts.unite(parts.A.rmatmul(A, X1), Y2, axis=-1)
 
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Y1 = X2 @ adjoint(B) + parts.A._right_adjoint_matmul(A, X1)
-        return parts.unite(Y1, parts.D._right_adjoint_matmul(D, X2), axis=-1)
+        Y1 = X2 @ adjoint(B) + parts.A.adjoint_rmatmul(A, X1)
+        return parts.unite(Y1, parts.D.adjoint_rmatmul(D, X2), axis=-1)
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
         _, A_, B_, D_ = self._split(L, d)
         first, second = parts.sizes
-        between = parts.A._matmul(A, B_) + parts.D._right_matmul(D_, B)
+        between = parts.A.matmul(A, B_) + parts.D.rmatmul(D_, B)
         return (
-            *parts.A._product(A, A_, first),
+            *parts.A.product(A, A_, first),
             between,
-            *parts.D._product(D, D_, second),
+            *parts.D.product(D, D_, second),
         )
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
+    def solve(self, K: Leaves, V: Array) -> Array:
         parts, A, B, D = self._split(K, V.shape[-2])
         V1, V2 = parts.divide(V)
-        X2 = parts.D._solve(D, V2)
-        return parts.unite(parts.A._solve(A, V1 - B @ X2), X2)
+        X2 = parts.D.solve(D, V2)
+        return parts.unite(parts.A.solve(A, V1 - B @ X2), X2)
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
-        A, D = parts.A._inverse(A, parts.sizes[0]), parts.D._inverse(D, parts.sizes[1])
-        return (*A, -parts.D._right_matmul(D, parts.A._matmul(A, B)), *D)
+        A, D = parts.A.inverse(A, parts.sizes[0]), parts.D.inverse(D, parts.sizes[1])
+        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, B)), *D)
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
-        return sum(self._of_blocks("_logabsdet", K, d))
+    def logabsdet(self, K: Leaves, d: int) -> Array:
+        return sum(self._of_blocks("logabsdet", K, d))
 
-    def _trace(self, K: Leaves, d: int) -> Array:
-        return sum(self._of_blocks("_trace", K, d))
+    def trace(self, K: Leaves, d: int) -> Array:
+        return sum(self._of_blocks("trace", K, d))
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         xp = namespace(K[0])
-        bounds = self._of_blocks("_bound", K, d, sufficient)
+        bounds = self._of_blocks("spectral_bound", K, d, sufficient)
         return bounds[0] if len(bounds) == 1 else xp.maximum(*bounds)
 
     def _of_blocks(self, operation: str, K: Leaves, d: int, *arguments: Any) -> list[Array]:
@@ -227,40 +229,38 @@ class BlockTriangular(Structure):
     # The columns of A see S11 only; those of D are best with B = -S11^-1 S12 D, which leaves the
     # Schur complement of S11 for D.
 
-    def _is_complete(self, d: int) -> bool:
-        return all(block._is_complete(size) for block, size in self._parts(d).blocks)
+    def is_complete(self, d: int) -> bool:
+        return all(block.is_complete(size) for block, size in self._parts(d).blocks)
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         parts = self._parts(d)
         first, second = parts.sizes
-        return (
-            parts.A._is_complete(first) and parts.A._is_local(first) and parts.D._is_local(second)
-        )
+        return parts.A.is_complete(first) and parts.A.is_local(first) and parts.D.is_local(second)
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(N, d)
-        A = parts.A._local_optimum(A, parts.sizes[0])
-        W = parts.A._adjoint_matmul(A, 0.5 * B)  # W^H W = S21 S11^-1 S12
-        explained = parts.D._project_columns(adjoint(W))
+        A = parts.A.local_optimum(A, parts.sizes[0])
+        W = parts.A.adjoint_matmul(A, 0.5 * B)  # W^H W = S21 S11^-1 S12
+        explained = parts.D.project_columns(adjoint(W))
         rest = tuple(a - b for a, b in zip(D, explained))
-        D = parts.D._local_optimum(rest, parts.sizes[1])
-        return (*A, -parts.D._right_matmul(D, parts.A._matmul(A, W)), *D)
+        D = parts.D.local_optimum(rest, parts.sizes[1])
+        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, W)), *D)
 
-    def _optimum(self, S: Array) -> Leaves:
-        if self._is_local(S.shape[-1]):
-            return super()._optimum(S)
+    def optimum(self, S: Array) -> Leaves:
+        if self.is_local(S.shape[-1]):
+            return super().optimum(S)
         parts, S11, S12, _, S22 = self._blocks(S)
         L, _ = cholesky(S11 + 0)
         Y = cho_solve(L, S12)
-        A, D = parts.A._optimum(S11), parts.D._optimum(S22 - rmatvec(S12, Y))
-        return (*A, -parts.D._right_matmul(D, Y), *D)
+        A, D = parts.A.optimum(S11), parts.D.optimum(S22 - rmatvec(S12, Y))
+        return (*A, -parts.D.rmatmul(D, Y), *D)
 
 
 @cache
 def _layout(structure: BlockTriangular, d: int) -> tuple[Parts, tuple[tuple[int, ...], ...], int]:
     """Return the parts, the shapes of all leaves, and how many of them are those of A."""
     parts = structure._parts(d)
-    first, second = (block._shapes(n) for block, n in zip((parts.A, parts.D), parts.sizes))
+    first, second = (block.shapes(n) for block, n in zip((parts.A, parts.D), parts.sizes))
     return parts, (*first, parts.sizes, *second), len(first)
 
 

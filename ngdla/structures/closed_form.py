@@ -83,11 +83,11 @@ def structured_factor(
 
 def _from_dense(S: Array, structure: Any, damping: Any, checks: ValueChecks) -> StructuredMatrix:
     d = S.shape[-1]
-    structure._shapes(d)  # which refuses a mask of another size
+    structure.shapes(d)  # which refuses a mask of another size
     with library_settings(namespace(S)):
         shift = eigenvalue_damping(damping, S, "statistics", tuple(S.shape[:-2]), checks)
         return StructuredMatrix(
-            structure._optimum(add_to_diagonal(preserved(S), shift)), structure, d
+            structure.optimum(add_to_diagonal(preserved(S), shift)), structure, d
         )
 
 
@@ -98,7 +98,7 @@ def _from_projection(
     if N.structure != structure:
         msg = f"`statistics` is {N!r}; for this `structure` it must be a matrix of {structure}."
         raise ValueError(msg)
-    if not structure._is_local(d):
+    if not structure.is_local(d):
         msg = (
             f"`statistics` is a projection on {structure}, whose factor needs the whole of S; pass "
             f"S itself, (..., d, d)."
@@ -107,7 +107,7 @@ def _from_projection(
     with library_settings(namespace(N.leaves[0])):
         shift = eigenvalue_damping(damping, N.leaves[0], "statistics", N.batch, checks)
         N = N.add_identity(shift)
-        return StructuredMatrix(structure._local_optimum(N.leaves, d), structure, d)
+        return StructuredMatrix(structure.local_optimum(N.leaves, d), structure, d)
 
 
 def _not_positive() -> Exception:

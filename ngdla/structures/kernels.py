@@ -24,120 +24,120 @@ class Kernels(abc.ABC):
     """
 
     @abc.abstractmethod
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of the stored arrays of a member of dimension d, without batch axes."""
 
     @abc.abstractmethod
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         """Return the parameters of a dense member."""
 
     @abc.abstractmethod
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         """Return Pi(N) of a dense matrix."""
 
     @abc.abstractmethod
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         """Return Pi(S S^H) for S (..., d, n)."""
 
     @abc.abstractmethod
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         """Return Pi(K^H K)."""
 
     @abc.abstractmethod
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         """Return the matrix itself."""
 
     @abc.abstractmethod
-    def _plus_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
         """Return K + shift I, for a number or a real array of the batch. K is used up."""
 
     @abc.abstractmethod
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         """Return K X, for X (..., d, n)."""
 
     @abc.abstractmethod
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         """Return K^H X, for X (..., d, n)."""
 
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_matmul(self, K: Leaves, X: Array) -> Array:
         """Return K K^H X, for X (..., d, n)."""
-        return self._matmul(K, self._adjoint_matmul(K, X))
+        return self.matmul(K, self.adjoint_matmul(K, X))
 
-    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_rmatmul(self, K: Leaves, X: Array) -> Array:
         """Return X K K^H, for X (..., n, d)."""
-        return adjoint(self._square_matmul(K, adjoint(X)))
+        return adjoint(self.square_matmul(K, adjoint(X)))
 
-    def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+    def add_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
         """Return total + K X. `total` is used up."""
-        return add_multiple(total, 1.0, self._matmul(K, X))
+        return add_multiple(total, 1.0, self.matmul(K, X))
 
-    def _plus_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+    def add_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
         """Return total + K^H X. `total` is used up."""
-        return add_multiple(total, 1.0, self._adjoint_matmul(K, X))
+        return add_multiple(total, 1.0, self.adjoint_matmul(K, X))
 
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+    def rmatmul(self, K: Leaves, X: Array) -> Array:
         """Return X K, for X (..., n, d)."""
-        return adjoint(self._adjoint_matmul(K, adjoint(X)))
+        return adjoint(self.adjoint_matmul(K, adjoint(X)))
 
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
         """Return X K^H, for X (..., n, d)."""
-        return adjoint(self._matmul(K, adjoint(X)))
+        return adjoint(self.matmul(K, adjoint(X)))
 
-    def _plus_right_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+    def add_rmatmul(self, total: Array, K: Leaves, X: Array) -> Array:
         """Return total + X K. `total` is used up."""
-        return add_multiple(total, 1.0, self._right_matmul(K, X))
+        return add_multiple(total, 1.0, self.rmatmul(K, X))
 
     @abc.abstractmethod
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         """Return K L."""
 
     @abc.abstractmethod
-    def _solve(self, K: Leaves, V: Array) -> Array:
+    def solve(self, K: Leaves, V: Array) -> Array:
         """Return K^-1 V, for V (..., d, n)."""
 
     @abc.abstractmethod
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         """Return K^-1."""
 
     @abc.abstractmethod
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
+    def logabsdet(self, K: Leaves, d: int) -> Array:
         """Return log |det K|, (...)."""
 
     @abc.abstractmethod
-    def _expm(self, K: Leaves, d: int) -> Leaves:
+    def expm(self, K: Leaves, d: int) -> Leaves:
         """Return exp(K)."""
 
     @abc.abstractmethod
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         """Return K^(-1/2), of a K with positive eigenvalues and Hermitian diagonal blocks."""
 
     @abc.abstractmethod
-    def _trace(self, K: Leaves, d: int) -> Array:
+    def trace(self, K: Leaves, d: int) -> Array:
         """Return the real part of the trace, (...)."""
 
     @abc.abstractmethod
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return a bound on the modulus of all eigenvalues, (...), not sharp if `sufficient`."""
 
-    def _is_complete(self, d: int) -> bool:
+    def is_complete(self, d: int) -> bool:
         """Tell whether every Hermitian positive definite matrix is K K^H of a member K."""
         return d <= 1
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         """Tell whether the optimum below depends on Pi(S) alone; then `_local_optimum` gives it."""
         return True
 
-    def _optimum(self, S: Array) -> Leaves:
+    def optimum(self, S: Array) -> Leaves:
         """Return the member K that minimises tr(K^H S K) - 2 log |det K| for a dense S."""
-        return self._local_optimum(self._project(S), S.shape[-1])
+        return self.local_optimum(self.project_dense(S), S.shape[-1])
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
         """Return the optimum from N = Pi(S)."""
         raise NotImplementedError
 
-    def _norm(self, K: Leaves, d: int) -> Array:
+    def frobenius_norm(self, K: Leaves, d: int) -> Array:
         """Return |K|_F, (...)."""
-        shapes = self._shapes(d)
+        shapes = self.shapes(d)
         if len(K) == 1:
             axes = tuple(range(-len(shapes[0]), 0))
             return as_array(namespace(K[0]).linalg.vector_norm(K[0], axis=axes))

@@ -1,5 +1,7 @@
 """Matrices of any closed pattern of zeros, stored densely."""
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -64,31 +66,31 @@ class Masked(StoredDensely):
         count = sum(row.bit_count() for row in self.preorder.rows)
         return f"Masked({count} entries of {self.preorder.size} x {self.preorder.size})"
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         if d != self.preorder.size:
             msg = f"`mask` is for dimension {self.preorder.size}; the matrix must have it, not {d}."
             raise ValueError(msg)
         return ((d, d),)
 
-    def _embed(self, K: Array) -> Leaves:
-        self._shapes(K.shape[-1])
+    def embed(self, K: Array) -> Leaves:
+        self.shapes(K.shape[-1])
         return (self._pattern_like(K) * K,)
 
-    def _project(self, N: Array) -> Leaves:
-        self._shapes(N.shape[-1])
+    def project_dense(self, N: Array) -> Leaves:
+        self.shapes(N.shape[-1])
         weights = constant(self._weights, N, real_name(dtype_name(N.dtype)))
         return (weights * hermitian_part(N),)
 
-    def _project_columns(self, S: Array) -> Leaves:
-        return self._project(gram(S))
+    def project_columns(self, S: Array) -> Leaves:
+        return self.project_dense(gram(S))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
-        return self._project(gram(adjoint(K[0])))
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
+        return self.project_dense(gram(adjoint(K[0])))
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         return (self._pattern_like(K[0]) * general.inverse(K[0]),)
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
         xp, flat, bounds = namespace(K[0]), _flat(K[0]), []
         enough = None if sufficient is None else expanded(sufficient, 1)
@@ -100,16 +102,16 @@ class Masked(StoredDensely):
 
     # ------------------------------------------------------------------------ optimum
 
-    def _is_complete(self, d: int) -> bool:
+    def is_complete(self, d: int) -> bool:
         return self._is_total
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         return self._is_total
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
-        return self._optimum(hermitian_part(N[0]))
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
+        return self.optimum(hermitian_part(N[0]))
 
-    def _optimum(self, S: Array) -> Leaves:
+    def optimum(self, S: Array) -> Leaves:
         """Return it column group by column group, or of a total relation all at once.
 
         With s the rows in which the columns J may differ from zero and E_J the columns of the

@@ -69,7 +69,7 @@ class StructuredMatrix:
     def batch(self) -> tuple[int, ...]:
         """Leading axes: how many matrices there are."""
         first = self.leaves[0]
-        return tuple(first.shape[: first.ndim - len(self.structure._shapes(self.dimension)[0])])
+        return tuple(first.shape[: first.ndim - len(self.structure.shapes(self.dimension)[0])])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ class StructuredMatrix:
         """
         K = self.computed().map(preserved)
         with library_settings(self._xp):
-            return self.structure._dense(K.leaves, self.dimension)
+            return self.structure.to_dense(K.leaves, self.dimension)
 
     def astype(self, dtype: str) -> StructuredMatrix:
         """Return the same matrix, stored in another dtype.
@@ -233,7 +233,7 @@ class StructuredMatrix:
         K = self.computed()
         shift = K._real(shift, "shift")
         leaves = tuple(map(preserved, K.leaves))
-        return K._like(self.structure._plus_identity(leaves, shift, self.dimension))
+        return K._like(self.structure.add_identity(leaves, shift, self.dimension))
 
     # ------------------------------------------------------------------------- products
 
@@ -259,7 +259,7 @@ class StructuredMatrix:
         """
         if isinstance(other, StructuredMatrix):
             return self._product(other)
-        return self._on_columns(self.structure._matmul, other)
+        return self._on_columns(self.structure.matmul, other)
 
     __matmul__ = matmul
 
@@ -281,7 +281,7 @@ class StructuredMatrix:
         Cost: that of two products, or less: of one for diagonal matrices, for blocks and, with
         n >= d, for dense ones, after K K^H.
         """
-        return self._on_columns(self.structure._square_matmul, V)
+        return self._on_columns(self.structure.square_matmul, V)
 
     def square_rmatmul(self, V: Array) -> Array:
         """Return V K K^H.
@@ -296,7 +296,7 @@ class StructuredMatrix:
         array, shape (..., n, d)
             The product, at the cost of `square_matmul`.
         """
-        return self._on_rows(self.structure._right_square_matmul, V)
+        return self._on_rows(self.structure.square_rmatmul, V)
 
     def rmatmul(self, V: Array) -> Array:
         """Return V K, which is ``V @ K`` where the library of V leaves that to K.
@@ -311,7 +311,7 @@ class StructuredMatrix:
         array, shape (..., n, d)
             The product.
         """
-        return self._on_rows(self.structure._right_matmul, V)
+        return self._on_rows(self.structure.rmatmul, V)
 
     __rmatmul__ = rmatmul
 
@@ -344,8 +344,8 @@ class StructuredMatrix:
         with library_settings(self._xp):
             dtype = result_name(self.dtype_name, dtype_name(X.dtype))
             K = self.astype(dtype)
-            S = adjoint(self.structure._right_matmul(K.leaves, conjugate(astype(X, dtype))))
-            return self._like(self.structure._project_columns(S))
+            S = adjoint(self.structure.rmatmul(K.leaves, conjugate(astype(X, dtype))))
+            return self._like(self.structure.project_columns(S))
 
     def project_gram(self) -> StructuredMatrix:
         """Return the projection of K^H K.
@@ -357,7 +357,7 @@ class StructuredMatrix:
         """
         K = self.computed()
         with library_settings(self._xp):
-            return K._like(self.structure._project_gram(K.leaves, self.dimension))
+            return K._like(self.structure.project_gram(K.leaves, self.dimension))
 
     def project_congruence(self, S: Array) -> StructuredMatrix:
         """Return the projection of K^H S K, for a curvature that is known as a matrix.
@@ -390,7 +390,7 @@ class StructuredMatrix:
             raise ValueError(msg)
         half = self.H.matmul(S)
         with library_settings(self._xp):
-            return self._like(self.structure._project(self.rmatmul(half)))
+            return self._like(self.structure.project_dense(self.rmatmul(half)))
 
     # ----------------------------------------------------------------------- solves
 
@@ -411,7 +411,7 @@ class StructuredMatrix:
         -----
         Cost: that of K @ V, and of an inverse of the dense blocks and of Toeplitz matrices.
         """
-        return self._on_columns(self.structure._solve, V)
+        return self._on_columns(self.structure.solve, V)
 
     def inverse(self) -> StructuredMatrix:
         """Return K^-1, of the same structure.
@@ -427,7 +427,7 @@ class StructuredMatrix:
         """
         K = self.computed()
         with library_settings(self._xp):
-            return K._like(self.structure._inverse(K.leaves, self.dimension))
+            return K._like(self.structure.inverse(K.leaves, self.dimension))
 
     def expm(self) -> StructuredMatrix:
         """Return exp(K), of the same structure.
@@ -443,7 +443,7 @@ class StructuredMatrix:
         """
         with library_settings(self._xp):
             K = self.computed()
-            return K._like(self.structure._expm(K.leaves, self.dimension))
+            return K._like(self.structure.expm(K.leaves, self.dimension))
 
     def inv_sqrtm(self) -> StructuredMatrix:
         """Return K^(-1/2), of the same structure.
@@ -461,7 +461,7 @@ class StructuredMatrix:
         """
         with library_settings(self._xp):
             K = self.computed()
-            return K._like(self.structure._inv_sqrtm(K.leaves, self.dimension))
+            return K._like(self.structure.inv_sqrtm(K.leaves, self.dimension))
 
     # ----------------------------------------------------------------------- numbers
 
@@ -477,7 +477,7 @@ class StructuredMatrix:
         -----
         Cost: 2 b^3 / 3 flops for each dense block of size b, and one pass over the diagonal.
         """
-        return self._number(self.structure._logabsdet)
+        return self._number(self.structure.logabsdet)
 
     def trace(self) -> Array:
         """Return the real part of the trace.
@@ -487,7 +487,7 @@ class StructuredMatrix:
         array, shape (...), real
             Of each matrix of the batch.
         """
-        return self._number(self.structure._trace)
+        return self._number(self.structure.trace)
 
     def frobenius_norm(self) -> Array:
         """Return |K|_F.
@@ -497,7 +497,7 @@ class StructuredMatrix:
         array, shape (...), real
             Of each matrix of the batch.
         """
-        return self._number(self.structure._norm)
+        return self._number(self.structure.frobenius_norm)
 
     def max_abs(self) -> Array:
         """Return the largest modulus of an entry.
@@ -507,7 +507,7 @@ class StructuredMatrix:
         array, shape (...), real
             Of each matrix of the batch.
         """
-        xp, shapes = self._xp, self.structure._shapes(self.dimension)
+        xp, shapes = self._xp, self.structure.shapes(self.dimension)
         largest = [
             as_array(xp.max(xp.abs(leaf), axis=tuple(range(-len(shape), 0))))
             for leaf, shape in zip(self.computed().leaves, shapes)
@@ -538,7 +538,7 @@ class StructuredMatrix:
         if sufficient is not None:
             sufficient = K._real(sufficient, "sufficient")
         with library_settings(self._xp):
-            return as_array(self.structure._bound(K.leaves, self.dimension, sufficient))
+            return as_array(self.structure.spectral_bound(K.leaves, self.dimension, sufficient))
 
     # ----------------------------------------------------------------------- helpers
 
@@ -586,7 +586,7 @@ class StructuredMatrix:
     def _product(self, other: StructuredMatrix) -> StructuredMatrix:
         K, L = self._together(other)
         with library_settings(self._xp):
-            return K._like(self.structure._product(K.leaves, L.leaves, self.dimension))
+            return K._like(self.structure.product(K.leaves, L.leaves, self.dimension))
 
     def _on_rows(self, function: Callable[..., Array], V: Array) -> Array:
         """Return a function of the leaves and of rows (..., n, d)."""
@@ -632,7 +632,7 @@ class Adjoint:
         array
             Of the shape of V.
         """
-        return self.matrix._on_columns(self.matrix.structure._adjoint_matmul, V)
+        return self.matrix._on_columns(self.matrix.structure.adjoint_matmul, V)
 
     __matmul__ = matmul
 
@@ -649,7 +649,7 @@ class Adjoint:
         array, shape (..., n, d)
             The product.
         """
-        return self.matrix._on_rows(self.matrix.structure._right_adjoint_matmul, V)
+        return self.matrix._on_rows(self.matrix.structure.adjoint_rmatmul, V)
 
     __rmatmul__ = rmatmul
 

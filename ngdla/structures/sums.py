@@ -26,7 +26,7 @@ def multiple_plus(total: StructuredMatrix, factor: Any, M: StructuredMatrix) -> 
 def plus_identity(total: StructuredMatrix, shift: float) -> StructuredMatrix:
     """Return total + shift I. `total` is used up, as above."""
     d = total.dimension
-    leaves = total.structure._plus_identity(total.leaves, shift, d)
+    leaves = total.structure.add_identity(total.leaves, shift, d)
     return StructuredMatrix(leaves, total.structure, d)
 
 

@@ -30,13 +30,13 @@ class _Toeplitz(Structure):
 
     upper: ClassVar[bool]
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return ((d,),)
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         return (K[..., 0, :] if self.upper else K[..., :, 0],)
 
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         xp, d = namespace(N), N.shape[-1]
         below = xp.stack([_sum_of_diagonal(N, -lag) for lag in range(d)], axis=-1)
         above = xp.stack([_sum_of_diagonal(N, lag) for lag in range(d)], axis=-1)
@@ -51,41 +51,41 @@ class _Toeplitz(Structure):
         means = namespace(sums).concat([first, means[..., 1:]], axis=-1)
         return (conjugate(means) if self.upper else means,)
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         return self._from_sums(autocorrelation(S))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         """Diagonal l of K^H K sums to sum_s (d - l - s) conj(c_s) c_(s + l), for both triangles."""
         c = conjugate(K[0]) if self.upper else K[0]
         weighted = c * _ramp(c, [float(d - t) for t in range(d)])
         return self._from_sums(_product(c, weighted, adjoint=True))
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         lower = _lower(K[0])
         return namespace(lower).matrix_transpose(lower) if self.upper else lower
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         xp, c = namespace(K[0]), K[0]
         return (xp.concat([c[..., :1] + expanded(shift, 1), c[..., 1:]], axis=-1),)
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         if self.upper:  # the conjugate transpose of a lower one
             return _times(conjugate(K[0]), X, adjoint=True)
         return _times(K[0], X)
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         if self.upper:
             return _times(conjugate(K[0]), X)
         return _times(K[0], X, adjoint=True)
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (_product(K[0], L[0]),)
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
-        X = self._matmul(inverse := self._inverse(K, V.shape[-2]), V)
-        return X + self._matmul(inverse, V - self._matmul(K, X))  # once refined
+    def solve(self, K: Leaves, V: Array) -> Array:
+        X = self.matmul(inverse := self.inverse(K, V.shape[-2]), V)
+        return X + self.matmul(inverse, V - self.matmul(K, X))  # once refined
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         """Return the inverse power series by Newton's g = g (2 - c g), doubling its length."""
         c = K[0]
 
@@ -94,24 +94,24 @@ class _Toeplitz(Structure):
 
         return (_doubled(step, 1 / c[..., :1], c),)
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
+    def logabsdet(self, K: Leaves, d: int) -> Array:
         xp = namespace(K[0])
         return d * xp.log(xp.abs(K[0][..., 0]))
 
-    def _trace(self, K: Leaves, d: int) -> Array:
+    def trace(self, K: Leaves, d: int) -> Array:
         return as_array(d * real_part(K[0][..., 0]))
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return namespace(K[0]).abs(K[0][..., 0])
 
-    def _norm(self, K: Leaves, d: int) -> Array:
+    def frobenius_norm(self, K: Leaves, d: int) -> Array:
         repeated = K[0] * _ramp(K[0], [(d - t) ** 0.5 for t in range(d)])
         return as_array(namespace(K[0]).linalg.vector_norm(repeated, axis=-1))
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         return False
 
-    def _optimum(self, S: Array) -> Leaves:
+    def optimum(self, S: Array) -> Leaves:
         """Return x sqrt(d / x_0) for x = Q^-1 e_0, with Q_kl the sum of S_(i + k, i + l) over i."""
         xp, d = namespace(S), S.shape[-1]
         Q, step = (xp.flip(S, axis=(-2, -1)) if self.upper else S), 1
@@ -121,7 +121,7 @@ class _Toeplitz(Structure):
         x = cho_solve(L, identity_like(Q, d)[..., :, :1] + 0 * Q[..., :, :1])[..., 0]
         return (x * xp.sqrt(d / x[..., :1]),)
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         """Return the power series by Newton's g = g (3 - c g^2) / 2, doubling its length."""
 
         def step(g: Array, c: Array) -> Array:
