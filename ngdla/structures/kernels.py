@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from functools import reduce
 from typing import Any
 
 from ngdla._backend.chunks import unchunked
@@ -20,16 +21,24 @@ Leaves = tuple[Array, ...]
 class Kernels(abc.ABC):
     """Operations on the parameters of a structure.
 
-    Leaves are in one dtype, float32 or wider, X and S have it too. d is that of the matrix.
+    They bear the names of what `StructuredMatrix` makes of them. Leaves are in one dtype, float32
+    or wider, X and S have it too; all have the same batch axes. d is the dimension. No argument is
+    written to but those that are said to be used up, and results may share memory with arguments.
     """
+
+    # --------------------------------------------------------------- parameters of a matrix
 
     @abc.abstractmethod
     def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
-        """Return the shapes of the stored arrays of a member of dimension d, without batch axes."""
+        """Return the shapes of the leaves of a member of dimension d, without batch axes."""
 
     @abc.abstractmethod
     def embed(self, K: Array) -> Leaves:
-        """Return the parameters of a dense member."""
+        """Return the parameters of a dense member, from which `to_dense` makes the same entries."""
+
+    @abc.abstractmethod
+    def to_dense(self, K: Leaves, d: int) -> Array:
+        """Return the matrix itself."""
 
     @abc.abstractmethod
     def project_dense(self, N: Array) -> Leaves:
@@ -43,13 +52,7 @@ class Kernels(abc.ABC):
     def project_gram(self, K: Leaves, d: int) -> Leaves:
         """Return Pi(K^H K)."""
 
-    @abc.abstractmethod
-    def to_dense(self, K: Leaves, d: int) -> Array:
-        """Return the matrix itself."""
-
-    @abc.abstractmethod
-    def add_identity(self, K: Leaves, shift: Array, d: int) -> Leaves:
-        """Return K + shift I, for a number or a real array of the batch. K is used up."""
+    # ------------------------------------------------------------------ products with arrays
 
     @abc.abstractmethod
     def matmul(self, K: Leaves, X: Array) -> Array:
@@ -58,6 +61,14 @@ class Kernels(abc.ABC):
     @abc.abstractmethod
     def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         """Return K^H X, for X (..., d, n)."""
+
+    def rmatmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K, for X (..., n, d)."""
+        return adjoint(self.adjoint_matmul(K, adjoint(X)))
+
+    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
+        """Return X K^H, for X (..., n, d)."""
+        return adjoint(self.matmul(K, adjoint(X)))
 
     def square_matmul(self, K: Leaves, X: Array) -> Array:
         """Return K K^H X, for X (..., d, n)."""
@@ -75,33 +86,27 @@ class Kernels(abc.ABC):
         """Return total + K^H X. `total` is used up."""
         return add_multiple(total, 1.0, self.adjoint_matmul(K, X))
 
-    def rmatmul(self, K: Leaves, X: Array) -> Array:
-        """Return X K, for X (..., n, d)."""
-        return adjoint(self.adjoint_matmul(K, adjoint(X)))
-
-    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
-        """Return X K^H, for X (..., n, d)."""
-        return adjoint(self.matmul(K, adjoint(X)))
-
     def add_rmatmul(self, total: Array, K: Leaves, X: Array) -> Array:
         """Return total + X K. `total` is used up."""
         return add_multiple(total, 1.0, self.rmatmul(K, X))
+
+    @abc.abstractmethod
+    def solve(self, K: Leaves, V: Array) -> Array:
+        """Return K^-1 V, for V (..., d, n)."""
+
+    # ---------------------------------------------------------------- matrices of matrices
+
+    @abc.abstractmethod
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+        """Return K + shift I, for a number or a real array of the batch. K is used up."""
 
     @abc.abstractmethod
     def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         """Return K L."""
 
     @abc.abstractmethod
-    def solve(self, K: Leaves, V: Array) -> Array:
-        """Return K^-1 V, for V (..., d, n)."""
-
-    @abc.abstractmethod
     def inverse(self, K: Leaves, d: int) -> Leaves:
         """Return K^-1."""
-
-    @abc.abstractmethod
-    def logabsdet(self, K: Leaves, d: int) -> Array:
-        """Return log |det K|, (...)."""
 
     @abc.abstractmethod
     def expm(self, K: Leaves, d: int) -> Leaves:
@@ -111,6 +116,12 @@ class Kernels(abc.ABC):
     def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         """Return K^(-1/2), of a K with positive eigenvalues and Hermitian diagonal blocks."""
 
+    # ------------------------------------------------------------------- numbers of matrices
+
+    @abc.abstractmethod
+    def logabsdet(self, K: Leaves, d: int) -> Array:
+        """Return log |det K|, (...)."""
+
     @abc.abstractmethod
     def trace(self, K: Leaves, d: int) -> Array:
         """Return the real part of the trace, (...)."""
@@ -119,29 +130,41 @@ class Kernels(abc.ABC):
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return a bound on the modulus of all eigenvalues, (...), not sharp if `sufficient`."""
 
-    def is_complete(self, d: int) -> bool:
-        """Tell whether every Hermitian positive definite matrix is K K^H of a member K."""
-        return d <= 1
-
-    def is_local(self, d: int) -> bool:
-        """Tell whether the optimum below depends on Pi(S) alone; then `_local_optimum` gives it."""
-        return True
-
-    def optimum(self, S: Array) -> Leaves:
-        """Return the member K that minimises tr(K^H S K) - 2 log |det K| for a dense S."""
-        return self.local_optimum(self.project_dense(S), S.shape[-1])
-
-    def local_optimum(self, N: Leaves, d: int) -> Leaves:
-        """Return the optimum from N = Pi(S)."""
-        raise NotImplementedError
-
     def frobenius_norm(self, K: Leaves, d: int) -> Array:
-        """Return |K|_F, (...)."""
+        """Return |K|_F, (...), here where each entry is a parameter once."""
         shapes = self.shapes(d)
         if len(K) == 1:
             axes = tuple(range(-len(shapes[0]), 0))
             return as_array(namespace(K[0]).linalg.vector_norm(K[0], axis=axes))
         return as_array(namespace(K[0]).linalg.vector_norm(_in_a_row(K, shapes), axis=-1))
+
+    def max_abs(self, K: Leaves, d: int) -> Array:
+        """Return the largest modulus of an entry, (...), here where entries are parameters."""
+        xp = namespace(K[0])
+        largest = [
+            as_array(xp.max(xp.abs(leaf), axis=tuple(range(-len(shape), 0))))
+            for leaf, shape in zip(K, self.shapes(d))
+            if all(shape)
+        ]
+        return reduce(xp.maximum, largest)
+
+    # ------------------------------------------------ K that minimises tr(K^H S K) - 2 log |det K|
+
+    def is_complete(self, d: int) -> bool:
+        """Tell whether every Hermitian positive definite matrix is K K^H of a member K."""
+        return d <= 1
+
+    def is_local(self, d: int) -> bool:
+        """Tell whether the optimum depends on Pi(S) alone; then `local_optimum` gives it."""
+        return True
+
+    def optimum(self, S: Array) -> Leaves:
+        """Return the minimising K for a dense Hermitian positive definite S."""
+        return self.local_optimum(self.project_dense(S), S.shape[-1])
+
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
+        """Return it from N = Pi(S)."""
+        raise NotImplementedError
 
 
 def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:

@@ -8,7 +8,8 @@ from typing import Any
 from ngdla._backend.namespace import Array
 from ngdla._backend.sums import add_multiple, add_to_multiple
 
-from .matrix import StructuredMatrix, expanded_to
+from .matrix import StructuredMatrix
+from .storage import expanded_to
 
 __all__ = ["multiple_plus", "plus_identity", "plus_multiple"]
 
