@@ -164,7 +164,8 @@ class Kernels(abc.ABC):
 
     def local_optimum(self, N: Leaves, d: int) -> Leaves:
         """Return it from N = Pi(S)."""
-        raise NotImplementedError
+        msg = f"the best factor of {self}; define `local_optimum`, or `is_local` and `optimum`."
+        raise NotImplementedError(msg)
 
 
 def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
