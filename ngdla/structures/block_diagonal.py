@@ -13,14 +13,14 @@ from ngdla._backend.checks import require_count
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, trace
-from ngdla._backend.shapes import expanded
+from ngdla._backend.shapes import expanded, joined
 from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .base import Structure
 from .dense import inverse_cholesky, inverse_root
 from .kernels import Leaves, hermitian_part
 
-__all__ = ["BlockDiagonal"]
+__all__ = ["BlockDiagonal", "bound_of_blocks"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class BlockDiagonal(Structure):
             return _side_by_side(K[0])
         first, last = map(_side_by_side, K)
         upper = namespace(first).zeros_like(first[..., :, :1]) * last[..., :1, :]
-        return block_matrix(first, upper, namespace(first).matrix_transpose(upper), last)
+        return _block_matrix(first, upper, namespace(first).matrix_transpose(upper), last)
 
     def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         return tuple(add_to_diagonal(leaf, expanded(shift, 1)) for leaf in K)
@@ -113,9 +113,7 @@ class BlockDiagonal(Structure):
         return namespace(K[0]).sum(_each(trace, K), axis=-1)
 
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
-        enough = None if sufficient is None else expanded(sufficient, 1)
-        bounds = _each(lambda A: spectral_radius_bound(A, sufficient=enough), K)
-        return namespace(K[0]).max(bounds, axis=-1)
+        return bound_of_blocks(K, sufficient)
 
     def is_complete(self, d: int) -> bool:
         return d <= self.block
@@ -130,7 +128,14 @@ class BlockDiagonal(Structure):
         return tuple(map(inverse_root, K))
 
 
-def block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:
+def bound_of_blocks(K: Leaves, sufficient: Any) -> Array:
+    """Return a bound on the modulus of all eigenvalues of blocks (..., N, b, b), (...)."""
+    enough = None if sufficient is None else expanded(sufficient, 1)
+    bounds = _each(lambda A: spectral_radius_bound(A, sufficient=enough), K)
+    return namespace(K[0]).max(bounds, axis=-1)
+
+
+def _block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:
     """Return [[A, B], [C, D]]."""
     xp = namespace(A)
     rows = [xp.concat(row, axis=-1) for row in ((A, B), (C, D))]
@@ -149,7 +154,7 @@ def _joined(parts: list[Array]) -> Array:
         xp.reshape(part, (*part.shape[:-3], part.shape[-3] * part.shape[-2], part.shape[-1]))
         for part in parts
     ]
-    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-2)
+    return joined(rows, axis=-2)
 
 
 def _side_by_side(blocks: Array) -> Array:

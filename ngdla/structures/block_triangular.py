@@ -13,12 +13,13 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from ngdla._backend.creation import constant
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec
+from ngdla._backend.shapes import joined
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Structure
+from .indices import inverse_permutation, taken
 from .kernels import Leaves
 
 __all__ = ["BlockTriangular", "Parts"]
@@ -48,31 +49,29 @@ class Parts:
 
     def divide(self, X: Array, axis: int = -2) -> tuple[Array, Array]:
         """Return the rows, or with axis -1 the columns, of both groups."""
-        xp, d, head = namespace(X), sum(self.sizes), self.sizes[0] - self.tail
+        d, head = sum(self.sizes), self.sizes[0] - self.tail
         if self.indices is not None:
             order = self._order()
             first, second = order[: self.sizes[0]], order[self.sizes[0] :]
-            return _taken(X, first, axis), _taken(X, second, axis)
+            return taken(X, first, axis), taken(X, second, axis)
         second = _slice(X, head, d - self.tail, axis)
         if not self.tail:
             return _slice(X, 0, head, axis), second
-        last = _slice(X, d - self.tail, d, axis)
-        return xp.concat([_slice(X, 0, head, axis), last], axis=axis) if head else last, second
+        ends = [_slice(X, 0, head, axis), _slice(X, d - self.tail, d, axis)]
+        return joined(ends if head else ends[1:], axis=axis), second
 
     def unite(self, first: Array, second: Array, axis: int = -2) -> Array:
         """Return rows, or columns, in their own order from those of both groups."""
-        xp, head = namespace(first), self.sizes[0] - self.tail
+        head = self.sizes[0] - self.tail
         if self.indices is not None:
-            order = self._order()
-            back = sorted(range(len(order)), key=order.__getitem__)
-            return _taken(xp.concat([first, second], axis=axis), back, axis)
+            back = inverse_permutation(self._order())
+            return taken(joined([first, second], axis=axis), back, axis)
         pieces = [
             _slice(first, 0, head, axis),
             second,
             _slice(first, head, self.sizes[0], axis),
         ]
-        pieces = [piece for piece in pieces if piece.shape[axis]]
-        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=axis)
+        return joined([piece for piece in pieces if piece.shape[axis]], axis=axis)
 
     def _order(self) -> list[int]:
         """Return the first group of indices, and the others."""
@@ -262,10 +261,6 @@ def _layout(structure: BlockTriangular, d: int) -> tuple[Parts, tuple[tuple[int,
     parts = structure._parts(d)
     first, second = (block.shapes(n) for block, n in zip((parts.A, parts.D), parts.sizes))
     return parts, (*first, parts.sizes, *second), len(first)
-
-
-def _taken(X: Array, indices: list[int], axis: int) -> Array:
-    return namespace(X).take(X, constant(indices, X, "int32"), axis=axis)
 
 
 def _slice(X: Array, start: int, end: int, axis: int) -> Array:

@@ -8,12 +8,14 @@ from functools import reduce
 from typing import Any
 
 from ngdla._backend.chunks import unchunked
-from ngdla._backend.dtypes import is_complex, real_part
+from ngdla._backend.creation import constant
+from ngdla._backend.dtypes import dtype_name, is_complex, real_name, real_part
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import adjoint
+from ngdla._backend.shapes import joined
 from ngdla._backend.sums import add_multiple
 
-__all__ = ["Kernels", "Leaves", "hermitian_part", "realified"]
+__all__ = ["Kernels", "Leaves", "hermitian_part", "real_constant", "realified"]
 
 Leaves = tuple[Array, ...]
 
@@ -176,7 +178,7 @@ def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
         for leaf, shape in zip(leaves, shapes)
         if all(shape)
     ]
-    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-1)
+    return joined(rows, axis=-1)
 
 
 def hermitian_part(N: Array) -> Array:
@@ -187,3 +189,8 @@ def hermitian_part(N: Array) -> Array:
 def realified(x: Array) -> Array:
     """Return Re x in the dtype of x."""
     return real_part(x) + 0 * x if is_complex(x) else x
+
+
+def real_constant(values: Any, like: Array) -> Array:
+    """Return real numbers of the host as a constant, in the precision of an array."""
+    return constant(values, like, real_name(dtype_name(like.dtype)))

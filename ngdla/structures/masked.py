@@ -8,17 +8,16 @@ from collections import defaultdict
 from typing import Any
 
 from ngdla._backend import general
-from ngdla._backend.creation import constant, host_array, identity_like
-from ngdla._backend.dtypes import dtype_name, real_name
+from ngdla._backend.creation import host_array, identity_like
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, preserved
-from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
+from .block_diagonal import bound_of_blocks
 from .dense import StoredDensely, inverse_cholesky, inverse_root
-from .kernels import Leaves, hermitian_part
+from .indices import inverse_permutation, taken
+from .kernels import Leaves, hermitian_part, real_constant
 from .preorder import Preorder
 
 __all__ = ["Masked"]
@@ -74,12 +73,11 @@ class Masked(StoredDensely):
 
     def embed(self, K: Array) -> Leaves:
         self.shapes(K.shape[-1])
-        return (self._pattern_like(K) * K,)
+        return (real_constant(self._pattern, K) * K,)
 
     def project_dense(self, N: Array) -> Leaves:
         self.shapes(N.shape[-1])
-        weights = constant(self._weights, N, real_name(dtype_name(N.dtype)))
-        return (weights * hermitian_part(N),)
+        return (real_constant(self._weights, N) * hermitian_part(N),)
 
     def project_columns(self, S: Array) -> Leaves:
         return self.project_dense(gram(S))
@@ -88,17 +86,16 @@ class Masked(StoredDensely):
         return self.project_dense(gram(adjoint(K[0])))
 
     def inverse(self, K: Leaves, d: int) -> Leaves:
-        return (self._pattern_like(K[0]) * general.inverse(K[0]),)
+        return (real_constant(self._pattern, K[0]) * general.inverse(K[0]),)
 
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
-        xp, flat, bounds = namespace(K[0]), _flat(K[0]), []
-        enough = None if sufficient is None else expanded(sufficient, 1)
-        for size, groups in self._groups_by_size.items():
-            blocks = xp.take(flat, constant(groups, K[0], "int32"), axis=-1)
-            blocks = xp.reshape(blocks, (*flat.shape[:-1], -1, size, size))
-            bounds.append(spectral_radius_bound(blocks, sufficient=enough))
-        return xp.max(xp.concat(bounds, axis=-1), axis=-1)
+        xp, flat = namespace(K[0]), _flat(K[0])
+        blocks = tuple(
+            xp.reshape(taken(flat, groups, -1), (*flat.shape[:-1], -1, size, size))
+            for size, groups in self._groups_by_size.items()
+        )
+        return bound_of_blocks(blocks, sufficient)
 
     # ------------------------------------------------------------------------ optimum
 
@@ -120,7 +117,7 @@ class Masked(StoredDensely):
         if self._is_total:
             order = self.preorder.order
             K = inverse_cholesky(_selected(S, order, order))
-            back = sorted(range(len(order)), key=order.__getitem__)
+            back = inverse_permutation(order)
             return (_selected(K, back, back),)
         return (self._by_columns(S),)
 
@@ -139,17 +136,10 @@ class Masked(StoredDensely):
                 columns[j] = full[..., :, i]
         return xp.stack(columns, axis=-1)
 
-    # ------------------------------------------------------------------------ helpers
-
-    def _pattern_like(self, K: Array) -> Array:
-        return constant(self._pattern, K, real_name(dtype_name(K.dtype)))
-
 
 def _flat(A: Array) -> Array:
     return namespace(A).reshape(A, (*A.shape[:-2], A.shape[-2] * A.shape[-1]))
 
 
 def _selected(A: Array, rows: Any, columns: Any) -> Array:
-    xp = namespace(A)
-    A = xp.take(A, constant(list(rows), A, "int32"), axis=-2)
-    return xp.take(A, constant(list(columns), A, "int32"), axis=-1)
+    return taken(taken(A, rows, -2), columns, -1)

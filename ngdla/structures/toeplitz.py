@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any, ClassVar
 
 from ngdla._backend.chunks import unchunked
-from ngdla._backend.creation import constant, host_array, identity_like
-from ngdla._backend.dtypes import conjugate, dtype_name, real_name, real_part
+from ngdla._backend.creation import host_array, identity_like
+from ngdla._backend.dtypes import conjugate, real_part
 from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import adjoint_product
@@ -16,7 +16,8 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Structure
-from .kernels import Leaves, realified
+from .indices import taken
+from .kernels import Leaves, real_constant, realified
 
 __all__ = ["LowerToeplitz", "UpperToeplitz"]
 
@@ -46,7 +47,8 @@ class _Toeplitz(Structure):
     def _from_sums(self, sums: Array) -> Leaves:
         """Return the projection from the sums of the diagonals below the main one."""
         d = sums.shape[-1]
-        means = sums * _ramp(sums, [2.0 / (d - lag) if lag else 1.0 / d for lag in range(d)])
+        weights = [1.0 / d, *(2.0 / (d - lag) for lag in range(1, d))]
+        means = sums * real_constant(weights, sums)
         first = realified(means[..., :1])
         means = namespace(sums).concat([first, means[..., 1:]], axis=-1)
         return (conjugate(means) if self.upper else means,)
@@ -57,7 +59,7 @@ class _Toeplitz(Structure):
     def project_gram(self, K: Leaves, d: int) -> Leaves:
         """Diagonal l of K^H K sums to sum_s (d - l - s) conj(c_s) c_(s + l), for both triangles."""
         c = conjugate(K[0]) if self.upper else K[0]
-        weighted = c * _ramp(c, [float(d - t) for t in range(d)])
+        weighted = c * real_constant([float(d - t) for t in range(d)], c)
         return self._from_sums(_product(c, weighted, adjoint=True))
 
     def to_dense(self, K: Leaves, d: int) -> Array:
@@ -105,7 +107,7 @@ class _Toeplitz(Structure):
         return namespace(K[0]).abs(K[0][..., 0])
 
     def frobenius_norm(self, K: Leaves, d: int) -> Array:
-        repeated = K[0] * _ramp(K[0], [(d - t) ** 0.5 for t in range(d)])
+        repeated = K[0] * real_constant([(d - t) ** 0.5 for t in range(d)], K[0])
         return as_array(namespace(K[0]).linalg.vector_norm(repeated, axis=-1))
 
     def is_local(self, d: int) -> bool:
@@ -181,8 +183,7 @@ def _lower(c: Array) -> Array:
     """Return the dense matrix of entries c_(i - j)."""
     xp, d = namespace(c), c.shape[-1]
     padded = xp.concat([xp.zeros_like(c), c], axis=-1)
-    entries = xp.take(padded, constant(_lags(d), c, "int32"), axis=-1)
-    return xp.reshape(unchunked(entries), (*c.shape[:-1], d, d))
+    return xp.reshape(unchunked(taken(padded, _lags(d), -1)), (*c.shape[:-1], d, d))
 
 
 @cache
@@ -202,7 +203,3 @@ def _shifted(Q: Array, step: int) -> Array:
     right = xp.zeros_like(Q[..., step:, :step])
     below = xp.zeros_like(Q[..., :step, :])
     return xp.concat([xp.concat([inner, right], axis=-1), below], axis=-2)
-
-
-def _ramp(like: Array, values: list[float]) -> Array:
-    return constant(values, like, real_name(dtype_name(like.dtype)))
