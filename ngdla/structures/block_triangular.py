@@ -110,6 +110,7 @@ class BlockTriangular(Structure):
 
     def project_dense(self, N: Array) -> Leaves:
         parts, N11, N12, N21, N22 = self._blocks(N)
+        # twice the block of herm N that is held, as the one below it is not
         return (*parts.A.project_dense(N11), N12 + adjoint(N21), *parts.D.project_dense(N22))
 
     def project_columns(self, S: Array) -> Leaves:
@@ -120,13 +121,11 @@ class BlockTriangular(Structure):
 
     def project_gram(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
+        first, second = parts.sizes
+        # K^H K = [[A^H A, A^H B], [B^H A, B^H B + D^H D]]
         below = parts.D.project_columns(adjoint(B))
-        second = (a + b for a, b in zip(parts.D.project_gram(D, parts.sizes[1]), below))
-        return (
-            *parts.A.project_gram(A, parts.sizes[0]),
-            2 * parts.A.adjoint_matmul(A, B),
-            *second,
-        )
+        below = tuple(a + b for a, b in zip(parts.D.project_gram(D, second), below))
+        return (*parts.A.project_gram(A, first), 2 * parts.A.adjoint_matmul(A, B), *below)
 
     def to_dense(self, K: Leaves, d: int) -> Array:
         parts, A, B, D = self._split(K, d)
@@ -138,11 +137,8 @@ class BlockTriangular(Structure):
 
     def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
-        return (
-            *parts.A.add_identity(A, shift, parts.sizes[0]),
-            B,
-            *parts.D.add_identity(D, shift, parts.sizes[1]),
-        )
+        first, second = parts.sizes
+        return (*parts.A.add_identity(A, shift, first), B, *parts.D.add_identity(D, shift, second))
 
     def matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
@@ -159,6 +155,7 @@ class BlockTriangular(Structure):
     def square_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
+        # Y = K Z for Z = K^H X: Z1 = A^H X1, Z2 = B^H X1 + D^H X2
         Z2 = parts.D.add_adjoint_matmul(adjoint_product(B, X1), D, X2)
         Y1 = parts.A.add_matmul(B @ Z2, A, parts.A.adjoint_matmul(A, X1))
         return parts.unite(Y1, parts.D.matmul(D, Z2))
@@ -166,6 +163,7 @@ class BlockTriangular(Structure):
     def square_rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
+        # Y = Z K^H for Z = X K: Z1 = X1 A, Z2 = X1 B + X2 D
         Z2 = parts.D.add_rmatmul(X1 @ B, D, X2)
         Y1 = Z2 @ adjoint(B) + parts.A.square_rmatmul(A, X1)
         return parts.unite(Y1, parts.D.adjoint_rmatmul(D, Z2), axis=-1)
@@ -186,12 +184,8 @@ class BlockTriangular(Structure):
         parts, A, B, D = self._split(K, d)
         _, A_, B_, D_ = self._split(L, d)
         first, second = parts.sizes
-        between = parts.A.matmul(A, B_) + parts.D.rmatmul(D_, B)
-        return (
-            *parts.A.product(A, A_, first),
-            between,
-            *parts.D.product(D, D_, second),
-        )
+        between = parts.A.matmul(A, B_) + parts.D.rmatmul(D_, B)  # A B' + B D'
+        return (*parts.A.product(A, A_, first), between, *parts.D.product(D, D_, second))
 
     def solve(self, K: Leaves, V: Array) -> Array:
         parts, A, B, D = self._split(K, V.shape[-2])
@@ -202,7 +196,7 @@ class BlockTriangular(Structure):
     def inverse(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
         A, D = parts.A.inverse(A, parts.sizes[0]), parts.D.inverse(D, parts.sizes[1])
-        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, B)), *D)
+        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, B)), *D)  # between them -A^-1 B D^-1
 
     def logabsdet(self, K: Leaves, d: int) -> Array:
         return sum(self._of_blocks("logabsdet", K, d))
@@ -225,8 +219,9 @@ class BlockTriangular(Structure):
         ]
 
     # ------------------------------------------------------------------------ optimum
-    # The columns of A see S11 only; those of D are best with B = -S11^-1 S12 D, which leaves the
-    # Schur complement of S11 for D.
+    # tr(K^H S K) = tr(A^H S11 A) + tr(B^H S11 B + 2 Re D^H S21 B + D^H S22 D) is least for
+    # B = -S11^-1 S12 D, where the second term is tr(D^H (S22 - S21 S11^-1 S12) D): A is the optimum
+    # for S11, and D that for its Schur complement.
 
     def is_complete(self, d: int) -> bool:
         return all(block.is_complete(size) for block, size in self._parts(d).blocks)
@@ -238,19 +233,19 @@ class BlockTriangular(Structure):
 
     def local_optimum(self, N: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(N, d)
-        A = parts.A.local_optimum(A, parts.sizes[0])
-        W = parts.A.adjoint_matmul(A, 0.5 * B)  # W^H W = S21 S11^-1 S12
+        A = parts.A.local_optimum(A, parts.sizes[0])  # A A^H = S11^-1, as A is complete
+        W = parts.A.adjoint_matmul(A, 0.5 * B)  # A^H S12, so that W^H W = S21 S11^-1 S12
         explained = parts.D.project_columns(adjoint(W))
         rest = tuple(a - b for a, b in zip(D, explained))
         D = parts.D.local_optimum(rest, parts.sizes[1])
-        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, W)), *D)
+        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, W)), *D)  # A W = S11^-1 S12
 
     def optimum(self, S: Array) -> Leaves:
         if self.is_local(S.shape[-1]):
             return super().optimum(S)
         parts, S11, S12, _, S22 = self._blocks(S)
         L, _ = cholesky(S11 + 0)
-        Y = cho_solve(L, S12)
+        Y = cho_solve(L, S12)  # S11^-1 S12
         A, D = parts.A.optimum(S11), parts.D.optimum(S22 - rmatvec(S12, Y))
         return (*A, -parts.D.rmatmul(D, Y), *D)
 

@@ -106,7 +106,7 @@ class Masked(StoredDensely):
         return self._is_total
 
     def local_optimum(self, N: Leaves, d: int) -> Leaves:
-        return self.optimum(hermitian_part(N[0]))
+        return self.optimum(hermitian_part(N[0]))  # herm Pi(S) = S, as all pairs are related
 
     def optimum(self, S: Array) -> Leaves:
         """Return it column group by column group, or of a total relation all at once.
@@ -116,7 +116,7 @@ class Masked(StoredDensely):
         """
         if self._is_total:
             order = self.preorder.order
-            K = inverse_cholesky(_selected(S, order, order))
+            K = inverse_cholesky(_selected(S, order, order))  # in that order, an upper triangle
             back = inverse_permutation(order)
             return (_selected(K, back, back),)
         return (self._by_columns(S),)
@@ -128,9 +128,9 @@ class Masked(StoredDensely):
         for group in self.preorder.groups:
             support = self.preorder.support(group[0])
             L, _ = cholesky(preserved(_selected(S, support, support)))
-            unit = _selected(one, support, group)
-            X = cho_solve(L, unit)
-            X = xp.matmul(X, inverse_root(adjoint_product(unit, X)))
+            E = _selected(one, support, group)
+            X = cho_solve(L, E)  # S_ss^-1 E
+            X = xp.matmul(X, inverse_root(adjoint_product(E, X)))  # K_sJ
             full = xp.matmul(_selected(one, range(d), support), X)
             for i, j in enumerate(group):
                 columns[j] = full[..., :, i]

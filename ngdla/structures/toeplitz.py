@@ -45,7 +45,10 @@ class _Toeplitz(Structure):
         return self._from_sums(sums)
 
     def _from_sums(self, sums: Array) -> Leaves:
-        """Return the projection from the sums of the diagonals below the main one."""
+        """Return the projection from the sums of the diagonals below the main one.
+
+        c_0 is the mean of the main diagonal, c_l twice that of the l-th, which has d - l entries.
+        """
         d = sums.shape[-1]
         weights = [1.0 / d, *(2.0 / (d - lag) for lag in range(1, d))]
         means = sums * real_constant(weights, sums)
@@ -114,7 +117,10 @@ class _Toeplitz(Structure):
         return False
 
     def optimum(self, S: Array) -> Leaves:
-        """Return x sqrt(d / x_0) for x = Q^-1 e_0, with Q_kl the sum of S_(i + k, i + l) over i."""
+        """Return x sqrt(d / x_0) for x = Q^-1 e_0, with Q_kl the sum of S_(i + k, i + l) over i.
+
+        tr(K^H S K) - 2 log |det K| = c^H Q c - 2 d log |c_0| is least where Q c = (d / c_0) e_0.
+        """
         xp, d = namespace(S), S.shape[-1]
         Q, step = (xp.flip(S, axis=(-2, -1)) if self.upper else S), 1
         while step < d:  # sums of `step` terms become sums of twice as many
