@@ -51,9 +51,8 @@ class Parts:
         """Return the rows, or with axis -1 the columns, of both groups."""
         d, head = sum(self.sizes), self.sizes[0] - self.tail
         if self.indices is not None:
-            order = self._order()
-            first, second = order[: self.sizes[0]], order[self.sizes[0] :]
-            return taken(X, first, axis), taken(X, second, axis)
+            order, count = self._order(), self.sizes[0]
+            return taken(X, order[:count], axis), taken(X, order[count:], axis)
         second = _slice(X, head, d - self.tail, axis)
         if not self.tail:
             return _slice(X, 0, head, axis), second
@@ -132,7 +131,7 @@ class BlockTriangular(Structure):
         xp = namespace(B)
         first, second = parts.A.to_dense(A, parts.sizes[0]), parts.D.to_dense(D, parts.sizes[1])
         lower = xp.matrix_transpose(xp.zeros_like(B))
-        top, bottom = (parts.unite(*row, axis=-1) for row in ((first, B), (lower, second)))
+        top, bottom = parts.unite(first, B, axis=-1), parts.unite(lower, second, axis=-1)
         return parts.unite(top, bottom)
 
     def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
@@ -199,10 +198,12 @@ class BlockTriangular(Structure):
         return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, B)), *D)  # between them -A^-1 B D^-1
 
     def logabsdet(self, K: Leaves, d: int) -> Array:
-        return sum(self._of_blocks("logabsdet", K, d))
+        total: Any = sum(self._of_blocks("logabsdet", K, d))
+        return total
 
     def trace(self, K: Leaves, d: int) -> Array:
-        return sum(self._of_blocks("trace", K, d))
+        total: Any = sum(self._of_blocks("trace", K, d))
+        return total
 
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         xp = namespace(K[0])

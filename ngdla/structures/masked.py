@@ -124,7 +124,7 @@ class Masked(StoredDensely):
     def _by_columns(self, S: Array) -> Array:
         xp, d = namespace(S), self.preorder.size
         one = xp.zeros_like(S) + identity_like(S, d)
-        columns: list[Array] = [None] * d
+        columns: list[Any] = [None] * d
         for group in self.preorder.groups:
             support = self.preorder.support(group[0])
             L, _ = cholesky(preserved(_selected(S, support, support)))
