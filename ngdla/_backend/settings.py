@@ -39,7 +39,8 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
 class _Unchanged:
     """Settings that are right already.
 
-    `torch.compile` cannot trace `__enter__` of `contextlib.nullcontext`.
+    `torch.compile` traces it in a `with`, and within `opened`, if it is made where it is held; of a
+    `contextlib.nullcontext` it cannot trace `__enter__`.
     """
 
     def __enter__(self) -> None:
@@ -49,14 +50,11 @@ class _Unchanged:
         return None
 
 
-_UNCHANGED = _Unchanged()
-
-
 def _torch_products(wanted: str) -> AbstractContextManager[Any]:
     import torch
 
     if torch_compiling():
-        return _UNCHANGED
+        return _Unchanged()
     # The flags are touched only where they have to be: writing them marks the process as a user of
     # the newer interface, and torch then warns users of the older one.
     products = [torch.backends.cuda.matmul]
@@ -69,7 +67,7 @@ def _torch_products(wanted: str) -> AbstractContextManager[Any]:
         if ((precision := product.fp32_precision) in lower) != (wanted in lower)
     ]
     lowered = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-    return _torch_precision(before, wanted, lowered) if before or lowered else _UNCHANGED
+    return _torch_precision(before, wanted, lowered) if before or lowered else _Unchanged()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.shapes import expanded
 from ngdla.structures import StructuredMatrix
+from ngdla.structures.operands import require_rows
 
 from .state import InverseFreeState, factor_values, require_state
 
@@ -158,7 +159,7 @@ def _require_samples(inputs: Any, output_gradients: Any, state: InverseFreeState
         (output_gradients, "output_gradients", state.C),
     ):
         require_array(x, name, ndim=2, blocks=False)
-        factor._require_rows(x, name, "N")
+        require_rows(x, name, factor, "N")
         _require_kind(x, name, factor)
     if inputs.shape[-2] != output_gradients.shape[-2]:
         msg = (

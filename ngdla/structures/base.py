@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     DTYPES,
-    ValueChecks,
-    all_finite,
     require_array,
     require_choice,
     require_count,
@@ -15,7 +14,6 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved
-from ngdla._backend.settings import library_settings
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
 from .kernels import Kernels, Leaves
@@ -70,7 +68,7 @@ class Structure(Kernels):
         require_array(like, "like", blocks=False)
         name = dtype_name(like.dtype) if dtype is None else dtype
         require_choice(name, "dtype", DTYPES)
-        leaves = tuple(zeros((*batch, *shape), like, name) for shape in self._shapes(int(d)))
+        leaves = tuple(zeros((*batch, *shape), like, name) for shape in self.shapes(int(d)))
         return StructuredMatrix(leaves, self, int(d))
 
     def identity(
@@ -124,11 +122,9 @@ class Structure(Kernels):
         Cost: one pass over the entries of the pattern; over all diagonals for Toeplitz.
         """
         N = square_matrix(N, "N")
-        checks = ValueChecks(enabled=check)
-        with library_settings(namespace(N)):
-            M = StructuredMatrix(_own(self._project(N)), self, N.shape[-1])
-            checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("N"))
-            checks.read()
+        with opened(N, check) as checks:
+            M = StructuredMatrix(self.project_dense(N), self, N.shape[-1]).map(preserved)
+            checks.finite("N", *M.leaves)
         return M
 
     def project_samples(self, X: Array, *, check: bool = True) -> StructuredMatrix:
@@ -158,13 +154,10 @@ class Structure(Kernels):
         Cost: 2 N flops for each stored number, or 2 N transforms of length 2 d for Toeplitz.
         """
         require_array(X, "X", ndim=2, blocks=False)
-        xp = namespace(X)
-        checks = ValueChecks(enabled=check)
-        with library_settings(xp):
-            S = xp.matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
-            M = StructuredMatrix(self._project_columns(S), self, X.shape[-1])
-            checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("X"))
-            checks.read()
+        with opened(X, check) as checks:
+            S = namespace(X).matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
+            M = StructuredMatrix(self.project_columns(S), self, X.shape[-1])
+            checks.finite("X", *M.leaves)
         return M
 
     def from_dense(self, K: Array, *, check: bool = True) -> StructuredMatrix:
@@ -190,30 +183,21 @@ class Structure(Kernels):
             If `K` is not square, is no member of the structure, or contains NaN or Inf.
         """
         K = square_matrix(K, "K")
-        checks = ValueChecks(enabled=check)
-        with library_settings(namespace(K)):
-            M = StructuredMatrix(_own(self._embed(K)), self, K.shape[-1])
-            checks.require(lambda: all_finite(*M.leaves), lambda: _not_finite("K"))
+        with opened(K, check) as checks:
+            M = StructuredMatrix(self.embed(K), self, K.shape[-1]).map(preserved)
+            checks.finite("K", *M.leaves)
             checks.require(lambda: M.to_dense() == K, lambda: _not_a_member(K, M.to_dense(), self))
-            checks.read()
         return M
 
     # ------------------------------------------------------- functions, if no other way is known
 
-    def _expm(self, K: Leaves, d: int) -> Leaves:
+    def expm(self, K: Leaves, d: int) -> Leaves:
+        """Return exp(K), by products."""
         return expm_by_squaring(StructuredMatrix(K, self, d)).leaves
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+        """Return K^(-1/2), by inverses."""
         return inv_sqrtm_by_inverses(StructuredMatrix(K, self, d)).leaves
-
-
-def _own(leaves: Leaves) -> Leaves:
-    """Return leaves that share no memory with what a caller may write into."""
-    return tuple(map(preserved, leaves))
-
-
-def _not_finite(name: str) -> Exception:
-    return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
 
 
 def _not_a_member(K: Array, member: Array, structure: Structure) -> Exception:

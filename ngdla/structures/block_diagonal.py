@@ -1,5 +1,7 @@
 """Block-diagonal matrices."""
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 import dataclasses
@@ -11,14 +13,14 @@ from ngdla._backend.checks import require_count
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, trace
-from ngdla._backend.shapes import expanded
+from ngdla._backend.shapes import expanded, joined
 from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .base import Structure
 from .dense import inverse_cholesky, inverse_root
 from .kernels import Leaves, hermitian_part
 
-__all__ = ["BlockDiagonal"]
+__all__ = ["BlockDiagonal", "bound_of_blocks"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class BlockDiagonal(Structure):
     def __post_init__(self) -> None:
         require_count(self.block, "block", least=1)
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return tuple((count, b, b) for count, b in self._stacks(d))
 
     def _stacks(self, d: int) -> list[tuple[int, int]]:
@@ -57,7 +59,7 @@ class BlockDiagonal(Structure):
             start += count * b
         return parts
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         xp, leaves, start = namespace(K), [], 0
         for count, b in self._stacks(K.shape[-1]):
             starts = range(start, start + count * b, b)
@@ -65,70 +67,75 @@ class BlockDiagonal(Structure):
             start += count * b
         return tuple(leaves)
 
-    def _project(self, N: Array) -> Leaves:
-        return tuple(map(hermitian_part, self._embed(N)))
+    def project_dense(self, N: Array) -> Leaves:
+        return tuple(map(hermitian_part, self.embed(N)))
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         return tuple(part @ adjoint(part) for part in self._rows(S))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         return tuple(adjoint(block) @ block for block in K)
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         if len(K) == 1:
             return _side_by_side(K[0])
         first, last = map(_side_by_side, K)
         upper = namespace(first).zeros_like(first[..., :, :1]) * last[..., :1, :]
-        return block_matrix(first, upper, namespace(first).matrix_transpose(upper), last)
+        return _block_matrix(first, upper, namespace(first).matrix_transpose(upper), last)
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         return tuple(add_to_diagonal(leaf, expanded(shift, 1)) for leaf in K)
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         return _joined([A @ part for A, part in zip(K, self._rows(X))])
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
-        return self._matmul(tuple(map(adjoint, K)), X)
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+        return self.matmul(tuple(map(adjoint, K)), X)
 
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_matmul(self, K: Leaves, X: Array) -> Array:
         if X.shape[-1] < self.block:
-            return super()._square_matmul(K, X)
-        return self._matmul(tuple(A @ adjoint(A) for A in K), X)
+            return super().square_matmul(K, X)
+        return self.matmul(tuple(A @ adjoint(A) for A in K), X)
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return tuple(A @ B for A, B in zip(K, L))
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
+    def solve(self, K: Leaves, V: Array) -> Array:
         return _joined([general.solve(A, part) for A, part in zip(K, self._rows(V))])
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         return tuple(map(general.inverse, K))
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
+    def logabsdet(self, K: Leaves, d: int) -> Array:
         return namespace(K[0]).sum(_each(general.logabsdet, K), axis=-1)
 
-    def _trace(self, K: Leaves, d: int) -> Array:
+    def trace(self, K: Leaves, d: int) -> Array:
         return namespace(K[0]).sum(_each(trace, K), axis=-1)
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
-        enough = None if sufficient is None else expanded(sufficient, 1)
-        bounds = _each(lambda A: spectral_radius_bound(A, sufficient=enough), K)
-        return namespace(K[0]).max(bounds, axis=-1)
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+        return bound_of_blocks(K, sufficient)
 
-    def _is_complete(self, d: int) -> bool:
+    def is_complete(self, d: int) -> bool:
         return d <= self.block
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
         return tuple(map(inverse_cholesky, N))
 
-    def _expm(self, K: Leaves, d: int) -> Leaves:
+    def expm(self, K: Leaves, d: int) -> Leaves:
         return tuple(map(general.expm, K))
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         return tuple(map(inverse_root, K))
 
 
-def block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:
+def bound_of_blocks(K: Leaves, sufficient: Any) -> Array:
+    """Return a bound on the modulus of all eigenvalues of blocks (..., N, b, b), (...)."""
+    enough = None if sufficient is None else expanded(sufficient, 1)
+    bounds = _each(lambda A: spectral_radius_bound(A, sufficient=enough), K)
+    return namespace(K[0]).max(bounds, axis=-1)
+
+
+def _block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:
     """Return [[A, B], [C, D]]."""
     xp = namespace(A)
     rows = [xp.concat(row, axis=-1) for row in ((A, B), (C, D))]
@@ -147,7 +154,7 @@ def _joined(parts: list[Array]) -> Array:
         xp.reshape(part, (*part.shape[:-3], part.shape[-3] * part.shape[-2], part.shape[-1]))
         for part in parts
     ]
-    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=-2)
+    return joined(rows, axis=-2)
 
 
 def _side_by_side(blocks: Array) -> Array:

@@ -4,6 +4,8 @@ With the indices in two groups, taken in the right order, K is [[A, B], [0, D]],
 of structures of their own. All operations follow from those of A and D.
 """
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 import abc
@@ -11,12 +13,13 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from ngdla._backend.creation import constant
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec
+from ngdla._backend.shapes import joined
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Structure
+from .indices import inverse_permutation, taken
 from .kernels import Leaves
 
 __all__ = ["BlockTriangular", "Parts"]
@@ -46,31 +49,28 @@ class Parts:
 
     def divide(self, X: Array, axis: int = -2) -> tuple[Array, Array]:
         """Return the rows, or with axis -1 the columns, of both groups."""
-        xp, d, head = namespace(X), sum(self.sizes), self.sizes[0] - self.tail
+        d, head = sum(self.sizes), self.sizes[0] - self.tail
         if self.indices is not None:
-            order = self._order()
-            first, second = order[: self.sizes[0]], order[self.sizes[0] :]
-            return _taken(X, first, axis), _taken(X, second, axis)
+            order, count = self._order(), self.sizes[0]
+            return taken(X, order[:count], axis), taken(X, order[count:], axis)
         second = _slice(X, head, d - self.tail, axis)
         if not self.tail:
             return _slice(X, 0, head, axis), second
-        last = _slice(X, d - self.tail, d, axis)
-        return xp.concat([_slice(X, 0, head, axis), last], axis=axis) if head else last, second
+        ends = [_slice(X, 0, head, axis), _slice(X, d - self.tail, d, axis)]
+        return joined(ends if head else ends[1:], axis=axis), second
 
     def unite(self, first: Array, second: Array, axis: int = -2) -> Array:
         """Return rows, or columns, in their own order from those of both groups."""
-        xp, head = namespace(first), self.sizes[0] - self.tail
+        head = self.sizes[0] - self.tail
         if self.indices is not None:
-            order = self._order()
-            back = sorted(range(len(order)), key=order.__getitem__)
-            return _taken(xp.concat([first, second], axis=axis), back, axis)
+            back = inverse_permutation(self._order())
+            return taken(joined([first, second], axis=axis), back, axis)
         pieces = [
             _slice(first, 0, head, axis),
             second,
             _slice(first, head, self.sizes[0], axis),
         ]
-        pieces = [piece for piece in pieces if piece.shape[axis]]
-        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=axis)
+        return joined([piece for piece in pieces if piece.shape[axis]], axis=axis)
 
     def _order(self) -> list[int]:
         """Return the first group of indices, and the others."""
@@ -90,7 +90,7 @@ class BlockTriangular(Structure):
     def _parts(self, d: int) -> Parts:
         """Return how a member of dimension d is divided."""
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return _layout(self, d)[1]
 
     def _split(self, K: Leaves, d: int) -> tuple[Parts, Leaves, Array, Leaves]:
@@ -103,115 +103,111 @@ class BlockTriangular(Structure):
         top, bottom = parts.divide(N)
         return parts, *parts.divide(top, axis=-1), *parts.divide(bottom, axis=-1)
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         parts, K11, K12, _, K22 = self._blocks(K)
-        return (*parts.A._embed(K11), K12, *parts.D._embed(K22))
+        return (*parts.A.embed(K11), K12, *parts.D.embed(K22))
 
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         parts, N11, N12, N21, N22 = self._blocks(N)
-        return (*parts.A._project(N11), N12 + adjoint(N21), *parts.D._project(N22))
+        # twice the block of herm N that is held, as the one below it is not
+        return (*parts.A.project_dense(N11), N12 + adjoint(N21), *parts.D.project_dense(N22))
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         parts, *_ = _layout(self, S.shape[-2])
         S1, S2 = parts.divide(S)
         B = 2 * S1 @ adjoint(S2)
-        return (*parts.A._project_columns(S1), B, *parts.D._project_columns(S2))
+        return (*parts.A.project_columns(S1), B, *parts.D.project_columns(S2))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
-        below = parts.D._project_columns(adjoint(B))
-        second = (a + b for a, b in zip(parts.D._project_gram(D, parts.sizes[1]), below))
-        return (
-            *parts.A._project_gram(A, parts.sizes[0]),
-            2 * parts.A._adjoint_matmul(A, B),
-            *second,
-        )
+        first, second = parts.sizes
+        # K^H K = [[A^H A, A^H B], [B^H A, B^H B + D^H D]]
+        below = parts.D.project_columns(adjoint(B))
+        below = tuple(a + b for a, b in zip(parts.D.project_gram(D, second), below))
+        return (*parts.A.project_gram(A, first), 2 * parts.A.adjoint_matmul(A, B), *below)
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         parts, A, B, D = self._split(K, d)
         xp = namespace(B)
-        first, second = parts.A._dense(A, parts.sizes[0]), parts.D._dense(D, parts.sizes[1])
+        first, second = parts.A.to_dense(A, parts.sizes[0]), parts.D.to_dense(D, parts.sizes[1])
         lower = xp.matrix_transpose(xp.zeros_like(B))
-        top, bottom = (parts.unite(*row, axis=-1) for row in ((first, B), (lower, second)))
+        top, bottom = parts.unite(first, B, axis=-1), parts.unite(lower, second, axis=-1)
         return parts.unite(top, bottom)
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
-        return (
-            *parts.A._plus_identity(A, shift, parts.sizes[0]),
-            B,
-            *parts.D._plus_identity(D, shift, parts.sizes[1]),
-        )
+        first, second = parts.sizes
+        return (*parts.A.add_identity(A, shift, first), B, *parts.D.add_identity(D, shift, second))
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Y1 = parts.A._plus_matmul(B @ X2, A, X1)
-        return parts.unite(Y1, parts.D._matmul(D, X2))
+        Y1 = parts.A.add_matmul(B @ X2, A, X1)
+        return parts.unite(Y1, parts.D.matmul(D, X2))
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Y2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
-        return parts.unite(parts.A._adjoint_matmul(A, X1), Y2)
+        Y2 = parts.D.add_adjoint_matmul(adjoint_product(B, X1), D, X2)
+        return parts.unite(parts.A.adjoint_matmul(A, X1), Y2)
 
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_matmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-2])
         X1, X2 = parts.divide(X)
-        Z2 = parts.D._plus_adjoint_matmul(adjoint_product(B, X1), D, X2)
-        Y1 = parts.A._plus_matmul(B @ Z2, A, parts.A._adjoint_matmul(A, X1))
-        return parts.unite(Y1, parts.D._matmul(D, Z2))
+        # Y = K Z for Z = K^H X: Z1 = A^H X1, Z2 = B^H X1 + D^H X2
+        Z2 = parts.D.add_adjoint_matmul(adjoint_product(B, X1), D, X2)
+        Y1 = parts.A.add_matmul(B @ Z2, A, parts.A.adjoint_matmul(A, X1))
+        return parts.unite(Y1, parts.D.matmul(D, Z2))
 
-    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Z2 = parts.D._plus_right_matmul(X1 @ B, D, X2)
-        Y1 = Z2 @ adjoint(B) + parts.A._right_square_matmul(A, X1)
-        return parts.unite(Y1, parts.D._right_adjoint_matmul(D, Z2), axis=-1)
+        # Y = Z K^H for Z = X K: Z1 = X1 A, Z2 = X1 B + X2 D
+        Z2 = parts.D.add_rmatmul(X1 @ B, D, X2)
+        Y1 = Z2 @ adjoint(B) + parts.A.square_rmatmul(A, X1)
+        return parts.unite(Y1, parts.D.adjoint_rmatmul(D, Z2), axis=-1)
 
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+    def rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Y2 = parts.D._plus_right_matmul(X1 @ B, D, X2)
-        return parts.unite(parts.A._right_matmul(A, X1), Y2, axis=-1)
+        Y2 = parts.D.add_rmatmul(X1 @ B, D, X2)
+        return parts.unite(parts.A.rmatmul(A, X1), Y2, axis=-1)
 
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
         parts, A, B, D = self._split(K, X.shape[-1])
         X1, X2 = parts.divide(X, axis=-1)
-        Y1 = X2 @ adjoint(B) + parts.A._right_adjoint_matmul(A, X1)
-        return parts.unite(Y1, parts.D._right_adjoint_matmul(D, X2), axis=-1)
+        Y1 = X2 @ adjoint(B) + parts.A.adjoint_rmatmul(A, X1)
+        return parts.unite(Y1, parts.D.adjoint_rmatmul(D, X2), axis=-1)
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
         _, A_, B_, D_ = self._split(L, d)
         first, second = parts.sizes
-        between = parts.A._matmul(A, B_) + parts.D._right_matmul(D_, B)
-        return (
-            *parts.A._product(A, A_, first),
-            between,
-            *parts.D._product(D, D_, second),
-        )
+        between = parts.A.matmul(A, B_) + parts.D.rmatmul(D_, B)  # A B' + B D'
+        return (*parts.A.product(A, A_, first), between, *parts.D.product(D, D_, second))
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
+    def solve(self, K: Leaves, V: Array) -> Array:
         parts, A, B, D = self._split(K, V.shape[-2])
         V1, V2 = parts.divide(V)
-        X2 = parts.D._solve(D, V2)
-        return parts.unite(parts.A._solve(A, V1 - B @ X2), X2)
+        X2 = parts.D.solve(D, V2)
+        return parts.unite(parts.A.solve(A, V1 - B @ X2), X2)
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(K, d)
-        A, D = parts.A._inverse(A, parts.sizes[0]), parts.D._inverse(D, parts.sizes[1])
-        return (*A, -parts.D._right_matmul(D, parts.A._matmul(A, B)), *D)
+        A, D = parts.A.inverse(A, parts.sizes[0]), parts.D.inverse(D, parts.sizes[1])
+        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, B)), *D)  # between them -A^-1 B D^-1
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
-        return sum(self._of_blocks("_logabsdet", K, d))
+    def logabsdet(self, K: Leaves, d: int) -> Array:
+        total: Any = sum(self._of_blocks("logabsdet", K, d))
+        return total
 
-    def _trace(self, K: Leaves, d: int) -> Array:
-        return sum(self._of_blocks("_trace", K, d))
+    def trace(self, K: Leaves, d: int) -> Array:
+        total: Any = sum(self._of_blocks("trace", K, d))
+        return total
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         xp = namespace(K[0])
-        bounds = self._of_blocks("_bound", K, d, sufficient)
+        bounds = self._of_blocks("spectral_bound", K, d, sufficient)
         return bounds[0] if len(bounds) == 1 else xp.maximum(*bounds)
 
     def _of_blocks(self, operation: str, K: Leaves, d: int, *arguments: Any) -> list[Array]:
@@ -224,48 +220,43 @@ class BlockTriangular(Structure):
         ]
 
     # ------------------------------------------------------------------------ optimum
-    # The columns of A see S11 only; those of D are best with B = -S11^-1 S12 D, which leaves the
-    # Schur complement of S11 for D.
+    # tr(K^H S K) = tr(A^H S11 A) + tr(B^H S11 B + 2 Re D^H S21 B + D^H S22 D) is least for
+    # B = -S11^-1 S12 D, where the second term is tr(D^H (S22 - S21 S11^-1 S12) D): A is the optimum
+    # for S11, and D that for its Schur complement.
 
-    def _is_complete(self, d: int) -> bool:
-        return all(block._is_complete(size) for block, size in self._parts(d).blocks)
+    def is_complete(self, d: int) -> bool:
+        return all(block.is_complete(size) for block, size in self._parts(d).blocks)
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         parts = self._parts(d)
         first, second = parts.sizes
-        return (
-            parts.A._is_complete(first) and parts.A._is_local(first) and parts.D._is_local(second)
-        )
+        return parts.A.is_complete(first) and parts.A.is_local(first) and parts.D.is_local(second)
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
         parts, A, B, D = self._split(N, d)
-        A = parts.A._local_optimum(A, parts.sizes[0])
-        W = parts.A._adjoint_matmul(A, 0.5 * B)  # W^H W = S21 S11^-1 S12
-        explained = parts.D._project_columns(adjoint(W))
+        A = parts.A.local_optimum(A, parts.sizes[0])  # A A^H = S11^-1, as A is complete
+        W = parts.A.adjoint_matmul(A, 0.5 * B)  # A^H S12, so that W^H W = S21 S11^-1 S12
+        explained = parts.D.project_columns(adjoint(W))
         rest = tuple(a - b for a, b in zip(D, explained))
-        D = parts.D._local_optimum(rest, parts.sizes[1])
-        return (*A, -parts.D._right_matmul(D, parts.A._matmul(A, W)), *D)
+        D = parts.D.local_optimum(rest, parts.sizes[1])
+        return (*A, -parts.D.rmatmul(D, parts.A.matmul(A, W)), *D)  # A W = S11^-1 S12
 
-    def _optimum(self, S: Array) -> Leaves:
-        if self._is_local(S.shape[-1]):
-            return super()._optimum(S)
+    def optimum(self, S: Array) -> Leaves:
+        if self.is_local(S.shape[-1]):
+            return super().optimum(S)
         parts, S11, S12, _, S22 = self._blocks(S)
         L, _ = cholesky(S11 + 0)
-        Y = cho_solve(L, S12)
-        A, D = parts.A._optimum(S11), parts.D._optimum(S22 - rmatvec(S12, Y))
-        return (*A, -parts.D._right_matmul(D, Y), *D)
+        Y = cho_solve(L, S12)  # S11^-1 S12
+        A, D = parts.A.optimum(S11), parts.D.optimum(S22 - rmatvec(S12, Y))
+        return (*A, -parts.D.rmatmul(D, Y), *D)
 
 
 @cache
 def _layout(structure: BlockTriangular, d: int) -> tuple[Parts, tuple[tuple[int, ...], ...], int]:
     """Return the parts, the shapes of all leaves, and how many of them are those of A."""
     parts = structure._parts(d)
-    first, second = (block._shapes(n) for block, n in zip((parts.A, parts.D), parts.sizes))
+    first, second = (block.shapes(n) for block, n in zip((parts.A, parts.D), parts.sizes))
     return parts, (*first, parts.sizes, *second), len(first)
-
-
-def _taken(X: Array, indices: list[int], axis: int) -> Array:
-    return namespace(X).take(X, constant(indices, X, "int32"), axis=axis)
 
 
 def _slice(X: Array, start: int, end: int, axis: int) -> Array:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.checks import ValueChecks, all_finite, square_matrix
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import all_finite, square_matrix
 from ngdla._backend.products import add_to_diagonal, preserved
 from ngdla._backend.scalars import eigenvalue_damping
-from ngdla._backend.settings import library_settings
 
-from . import StructuredMatrix, structure_from
+from . import Structure, StructuredMatrix, structure_from
 
 __all__ = ["structured_factor"]
 
@@ -71,43 +70,34 @@ def structured_factor(
            [0.        , 0.33333333]])
     """
     structure = structure_from(structure)
-    checks = ValueChecks(enabled=check)
     if isinstance(statistics, StructuredMatrix):
-        K = _from_projection(statistics, structure, damping, checks)
+        _require_local(statistics, structure)
+        like, batch, d = statistics.leaves[0], statistics.batch, statistics.dimension
     else:
-        K = _from_dense(square_matrix(statistics, "statistics"), structure, damping, checks)
-    checks.require(lambda: all_finite(*K.leaves), _not_positive)
-    checks.read()
-    return K
+        like = square_matrix(statistics, "statistics")
+        batch, d = tuple(like.shape[:-2]), like.shape[-1]
+        structure.shapes(d)  # which refuses a mask of another size
+    with opened(like, check) as checks:
+        shift = eigenvalue_damping(damping, like, "statistics", batch, checks)
+        if isinstance(statistics, StructuredMatrix):
+            leaves = structure.local_optimum(statistics.add_identity(shift).leaves, d)
+        else:
+            leaves = structure.optimum(add_to_diagonal(preserved(like), shift))
+        checks.require(lambda: all_finite(*leaves), _not_positive)
+    return StructuredMatrix(leaves, structure, d)
 
 
-def _from_dense(S: Array, structure: Any, damping: Any, checks: ValueChecks) -> StructuredMatrix:
-    d = S.shape[-1]
-    structure._shapes(d)  # which refuses a mask of another size
-    with library_settings(namespace(S)):
-        shift = eigenvalue_damping(damping, S, "statistics", tuple(S.shape[:-2]), checks)
-        return StructuredMatrix(
-            structure._optimum(add_to_diagonal(preserved(S), shift)), structure, d
-        )
-
-
-def _from_projection(
-    N: StructuredMatrix, structure: Any, damping: Any, checks: ValueChecks
-) -> StructuredMatrix:
-    d = N.dimension
+def _require_local(N: StructuredMatrix, structure: Structure) -> None:
+    """Raise unless a projection is on this structure, and holds what its factor depends on."""
     if N.structure != structure:
         msg = f"`statistics` is {N!r}; for this `structure` it must be a matrix of {structure}."
         raise ValueError(msg)
-    if not structure._is_local(d):
+    if not structure.is_local(N.dimension):
         msg = (
             f"`statistics` is a projection on {structure}, whose factor needs the whole of S; pass "
             f"S itself, (..., d, d)."
         )
         raise ValueError(msg)
-    with library_settings(namespace(N.leaves[0])):
-        shift = eigenvalue_damping(damping, N.leaves[0], "statistics", N.batch, checks)
-        N = N.add_identity(shift)
-        return StructuredMatrix(structure._local_optimum(N.leaves, d), structure, d)
 
 
 def _not_positive() -> Exception:

@@ -1,5 +1,7 @@
 """Dense matrices."""
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,34 +24,34 @@ __all__ = ["Dense", "StoredDensely", "inverse_cholesky", "inverse_root"]
 class StoredDensely(Structure):
     """What members have in common that are kept as one dense matrix. Leaves: (K,)."""
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         return K[0]
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         return (add_to_diagonal(K[0], shift),)
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         return K[0] @ X
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return adjoint_product(K[0], X)
 
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+    def rmatmul(self, K: Leaves, X: Array) -> Array:
         return X @ K[0]
 
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
         return X @ adjoint(K[0])
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (K[0] @ L[0],)
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
+    def solve(self, K: Leaves, V: Array) -> Array:
         return general.solve(K[0], V)
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
+    def logabsdet(self, K: Leaves, d: int) -> Array:
         return general.logabsdet(K[0])
 
-    def _trace(self, K: Leaves, d: int) -> Array:
+    def trace(self, K: Leaves, d: int) -> Array:
         return trace(K[0])
 
 
@@ -61,42 +63,42 @@ class Dense(StoredDensely):
     inverses, d^3 (where Gram matrices take half) or 2 d^3 for `project_gram`.
     """
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return ((d, d),)
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         return (K,)
 
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         return (hermitian_part(N),)
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         return (gram(S),)
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         return (gram(adjoint(K[0])),)
 
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_matmul(self, K: Leaves, X: Array) -> Array:
         if X.shape[-1] < X.shape[-2]:
-            return super()._square_matmul(K, X)
+            return super().square_matmul(K, X)
         return gram(K[0]) @ X
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         return (general.inverse(K[0]),)
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return spectral_radius_bound(K[0], sufficient=sufficient)
 
-    def _is_complete(self, d: int) -> bool:
+    def is_complete(self, d: int) -> bool:
         return True
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
         return (inverse_cholesky(N[0]),)
 
-    def _expm(self, K: Leaves, d: int) -> Leaves:
+    def expm(self, K: Leaves, d: int) -> Leaves:
         return tuple(map(general.expm, K))
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         return tuple(map(inverse_root, K))
 
 

@@ -1,5 +1,7 @@
 """Diagonal matrices."""
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,79 +26,79 @@ class Diagonal(Structure):
     Projections are the real diagonal. Cost: d flops for a column of K @ V, and for all else.
     """
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return ((d,),)
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         return (namespace(K).linalg.diagonal(K),)
 
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         return (realified(namespace(N).linalg.diagonal(N)),)
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         return (realified(namespace(S).sum(conjugate(S) * S, axis=-1)),)
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         return (realified(conjugate(K[0]) * K[0]),)
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         return expanded(K[0], 1) * identity_like(K[0], d)
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         return (K[0] + expanded(shift, 1),)
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         return expanded(K[0], 1) * X
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         return expanded(conjugate(K[0]), 1) * X
 
-    def _square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_matmul(self, K: Leaves, X: Array) -> Array:
         return expanded(conjugate(K[0]) * K[0], 1) * X
 
-    def _right_square_matmul(self, K: Leaves, X: Array) -> Array:
+    def square_rmatmul(self, K: Leaves, X: Array) -> Array:
         return X * namespace(X).expand_dims(conjugate(K[0]) * K[0], axis=-2)
 
-    def _plus_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+    def add_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
         return add_multiple(total, expanded(K[0], 1), X)
 
-    def _plus_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+    def add_adjoint_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
         return add_multiple(total, expanded(conjugate(K[0]), 1), X)
 
-    def _right_matmul(self, K: Leaves, X: Array) -> Array:
+    def rmatmul(self, K: Leaves, X: Array) -> Array:
         return X * namespace(X).expand_dims(K[0], axis=-2)
 
-    def _right_adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_rmatmul(self, K: Leaves, X: Array) -> Array:
         return X * namespace(X).expand_dims(conjugate(K[0]), axis=-2)
 
-    def _plus_right_matmul(self, total: Array, K: Leaves, X: Array) -> Array:
+    def add_rmatmul(self, total: Array, K: Leaves, X: Array) -> Array:
         return add_multiple(total, namespace(X).expand_dims(K[0], axis=-2), X)
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (K[0] * L[0],)
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
+    def solve(self, K: Leaves, V: Array) -> Array:
         return V / expanded(K[0], 1)
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         return (1 / K[0],)
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
+    def logabsdet(self, K: Leaves, d: int) -> Array:
         xp = namespace(K[0])
         return xp.sum(xp.log(xp.abs(K[0])), axis=-1)
 
-    def _trace(self, K: Leaves, d: int) -> Array:
+    def trace(self, K: Leaves, d: int) -> Array:
         return as_array(namespace(K[0]).sum(real_part(K[0]), axis=-1))
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         xp = namespace(K[0])
         return xp.max(xp.abs(K[0]), axis=-1)
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
         return (1 / namespace(N[0]).sqrt(N[0]),)
 
-    def _expm(self, K: Leaves, d: int) -> Leaves:
+    def expm(self, K: Leaves, d: int) -> Leaves:
         return tuple(namespace(x).exp(x) for x in K)
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         return tuple(1 / namespace(x).sqrt(x) for x in K)

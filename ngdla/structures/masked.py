@@ -1,22 +1,23 @@
 """Matrices of any closed pattern of zeros, stored densely."""
 
+# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
+
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import Any
 
 from ngdla._backend import general
-from ngdla._backend.creation import constant, host_array, identity_like
-from ngdla._backend.dtypes import dtype_name, real_name
+from ngdla._backend.creation import host_array, identity_like
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, preserved
-from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
-from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
+from .block_diagonal import bound_of_blocks
 from .dense import StoredDensely, inverse_cholesky, inverse_root
-from .kernels import Leaves, hermitian_part
+from .indices import inverse_permutation, taken
+from .kernels import Leaves, hermitian_part, real_constant
 from .preorder import Preorder
 
 __all__ = ["Masked"]
@@ -64,52 +65,50 @@ class Masked(StoredDensely):
         count = sum(row.bit_count() for row in self.preorder.rows)
         return f"Masked({count} entries of {self.preorder.size} x {self.preorder.size})"
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         if d != self.preorder.size:
             msg = f"`mask` is for dimension {self.preorder.size}; the matrix must have it, not {d}."
             raise ValueError(msg)
         return ((d, d),)
 
-    def _embed(self, K: Array) -> Leaves:
-        self._shapes(K.shape[-1])
-        return (self._pattern_like(K) * K,)
+    def embed(self, K: Array) -> Leaves:
+        self.shapes(K.shape[-1])
+        return (real_constant(self._pattern, K) * K,)
 
-    def _project(self, N: Array) -> Leaves:
-        self._shapes(N.shape[-1])
-        weights = constant(self._weights, N, real_name(dtype_name(N.dtype)))
-        return (weights * hermitian_part(N),)
+    def project_dense(self, N: Array) -> Leaves:
+        self.shapes(N.shape[-1])
+        return (real_constant(self._weights, N) * hermitian_part(N),)
 
-    def _project_columns(self, S: Array) -> Leaves:
-        return self._project(gram(S))
+    def project_columns(self, S: Array) -> Leaves:
+        return self.project_dense(gram(S))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
-        return self._project(gram(adjoint(K[0])))
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
+        return self.project_dense(gram(adjoint(K[0])))
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
-        return (self._pattern_like(K[0]) * general.inverse(K[0]),)
+    def inverse(self, K: Leaves, d: int) -> Leaves:
+        return (real_constant(self._pattern, K[0]) * general.inverse(K[0]),)
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
-        xp, flat, bounds = namespace(K[0]), _flat(K[0]), []
-        enough = None if sufficient is None else expanded(sufficient, 1)
-        for size, groups in self._groups_by_size.items():
-            blocks = xp.take(flat, constant(groups, K[0], "int32"), axis=-1)
-            blocks = xp.reshape(blocks, (*flat.shape[:-1], -1, size, size))
-            bounds.append(spectral_radius_bound(blocks, sufficient=enough))
-        return xp.max(xp.concat(bounds, axis=-1), axis=-1)
+        xp, flat = namespace(K[0]), _flat(K[0])
+        blocks = tuple(
+            xp.reshape(taken(flat, groups, -1), (*flat.shape[:-1], -1, size, size))
+            for size, groups in self._groups_by_size.items()
+        )
+        return bound_of_blocks(blocks, sufficient)
 
     # ------------------------------------------------------------------------ optimum
 
-    def _is_complete(self, d: int) -> bool:
+    def is_complete(self, d: int) -> bool:
         return self._is_total
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         return self._is_total
 
-    def _local_optimum(self, N: Leaves, d: int) -> Leaves:
-        return self._optimum(hermitian_part(N[0]))
+    def local_optimum(self, N: Leaves, d: int) -> Leaves:
+        return self.optimum(hermitian_part(N[0]))  # herm Pi(S) = S, as all pairs are related
 
-    def _optimum(self, S: Array) -> Leaves:
+    def optimum(self, S: Array) -> Leaves:
         """Return it column group by column group, or of a total relation all at once.
 
         With s the rows in which the columns J may differ from zero and E_J the columns of the
@@ -117,30 +116,25 @@ class Masked(StoredDensely):
         """
         if self._is_total:
             order = self.preorder.order
-            K = inverse_cholesky(_selected(S, order, order))
-            back = sorted(range(len(order)), key=order.__getitem__)
+            K = inverse_cholesky(_selected(S, order, order))  # in that order, an upper triangle
+            back = inverse_permutation(order)
             return (_selected(K, back, back),)
         return (self._by_columns(S),)
 
     def _by_columns(self, S: Array) -> Array:
         xp, d = namespace(S), self.preorder.size
         one = xp.zeros_like(S) + identity_like(S, d)
-        columns: list[Array] = [None] * d
+        columns: list[Any] = [None] * d
         for group in self.preorder.groups:
             support = self.preorder.support(group[0])
             L, _ = cholesky(preserved(_selected(S, support, support)))
-            unit = _selected(one, support, group)
-            X = cho_solve(L, unit)
-            X = xp.matmul(X, inverse_root(adjoint_product(unit, X)))
+            E = _selected(one, support, group)
+            X = cho_solve(L, E)  # S_ss^-1 E
+            X = xp.matmul(X, inverse_root(adjoint_product(E, X)))  # K_sJ
             full = xp.matmul(_selected(one, range(d), support), X)
             for i, j in enumerate(group):
                 columns[j] = full[..., :, i]
         return xp.stack(columns, axis=-1)
-
-    # ------------------------------------------------------------------------ helpers
-
-    def _pattern_like(self, K: Array) -> Array:
-        return constant(self._pattern, K, real_name(dtype_name(K.dtype)))
 
 
 def _flat(A: Array) -> Array:
@@ -148,6 +142,4 @@ def _flat(A: Array) -> Array:
 
 
 def _selected(A: Array, rows: Any, columns: Any) -> Array:
-    xp = namespace(A)
-    A = xp.take(A, constant(list(rows), A, "int32"), axis=-2)
-    return xp.take(A, constant(list(columns), A, "int32"), axis=-1)
+    return taken(taken(A, rows, -2), columns, -1)

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
-from ngdla._backend.checks import (
-    DTYPES,
-    require_array,
-    require_choice,
-    require_columns,
-    require_like,
-)
-from ngdla._backend.dtypes import astype, conjugate, dtype_name, real_name, result_name
-from ngdla._backend.namespace import Array, as_array, namespace
+from ngdla._backend.calls import opened
+from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.dtypes import astype, conjugate, dtype_name, result_name
+from ngdla._backend.namespace import Array, as_array
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, preserved
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.scalars import real_values
-from ngdla._backend.settings import library_settings
-from ngdla._backend.shapes import as_given, expanded, in_common_dtype
 
-from .kernels import Kernels
+from .kernels import Leaves
+from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
+from .storage import StoredMatrix, expanded_to
 
-__all__ = ["Adjoint", "StructuredMatrix", "expanded_to"]
+__all__ = ["Adjoint", "StructuredMatrix"]
 
 
 @register_pytree(static=("structure", "dimension"))
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StructuredMatrix:
+class StructuredMatrix(StoredMatrix):
     """A square matrix kept by the parameters of its structure. Made by a structure.
 
     A value, and a pytree of its leaves: it passes through `jax.jit`, `jax.vmap`, `jax.lax.scan`,
@@ -56,48 +47,15 @@ class StructuredMatrix:
     (..., d, n), V real or complex.
     """
 
-    leaves: tuple[Array, ...]
-    structure: Kernels
-    dimension: int
-
     __array_ufunc__ = None  # so that NumPy leaves `array * K` to this class
     __array_priority__ = 1000.0
 
     # ------------------------------------------------------------------------- what it is
 
     @property
-    def batch(self) -> tuple[int, ...]:
-        """Leading axes: how many matrices there are."""
-        first = self.leaves[0]
-        return tuple(first.shape[: first.ndim - len(self.structure._shapes(self.dimension)[0])])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the dense matrix, (..., d, d)."""
-        return (*self.batch, self.dimension, self.dimension)
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype in which the parameters are stored."""
-        return self.leaves[0].dtype
-
-    @property
-    def dtype_name(self) -> str:
-        """Name of the dtype in which the parameters are stored."""
-        return dtype_name(self.dtype)
-
-    @property
-    def size(self) -> int:
-        """Number of stored numbers, of all matrices of the batch."""
-        return sum(math.prod(leaf.shape) for leaf in self.leaves)
-
-    @property
     def H(self) -> Adjoint:
         """The conjugate transpose, for products ``K.H @ V``."""
         return Adjoint(self)
-
-    def __repr__(self) -> str:
-        return f"<{self.structure} of shape {self.shape}, {self.dtype_name}>"
 
     def to_dense(self) -> Array:
         """Return the matrix itself.
@@ -108,82 +66,15 @@ class StructuredMatrix:
             In the compute dtype, a copy.
         """
         K = self.computed().map(preserved)
-        with library_settings(self._xp):
-            return self.structure._dense(K.leaves, self.dimension)
-
-    def astype(self, dtype: str) -> StructuredMatrix:
-        """Return the same matrix, stored in another dtype.
-
-        Parameters
-        ----------
-        dtype : str
-            Such as "float32" or "bfloat16".
-
-        Returns
-        -------
-        StructuredMatrix
-            `self` where it has that dtype.
-        """
-        require_choice(dtype, "dtype", DTYPES)
-        if self.dtype_name == dtype:
-            return self
-        return self.map(lambda leaf: astype(leaf, dtype))
-
-    def computed(self) -> StructuredMatrix:
-        """Return the same matrix in the dtype in which it is computed with.
-
-        Returns
-        -------
-        StructuredMatrix
-            In float32 where it is stored in half precision.
-        """
-        return self.astype(result_name(self.dtype_name))
-
-    def map(self, function: Callable[..., Array], *others: StructuredMatrix) -> StructuredMatrix:
-        """Return the matrix whose leaves are those of a function of the leaves.
-
-        Parameters
-        ----------
-        function : callable
-            Of one array, or of one from each matrix.
-        *others : StructuredMatrix
-            Of the same structure and dimension.
-
-        Returns
-        -------
-        StructuredMatrix
-            Of the same structure and dimension.
-        """
-        leaves = zip(self.leaves, *(other.leaves for other in others))
-        return self._like(tuple(function(*group) for group in leaves))
-
-    def where(self, flag: Array, other: StructuredMatrix) -> StructuredMatrix:
-        """Return this matrix where a flag of the shape of the batch is set, else the other one.
-
-        Parameters
-        ----------
-        flag : array, shape (...), bool
-            For each matrix of the batch.
-        other : StructuredMatrix
-            Of the same structure and dimension.
-
-        Returns
-        -------
-        StructuredMatrix
-            Matrix by matrix one of the two, whatever NaN the other holds.
-        """
-
-        def chosen(a: Array, b: Array) -> Array:
-            return namespace(a).where(expanded_to(flag, a), a, b)
-
-        return self.map(chosen, other)
+        with opened(K.leaves[0]):
+            return self.structure.to_dense(K.leaves, self.dimension)
 
     # ---------------------------------------------------------------------------- sums
 
     def __add__(self, other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
-        K, L = self._together(other)
+        K, L = in_one_dtype(self, other)
         return K.map(lambda a, b: a + b, L)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
@@ -214,7 +105,7 @@ class StructuredMatrix:
             In the compute dtype.
         """
         K = self.computed()
-        factor = K._real(factor, "factor")
+        factor = real_number(factor, "factor", K)
         return K.map(lambda leaf: leaf * expanded_to(factor, leaf))
 
     def add_identity(self, shift: Any) -> StructuredMatrix:
@@ -231,9 +122,9 @@ class StructuredMatrix:
             In the compute dtype.
         """
         K = self.computed()
-        shift = K._real(shift, "shift")
-        leaves = tuple(map(preserved, K.leaves))
-        return K._like(self.structure._plus_identity(leaves, shift, self.dimension))
+        shift = real_number(shift, "shift", K)
+        leaves = K.map(preserved).leaves
+        return K._like(self.structure.add_identity(leaves, shift, self.dimension))
 
     # ------------------------------------------------------------------------- products
 
@@ -257,46 +148,42 @@ class StructuredMatrix:
         ValueError
             If dimensions or structures differ.
         """
-        if isinstance(other, StructuredMatrix):
-            return self._product(other)
-        return self._on_columns(self.structure._matmul, other)
+        if not isinstance(other, StructuredMatrix):
+            return on_columns(self.structure.matmul, self, other)
+        K, L = in_one_dtype(self, other)
+        with opened(K.leaves[0]):
+            return K._like(self.structure.product(K.leaves, L.leaves, self.dimension))
 
     __matmul__ = matmul
 
     def square_matmul(self, V: Array) -> Array:
         """Return K K^H V, the preconditioner of which K is a factor.
 
+        Cost: that of two products, or less: of one for diagonal matrices, for blocks and, with
+        n >= d, for dense ones, after K K^H.
+
         Parameters
         ----------
         V : array, shape (..., d) or (..., d, n)
-            One or n columns.
 
         Returns
         -------
-        array
-            Of the shape of V.
-
-        Notes
-        -----
-        Cost: that of two products, or less: of one for diagonal matrices, for blocks and, with
-        n >= d, for dense ones, after K K^H.
+        array, of the shape of V
         """
-        return self._on_columns(self.structure._square_matmul, V)
+        return on_columns(self.structure.square_matmul, self, V)
 
     def square_rmatmul(self, V: Array) -> Array:
-        """Return V K K^H.
+        """Return V K K^H, at the cost of `square_matmul`.
 
         Parameters
         ----------
         V : array, shape (..., n, d)
-            Rows of the length d.
 
         Returns
         -------
         array, shape (..., n, d)
-            The product, at the cost of `square_matmul`.
         """
-        return self._on_rows(self.structure._right_square_matmul, V)
+        return on_rows(self.structure.square_rmatmul, self, V)
 
     def rmatmul(self, V: Array) -> Array:
         """Return V K, which is ``V @ K`` where the library of V leaves that to K.
@@ -304,19 +191,19 @@ class StructuredMatrix:
         Parameters
         ----------
         V : array, shape (..., n, d)
-            Rows of the length d.
 
         Returns
         -------
         array, shape (..., n, d)
-            The product.
         """
-        return self._on_rows(self.structure._right_matmul, V)
+        return on_rows(self.structure.rmatmul, self, V)
 
     __rmatmul__ = rmatmul
 
     def project_inner(self, X: Array) -> StructuredMatrix:
-        """Return the projection of K^H (X^T conj(X)) K, the curvature seen through K.
+        """Return Pi(K^H (X^T conj(X)) K), the curvature seen through K, as Pi(S S^H), S = K^H X^T.
+
+        Cost: that of N columns of K^H @ V, and of `project_samples`.
 
         Parameters
         ----------
@@ -326,7 +213,6 @@ class StructuredMatrix:
         Returns
         -------
         StructuredMatrix
-            Pi(S S^H) with S = K^H X^T.
 
         Raises
         ------
@@ -334,33 +220,28 @@ class StructuredMatrix:
             If `X` is no floating-point array of the library of K.
         ValueError
             If `X` has another shape.
-
-        Notes
-        -----
-        Cost: that of N columns of K^H @ V, and of `project_samples`.
         """
         require_array(X, "X", ndim=2, blocks=False)
-        self._require_rows(X, "X", "N")
-        with library_settings(self._xp):
-            dtype = result_name(self.dtype_name, dtype_name(X.dtype))
+        require_rows(X, "X", self, "N")
+        dtype = result_name(self.dtype_name, dtype_name(X.dtype))
+        with opened(self.leaves[0]):
             K = self.astype(dtype)
-            S = adjoint(self.structure._right_matmul(K.leaves, conjugate(astype(X, dtype))))
-            return self._like(self.structure._project_columns(S))
+            S = adjoint(self.structure.rmatmul(K.leaves, conjugate(astype(X, dtype))))
+            return self._like(self.structure.project_columns(S))
 
     def project_gram(self) -> StructuredMatrix:
-        """Return the projection of K^H K.
+        """Return Pi(K^H K), at the cost of K @ L or half of it.
 
         Returns
         -------
         StructuredMatrix
-            Pi(K^H K).
         """
-        K = self.computed()
-        with library_settings(self._xp):
-            return K._like(self.structure._project_gram(K.leaves, self.dimension))
+        return self._matrix(self.structure.project_gram)
 
     def project_congruence(self, S: Array) -> StructuredMatrix:
-        """Return the projection of K^H S K, for a curvature that is known as a matrix.
+        """Return Pi(K^H S K); `project_inner` does not need the d x d array.
+
+        Cost: that of 2 d columns of K^H @ V, and two arrays of the size of S.
 
         Parameters
         ----------
@@ -370,7 +251,6 @@ class StructuredMatrix:
         Returns
         -------
         StructuredMatrix
-            Pi(K^H S K). `project_inner` does not need the d x d array.
 
         Raises
         ------
@@ -378,106 +258,80 @@ class StructuredMatrix:
             If `S` is no floating-point array of the library of K.
         ValueError
             If `S` has another shape.
-
-        Notes
-        -----
-        Cost: that of 2 d columns of K^H @ V, and two arrays of the size of S.
         """
         require_array(S, "S", ndim=2, blocks=False)
         require_like(S, "S", self.leaves[0], "K")
         if tuple(S.shape) != self.shape:
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
-        half = self.H.matmul(S)
-        with library_settings(self._xp):
-            return self._like(self.structure._project(self.rmatmul(half)))
+        congruent = self.rmatmul(self.H.matmul(S))
+        with opened(congruent):
+            return self._like(self.structure.project_dense(congruent))
 
     # ----------------------------------------------------------------------- solves
 
     def solve(self, V: Array) -> Array:
-        """Return K^-1 V.
+        """Return K^-1 V, NaN or Inf where K is singular.
+
+        Cost: that of K @ V, and of an inverse of the dense blocks and of Toeplitz matrices.
 
         Parameters
         ----------
         V : array, shape (..., d) or (..., d, n)
-            One or n right-hand sides.
 
         Returns
         -------
-        array
-            Of the shape of V; NaN or Inf where K is singular.
-
-        Notes
-        -----
-        Cost: that of K @ V, and of an inverse of the dense blocks and of Toeplitz matrices.
+        array, of the shape of V
         """
-        return self._on_columns(self.structure._solve, V)
+        return on_columns(self.structure.solve, self, V)
 
     def inverse(self) -> StructuredMatrix:
-        """Return K^-1, of the same structure.
+        """Return K^-1, of the same structure, of NaN or Inf where K is singular.
+
+        Cost: that of one or two products K @ L; of 2 log2(d) convolutions for Toeplitz matrices.
 
         Returns
         -------
         StructuredMatrix
-            Of NaN or Inf where K is singular.
-
-        Notes
-        -----
-        Cost: that of one or two products K @ L; of 2 log2(d) convolutions for Toeplitz matrices.
         """
-        K = self.computed()
-        with library_settings(self._xp):
-            return K._like(self.structure._inverse(K.leaves, self.dimension))
+        return self._matrix(self.structure.inverse)
 
     def expm(self) -> StructuredMatrix:
-        """Return exp(K), of the same structure.
+        """Return exp(K), of the same structure, for |K|_F up to 2^23.
+
+        Cost: 14 products K @ L and log2 |K|_F squarings; `expm` of dense matrices and blocks.
 
         Returns
         -------
         StructuredMatrix
-            For |K|_F up to 2^23.
-
-        Notes
-        -----
-        Cost: 14 products K @ L and log2 |K|_F squarings; `expm` of dense matrices and blocks.
         """
-        with library_settings(self._xp):
-            K = self.computed()
-            return K._like(self.structure._expm(K.leaves, self.dimension))
+        return self._matrix(self.structure.expm)
 
     def inv_sqrtm(self) -> StructuredMatrix:
-        """Return K^(-1/2), of the same structure.
+        """Return the principal K^(-1/2), of the same structure.
+
+        K must have positive eigenvalues, and Hermitian diagonal blocks, as projections have.
+        Cost: eigenvectors of dense matrices and blocks, 3 log2(d) convolutions for Toeplitz
+        matrices, otherwise 20 inverses.
 
         Returns
         -------
         StructuredMatrix
-            The principal one. K must have positive eigenvalues, and Hermitian diagonal blocks, as
-            projections have.
-
-        Notes
-        -----
-        Cost: eigenvectors of dense matrices and blocks, 3 log2(d) convolutions for Toeplitz
-        matrices, otherwise 20 inverses.
         """
-        with library_settings(self._xp):
-            K = self.computed()
-            return K._like(self.structure._inv_sqrtm(K.leaves, self.dimension))
+        return self._matrix(self.structure.inv_sqrtm)
 
     # ----------------------------------------------------------------------- numbers
 
     def logabsdet(self) -> Array:
-        """Return log |det K|.
+        """Return log |det K|, -inf where K is singular.
+
+        Cost: 2 b^3 / 3 flops for each dense block of size b, and one pass over the diagonal.
 
         Returns
         -------
         array, shape (...), real
-            -inf where K is singular.
-
-        Notes
-        -----
-        Cost: 2 b^3 / 3 flops for each dense block of size b, and one pass over the diagonal.
         """
-        return self._number(self.structure._logabsdet)
+        return self._number(self.structure.logabsdet)
 
     def trace(self) -> Array:
         """Return the real part of the trace.
@@ -485,9 +339,8 @@ class StructuredMatrix:
         Returns
         -------
         array, shape (...), real
-            Of each matrix of the batch.
         """
-        return self._number(self.structure._trace)
+        return self._number(self.structure.trace)
 
     def frobenius_norm(self) -> Array:
         """Return |K|_F.
@@ -495,9 +348,8 @@ class StructuredMatrix:
         Returns
         -------
         array, shape (...), real
-            Of each matrix of the batch.
         """
-        return self._number(self.structure._norm)
+        return self._number(self.structure.frobenius_norm)
 
     def max_abs(self) -> Array:
         """Return the largest modulus of an entry.
@@ -505,18 +357,15 @@ class StructuredMatrix:
         Returns
         -------
         array, shape (...), real
-            Of each matrix of the batch.
         """
-        xp, shapes = self._xp, self.structure._shapes(self.dimension)
-        largest = [
-            as_array(xp.max(xp.abs(leaf), axis=tuple(range(-len(shape), 0))))
-            for leaf, shape in zip(self.computed().leaves, shapes)
-            if all(shape)
-        ]
-        return reduce(xp.maximum, largest)
+        K = self.computed()
+        with opened(K.leaves[0]):
+            return self.structure.max_abs(K.leaves, K.dimension)
 
     def spectral_bound(self, *, sufficient: Any = None) -> Array:
-        """Return a bound on the modulus of all eigenvalues.
+        """Return a bound on the modulus of all eigenvalues, |D^8|_F^(1/8) of diagonal blocks D.
+
+        Cost: 6 b^2 flops for each row of blocks of size b.
 
         Parameters
         ----------
@@ -529,79 +378,26 @@ class StructuredMatrix:
         array, shape (...), real
             For projections, whose diagonal blocks of size b are Hermitian, at most b^(1/16) times
             the largest modulus, unless `sufficient` is reached; exact where b = 1.
-
-        Notes
-        -----
-        The Frobenius norm of the 8th power of the diagonal blocks. Cost: 6 b^2 flops for each row.
         """
-        K = self.computed()
-        if sufficient is not None:
-            sufficient = K._real(sufficient, "sufficient")
-        with library_settings(self._xp):
-            return as_array(self.structure._bound(K.leaves, self.dimension, sufficient))
+        enough = None if sufficient is None else real_number(sufficient, "sufficient", self)
+        return self._number(lambda K, d: self.structure.spectral_bound(K, d, enough))
 
     # ----------------------------------------------------------------------- helpers
 
-    @property
-    def _xp(self) -> Any:
-        return namespace(self.leaves[0])
-
-    def _like(self, leaves: tuple[Array, ...]) -> StructuredMatrix:
+    def _like(self, leaves: Leaves) -> StructuredMatrix:
         return StructuredMatrix(leaves, self.structure, self.dimension)
 
-    def _number(self, function: Callable[..., Array]) -> Array:
-        with library_settings(self._xp):
-            return as_array(function(self.computed().leaves, self.dimension))
+    def _matrix(self, kernel: Callable[[Leaves, int], Leaves]) -> StructuredMatrix:
+        """Return the matrix that a kernel makes of this one."""
+        K = self.computed()
+        with opened(K.leaves[0]):
+            return K._like(kernel(K.leaves, K.dimension))
 
-    def _real(self, value: Any, name: str) -> Any:
-        """Return a real number as a float, or as an array of the shape of the batch."""
-        if isinstance(value, numbers.Real):
-            return float(value)
-        dtype = real_name(result_name(self.dtype_name))
-        values = real_values(value, name, self.leaves[0], "K", dtype, self.batch)
-        return astype(values, dtype)
-
-    def _require_rows(self, X: Array, name: str, count: str) -> None:
-        require_like(X, name, self.leaves[0], "K")
-        if (*X.shape[:-2], X.shape[-1]) != (*self.batch, self.dimension):
-            expected = ", ".join(map(str, (*self.batch, count, self.dimension)))
-            msg = f"`{name}` has shape {tuple(X.shape)}; for {self!r} it must be ({expected})."
-            raise ValueError(msg)
-
-    def _require_alike(self, other: StructuredMatrix) -> None:
-        if (self.structure, self.shape) != (other.structure, other.shape):
-            msg = (
-                f"`K` is {self!r} and `L` is {other!r}; both must be of one structure and one "
-                f"shape. Use to_dense() to mix structures."
-            )
-            raise ValueError(msg)
-        require_like(other.leaves[0], "L", self.leaves[0], "K")
-
-    def _together(self, other: StructuredMatrix) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """Return both matrices in the dtype that they promote to."""
-        self._require_alike(other)
-        dtype = result_name(self.dtype_name, other.dtype_name)
-        return self.astype(dtype), other.astype(dtype)
-
-    def _product(self, other: StructuredMatrix) -> StructuredMatrix:
-        K, L = self._together(other)
-        with library_settings(self._xp):
-            return K._like(self.structure._product(K.leaves, L.leaves, self.dimension))
-
-    def _on_rows(self, function: Callable[..., Array], V: Array) -> Array:
-        """Return a function of the leaves and of rows (..., n, d)."""
-        require_array(V, "V", ndim=2, blocks=False)
-        self._require_rows(V, "V", "n")
-        with library_settings(self._xp):
-            return in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, V)
-
-    def _on_columns(self, function: Callable[..., Array], V: Array) -> Array:
-        """Return a function of the leaves and of columns, in the form in which V came."""
-        expected = (*self.batch, self.dimension)
-        columns, vector = require_columns(V, "V", expected, self.leaves[0], "K", self.shape)
-        with library_settings(self._xp):
-            X = in_common_dtype(lambda *a: function(a[:-1], a[-1]), *self.leaves, columns)
-        return as_given(X, vector)
+    def _number(self, kernel: Callable[[Leaves, int], Array]) -> Array:
+        """Return the number for each matrix of the batch that a kernel makes of it."""
+        K = self.computed()
+        with opened(K.leaves[0]):
+            return as_array(kernel(K.leaves, K.dimension))
 
 
 @part
@@ -620,36 +416,14 @@ class Adjoint:
     __array_ufunc__ = None
 
     def matmul(self, V: Array) -> Array:
-        """Return K^H V.
-
-        Parameters
-        ----------
-        V : array, shape (..., d) or (..., d, n)
-            One or n columns.
-
-        Returns
-        -------
-        array
-            Of the shape of V.
-        """
-        return self.matrix._on_columns(self.matrix.structure._adjoint_matmul, V)
+        """Return K^H V, of the shape of V: (..., d) or (..., d, n)."""
+        return on_columns(self.matrix.structure.adjoint_matmul, self.matrix, V)
 
     __matmul__ = matmul
 
     def rmatmul(self, V: Array) -> Array:
-        """Return V K^H.
-
-        Parameters
-        ----------
-        V : array, shape (..., n, d)
-            Rows of the length d.
-
-        Returns
-        -------
-        array, shape (..., n, d)
-            The product.
-        """
-        return self.matrix._on_rows(self.matrix.structure._right_adjoint_matmul, V)
+        """Return V K^H, for V (..., n, d)."""
+        return on_rows(self.matrix.structure.adjoint_rmatmul, self.matrix, V)
 
     __rmatmul__ = rmatmul
 
@@ -657,8 +431,3 @@ class Adjoint:
     def H(self) -> StructuredMatrix:
         """The matrix itself."""
         return self.matrix
-
-
-def expanded_to(value: Any, leaf: Array) -> Any:
-    """Return a number, or an array of the shape of the batch, to be combined with a leaf."""
-    return value if isinstance(value, float) else expanded(value, leaf.ndim - value.ndim)

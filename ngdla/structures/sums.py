@@ -8,7 +8,8 @@ from typing import Any
 from ngdla._backend.namespace import Array
 from ngdla._backend.sums import add_multiple, add_to_multiple
 
-from .matrix import StructuredMatrix, expanded_to
+from .matrix import StructuredMatrix
+from .storage import expanded_to
 
 __all__ = ["multiple_plus", "plus_identity", "plus_multiple"]
 
@@ -26,7 +27,7 @@ def multiple_plus(total: StructuredMatrix, factor: Any, M: StructuredMatrix) -> 
 def plus_identity(total: StructuredMatrix, shift: float) -> StructuredMatrix:
     """Return total + shift I. `total` is used up, as above."""
     d = total.dimension
-    leaves = total.structure._plus_identity(total.leaves, shift, d)
+    leaves = total.structure.add_identity(total.leaves, shift, d)
     return StructuredMatrix(leaves, total.structure, d)
 
 

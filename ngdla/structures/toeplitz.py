@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any, ClassVar
 
 from ngdla._backend.chunks import unchunked
-from ngdla._backend.creation import constant, host_array, identity_like
-from ngdla._backend.dtypes import conjugate, dtype_name, real_name, real_part
+from ngdla._backend.creation import host_array, identity_like
+from ngdla._backend.dtypes import conjugate, real_part
 from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import adjoint_product
@@ -16,7 +16,8 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Structure
-from .kernels import Leaves, realified
+from .indices import taken
+from .kernels import Leaves, real_constant, realified
 
 __all__ = ["LowerToeplitz", "UpperToeplitz"]
 
@@ -30,13 +31,13 @@ class _Toeplitz(Structure):
 
     upper: ClassVar[bool]
 
-    def _shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return ((d,),)
 
-    def _embed(self, K: Array) -> Leaves:
+    def embed(self, K: Array) -> Leaves:
         return (K[..., 0, :] if self.upper else K[..., :, 0],)
 
-    def _project(self, N: Array) -> Leaves:
+    def project_dense(self, N: Array) -> Leaves:
         xp, d = namespace(N), N.shape[-1]
         below = xp.stack([_sum_of_diagonal(N, -lag) for lag in range(d)], axis=-1)
         above = xp.stack([_sum_of_diagonal(N, lag) for lag in range(d)], axis=-1)
@@ -44,48 +45,52 @@ class _Toeplitz(Structure):
         return self._from_sums(sums)
 
     def _from_sums(self, sums: Array) -> Leaves:
-        """Return the projection from the sums of the diagonals below the main one."""
+        """Return the projection from the sums of the diagonals below the main one.
+
+        c_0 is the mean of the main diagonal, c_l twice that of the l-th, which has d - l entries.
+        """
         d = sums.shape[-1]
-        means = sums * _ramp(sums, [2.0 / (d - lag) if lag else 1.0 / d for lag in range(d)])
+        weights = [1.0 / d, *(2.0 / (d - lag) for lag in range(1, d))]
+        means = sums * real_constant(weights, sums)
         first = realified(means[..., :1])
         means = namespace(sums).concat([first, means[..., 1:]], axis=-1)
         return (conjugate(means) if self.upper else means,)
 
-    def _project_columns(self, S: Array) -> Leaves:
+    def project_columns(self, S: Array) -> Leaves:
         return self._from_sums(autocorrelation(S))
 
-    def _project_gram(self, K: Leaves, d: int) -> Leaves:
+    def project_gram(self, K: Leaves, d: int) -> Leaves:
         """Diagonal l of K^H K sums to sum_s (d - l - s) conj(c_s) c_(s + l), for both triangles."""
         c = conjugate(K[0]) if self.upper else K[0]
-        weighted = c * _ramp(c, [float(d - t) for t in range(d)])
+        weighted = c * real_constant([float(d - t) for t in range(d)], c)
         return self._from_sums(_product(c, weighted, adjoint=True))
 
-    def _dense(self, K: Leaves, d: int) -> Array:
+    def to_dense(self, K: Leaves, d: int) -> Array:
         lower = _lower(K[0])
         return namespace(lower).matrix_transpose(lower) if self.upper else lower
 
-    def _plus_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
+    def add_identity(self, K: Leaves, shift: Any, d: int) -> Leaves:
         xp, c = namespace(K[0]), K[0]
         return (xp.concat([c[..., :1] + expanded(shift, 1), c[..., 1:]], axis=-1),)
 
-    def _matmul(self, K: Leaves, X: Array) -> Array:
+    def matmul(self, K: Leaves, X: Array) -> Array:
         if self.upper:  # the conjugate transpose of a lower one
             return _times(conjugate(K[0]), X, adjoint=True)
         return _times(K[0], X)
 
-    def _adjoint_matmul(self, K: Leaves, X: Array) -> Array:
+    def adjoint_matmul(self, K: Leaves, X: Array) -> Array:
         if self.upper:
             return _times(conjugate(K[0]), X)
         return _times(K[0], X, adjoint=True)
 
-    def _product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
+    def product(self, K: Leaves, L: Leaves, d: int) -> Leaves:
         return (_product(K[0], L[0]),)
 
-    def _solve(self, K: Leaves, V: Array) -> Array:
-        X = self._matmul(inverse := self._inverse(K, V.shape[-2]), V)
-        return X + self._matmul(inverse, V - self._matmul(K, X))  # once refined
+    def solve(self, K: Leaves, V: Array) -> Array:
+        X = self.matmul(inverse := self.inverse(K, V.shape[-2]), V)
+        return X + self.matmul(inverse, V - self.matmul(K, X))  # once refined
 
-    def _inverse(self, K: Leaves, d: int) -> Leaves:
+    def inverse(self, K: Leaves, d: int) -> Leaves:
         """Return the inverse power series by Newton's g = g (2 - c g), doubling its length."""
         c = K[0]
 
@@ -94,25 +99,28 @@ class _Toeplitz(Structure):
 
         return (_doubled(step, 1 / c[..., :1], c),)
 
-    def _logabsdet(self, K: Leaves, d: int) -> Array:
+    def logabsdet(self, K: Leaves, d: int) -> Array:
         xp = namespace(K[0])
         return d * xp.log(xp.abs(K[0][..., 0]))
 
-    def _trace(self, K: Leaves, d: int) -> Array:
+    def trace(self, K: Leaves, d: int) -> Array:
         return as_array(d * real_part(K[0][..., 0]))
 
-    def _bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
+    def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return namespace(K[0]).abs(K[0][..., 0])
 
-    def _norm(self, K: Leaves, d: int) -> Array:
-        repeated = K[0] * _ramp(K[0], [(d - t) ** 0.5 for t in range(d)])
+    def frobenius_norm(self, K: Leaves, d: int) -> Array:
+        repeated = K[0] * real_constant([(d - t) ** 0.5 for t in range(d)], K[0])
         return as_array(namespace(K[0]).linalg.vector_norm(repeated, axis=-1))
 
-    def _is_local(self, d: int) -> bool:
+    def is_local(self, d: int) -> bool:
         return False
 
-    def _optimum(self, S: Array) -> Leaves:
-        """Return x sqrt(d / x_0) for x = Q^-1 e_0, with Q_kl the sum of S_(i + k, i + l) over i."""
+    def optimum(self, S: Array) -> Leaves:
+        """Return x sqrt(d / x_0) for x = Q^-1 e_0, with Q_kl the sum of S_(i + k, i + l) over i.
+
+        tr(K^H S K) - 2 log |det K| = c^H Q c - 2 d log |c_0| is least where Q c = (d / c_0) e_0.
+        """
         xp, d = namespace(S), S.shape[-1]
         Q, step = (xp.flip(S, axis=(-2, -1)) if self.upper else S), 1
         while step < d:  # sums of `step` terms become sums of twice as many
@@ -121,7 +129,7 @@ class _Toeplitz(Structure):
         x = cho_solve(L, identity_like(Q, d)[..., :, :1] + 0 * Q[..., :, :1])[..., 0]
         return (x * xp.sqrt(d / x[..., :1]),)
 
-    def _inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
+    def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
         """Return the power series by Newton's g = g (3 - c g^2) / 2, doubling its length."""
 
         def step(g: Array, c: Array) -> Array:
@@ -181,8 +189,7 @@ def _lower(c: Array) -> Array:
     """Return the dense matrix of entries c_(i - j)."""
     xp, d = namespace(c), c.shape[-1]
     padded = xp.concat([xp.zeros_like(c), c], axis=-1)
-    entries = xp.take(padded, constant(_lags(d), c, "int32"), axis=-1)
-    return xp.reshape(unchunked(entries), (*c.shape[:-1], d, d))
+    return xp.reshape(unchunked(taken(padded, _lags(d), -1)), (*c.shape[:-1], d, d))
 
 
 @cache
@@ -202,7 +209,3 @@ def _shifted(Q: Array, step: int) -> Array:
     right = xp.zeros_like(Q[..., step:, :step])
     below = xp.zeros_like(Q[..., :step, :])
     return xp.concat([xp.concat([inner, right], axis=-1), below], axis=-2)
-
-
-def _ramp(like: Array, values: list[float]) -> Array:
-    return constant(values, like, real_name(dtype_name(like.dtype)))
