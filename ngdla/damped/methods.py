@@ -24,7 +24,7 @@ from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .inverses import GramMatrix, SmallMatrix, Spectrum
 from .null_vectors import lift, lift_height
-from .nystrom_preconditioner import nystrom
+from .nystrom_preconditioner import sketch_small_matrix
 
 __all__ = [
     "METHODS",
@@ -233,7 +233,9 @@ class ConjugateGradients(Method):
 
         size = scores.rows if scores.wide else scores.columns
         rank = min(size, scores.sketched)
-        sketch, squared_norm = nystrom(product, (*scores.batch, size, rank), scores.like, dtype)
+        sketch, squared_norm = sketch_small_matrix(
+            product, (*scores.batch, size, rank), scores.like, dtype
+        )
         return SmallProblem(sketch, squared_norm if rank == size else 2 * squared_norm)
 
 

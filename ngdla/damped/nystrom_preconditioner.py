@@ -15,11 +15,11 @@ from ngdla._backend.spectral import left_singular
 from ngdla._backend.tracing import detached
 from ngdla.low_rank.nystrom_root import nystrom_root
 
-__all__ = ["Nystrom", "NystromInverse", "nystrom"]
+__all__ = ["SketchedInverse", "SketchedMatrix", "sketch_small_matrix"]
 
 
 @part
-class NystromInverse(NamedTuple):
+class SketchedInverse(NamedTuple):
     """U diag(1 / shifted) U^H + (1 - U U^H) / tail, where `tail` stands for all other eigenvalues.
 
     Shapes (..., r, 1), (..., n, r), (..., 1, 1).
@@ -36,27 +36,27 @@ class NystromInverse(NamedTuple):
 
 
 @part
-class Nystrom(NamedTuple):
+class SketchedMatrix(NamedTuple):
     """Eigenvalues, (..., r), descending, and eigenvectors, (..., n, r)."""
 
     values: Array
     U: Array
 
-    def inverse(self, damping: Any) -> tuple[NystromInverse, Array]:
+    def inverse(self, damping: Any) -> tuple[SketchedInverse, Array]:
         """Return the preconditioner for a damping, and whether it exists."""
         xp = namespace(self.values)
         shifted = xp.expand_dims(self.values + expanded(damping, 1), axis=-1)
         ok = xp.all(xp.isfinite(shifted), axis=(-2, -1))
-        return NystromInverse(shifted, self.U, shifted[..., -1:, :]), ok
+        return SketchedInverse(shifted, self.U, shifted[..., -1:, :]), ok
 
-    def copy(self) -> Nystrom:
+    def copy(self) -> SketchedMatrix:
         """Return this, as nothing is used up."""
         return self
 
 
-def nystrom(
+def sketch_small_matrix(
     product: Callable[[Array], Array], shape: tuple[int, ...], like: Array, dtype: str
-) -> tuple[Nystrom, Array]:
+) -> tuple[SketchedMatrix, Array]:
     """Return the approximation of K (..., n, n) from K Omega, (..., n, r), and tr K to 20 per cent.
 
     K + shift is approximated, with a shift at the level of roundings, which is taken off again:
@@ -71,4 +71,4 @@ def nystrom(
     s, U = left_singular(root.B)
     values = s * s - expanded(root.shift, 1)
     xp = namespace(Y)
-    return Nystrom(xp.where(values > 0, values, xp.zeros_like(values)), U), squared_norm
+    return SketchedMatrix(xp.where(values > 0, values, xp.zeros_like(values)), U), squared_norm

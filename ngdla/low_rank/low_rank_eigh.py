@@ -18,7 +18,6 @@ __all__ = [
     "TAILS",
     "LowRankEigh",
     "Tail",
-    "checked_damping",
     "clipped",
     "require_rank",
     "tail_of",
@@ -243,16 +242,6 @@ def tail_of(tail: Tail, eigenvalues: Array, trace: Array, size: int) -> Array:
     if tail == "min":
         return eigenvalues[..., -1]
     return clipped((trace - xp.sum(eigenvalues, axis=-1)) / missing)
-
-
-def checked_damping(
-    damping: Any, like: Array, batch: tuple[int, ...], *, name: str = "A", check: bool = True
-) -> Any:
-    """Return a damping in units of eigenvalues of A, a float or of shape `batch`."""
-    checks = ValueChecks(enabled=check)
-    damping = eigenvalue_damping(damping, like, name, batch, checks)
-    checks.read()
-    return damping
 
 
 def require_rank(rank: Any, most: int, what: str, *, name: str = "rank") -> None:

@@ -103,7 +103,7 @@ class ColumnStream(ScoreStream, SampleScores):
         with closing(self._arrivals()) as blocks:
             for span, S in blocks:
                 if self._centring is not None:
-                    S = self._centring.columns(self._widen(S))
+                    S = self._centring.centre_columns(self._widen(S))
                 yield span, self._block(S, vector_rows(self.scales, span))
 
     def matvec(self, x: Vector) -> Array:

@@ -103,7 +103,7 @@ class RowStream(ScoreStream, ParameterScores):
                 if self._centring is not None:
                     S = self._widen(S)
                     shift = self._centring.shift(S, span) if shift is None else shift
-                    S = self._centring.rows(S, span, shift)
+                    S = self._centring.centre_rows(S, span, shift)
                 yield span, self._block(S, self.scales)
 
     def parameter_gram(

@@ -41,13 +41,13 @@ class Centring(Protocol):
     def null(self) -> Array:
         """The null vectors of the scores, (n or 2n, p)."""
 
-    def columns(self, O: Array) -> Array:
+    def centre_columns(self, O: Array) -> Array:
         """Return the scores of a block of columns."""
 
     def shift(self, O: Array, span: slice) -> Array:
         """Return an estimate of the mean row, (1, m), from the first rows."""
 
-    def rows(self, O: Array, span: slice, shift: Array) -> Array:
+    def centre_rows(self, O: Array, span: slice, shift: Array) -> Array:
         """Return the weighted rows of a block less the shift."""
 
 

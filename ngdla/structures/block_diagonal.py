@@ -1,7 +1,5 @@
 """Block-diagonal matrices."""
 
-# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
-
 from __future__ import annotations
 
 import dataclasses

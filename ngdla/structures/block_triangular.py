@@ -4,8 +4,6 @@ With the indices in two groups, taken in the right order, K is [[A, B], [0, D]],
 of structures of their own. All operations follow from those of A and D.
 """
 
-# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
-
 from __future__ import annotations
 
 import abc

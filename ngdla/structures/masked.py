@@ -1,7 +1,5 @@
 """Matrices of any closed pattern of zeros, stored densely."""
 
-# ruff: noqa: D102 (kernels are documented where they are declared, in kernels.py)
-
 from __future__ import annotations
 
 from collections import defaultdict

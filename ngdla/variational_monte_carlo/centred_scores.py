@@ -278,7 +278,7 @@ class Centring:
     null: Array  # of `null_vectors`
     stack: bool
 
-    def columns(self, O: Array) -> Array:
+    def centre_columns(self, O: Array) -> Array:
         """Return the scores of a block of columns, (n or 2n, m_k)."""
         return centred_rows(O, _mean(O, self.p), _roots(O, self.p), stack=self.stack)
 
@@ -290,7 +290,7 @@ class Centring:
         total = namespace(p).sum(p)
         return _mean(O, p / namespace(p).where(total > 0, total, namespace(p).ones_like(total)))
 
-    def rows(self, O: Array, span: slice, shift: Array) -> Array:
+    def centre_rows(self, O: Array, span: slice, shift: Array) -> Array:
         """Return the rows `span` of diag(q) (O - shift), (r or 2r, m)."""
         q = self.null[span, :1]
         scale = astype(q, real_name(dtype_name(O.dtype)))

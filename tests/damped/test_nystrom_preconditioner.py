@@ -10,7 +10,7 @@ from backends import Backend
 from references import H, U, random_array, scores_with_spectrum
 from spectra import quick_compilation  # noqa: F401
 
-from ngdla.damped.nystrom_preconditioner import Nystrom, nystrom
+from ngdla.damped.nystrom_preconditioner import SketchedMatrix, sketch_small_matrix
 
 
 @pytest.mark.parametrize("rank", [4, 10])
@@ -24,7 +24,7 @@ def test_low_rank_matrices_are_found(
     like = backend.asarray(K)
 
     def found(K: Any) -> Any:
-        return nystrom(lambda p: K @ p, (10, rank), K, dtype)
+        return sketch_small_matrix(lambda p: K @ p, (10, rank), K, dtype)
 
     sketch, squared_norm = backend.call(found, like)
     real = "float32" if U[dtype] > 1e-10 else "float64"
@@ -44,7 +44,7 @@ def test_low_rank_matrices_are_found(
 def test_the_inverse_is_that_of_the_approximation(rng: np.random.Generator) -> None:
     Q, _ = np.linalg.qr(rng.standard_normal((9, 4)))
     values = np.asarray([4.0, 3.0, 2.0, 1.0])
-    inverse, ok = Nystrom(values, Q).inverse(0.5)
+    inverse, ok = SketchedMatrix(values, Q).inverse(0.5)
     assert ok
     tail = 1.5 * (np.eye(9) - Q @ Q.T)
     dense = (Q * (values + 0.5)) @ Q.T + tail
@@ -55,7 +55,7 @@ def test_it_preconditions(rng: np.random.Generator) -> None:
     """The condition number falls to the eigenvalues beyond the rank, over the damping."""
     S = scores_with_spectrum(rng, 80, 300, "float64", decades=4)
     K, damping = S @ S.T, 1e-5
-    sketch, _ = nystrom(lambda p: K @ p, (80, 40), S, "float64")
+    sketch, _ = sketch_small_matrix(lambda p: K @ p, (80, 40), S, "float64")
     inverse, _ = sketch.inverse(damping)
     eigenvalues = np.linalg.eigvals(inverse(K + damping * np.eye(80))).real
     assert eigenvalues.max() / eigenvalues.min() <= 60

@@ -173,6 +173,7 @@ QUESTIONS: dict[str, Callable[[Any, Problem], Any]] = {
     "leave_one_out": lambda F, p: (F.leave_one_out(p.f), F.leave_one_out(p.F)),
     "leave_one_out stacked": lambda F, p: F.leave_one_out(p.f, stacked=True),
     "attributes": lambda F, p: [F.damping, F.squared_norm, F.null, F.leak, F.ok, F.refine, F.check],
+    "what it is made of": lambda F, p: [F.scores.rows, F.plan.factor],
 }
 
 
