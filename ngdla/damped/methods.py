@@ -225,9 +225,9 @@ class ConjugateGradients(Method):
 
         def product(p: Array) -> Array:
             if scores.wide:
-                _, Kp = scores.samples.add_rmatvec(None, p, product=True)
-            assert Kp is not None
-            return Kp
+                _, Gp = scores.samples.add_rmatvec(None, p, product=True)
+                assert Gp is not None
+                return Gp
             negative, _ = scores.parameters.gradient(None, scores.split(p))
             return -joined(list(negative), axis=-2)
 

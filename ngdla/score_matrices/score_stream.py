@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator
 from contextlib import closing
+from types import FunctionType
 from typing import Any, Protocol, Self
 
 from ngdla._backend.checks import all_finite, require_count
@@ -78,6 +79,15 @@ class ScoreStream(ScoreMatrix):
         self.scales: Vector | None = None
         self.sequence = None
         self._centring: Centring | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Give each kind its own copy of `__init__`, which Python names in errors of keywords."""
+        shared = ScoreStream.__init__
+        own = FunctionType(shared.__code__, shared.__globals__)
+        own.__kwdefaults__ = shared.__kwdefaults__
+        own.__annotations__ = shared.__annotations__
+        own.__qualname__ = f"{cls.__name__}.__init__"
+        cls.__init__ = own  # type: ignore[method-assign]
 
     def _require_proportions(self) -> None:
         """Raise unless n and m are in a proportion that is worked with; any is, by default."""
