@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Array", "Native"]
+__all__ = ["AnyArray", "Array"]
 
-Array = Any  # of any library: what all of them have
-Native = Any  # of a library that is known at the place: what that one has
+Array = Any  # what arrays of all libraries have: what is asked of an argument
+AnyArray = Any  # what that of one library has: a result, which is of the library of its caller

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-__all__ = ["Array", "Native"]
+__all__ = ["AnyArray", "Array"]
 
 class Array(Protocol):
     @property
@@ -38,4 +38,4 @@ class Array(Protocol):
     def __float__(self) -> float: ...
     def __bool__(self) -> bool: ...
 
-Native = Any  # of a library that is known at the place: what that one has
+AnyArray = Any

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from .array import Native
+from .array import AnyArray
 from .chunks import is_chunked, require_known_shape
 from .dtypes import astype, dtype_name, normal_range, result_name
 from .namespace import (
@@ -124,7 +124,7 @@ def require_like(x: Array, name: str, like: Array, like_name: str) -> None:
         raise ValueError(msg)
 
 
-def _device(xp: Any, x: Native) -> Any:
+def _device(xp: Any, x: AnyArray) -> Any:
     """Return the device of `x`, or None where the library places `x` itself."""
     if is_numpy_namespace(xp):
         return None

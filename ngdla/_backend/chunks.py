@@ -14,7 +14,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from .array import Native
+from .array import AnyArray
 from .namespace import is_dask_namespace, namespace
 from .settings import library_settings
 
@@ -30,19 +30,19 @@ __all__ = [
 ]
 
 
-def is_chunked(x: Native) -> bool:
+def is_chunked(x: AnyArray) -> bool:
     """Tell whether `x` is a Dask array."""
     return bool(is_dask_namespace(namespace(x)))
 
 
-def require_known_shape(x: Native, name: str) -> None:
+def require_known_shape(x: AnyArray, name: str) -> None:
     """Raise if Dask does not know the shape of its array `x`."""
     if any(map(math.isnan, x.shape)):
         msg = f"`{name}` is a Dask array of unknown shape {x.shape}; call compute_chunk_sizes()."
         raise ValueError(msg)
 
 
-def in_column_chunks(S: Native, name: str) -> Native:
+def in_column_chunks(S: AnyArray, name: str) -> AnyArray:
     """Return S without empty chunks; raise if it is chunked along another axis than its last."""
     if not is_chunked(S):
         return S
@@ -56,17 +56,17 @@ def in_column_chunks(S: Native, name: str) -> Native:
     return S.rechunk({S.ndim - 1: tuple(width for width in S.chunks[-1] if width)})
 
 
-def unchunked(x: Native) -> Native:
+def unchunked(x: AnyArray) -> AnyArray:
     """Return `x` in one chunk."""
     return x.rechunk(-1) if is_chunked(x) else x
 
 
-def columns_chunked(S: Native) -> Native:
+def columns_chunked(S: AnyArray) -> AnyArray:
     """Return S (..., n, m) with the chunks of its columns, and one chunk of everything else."""
     return S.rechunk(dict.fromkeys(range(S.ndim - 1), -1)) if is_chunked(S) else S
 
 
-def chunked_like(x: Native, S: Native, axis: int) -> Native:
+def chunked_like(x: AnyArray, S: AnyArray, axis: int) -> AnyArray:
     """Return a vector (..., m or n) or (..., m or n, k) in the chunks of an axis of S."""
     if not is_chunked(x):
         return x
@@ -75,7 +75,7 @@ def chunked_like(x: Native, S: Native, axis: int) -> Native:
     return x.rechunk(chunks)
 
 
-def sum_over_chunks(gram: Callable[[Native], Native], S: Native) -> Native:
+def sum_over_chunks(gram: Callable[[AnyArray], AnyArray], S: AnyArray) -> AnyArray:
     """Return the sum of gram(chunk), (..., n, n), over the column chunks of S (..., n, m)."""
     import dask.array as da
 
@@ -93,12 +93,14 @@ def sum_over_chunks(gram: Callable[[Native], Native], S: Native) -> Native:
     return da.sum(terms, axis=0, split_every=2)  # in pairs, which keeps the fewest terms waiting
 
 
-def _term(gram: Callable[[Native], Native], chunk: Native) -> Native:
+def _term(gram: Callable[[AnyArray], AnyArray], chunk: AnyArray) -> AnyArray:
     with library_settings(namespace(chunk)):
         return gram(chunk)[None, ...]
 
 
-def in_one_block(function: Callable[..., Any], *arrays: Native, results: tuple[Native, ...]) -> Any:
+def in_one_block(
+    function: Callable[..., Any], *arrays: AnyArray, results: tuple[AnyArray, ...]
+) -> Any:
     """Return function(*arrays) as lazy arrays of one chunk, of the shapes and dtypes of `results`.
 
     `function` is given arrays of the library that Dask has in its chunks, each in one piece.
@@ -128,12 +130,12 @@ def in_one_block(function: Callable[..., Any], *arrays: Native, results: tuple[N
     return tuple(found) if len(found) > 1 else found[0]
 
 
-def _axes(position: int, x: Native) -> tuple[tuple[int, int], ...]:
+def _axes(position: int, x: AnyArray) -> tuple[tuple[int, int], ...]:
     """Return labels for the axes of an argument of `blockwise`, shared with no other argument."""
     return tuple((position, axis) for axis in range(x.ndim))
 
 
-def _apply(function: Callable[..., Any], *blocks: Native) -> tuple[Native, ...]:
+def _apply(function: Callable[..., Any], *blocks: AnyArray) -> tuple[AnyArray, ...]:
     with library_settings(namespace(blocks[0])):
         value = function(*blocks)
     return value if isinstance(value, tuple) else (value,)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from .array import Native
+from .array import AnyArray
 from .dtypes import dtype_of
 from .namespace import (
     Array,
@@ -40,7 +40,7 @@ def constant(values: Any, like: Array, name: str) -> Array:
     return xp.asarray(np.asarray(values, dtype=name), device=_placed(xp, like))
 
 
-def _placed(xp: Any, like: Native) -> Any:
+def _placed(xp: Any, like: AnyArray) -> Any:
     if is_numpy_namespace(xp) or is_dask_namespace(xp) or is_jax_namespace(xp):
         return None  # JAX places constants itself
     # array-api-compat's `device` goes through sys.modules, where torch.compile fails

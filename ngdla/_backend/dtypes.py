@@ -10,7 +10,7 @@ from typing import Any
 
 from array_api_compat import device
 
-from .array import Native
+from .array import AnyArray
 from .namespace import (
     Array,
     is_cupy_namespace,
@@ -117,7 +117,7 @@ def double_name(name: str) -> str:
     return "complex128" if name.startswith("complex") else "float64"
 
 
-def has_double(x: Native) -> bool:
+def has_double(x: AnyArray) -> bool:
     """Tell whether the library and device of `x` have double precision."""
     xp = namespace(x)
     if is_jax_namespace(xp):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .array import Native
+from .array import AnyArray
 from .chunks import in_one_block
 from .creation import unit_columns
 from .namespace import (
@@ -28,7 +28,7 @@ from .namespace import (
 __all__ = ["expm", "expm1_series", "inverse", "logabsdet", "solve"]
 
 
-def solve(A: Native, B: Native) -> Native:
+def solve(A: AnyArray, B: AnyArray) -> AnyArray:
     """Return A^-1 B, (..., n, k)."""
     xp = namespace(A)
     if is_torch_namespace(xp):
@@ -44,12 +44,12 @@ def solve(A: Native, B: Native) -> Native:
         return _each(solve, A, B) if A.ndim > 2 else xp.full_like(B, xp.nan)
 
 
-def inverse(A: Native) -> Native:
+def inverse(A: AnyArray) -> AnyArray:
     """Return A^-1, (..., n, n)."""
     return solve(A, namespace(A).zeros_like(A) + unit_columns(A))
 
 
-def logabsdet(A: Native) -> Native:
+def logabsdet(A: AnyArray) -> AnyArray:
     """Return log |det A|, (...); -inf where A is singular."""
     xp = namespace(A)
     if is_dask_namespace(xp):
@@ -57,7 +57,7 @@ def logabsdet(A: Native) -> Native:
     return xp.linalg.slogdet(A)[1]
 
 
-def expm(A: Native) -> Native:
+def expm(A: AnyArray) -> AnyArray:
     """Return exp(A), (..., n, n)."""
     xp = namespace(A)
     if is_numpy_namespace(xp):
@@ -79,7 +79,7 @@ def expm(A: Native) -> Native:
     return _expm_by_products(A, _MOST_HALVINGS)
 
 
-def _halvings(A: Native) -> int:
+def _halvings(A: AnyArray) -> int:
     """Return how often the largest matrix of a stack must be halved to have a norm below 1/2."""
     norm = np.max(np.linalg.norm(A, axis=(-2, -1)), initial=0.0)
     return math.ceil(math.log2(norm)) + 1 if 0.5 < norm < math.inf else 0
@@ -90,7 +90,7 @@ _MOST_HALVINGS = 20
 _ORDER = 14  # terms of the exponential series that matter for |A| <= 1/2 in double precision
 
 
-def _expm_by_products(A: Native, halvings: int) -> Native:
+def _expm_by_products(A: AnyArray, halvings: int) -> AnyArray:
     """Return exp(A) by products alone, accurate for |A| up to 2^(halvings - 1).
 
     For NumPy in the place of scipy.linalg.expm, which loses three digits of real matrices (SciPy
@@ -111,7 +111,7 @@ def expm1_series(A: Ring, order: int, product: Callable[[Ring, Ring], Ring]) -> 
     return F
 
 
-def _each(function: Any, *arrays: Native) -> Native:
+def _each(function: Any, *arrays: AnyArray) -> AnyArray:
     """Return the results of a function of matrices, one at a time."""
     results = [function(*(A[i, ...] for A in arrays)) for i in range(arrays[0].shape[0])]
     return namespace(arrays[0]).stack(results)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from .array import Native
+from .array import AnyArray
 from .chunks import sum_over_chunks
 from .dtypes import is_complex
 from .namespace import (
@@ -42,7 +42,7 @@ _CUPY_LEAF = 512
 _MIRRORED = 256  # rows of the blocks in which one triangle is copied to the other
 
 
-def gram(S: Native) -> Native:
+def gram(S: AnyArray) -> AnyArray:
     """Return S S^H, (..., n, n), Hermitian, in half the flops of a product where possible."""
     xp = namespace(S)
     if is_numpy_namespace(xp):
@@ -58,7 +58,7 @@ def gram(S: Native) -> Native:
     return xp.matmul(S, adjoint(S))
 
 
-def _gram_torch(S: Native) -> Native:
+def _gram_torch(S: AnyArray) -> AnyArray:
     """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
     wide = m >= _TORCH_WIDE * n
@@ -72,7 +72,7 @@ def _gram_torch(S: Native) -> Native:
     return G
 
 
-def _fill_gram(G: Native, S: Native, leaf: int) -> None:
+def _fill_gram(G: AnyArray, S: AnyArray, leaf: int) -> None:
     """Write S S^H into a torch tensor by halves."""
     import torch
 
@@ -88,7 +88,7 @@ def _fill_gram(G: Native, S: Native, leaf: int) -> None:
     _fill_gram(G[..., n // 2 :, n // 2 :], bottom, leaf)
 
 
-def _gram_numpy(S: Native) -> Native:
+def _gram_numpy(S: AnyArray) -> AnyArray:
     """Real: NumPy hands S @ S.mT to syrk. Complex: herk, one matrix at a time."""
     if not is_complex(S):
         return S @ S.mT
@@ -99,7 +99,7 @@ def _gram_numpy(S: Native) -> Native:
     return np.reshape(np.asarray(blocks, dtype=S.dtype), S.shape[:-1] + (n,))
 
 
-def _herk(S: Native) -> Native:
+def _herk(S: AnyArray) -> AnyArray:
     herk = blas.get_blas_funcs("herk", (S,))
     if not S.flags.forc:  # SciPy would copy the whole of S
         columns = max(1, CHUNK_BYTES // (S.itemsize * len(S)))
@@ -113,7 +113,7 @@ def _herk(S: Native) -> Native:
     return G
 
 
-def weighted_sum_with_gram(A: Native, old: Any, X: Native, new: Any) -> Native:
+def weighted_sum_with_gram(A: AnyArray, old: Any, X: AnyArray, new: Any) -> AnyArray:
     """Return old A + new X^T conj(X) for Hermitian A (..., d, d) and X (..., N, d).
 
     `old` and `new` are Python numbers or real arrays of shape (..., 1, 1), `new` not negative. In
@@ -132,7 +132,7 @@ def weighted_sum_with_gram(A: Native, old: Any, X: Native, new: Any) -> Native:
     return total
 
 
-def _add_gram(total: Native, X: Native) -> None:
+def _add_gram(total: AnyArray, X: AnyArray) -> None:
     """Add X^T conj(X) in place, C-ordered, reading the upper triangle only."""
     conjugated = np.conj(X) if is_complex(X) else X  # `total` is conj(total) to LAPACK
     if is_complex(X):
@@ -147,7 +147,7 @@ def _add_gram(total: Native, X: Native) -> None:
         square[:] = np.triu(square) + np.conj(np.triu(square, 1).T)
 
 
-def gram_by_halves(S: Native, *, leaf: int) -> Native:
+def gram_by_halves(S: AnyArray, *, leaf: int) -> AnyArray:
     """Return S S^H from the Gram matrices of both halves of the rows and one cross product."""
     xp = namespace(S)
     n = S.shape[-2]
@@ -160,7 +160,7 @@ def gram_by_halves(S: Native, *, leaf: int) -> Native:
     return xp.concat([upper, lower], axis=-2)
 
 
-def gram_cupy_syrk(S: Native) -> Native:
+def gram_cupy_syrk(S: AnyArray) -> AnyArray:
     """Return S S^T for a real 2-D CuPy array by cuBLAS syrk (CuPy wraps no herk).
 
     The output must be C-contiguous: otherwise `cupy.cublas.syrk` copies a C-ordered S.
@@ -173,7 +173,7 @@ def gram_cupy_syrk(S: Native) -> Native:
     return cupy.tril(G) + cupy.tril(G, -1).T
 
 
-def _outer(A: Native, B: Native) -> Native:
+def _outer(A: AnyArray, B: AnyArray) -> AnyArray:
     """Return A B^H without a conjugated copy of B where the library allows it."""
     xp = namespace(A)
     if is_cupy_namespace(xp) and is_complex(B) and A.ndim == 2:
@@ -189,13 +189,13 @@ def _gram_jax() -> Any:
     import jax
 
     @jax.custom_jvp
-    def gram(S: Native) -> Native:
+    def gram(S: AnyArray) -> AnyArray:
         rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
         if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < 2 * _JAX_COLUMNS:
             return _whole_jax(S)
         return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=_whole_jax)
 
-    def tangent(primals: tuple[Native], tangents: tuple[Native]) -> tuple[Native, Native]:
+    def tangent(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
         half = _product_jax(tangents[0], primals[0])
         return gram(primals[0]), half + adjoint(half)
 
@@ -203,18 +203,18 @@ def _gram_jax() -> Any:
     return jax.jit(gram)
 
 
-def _product_jax(A: Native, B: Native) -> Native:
+def _product_jax(A: AnyArray, B: AnyArray) -> AnyArray:
     """Return A B^H."""
     import jax
 
     return jax.numpy.matmul(A, adjoint(B), precision=jax.lax.Precision.HIGHEST)
 
 
-def _whole_jax(S: Native) -> Native:
+def _whole_jax(S: AnyArray) -> AnyArray:
     return _product_jax(S, S)
 
 
-def _by_columns_jax(S: Native) -> Native:
+def _by_columns_jax(S: AnyArray) -> AnyArray:
     """Take blocks of columns that stay in the cache while their triangle is formed.
 
     XLA multiplies complex matrices on the CPU at a third of the real rate: there the real and
@@ -225,7 +225,7 @@ def _by_columns_jax(S: Native) -> Native:
     n, m = S.shape
     steps = m // _JAX_COLUMNS
 
-    def add(i: Native, K: Native) -> Native:
+    def add(i: AnyArray, K: AnyArray) -> AnyArray:
         block = _real_rows(jax.lax.dynamic_slice(S, (0, i * _JAX_COLUMNS), (n, _JAX_COLUMNS)))
         return K + _by_halves_jax(block, -(-block.shape[0] // _JAX_LEAVES))
 
@@ -237,7 +237,7 @@ def _by_columns_jax(S: Native) -> Native:
     return jax.lax.complex(AA + BB, BA - BA.T)  # (A + i B) (A + i B)^H
 
 
-def _by_halves_jax(S: Native, leaf: int) -> Native:
+def _by_halves_jax(S: AnyArray, leaf: int) -> AnyArray:
     import jax.numpy as jnp
 
     n = S.shape[0]
@@ -249,7 +249,7 @@ def _by_halves_jax(S: Native, leaf: int) -> Native:
     return jnp.block([[upper, adjoint(cross)], [cross, lower]])
 
 
-def _real_rows(S: Native) -> Native:
+def _real_rows(S: AnyArray) -> AnyArray:
     """Return the real parts on top of the imaginary ones; a real S as it is."""
     import jax.numpy as jnp
 

@@ -10,7 +10,7 @@ import math
 
 import array_api_extra as xpx
 
-from .array import Native
+from .array import AnyArray
 from .chunks import columns_chunked
 from .dtypes import astype, dtype_name, is_complex, real_name
 from .namespace import (
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-def adjoint(A: Native) -> Native:
+def adjoint(A: AnyArray) -> AnyArray:
     """Return the conjugate transpose of the last two axes; real arrays are not copied."""
     xp = namespace(A)
     if is_torch_namespace(xp):
@@ -51,7 +51,7 @@ def adjoint(A: Native) -> Native:
     return xp.conj(A) if is_complex(A) else A
 
 
-def rmatvec(S: Native, Y: Native) -> Native:
+def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:
     """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
     xp = namespace(S)
     if is_complex(Y):
@@ -59,7 +59,7 @@ def rmatvec(S: Native, Y: Native) -> Native:
     return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(Y), S))
 
 
-def transposed_product(X: Native, P: Native) -> Native:
+def transposed_product(X: AnyArray, P: AnyArray) -> AnyArray:
     """Return X^T P, (..., d, k), for X (..., N, d) with X as it lies in memory."""
     xp = namespace(X)
     if is_jax_namespace(xp):  # XLA is slow on the CPU with the transpose of a wide matrix
@@ -67,14 +67,14 @@ def transposed_product(X: Native, P: Native) -> Native:
     return xp.matmul(xp.matrix_transpose(X), P)
 
 
-def adjoint_product(A: Native, X: Native) -> Native:
+def adjoint_product(A: AnyArray, X: AnyArray) -> AnyArray:
     """Return A^H X, (..., n, k), with rows that lie in memory as those of X, for small A."""
     if is_torch_namespace(namespace(A)):
         return A.mH @ X
     return rmatvec(A, X) if is_complex(A) else transposed_product(A, X)
 
 
-def matmul_stored(A: Native, X: Native) -> Native:
+def matmul_stored(A: AnyArray, X: AnyArray) -> AnyArray:
     """Return A X in the dtype of X, where A may be stored in half precision.
 
     Rows of such an A are converted in chunks of at most 64 MB.
@@ -88,7 +88,7 @@ def matmul_stored(A: Native, X: Native) -> Native:
     return xp.concat(blocks, axis=-2)
 
 
-def largest_entry(X: Native, axis: int | tuple[int, ...]) -> Native:
+def largest_entry(X: AnyArray, axis: int | tuple[int, ...]) -> AnyArray:
     """Return max |X_ij| along some axes, which have then length 1; 1 where all entries are 0.
 
     Squares of X over it neither overflow nor, where they matter, underflow.
@@ -98,7 +98,7 @@ def largest_entry(X: Native, axis: int | tuple[int, ...]) -> Native:
     return xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
-def squared_norm(X: Native) -> Native:
+def squared_norm(X: AnyArray) -> AnyArray:
     """Return |X|_F^2, (...), of X (..., n, m)."""
     xp = namespace(X)
     flat = xp.reshape(X, (*X.shape[:-2], X.shape[-2] * X.shape[-1]))
@@ -112,25 +112,25 @@ def squared_norm(X: Native) -> Native:
 # -------------------------------------------------------------------------------- diagonal
 
 
-def frobenius_norm(A: Native) -> Native:
+def frobenius_norm(A: AnyArray) -> AnyArray:
     """Return |A|_F, (...)."""
     return as_array(namespace(A).linalg.matrix_norm(A))
 
 
-def real_diagonal(A: Native) -> Native:
+def real_diagonal(A: AnyArray) -> AnyArray:
     """Return the real parts of the diagonal, (..., n)."""
     xp = namespace(A)
     diagonal = xp.linalg.diagonal(A)
     return xp.real(diagonal) if is_complex(A) else diagonal
 
 
-def trace(A: Native) -> Native:
+def trace(A: AnyArray) -> AnyArray:
     """Return the real trace of a Hermitian matrix, (...), summed in float32 or wider."""
     diagonal = astype(real_diagonal(A), real_name(dtype_name(A.dtype)))
     return namespace(A).sum(diagonal, axis=-1)
 
 
-def add_to_diagonal(A: Native, shift: float | Native) -> Native:
+def add_to_diagonal(A: AnyArray, shift: float | AnyArray) -> AnyArray:
     """Return A + shift * identity. `A` is used up: NumPy, CuPy and torch write into it.
 
     `shift` is a Python number or a real array of shape `A.shape[:-2]`.
@@ -138,7 +138,7 @@ def add_to_diagonal(A: Native, shift: float | Native) -> Native:
     return add_diagonal(A, shift if isinstance(shift, float) else shift[..., None])
 
 
-def add_diagonal(A: Native, diagonal: float | Native) -> Native:
+def add_diagonal(A: AnyArray, diagonal: float | AnyArray) -> AnyArray:
     """Return A + diag(diagonal), for (..., n) or (..., 1). `A` is used up, as above."""
     xp = namespace(A)
     if is_torch_namespace(xp) and writable(A, diagonal):
@@ -160,7 +160,7 @@ def add_diagonal(A: Native, diagonal: float | Native) -> Native:
     return A + xpx.create_diagonal(diagonal)
 
 
-def preserved(A: Native) -> Native:
+def preserved(A: AnyArray) -> AnyArray:
     """Return A to be used up by `add_to_diagonal`, a copy where that writes into it."""
     xp = namespace(A)
     if is_torch_namespace(xp) and writable(A):
@@ -171,7 +171,7 @@ def preserved(A: Native) -> Native:
 # --------------------------------------------------------------------------------- centring
 
 
-def centred_rows(O: Native, mean: Native, scale: float | Native, *, stack: bool) -> Native:
+def centred_rows(O: AnyArray, mean: AnyArray, scale: float | AnyArray, *, stack: bool) -> AnyArray:
     """Return scale * (O - mean), the real parts on top of the imaginary ones if `stack`.
 
     `mean` has shape (..., 1, m); `scale` is a number or has shape (..., n, 1). The result is the

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from .array import Native
+from .array import AnyArray
 from .dtypes import real_name
 from .namespace import Array, is_dask_namespace, is_jax_namespace, is_torch_namespace, namespace
 
@@ -48,7 +48,7 @@ def _drawn(
     kind: str,
     rng: int | np.random.Generator,
     shape: tuple[int, ...],
-    like: Native,
+    like: AnyArray,
     dtype: str,
 ) -> Array:
     xp = namespace(like)

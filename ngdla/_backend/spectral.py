@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from .array import Native
+from .array import AnyArray
 from .chunks import in_one_block
 from .dtypes import dtype_name, is_complex
 from .namespace import (
@@ -32,7 +32,7 @@ __all__ = ["eigh", "left_singular", "qr_r", "svd"]
 _SMALL = 512
 
 
-def eigh(A: Native) -> tuple[Native, Native]:
+def eigh(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Return (w, U) with A = U diag(w) U^H, w ascending, for Hermitian A (..., n, n)."""
     xp = namespace(A)
     if is_numpy_namespace(xp):
@@ -42,7 +42,7 @@ def eigh(A: Native) -> tuple[Native, Native]:
     return _nan_on_failure(xp.linalg.eigh, A, A)
 
 
-def _eigh_numpy(A: Native) -> tuple[Native, Native]:
+def _eigh_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     # SciPy works in single precision, numpy.linalg in double whatever A is; for real double
     # precision the BLAS of the Gram matrix is NumPy's (see triangular.py on two BLAS libraries:
     # after a product by NumPy, SciPy took 47 ms for a matrix of 148 instead of 1.4, NumPy 2.4).
@@ -55,7 +55,7 @@ def _eigh_numpy(A: Native) -> tuple[Native, Native]:
         return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)
 
 
-def left_singular(A: Native) -> tuple[Native, Native]:
+def left_singular(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Return (s, U): singular values (descending) and left singular vectors of A (..., n, m).
 
     With r = min(n, m), shapes (..., r) and (..., n, r).
@@ -70,20 +70,20 @@ def left_singular(A: Native) -> tuple[Native, Native]:
         vectors = A[..., :, :r]
         return in_one_block(left_singular, A, results=(_values_like(vectors), vectors))
 
-    def values_and_left(A: Native) -> tuple[Native, Native]:
+    def values_and_left(A: AnyArray) -> tuple[AnyArray, AnyArray]:
         U, s, _ = xp.linalg.svd(A, full_matrices=False)
         return s, U
 
     return _nan_on_failure(values_and_left, A, A[..., :, :r])
 
 
-def svd(A: Native) -> tuple[Native, Native, Native]:
+def svd(A: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Return (U, s, Vh) with A = U diag(s) Vh for square A (..., n, n), s descending."""
     xp = namespace(A)
     if is_dask_namespace(xp):
         return in_one_block(svd, A, results=(A, _values_like(A), A))
 
-    def factorise(A: Native) -> tuple[Native, Native, Native]:
+    def factorise(A: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
         U, s, Vh = xp.linalg.svd(A, full_matrices=False)
         return s, U, Vh
 
@@ -91,7 +91,7 @@ def svd(A: Native) -> tuple[Native, Native, Native]:
     return U, s, Vh
 
 
-def qr_r(A: Native) -> Native:
+def qr_r(A: AnyArray) -> AnyArray:
     """Return the triangular factor R, (..., n, n), of A = Q R for A (..., m, n) with m >= n."""
     xp = namespace(A)  # array-api-compat 1.16 unpacks the lone R of mode="r" as a pair
     if is_numpy_namespace(xp):
@@ -114,7 +114,7 @@ def qr_r(A: Native) -> Native:
     return xp.linalg.qr(A).R
 
 
-def _nan_on_failure(factorise: Callable[[Native], Any], A: Native, *vectors: Native) -> Any:
+def _nan_on_failure(factorise: Callable[[AnyArray], Any], A: AnyArray, *vectors: AnyArray) -> Any:
     """Return (values, *vectors) of A, NaN for each matrix of a stack that fails.
 
     `vectors` have the shapes of the vectors, the first one one vector for each value.
@@ -142,7 +142,7 @@ def _failures(xp: Any) -> Any:
     return LinAlgError
 
 
-def _values_like(vectors: Native) -> Native:
+def _values_like(vectors: AnyArray) -> AnyArray:
     """Return zeros in the place of the eigenvalues or singular values of these vectors."""
     xp, row = namespace(vectors), vectors[..., 0, :]
     return xp.zeros_like(xp.real(row) if is_complex(row) else row)

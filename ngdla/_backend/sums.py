@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Native
+from .array import AnyArray
 from .dtypes import astype, dtype_name
 from .namespace import (
     is_cupy_namespace,
@@ -17,7 +17,7 @@ from .namespace import (
 __all__ = ["add_multiple", "add_to_multiple", "writable"]
 
 
-def add_multiple(total: Native, factor: Any, x: Native) -> Native:
+def add_multiple(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """Return total + factor x. `total` is used up.
 
     `factor` is a Python number, or an array that broadcasts, of the dtype of the others or its real
@@ -33,7 +33,7 @@ def add_multiple(total: Native, factor: Any, x: Native) -> Native:
     return total.addcmul_(x, astype(factor, dtype_name(total.dtype)))
 
 
-def add_to_multiple(total: Native, factor: Any, x: Native) -> Native:
+def add_to_multiple(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """Return factor total + x. `total` is used up, as above."""
     if not writable(total, factor, x):
         return factor * total + x
@@ -48,7 +48,7 @@ def add_to_multiple(total: Native, factor: Any, x: Native) -> Native:
     return torch.addcmul(x, total, astype(factor, dtype_name(total.dtype)), out=total)
 
 
-def writable(total: Native, *others: Any) -> bool:
+def writable(total: AnyArray, *others: Any) -> bool:
     """Tell whether an array of ours may be written into, with values that depend on others.
 
     JAX arrays may not, nor torch tensors that are compiled, transformed, or have a gradient or a

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .array import Native
+from .array import AnyArray
 from .namespace import (
     is_dask_namespace,
     is_jax_namespace,
@@ -34,19 +34,19 @@ __all__ = [
 ]
 
 
-def concrete(flag: Native) -> bool | None:
+def concrete(flag: AnyArray) -> bool | None:
     """Return the truth value of a 0-d array, or None where it cannot be read."""
     if isinstance(flag, np.generic):
         return bool(flag)
     return None if (value := _read(bool, flag)) is None else bool(value)
 
 
-def number(x: Native) -> float | None:
+def number(x: AnyArray) -> float | None:
     """Return the value of a real 0-d array, or None where it cannot be read."""
     return None if (value := _read(float, x)) is None else float(value)
 
 
-def _read(kind: type, x: Native) -> Any:
+def _read(kind: type, x: AnyArray) -> Any:
     if isinstance(x, np.generic):
         return x
     xp = namespace(x)
@@ -69,7 +69,7 @@ def _read(kind: type, x: Native) -> Any:
     return kind(x)
 
 
-def is_traced(x: Native) -> bool:
+def is_traced(x: AnyArray) -> bool:
     """Tell without reading it whether the values of `x` cannot be read."""
     xp = namespace(x)
     if is_dask_namespace(xp):
@@ -88,7 +88,7 @@ def is_traced(x: Native) -> bool:
     return False
 
 
-def detached(x: Native) -> Native:
+def detached(x: AnyArray) -> AnyArray:
     """Return `x` as a constant, which has no gradient."""
     xp = namespace(x)
     if is_jax_namespace(xp):
@@ -98,12 +98,12 @@ def detached(x: Native) -> Native:
     return x.detach() if is_torch_namespace(xp) else x
 
 
-def chooses(x: Native) -> bool:
+def chooses(x: AnyArray) -> bool:
     """Tell whether `choose` computes only one of its two results."""
     return bool(is_jax_namespace(namespace(x)))
 
 
-def choose(flag: Native, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+def choose(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """Return then() where a 0-d flag is set, else otherwise(), without reading the flag.
 
     Where the device cannot choose, it is then() in any case.
@@ -115,17 +115,17 @@ def choose(flag: Native, then: Callable[[], Any], otherwise: Callable[[], Any]) 
     return jax.lax.cond(flag, then, otherwise)
 
 
-def number_if_free(x: Native) -> float | None:
+def number_if_free(x: AnyArray) -> float | None:
     """Return the value of a real 0-d array where reading it costs no waiting, else None."""
     return number(x) if _on_host(x) else None
 
 
-def _on_host(x: Native) -> bool:
+def _on_host(x: AnyArray) -> bool:
     xp = namespace(x)
     return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
 
 
-def choose_if_free(flag: Native, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """Return then() where a 0-d flag is set, else otherwise(), where choosing costs no waiting.
 
     It is free on the host and in compiled JAX code. Elsewhere, it is otherwise() in any case.
@@ -140,7 +140,7 @@ State = TypeVar("State")
 
 def repeated(
     step: Callable[[State], State],
-    unfinished: Callable[[State], Native],
+    unfinished: Callable[[State], AnyArray],
     state: State,
     steps: int,
     *,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import device
 
-from .array import Native
+from .array import AnyArray
 from .namespace import (
     is_cupy_namespace,
     is_jax_namespace,
@@ -20,10 +20,10 @@ from .namespace import (
 
 __all__ = ["is_host_array", "on_host", "sender"]
 
-Sender = Callable[[Native], Native]
+Sender = Callable[[AnyArray], AnyArray]
 
 
-def on_host() -> Native:
+def on_host() -> AnyArray:
     """Return a NumPy array, for work that nothing else has given a device."""
     return np.zeros(1)
 
@@ -33,7 +33,7 @@ def is_host_array(x: Any) -> bool:
     return isinstance(x, np.ndarray)
 
 
-def sender(like: Native) -> Sender:
+def sender(like: AnyArray) -> Sender:
     """Return a function that gives NumPy blocks as arrays of the library and device of `like`.
 
     A block may be overwritten once the work that it is sent for has been asked for: what works
@@ -51,7 +51,7 @@ def sender(like: Native) -> Sender:
     return lambda block: xp.asarray(np.asarray(block), device=device(like))
 
 
-def _jax_sender(like: Native) -> Sender:
+def _jax_sender(like: AnyArray) -> Sender:
     import jax
 
     # `device_put` on a CPU may keep the memory of the block, and work is done later
@@ -59,24 +59,24 @@ def _jax_sender(like: Native) -> Sender:
     return lambda block: jax.device_put(np.array(block), place)
 
 
-def _torch_sender(like: Native) -> Sender:
+def _torch_sender(like: AnyArray) -> Sender:
     return lambda block: _host_tensor(block).to(like.device)
 
 
-def _host_tensor(block: Native) -> Native:
+def _host_tensor(block: AnyArray) -> AnyArray:
     import torch
 
     # torch warns of memory that it must not write to
     return torch.from_numpy(np.asarray(block) if block.flags.writeable else np.array(block))
 
 
-def _torch_cuda_sender(like: Native) -> Sender:
+def _torch_cuda_sender(like: AnyArray) -> Sender:
     """Copy in pinned memory, and from there on a stream that does not wait for the work."""
     import torch
 
     copying = torch.cuda.Stream(like.device)
 
-    def send(block: Native) -> Native:
+    def send(block: AnyArray) -> AnyArray:
         computing = torch.cuda.current_stream(like.device)
         with torch.cuda.stream(copying):
             sent = _host_tensor(block).pin_memory().to(like.device, non_blocking=True)
@@ -90,11 +90,11 @@ def _torch_cuda_sender(like: Native) -> Sender:
 class _Slot(NamedTuple):
     """Where every second block passes through."""
 
-    pinned: Native
-    there: Native
+    pinned: AnyArray
+    there: AnyArray
 
 
-def _cupy_sender(like: Native) -> Sender:
+def _cupy_sender(like: AnyArray) -> Sender:
     """Copy in pinned memory, and from there on a stream that does not wait for the work.
 
     Two slots take turns. A slot on the host is written when its last copy has ended, one on the
@@ -111,7 +111,7 @@ def _cupy_sender(like: Native) -> Sender:
     copied = [worked, worked]
     turns = itertools.cycle((0, 1))
 
-    def send_cupy(block: Native) -> Native:
+    def send_cupy(block: AnyArray) -> AnyArray:
         nonlocal worked
         turn = next(turns)
         with like.device:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from .array import Native
+from .array import AnyArray
 from .chunks import in_one_block
 from .creation import unit_columns
 from .dtypes import dtype_name, is_complex, unit_roundoff
@@ -28,7 +28,7 @@ from .products import adjoint, real_diagonal
 __all__ = ["cho_solve", "cholesky", "inverse_triangular", "over_batch", "solve_triangular"]
 
 
-def cholesky(A: Native) -> tuple[Native, Native]:
+def cholesky(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Return (L, ok) with A = L L^H, L lower triangular, for Hermitian A (..., n, n).
 
     Where A is not positive definite, `ok`, a boolean array of shape (...), is False and L is
@@ -69,7 +69,7 @@ def cholesky(A: Native) -> tuple[Native, Native]:
 _ONE_THREAD = 200
 
 
-def _cholesky_numpy(A: Native) -> tuple[Native, Native]:
+def _cholesky_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     try:
         small = len(A) < _ONE_THREAD
         L = _potrf(A) if small or is_complex(A) else np.linalg.cholesky(A)
@@ -79,7 +79,7 @@ def _cholesky_numpy(A: Native) -> tuple[Native, Native]:
     return L if ok else np.full_like(A, np.nan), np.asarray(ok)
 
 
-def _potrf(A: Native) -> Native:
+def _potrf(A: AnyArray) -> AnyArray:
     # LAPACK reads Fortran order, so that the upper factor U of A^T = conj(A) is L^T of A.
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (A,))
     U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
@@ -89,7 +89,7 @@ def _potrf(A: Native) -> Native:
     return U.T
 
 
-def _reproduces_diagonal(L: Native, A: Native) -> Native:
+def _reproduces_diagonal(L: AnyArray, A: AnyArray) -> AnyArray:
     """Tell whether the rows of L have the squared norms A_ii, as those of a factor have."""
     xp = namespace(L)
     target = real_diagonal(A)
@@ -99,12 +99,12 @@ def _reproduces_diagonal(L: Native, A: Native) -> Native:
     return xp.all(good, axis=-1)
 
 
-def _nan_unless(ok: Native, L: Native) -> tuple[Native, Native]:
+def _nan_unless(ok: AnyArray, L: AnyArray) -> tuple[AnyArray, AnyArray]:
     xp = namespace(L)
     return xp.where(xp.reshape(ok, ok.shape + (1, 1)), L, xp.full_like(L, xp.nan)), ok
 
 
-def cho_solve(L: Native, B: Native) -> Native:
+def cho_solve(L: AnyArray, B: AnyArray) -> AnyArray:
     """Return A^-1 B, (..., n, k), from the factor L of A = L L^H."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
@@ -122,20 +122,20 @@ def cho_solve(L: Native, B: Native) -> Native:
     return solve_triangular(L, solve_triangular(L, B), transposed=True)
 
 
-def _cho_solve_numpy(L: Native, B: Native) -> Native:
+def _cho_solve_numpy(L: AnyArray, B: AnyArray) -> AnyArray:
     (potrs,) = lapack.get_lapack_funcs(("potrs",), (L, B))
     if not is_complex(L):
         return potrs(L.T, B, lower=0)[0]
     return np.conj(potrs(L.T, np.conj(B), lower=0)[0])  # L.T factors conj(A): see cholesky
 
 
-def solve_triangular(L: Native, B: Native, *, transposed: bool = False) -> Native:
+def solve_triangular(L: AnyArray, B: AnyArray, *, transposed: bool = False) -> AnyArray:
     """Return L^-1 B, or L^-H B if `transposed`, for lower triangular L."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
         from scipy.linalg import solve_triangular as solve
 
-        def one(L: Native, B: Native) -> Native:
+        def one(L: AnyArray, B: AnyArray) -> AnyArray:
             return solve(L, B, lower=True, trans="C" if transposed else "N", check_finite=False)
 
         return over_batch(one, L, B)
@@ -165,7 +165,7 @@ def solve_triangular(L: Native, B: Native, *, transposed: bool = False) -> Nativ
 _TRTRI = 160
 
 
-def inverse_triangular(L: Native) -> Native:
+def inverse_triangular(L: AnyArray) -> AnyArray:
     """Return L^-1 for small lower triangular L: products with it are faster than solves."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
@@ -174,7 +174,7 @@ def inverse_triangular(L: Native) -> Native:
     return solve_triangular(L, identity)
 
 
-def _inverse_numpy(L: Native) -> Native:
+def _inverse_numpy(L: AnyArray) -> AnyArray:
     if len(L) <= _TRTRI:
         (trtri,) = lapack.get_lapack_funcs(("trtri",), (L,))
         inverse, failure = trtri(L.T, lower=0)
@@ -185,7 +185,7 @@ def _inverse_numpy(L: Native) -> Native:
         return np.full_like(L, np.nan)
 
 
-def over_batch(function: Callable[..., Any], *arrays: Native) -> Any:
+def over_batch(function: Callable[..., Any], *arrays: AnyArray) -> Any:
     """Apply a function of NumPy matrices to each matrix of a stack; tuples are stacked by field."""
     if arrays[0].ndim == 2:
         return function(*arrays)

@@ -9,6 +9,7 @@ from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.dtypes import astype, real_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import rmatvec
@@ -57,11 +58,11 @@ class SolveInfo(NamedTuple):
     With a metric D the norms of x are |D^(1/2) x|, and that of the gradient |D^(-1/2) r|.
     """
 
-    residual_norm: Array
-    backward_error: Array
-    error_bound: Array
-    step_norm: Array
-    converged: Array
+    residual_norm: AnyArray
+    backward_error: AnyArray
+    error_bound: AnyArray
+    step_norm: AnyArray
+    converged: AnyArray
 
 
 def certificate(space: Space, iterate: Iterate, ok: Array, layout: Layout) -> SolveInfo:

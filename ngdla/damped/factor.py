@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
@@ -112,19 +113,19 @@ class DampedFactor(Factorisation):
         return self.problem.damping
 
     @property
-    def squared_norm(self) -> Array:  # noqa: D102
+    def squared_norm(self) -> AnyArray:  # noqa: D102
         return self.small.squared_norm
 
     @property
-    def null(self) -> Array | None:  # noqa: D102
+    def null(self) -> AnyArray | None:  # noqa: D102
         return self.problem.null
 
     @property
-    def leak(self) -> Array | None:  # noqa: D102
+    def leak(self) -> AnyArray | None:  # noqa: D102
         return self.small.leak
 
     @property
-    def ok(self) -> Array:  # noqa: D102
+    def ok(self) -> AnyArray:  # noqa: D102
         return self.small.ok
 
     @property
@@ -216,7 +217,7 @@ class DampedFactor(Factorisation):
         with opened(scores.like, self.check) as checks:
             return with_damping(self, damping, checks)
 
-    def logdet(self) -> Array:
+    def logdet(self) -> AnyArray:
         """Return log det(S^H S + damping D) of the m x m matrix.
 
         Returns
@@ -246,7 +247,7 @@ class DampedFactor(Factorisation):
                 value = value - 2 * xp.sum(logs, axis=(-2, -1))
             return astype(value, real_name(scores.dtype))
 
-    def effective_dimension(self) -> Array:
+    def effective_dimension(self) -> AnyArray:
         """Return tr G (G + damping)^-1 for G = S D^-1 S^H: how many directions are fitted.
 
         Returns
@@ -270,7 +271,7 @@ class DampedFactor(Factorisation):
             value = _sum(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
 
-    def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> Array:
+    def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> AnyArray:
         """Return the residual of each sample, from the fit of `lstsq` without that sample.
 
         Parameters

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, is_complex, real_name
@@ -46,11 +47,11 @@ class DampingPath(NamedTuple):
         residual norm on new samples.
     """
 
-    dampings: Array
-    residual_norm: Array
-    solution_norm: Array
-    effective_dimension: Array
-    leave_one_out: Array
+    dampings: AnyArray
+    residual_norm: AnyArray
+    solution_norm: AnyArray
+    effective_dimension: AnyArray
+    leave_one_out: AnyArray
 
 
 def damping_path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import DTYPES, require_array, require_choice, require_count, require_like
 from ngdla._backend.creation import zeros
@@ -60,13 +61,13 @@ class InverseFreeReport(NamedTuple):
         dtype, or, if they cannot be read, a damping or a step that is not positive.
     """
 
-    bound_K: Array
-    bound_C: Array
-    step_K: Array
-    step_C: Array
-    staleness_K: Array
-    staleness_C: Array
-    skipped: Array
+    bound_K: AnyArray
+    bound_C: AnyArray
+    step_K: AnyArray
+    step_C: AnyArray
+    staleness_K: AnyArray
+    staleness_C: AnyArray
+    skipped: AnyArray
 
 
 class InverseFreeState(NamedTuple):
@@ -95,7 +96,7 @@ class InverseFreeState(NamedTuple):
     momentum_C: StructuredMatrix | None
     compensation_K: StructuredMatrix | None
     compensation_C: StructuredMatrix | None
-    step: Array
+    step: AnyArray
     report: InverseFreeReport
 
 
@@ -190,7 +191,7 @@ def inverse_free_init(
     return InverseFreeState(K, C, m_K, m_C, compensation_K, compensation_C, step, report)
 
 
-def inverse_free_apply(state: InverseFreeState, V: Array) -> Array:
+def inverse_free_apply(state: InverseFreeState, V: Array) -> AnyArray:
     """Return the preconditioned gradient C C^H V K K^H.
 
     Parameters

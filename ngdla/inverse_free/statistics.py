@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.creation import zeros
@@ -39,7 +40,7 @@ class InverseFreeStatistics(NamedTuple):
 
     H_K: StructuredMatrix
     H_C: StructuredMatrix
-    rows: Array
+    rows: AnyArray
 
     def __add__(self, other: Any) -> InverseFreeStatistics:
         if not isinstance(other, InverseFreeStatistics):

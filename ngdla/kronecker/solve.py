@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
@@ -36,7 +37,7 @@ __all__ = ["COUPLINGS", "Coupling", "ema", "kronecker_solve"]
 Coupling = Literal["joint", "factored"]
 
 
-def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
+def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
     """Return the exponential average decay A + (1 - decay) X^T conj(X) of a Kronecker factor.
 
     Parameters
@@ -105,7 +106,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> Array:
 
 def kronecker_solve(
     A: Any, G: Any, V: Array, damping: Any, *, coupling: Coupling = "joint", check: bool = True
-) -> Array:
+) -> AnyArray:
     """Return X with G X A + damping X = V, the solve of KFAC with (A kron G + damping)^-1.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import Any, Literal, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice
 from ngdla._backend.namespace import Array, namespace
@@ -59,14 +60,14 @@ class LowRankEigh(NamedTuple):
     a few per cent low.
     """
 
-    eigenvalues: Array
-    eigenvectors: Array
-    tail: Array
-    trace: Array
-    error: Array
+    eigenvalues: AnyArray
+    eigenvectors: AnyArray
+    tail: AnyArray
+    trace: AnyArray
+    error: AnyArray
 
     @property
-    def trace_bound(self) -> Array:
+    def trace_bound(self) -> AnyArray:
         """Return tr A - sum(d), (...): a bound on |A - U diag(d) U^H| in every Schatten norm.
 
         It holds up to roundings, u tr A, where the remainder is positive semi-definite: by method
@@ -75,7 +76,7 @@ class LowRankEigh(NamedTuple):
         xp = namespace(self.trace)
         return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))
 
-    def matmul(self, V: Array) -> Array:
+    def matmul(self, V: Array) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
@@ -95,7 +96,7 @@ class LowRankEigh(NamedTuple):
 
         return apply_to_columns(product, V, self.eigenvectors, "eigenvectors")
 
-    def solve(self, V: Array, damping: Any, *, check: bool = True) -> Array:
+    def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
         """Return X with (U diag(d) U^H + tail (I - U U^H) + damping) X = V.
 
         Parameters
@@ -125,7 +126,7 @@ class LowRankEigh(NamedTuple):
 
         return apply_to_columns(solution, V, self.eigenvectors, "eigenvectors", check=check)
 
-    def logdet(self, damping: Any, *, check: bool = True) -> Array:
+    def logdet(self, damping: Any, *, check: bool = True) -> AnyArray:
         """Return log det(U diag(d) U^H + tail (I - U U^H) + damping), (...).
 
         Parameters
@@ -149,7 +150,7 @@ class LowRankEigh(NamedTuple):
             tail = xp.squeeze(xp.log(expanded(self.tail, 1) + shift), axis=-1)
             return kept + self._missing * tail
 
-    def to_dense(self) -> Array:
+    def to_dense(self) -> AnyArray:
         """Return the matrix itself, (..., d, d), tail included.
 
         Returns

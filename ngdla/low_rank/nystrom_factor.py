@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_choice
 from ngdla._backend.namespace import Array, namespace
@@ -42,13 +43,13 @@ class NystromFactor(NamedTuple):
         Estimate of |A - B B^H|_F.
     """
 
-    root: Array
-    gram: Array
-    tail: Array
-    trace: Array
-    error: Array
+    root: AnyArray
+    gram: AnyArray
+    tail: AnyArray
+    trace: AnyArray
+    error: AnyArray
 
-    def matmul(self, V: Array) -> Array:
+    def matmul(self, V: Array) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
@@ -70,7 +71,7 @@ class NystromFactor(NamedTuple):
 
         return apply_to_columns(promoted, V, self.root, "root")
 
-    def solve(self, V: Array, damping: Any, *, check: bool = True) -> Array:
+    def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
         """Return X with (B B^H + tail + damping) X = V.
 
         Parameters
@@ -93,7 +94,7 @@ class NystromFactor(NamedTuple):
 
         return apply_to_columns(promoted, V, self.root, "root", check=check)
 
-    def logdet(self, damping: Any, *, check: bool = True) -> Array:
+    def logdet(self, damping: Any, *, check: bool = True) -> AnyArray:
         """Return log det(B B^H + tail + damping), (...).
 
         Parameters

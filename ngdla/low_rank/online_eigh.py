@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
@@ -57,12 +58,12 @@ class OnlineEigh(NamedTuple):
         The average times G, exact to rounding.
     """
 
-    eigenvalues: Array
-    eigenvectors: Array
-    trace: Array
-    weight: Array
-    probes: Array
-    sketch: Array
+    eigenvalues: AnyArray
+    eigenvectors: AnyArray
+    trace: AnyArray
+    weight: AnyArray
+    probes: AnyArray
+    sketch: AnyArray
 
 
 def online_eigh_init(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_count
 from ngdla._backend.creation import unit_columns
@@ -40,9 +41,9 @@ class SVDResult(NamedTuple):
         Right singular vectors, orthonormal rows.
     """
 
-    U: Array
-    S: Array
-    Vh: Array
+    U: AnyArray
+    S: AnyArray
+    Vh: AnyArray
 
 
 def randomized_svd(

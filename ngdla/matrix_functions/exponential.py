@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend import general
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_count, square_matrix
 from ngdla._backend.general import expm1_series
@@ -28,11 +29,11 @@ class SeriesResult(NamedTuple):
         A bound on the Frobenius norm of all terms left out; Inf where that is beyond the dtype.
     """
 
-    value: Array
-    remainder_bound: Array
+    value: AnyArray
+    remainder_bound: AnyArray
 
 
-def expm(A: Array, *, check: bool = True) -> Array:
+def expm(A: Array, *, check: bool = True) -> AnyArray:
     """Return the exponential of a square matrix.
 
     Parameters
@@ -82,19 +83,11 @@ def expm(A: Array, *, check: bool = True) -> Array:
 
 @overload
 def expm_series(
-    A: Array, order: int, *, check: bool = ..., full_output: Literal[False] = ...
-) -> Array: ...
-
-
-@overload
-def expm_series(
-    A: Array, order: int, *, check: bool = ..., full_output: Literal[True]
+    A: Array, order: int, *, check: bool = True, full_output: Literal[True]
 ) -> SeriesResult: ...
-
-
-def expm_series(
-    A: Array, order: int, *, check: bool = True, full_output: bool = False
-) -> Array | SeriesResult:
+@overload
+def expm_series(A: Array, order: int, *, check: bool = True, full_output: bool = False) -> Any: ...
+def expm_series(A: Array, order: int, *, check: bool = True, full_output: bool = False) -> Any:
     """Return the truncated exponential series I + A + A^2 / 2 + ... + A^p / p!.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import all_finite, square_matrix
 from ngdla._backend.namespace import Array, namespace
@@ -16,7 +17,7 @@ from .positive import not_finite_or_beyond, require_positive_values
 __all__ = ["hermitian_function", "inv_sqrtm_psd", "logm_psd", "sqrtm_psd"]
 
 
-def logm_psd(A: Array, *, check: bool = True) -> Array:
+def logm_psd(A: Array, *, check: bool = True) -> AnyArray:
     """Return the logarithm of a Hermitian positive definite matrix.
 
     Parameters
@@ -53,7 +54,7 @@ def logm_psd(A: Array, *, check: bool = True) -> Array:
     return _psd_function(A, lambda xp, w: xp.log(w), check=check, definite=True)
 
 
-def sqrtm_psd(A: Array, *, check: bool = True) -> Array:
+def sqrtm_psd(A: Array, *, check: bool = True) -> AnyArray:
     """Return the square root of a Hermitian positive semi-definite matrix.
 
     Parameters
@@ -90,7 +91,7 @@ def sqrtm_psd(A: Array, *, check: bool = True) -> Array:
     return _psd_function(A, lambda xp, w: xp.sqrt(w), check=check, definite=False)
 
 
-def inv_sqrtm_psd(A: Array, *, check: bool = True) -> Array:
+def inv_sqrtm_psd(A: Array, *, check: bool = True) -> AnyArray:
     """Return the inverse square root of a Hermitian positive definite matrix.
 
     Parameters

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import all_finite, require_count, square_matrix
 from ngdla._backend.namespace import Array, namespace
@@ -28,25 +29,21 @@ class InverseRoot(NamedTuple):
         |A^-1|) once the iteration has converged.
     """
 
-    value: Array
-    residual_norm: Array
+    value: AnyArray
+    residual_norm: AnyArray
 
 
 @overload
 def inv_sqrtm_newton_schulz(
-    A: Array, iterations: int, *, check: bool = ..., full_output: Literal[False] = ...
-) -> Array: ...
-
-
-@overload
-def inv_sqrtm_newton_schulz(
-    A: Array, iterations: int, *, check: bool = ..., full_output: Literal[True]
+    A: Array, iterations: int, *, check: bool = True, full_output: Literal[True]
 ) -> InverseRoot: ...
-
-
+@overload
 def inv_sqrtm_newton_schulz(
     A: Array, iterations: int, *, check: bool = True, full_output: bool = False
-) -> Array | InverseRoot:
+) -> Any: ...
+def inv_sqrtm_newton_schulz(
+    A: Array, iterations: int, *, check: bool = True, full_output: bool = False
+) -> Any:
     """Return the inverse square root of a Hermitian positive definite matrix, by products alone.
 
     Parameters

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -> Array:
+def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -> AnyArray:
     """Return K = U^H U of the gradients of the samples of a layer, K_ij = (g_i^H g_j)(a_j^H a_i).
 
     Parameters
@@ -90,7 +91,7 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
 
 def weighted_gradient(
     inputs: Array, output_gradients: Array, c: Array, *, check: bool = True
-) -> Array:
+) -> AnyArray:
     """Return sum_i c_i g_i a_i^H, U c in the shape of the weight.
 
     Parameters

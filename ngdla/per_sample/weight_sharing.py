@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_choice, require_count, require_like
 from ngdla._backend.dtypes import real_part
@@ -56,8 +57,8 @@ class WeightSharing:
     batches: int = 0
     age: int = 0
     layer: tuple[int, ...] | None = None
-    weights: Array | None = None
-    cosine: Array | None = None
+    weights: AnyArray | None = None
+    cosine: AnyArray | None = None
 
 
 def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) -> WeightSharing:
@@ -126,7 +127,7 @@ def weight_sharing_step(
     relative: bool = True,
     diagnose: bool = False,
     check: bool = True,
-) -> tuple[Array, WeightSharing]:
+) -> tuple[AnyArray, WeightSharing]:
     """Return normalized weights of the samples of a batch, computed or shared, and the next state.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     ValueChecks,
@@ -33,7 +34,7 @@ RELATIVE = "a fraction of |{0}|_F: the smaller, the more weights differ"
 
 def sample_weights(
     K: Array, damping: Any, *, relative: bool = True, normalized: bool = False, check: bool = True
-) -> Array:
+) -> AnyArray:
     """Return c = (K + M lambda)^-1 1, with which U c is the natural gradient (FNGD).
 
     With the gradients of M samples as columns of U, K = U^H U, the empirical Fisher matrix
@@ -102,7 +103,7 @@ def sample_weights(
         return solve_weights(K, damping, checks, relative=relative, normalized=normalized)
 
 
-def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> Array:
+def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyArray:
     """Return the cosine of the angle between U c and U d, from K = U^H U alone.
 
     Parameters

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import all_finite
 from ngdla._backend.dtypes import dtype_name
-from ngdla._backend.namespace import Array
 from ngdla._backend.products import trace
 
 from .column_blocks import score_matrix
@@ -18,7 +18,7 @@ Accumulation = Literal["float32", "float64", "complex64", "complex128"]
 ACCUMULATIONS = ("float32", "float64", "complex64", "complex128")
 
 
-def gram(S: Any, *, accumulate: Accumulation | None = None) -> Array:
+def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     """Return the Gram matrix S S^H of the rows of S, the neural tangent kernel of scores.
 
     Parameters

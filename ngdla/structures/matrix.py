@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, conjugate, dtype_name, result_name
@@ -57,7 +58,7 @@ class StructuredMatrix(StoredMatrix):
         """The conjugate transpose, for products ``K.H @ V``."""
         return Adjoint(self)
 
-    def to_dense(self) -> Array:
+    def to_dense(self) -> AnyArray:
         """Return the matrix itself.
 
         Returns
@@ -156,7 +157,7 @@ class StructuredMatrix(StoredMatrix):
 
     __matmul__ = matmul
 
-    def square_matmul(self, V: Array) -> Array:
+    def square_matmul(self, V: Array) -> AnyArray:
         """Return K K^H V, the preconditioner of which K is a factor.
 
         Cost: that of two products, or less: of one for diagonal matrices, for blocks and, with
@@ -172,7 +173,7 @@ class StructuredMatrix(StoredMatrix):
         """
         return on_columns(self.structure.square_matmul, self, V)
 
-    def square_rmatmul(self, V: Array) -> Array:
+    def square_rmatmul(self, V: Array) -> AnyArray:
         """Return V K K^H, at the cost of `square_matmul`.
 
         Parameters
@@ -185,7 +186,7 @@ class StructuredMatrix(StoredMatrix):
         """
         return on_rows(self.structure.square_rmatmul, self, V)
 
-    def rmatmul(self, V: Array) -> Array:
+    def rmatmul(self, V: Array) -> AnyArray:
         """Return V K, which is ``V @ K`` where the library of V leaves that to K.
 
         Parameters
@@ -270,7 +271,7 @@ class StructuredMatrix(StoredMatrix):
 
     # ----------------------------------------------------------------------- solves
 
-    def solve(self, V: Array) -> Array:
+    def solve(self, V: Array) -> AnyArray:
         """Return K^-1 V, NaN or Inf where K is singular.
 
         Cost: that of K @ V, and of an inverse of the dense blocks and of Toeplitz matrices.
@@ -322,7 +323,7 @@ class StructuredMatrix(StoredMatrix):
 
     # ----------------------------------------------------------------------- numbers
 
-    def logabsdet(self) -> Array:
+    def logabsdet(self) -> AnyArray:
         """Return log |det K|, -inf where K is singular.
 
         Cost: 2 b^3 / 3 flops for each dense block of size b, and one pass over the diagonal.
@@ -333,7 +334,7 @@ class StructuredMatrix(StoredMatrix):
         """
         return self._number(self.structure.logabsdet)
 
-    def trace(self) -> Array:
+    def trace(self) -> AnyArray:
         """Return the real part of the trace.
 
         Returns
@@ -342,7 +343,7 @@ class StructuredMatrix(StoredMatrix):
         """
         return self._number(self.structure.trace)
 
-    def frobenius_norm(self) -> Array:
+    def frobenius_norm(self) -> AnyArray:
         """Return |K|_F.
 
         Returns
@@ -351,7 +352,7 @@ class StructuredMatrix(StoredMatrix):
         """
         return self._number(self.structure.frobenius_norm)
 
-    def max_abs(self) -> Array:
+    def max_abs(self) -> AnyArray:
         """Return the largest modulus of an entry.
 
         Returns
@@ -362,7 +363,7 @@ class StructuredMatrix(StoredMatrix):
         with opened(K.leaves[0]):
             return self.structure.max_abs(K.leaves, K.dimension)
 
-    def spectral_bound(self, *, sufficient: Any = None) -> Array:
+    def spectral_bound(self, *, sufficient: Any = None) -> AnyArray:
         """Return a bound on the modulus of all eigenvalues, |D^8|_F^(1/8) of diagonal blocks D.
 
         Cost: 6 b^2 flops for each row of blocks of size b.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
 from ngdla._backend.chunks import unchunked
@@ -98,7 +99,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
 
 def residuals(
     local_energies: Array, *, weights: Array | None = None, mode: Mode | None = None
-) -> Array:
+) -> AnyArray:
     """Return the centred, weighted local energies f of SR: q_i (E_i - sum_j p_j E_j).
 
     Parameters

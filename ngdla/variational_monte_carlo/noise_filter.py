@@ -17,6 +17,7 @@ from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
 
+from ngdla._backend.array import AnyArray
 from ngdla._backend.checks import ValueChecks
 from ngdla._backend.dtypes import is_complex
 from ngdla._backend.namespace import Array, namespace
@@ -51,10 +52,10 @@ class SNRInfo(NamedTuple):
         |S (x - x0)|.
     """
 
-    snr: Array
-    eigenvalues: Array
-    kept: Array
-    step_norm: Array
+    snr: AnyArray
+    eigenvalues: AnyArray
+    kept: AnyArray
+    step_norm: AnyArray
 
 
 def filtered_step(

@@ -9,43 +9,86 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from typing import Any
+from typing import Any, Literal, overload
 
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import ValueChecks, require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
+from ngdla.damped.certificate import SolveInfo
 from ngdla.damped.problem import Options
 from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_vector
 from ngdla.damped.solve import solve_problem
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
-from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
 from ngdla.score_matrices.score_stream import ScoreStream
 
 from .centred_scores import (
     Centring,
+    Mode,
     centred_residuals,
     centred_scores,
     mode_of,
     null_vectors,
     probabilities,
 )
-from .noise_filter import filtered_step
+from .noise_filter import SNRInfo, filtered_step
 
 __all__ = ["stochastic_reconfiguration"]
 
 SOLVE_OPTIONS = ("method", "precision", "refine", "metric", "check", "full_output")
 
 
+@overload
 def stochastic_reconfiguration(
-    log_derivatives: Any,
+    log_derivatives: Scores,
     local_energies: Array,
     damping: float | Array,
     *,
     weights: Array | None = None,
-    mode: str | None = None,
-    previous: Any = None,
-    momentum: float = 0.0,
+    mode: Mode | None = None,
+    previous: ParameterVector | None = None,
+    momentum: float | Array = 0.0,
+    snr: None = None,
+    full_output: Literal[True],
+    **solve_options: Any,
+) -> tuple[Any, SolveInfo]: ...
+@overload
+def stochastic_reconfiguration(
+    log_derivatives: Scores,
+    local_energies: Array,
+    damping: float | Array,
+    *,
+    weights: Array | None = None,
+    mode: Mode | None = None,
+    previous: ParameterVector | None = None,
+    momentum: float | Array = 0.0,
+    snr: float,
+    full_output: Literal[True],
+    **solve_options: Any,
+) -> tuple[Any, SNRInfo]: ...
+@overload
+def stochastic_reconfiguration(
+    log_derivatives: Scores,
+    local_energies: Array,
+    damping: float | Array,
+    *,
+    weights: Array | None = None,
+    mode: Mode | None = None,
+    previous: ParameterVector | None = None,
+    momentum: float | Array = 0.0,
+    snr: float | None = None,
+    **solve_options: Any,
+) -> Any: ...
+def stochastic_reconfiguration(
+    log_derivatives: Scores,
+    local_energies: Array,
+    damping: float | Array,
+    *,
+    weights: Array | None = None,
+    mode: Mode | None = None,
+    previous: ParameterVector | None = None,
+    momentum: float | Array = 0.0,
     snr: float | None = None,
     **solve_options: Any,
 ) -> Any:

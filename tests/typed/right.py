@@ -21,3 +21,22 @@ def step(S: NDArray[np.float32], f: NDArray[np.float32], v: NDArray[np.float32])
 
 def either(S: NDArray[np.float64], f: NDArray[np.float64], full_output: bool) -> object:
     return ngdla.damped_lstsq(S, f, 1e-3, full_output=full_output)
+
+
+def results_are_of_the_library_of_the_caller(A: NDArray[np.float64], flag: bool) -> float:
+    root: NDArray[np.float64] = ngdla.sqrtm_psd(A)
+    eigen = ngdla.randomized_eigh(A, 3, method="rayleigh-ritz")
+    K = ngdla.sample_gram(A, A)
+    total = np.linalg.norm(ngdla.expm(A)) + np.sum(eigen.eigenvalues) + K.mean() + root.trace()
+    series = ngdla.expm_series(A, 3, full_output=True)
+    other = ngdla.expm_series(A, 3, full_output=flag)
+    return float(total + np.max(series.remainder_bound) + np.size(other))
+
+
+def natural_gradient(O: NDArray[np.complex128], E: NDArray[np.complex128]) -> float:
+    d, info = ngdla.stochastic_reconfiguration(O, E, 1e-3, mode="complex", full_output=True)
+    d = ngdla.stochastic_reconfiguration(O, E, 1e-3, mode="complex", previous=d, momentum=0.9)
+    _, filtered = ngdla.stochastic_reconfiguration(
+        O, E, 1e-3, mode="holomorphic", snr=2.0, full_output=True
+    )
+    return float(info.step_norm) + float(filtered.snr[0]) + float(np.linalg.norm(d))

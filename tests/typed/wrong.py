@@ -15,3 +15,7 @@ def step(S: NDArray[np.float64], f: NDArray[np.float64]) -> None:
     _, info = ngdla.damped_lstsq(S, f, 1e-3, full_output=True)
     info.error  # type: ignore[attr-defined]  # noqa: B018
     ngdla.damping_path(S, f, 1e-3)  # type: ignore[arg-type]
+    ngdla.stochastic_reconfiguration(S, f, 1e-3, mode="imaginary")  # type: ignore[call-overload]
+    ngdla.kronecker_solve(S, S, S, 1e-3, coupling="split")  # type: ignore[arg-type]
+    ngdla.randomized_eigh(S, 3, method="lanczos")  # type: ignore[arg-type]
+    ngdla.weight_sharing_init("never", 64)  # type: ignore[arg-type]
