@@ -12,7 +12,7 @@ The rows of S have the exact null vector q: q^T S = 0.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
@@ -144,7 +144,7 @@ def residuals(
 # -------------------------------------------------------------------------------- checks
 
 
-def mode_of(mode: Any, scores: ScoreMatrix) -> str:
+def mode_of(mode: Any, scores: ScoreMatrix) -> Mode:
     """Return the checked mode; "real" if none is given for real log-derivatives."""
     complex_scores = scores.dtype.startswith("complex")
     if mode is None:
@@ -164,7 +164,7 @@ def mode_of(mode: Any, scores: ScoreMatrix) -> str:
             "be zero; choose mode 'real'."
         )
         raise ValueError(msg)
-    return str(mode)
+    return cast(Mode, mode)
 
 
 def _mode_message(name: str) -> str:
