@@ -193,7 +193,7 @@ def require_columns(
     raise ValueError(msg)
 
 
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = str(Path(__file__).parent.parent / "_")[:-1]  # with its separator
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
@@ -266,14 +266,14 @@ class ValueChecks:
         tests, self._tests = self._tests, []
         if not tests or concrete(reduce(and_, map(itemgetter(0), tests))) is not False:
             return True
-        warnings = []
+        issued = []
         for error in [error for flag, error in tests if concrete(flag) is False]:
             if error is None:
                 return False
             failure = error()
             if not isinstance(failure, Warning):
                 raise failure
-            warnings.append(failure)
-        for warning in warnings:
+            issued.append(failure)
+        for warning in issued:
             warn_caller(str(warning), type(warning))
         return True

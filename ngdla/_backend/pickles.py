@@ -16,8 +16,17 @@ _PARTS: dict[str, type] = {}
 
 
 def part(cls: Class) -> Class:
-    """Let pickles hold instances of an internal class, a dataclass or a NamedTuple, by its name."""
-    assert cls.__name__ not in _PARTS
+    """Let pickles hold instances of an internal class, a dataclass or a NamedTuple, by its name.
+
+    Each name stands for one class, which may be defined again, as in a notebook.
+    """
+    taken = _PARTS.get(cls.__name__, cls)
+    if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        msg = (
+            f"{cls.__module__}.{cls.__qualname__} cannot be a part of pickles: the name "
+            f"{cls.__name__} is that of {taken.__module__}.{taken.__qualname__}. Rename it."
+        )
+        raise ValueError(msg)
     _PARTS[cls.__name__] = cls
     copyreg.pickle(cls, _reduced)
     return cls

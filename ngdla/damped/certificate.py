@@ -44,8 +44,8 @@ class SolveInfo(NamedTuple):
         Residual norm divided by the norms of its terms. It is at roundoff level whenever the
         factorisation succeeded, so it does not show whether refinement converged.
     error_bound : array
-        Upper bound of |computed x - exact x|, rounding errors included; a worst case, typically
-        far above the error.
+        Upper bound of |computed x - exact x|, rounding errors included by a model of them that
+        was measured; a worst case, typically far above the error.
     step_norm : array
         |S (x - x0)|, or |S x| for a solve: the length of the step in the Fubini-Study (Fisher)
         metric.
@@ -83,7 +83,7 @@ def _sample_certificate(
     system = space.system
     whole, iterate = space.whole_residual(iterate)
     assert iterate.x is not None
-    size = _sizes(system, layout)
+    size = _norms(system, layout)
     t, damping = size.t, size.damping
     x_norm = layout.norm(iterate.x)
     r_norm = layout.norm(without_null(whole, system.null))
@@ -123,7 +123,7 @@ def _parameter_certificate(
     system = space.system
     r, iterate = space.gradient(iterate)
     assert iterate.x is not None
-    size = _sizes(system, layout)
+    size = _norms(system, layout)
     t, damping = size.t, size.damping
     x_norm, residual = layout.norm(iterate.x), layout.norm(r)
     scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
@@ -141,11 +141,11 @@ def _lost(system: System, r: Array, rounding: Array, layout: Layout) -> Any:
     """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
     if system.null is None:
         return 0.0
-    leak = expanded(system.leak, 0 if layout.vector else 1)
+    leak = layout.per_column(system.leak)
     return (leak + rounding) * layout.norm(rmatvec(system.null, r))
 
 
-class _Sizes(NamedTuple):
+class _Norms(NamedTuple):
     """Norms that bound the terms of a residual, each a number or of the shape of the info."""
 
     damping: Any
@@ -154,11 +154,10 @@ class _Sizes(NamedTuple):
     start: Any  # |x0|, or |v| / damping
 
 
-def _sizes(system: System, layout: Layout) -> _Sizes:
-    trailing = 0 if layout.vector else 1
-    damping = expanded(system.damping, trailing)
-    t = expanded(system.squared_norm, trailing) ** 0.5
-    return _Sizes(damping, t, *system.rhs.norms(layout, damping))
+def _norms(system: System, layout: Layout) -> _Norms:
+    damping = layout.per_column(system.damping)
+    t = layout.per_column(system.squared_norm) ** 0.5
+    return _Norms(damping, t, *system.rhs.norms(layout, damping))
 
 
 def _info(
@@ -182,5 +181,5 @@ def _info(
     fields = (astype(as_array(field), real) for field in (residual, backward, error, step))
     residual, backward, error, step = fields
     certain = xp.isfinite(error) & (error <= astype(as_array(x_norm), real) / 2)
-    converged = expanded(ok, 0 if layout.vector else 1) & certain
+    converged = layout.per_column(ok) & certain
     return SolveInfo(residual, backward, error, step, as_array(converged))

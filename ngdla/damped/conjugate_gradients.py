@@ -28,8 +28,9 @@ def conjugate_gradients(
 
     `product` and `preconditioner` apply A and an approximate inverse, both Hermitian and positive
     definite, to (..., n, k). A column that has reached its target stays as it is; `early` lets the
-    host look whether all have. |w| grows from step to step, so that too few steps give a w that is
-    too short, never one that is too long.
+    host look whether all have. In the norm of the matrix that the preconditioner inverts, w
+    grows from step to step (Steihaug), so that too few steps give a w that is too short, never one
+    that is too long.
     """
     scale = largest_entry(r, -2)  # so that squares do not underflow
     goal = target / scale

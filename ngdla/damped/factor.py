@@ -95,15 +95,19 @@ class DampedFactor(Factorisation):
     Attributes
     ----------
     damping : float or array, shape (...)
+        That of the factor.
     squared_norm : array, shape (...)
         |S|_F^2, the trace of the Gram matrix.
     null : array, shape (..., n, p), or None
+        The null vectors that were named.
     leak : array, shape (...), or None
         |S^H N|_F, which should be a rounding error.
     ok : array of bool, shape (...)
         The factorisation succeeded.
     refine : int
+        Number of sweeps of each solve.
     check : bool
+        Whether values are tested.
     """
 
     check: bool
@@ -239,7 +243,7 @@ class DampedFactor(Factorisation):
         with opened(scores.like, self.check) as checks:
             _require_exact(self, checks)
             xp, damping = namespace(small.squared_norm), _damping(self)
-            value = _sum(self, small.matrix.log_determinant, lifted_log_determinant)
+            value = _sum_without_lifted(self, small.matrix.log_determinant, lifted_log_determinant)
             if scores.wide:
                 value = value + (scores.columns - scores.rows) * xp.log(damping)
             for scale in scores.scales or ():
@@ -268,7 +272,7 @@ class DampedFactor(Factorisation):
         scores, small = self.scores, self.small
         with opened(scores.like, self.check) as checks:
             _require_exact(self, checks)
-            value = _sum(self, small.matrix.effective_dimension, lifted_dimension)
+            value = _sum_without_lifted(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
 
     def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> AnyArray:
@@ -349,14 +353,14 @@ def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:
         checks.require(lambda: ~damping_below(factor, least), lambda: ValueError(msg))
 
 
-def _sum(
+def _sum_without_lifted(
     factor: DampedFactor,
     of_matrix: Callable[[Any, Array], Array],
     of_lifted: Callable[[Array, Array, Array], Array],
 ) -> Array:
     """Return a sum over the eigenvalues of the small matrix, (...), without those of null vectors.
 
-    Which it is say two functions: of the inverse and the damping, and what lifting adds to it.
+    `of_matrix` gives the sum from inverse and damping, `of_lifted` what lifting added to it.
     """
     small, scores, damping = factor.small, factor.scores, _damping(factor)
     value, null = of_matrix(small.inverse, damping), factor.problem.null

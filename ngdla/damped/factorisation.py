@@ -24,8 +24,8 @@ __all__ = ["Factored", "Factorisation", "damping_below", "factorise", "redamp"]
 class Factored(NamedTuple):
     """The small matrix, inverted with its damping."""
 
-    inverse: Any  # an `Inverse`, which for a small damping may be lifted above roundings
-    matrix: Any  # the `SmallMatrix`, to be kept for other dampings, or None
+    inverse: Any  # `Inverse`, `ExactInverse` if the method is; of a lifted damping if that is small
+    matrix: Any  # `SmallMatrix`, `ExactSmallMatrix` if the method is; None where it was not kept
     ok: Array  # (...): the factorisation succeeded, of legal arguments
     squared_norm: Array  # (...): |S|_F^2
     leak: Array | None  # (...): |S^H N|_F
@@ -111,6 +111,6 @@ def redamp(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
 
 
 def damping_below(factor: Factorisation, least: float) -> Array:
-    """Tell whether damping / |S|^2 is below `least`, (...)."""
+    """Tell whether damping / |S|_F^2 is below `least`, (...)."""
     damping = factor.problem.damping_in(factor.problem.plan.factor)
     return damping < least * factor.small.squared_norm

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, Self
 
-from ngdla._backend.dtypes import astype, is_complex, real_name
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import (
@@ -28,6 +28,7 @@ from .null_vectors import without_null
 
 __all__ = [
     "CholeskyInverse",
+    "ExactInverse",
     "ExactSmallMatrix",
     "GramMatrix",
     "Inverse",
@@ -40,10 +41,14 @@ __all__ = [
 
 
 class Inverse(Protocol):
-    """W^-1, by whatever factors W."""
+    """W^-1, or an approximation that preconditions, by whatever factors W."""
 
     def __call__(self, r: Array) -> Array:
         """Return W^-1 r, (..., n, k)."""
+
+
+class ExactInverse(Inverse, Protocol):
+    """W^-1 itself."""
 
     def smallest_eigenvalue(self) -> Array:
         """Return an estimate of the smallest eigenvalue of W, (...), from above."""
@@ -59,7 +64,10 @@ class SmallMatrix(Protocol):
     """G, lifted along null vectors, without its damping."""
 
     def inverse(self, damping: Any) -> tuple[Any, Array]:
-        """Return (G + damping)^-1 and whether it exists, (...). This may be used up."""
+        """Return (G + damping)^-1 and a flag, (...): G + damping is positive definite.
+
+        One that is not never raises: its inverse may hold anything. This may be used up.
+        """
 
     def copy(self) -> Self:
         """Return a copy to be used up."""
@@ -108,7 +116,7 @@ class GramMatrix(NamedTuple):
     G: Array
 
     def inverse(self, damping: Any) -> tuple[CholeskyInverse, Array]:
-        """Return (G + damping)^-1 and whether it exists. G is used up."""
+        """Return (G + damping)^-1 and whether G + damping is positive definite. G is used up."""
         L, ok = cholesky(add_to_diagonal(self.G, damping))
         return CholeskyInverse(L), ok
 
@@ -172,7 +180,7 @@ class Spectrum(NamedTuple):
     U: Array
 
     def inverse(self, damping: Any) -> tuple[SpectralInverse, Array]:
-        """Return U diag(1 / (values + damping)) U^H and whether it exists."""
+        """Return U diag(1 / (values + damping)) U^H and whether that is finite."""
         xp = namespace(self.values)
         shifted = self.values + expanded(damping, 1)
         inverse = SpectralInverse(xp.expand_dims(shifted, axis=-1), self.U)
@@ -198,5 +206,10 @@ def cast_inverse(inverse: Any, dtype: str) -> Any:
 
     Applied in lower precision, it would not be one Hermitian matrix, on which sweeps rely.
     """
-    dtypes = (dtype if is_complex(a) else real_name(dtype) for a in inverse)
-    return type(inverse)(*(astype(a, name) for a, name in zip(inverse, dtypes)))
+    real = real_name(dtype)
+    return type(inverse)(*(_cast(a, dtype if is_complex(a) else real) for a in inverse))
+
+
+def _cast(a: Array, dtype: str) -> Array:
+    """Return a floating array in another dtype; integers, such as pivots, as they are."""
+    return a if dtype_name(a.dtype).startswith(("int", "uint")) else astype(a, dtype)

@@ -1,6 +1,9 @@
 """The ladder of precisions: is a factor good enough, and if not, what next.
 
-`precision.py` decides by numbers. Here these numbers are measured, and the decision is carried out:
+A factorisation that fails raises nothing: `cholesky` of `_backend/triangular.py` returns a flag
+with its factor, which `factorisation.py` keeps as `Factored.ok`. It is judged here: it asks for
+the next rung, or is the `LinAlgError` that users see. `precision.py` decides by numbers; here these are
+measured, and the decision is carried out:
 
     the host can read     work on the first rung, ask in the one fused flag of the call whether
                           damping / |S|^2 was large enough, and if not, work again on the next rung;
@@ -43,9 +46,9 @@ def climb(
     keep: bool = False,
     in_row_space: bool = False,
 ) -> Result:
-    """Return use(factor, first) for a factor whose precision suffices, and read the checks.
+    """Read the checks, and return use(factor, first) for a factor whose precision suffices.
 
-    Where the checks say that "auto" has to climb, everything but a factor that serves on is done
+    Where they say that "auto" has to climb, everything but a factor that serves on is done
     again. The solution lies `in_row_space` of S where f is given; else S^H S + damping has the
     damping itself as an eigenvalue with n < m, however large those of the factored matrix are.
     """
@@ -113,7 +116,7 @@ def _next_plan(factor: Factorisation, *, in_row_space: bool) -> Plan:
 
 
 def with_damping(factor: Factor, damping: Any, checks: ValueChecks) -> Factor:
-    """Return the factor for another, checked damping, with its Gram matrix; read the checks."""
+    """Read the checks, and return the factor for another damping, with its Gram matrix."""
     factor = redamp(factor, damping, checks)
     _require_definite(factor, checks)
     least = factor.plan.least

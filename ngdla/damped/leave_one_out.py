@@ -25,7 +25,7 @@ from ngdla._backend.shapes import joined
 from ngdla.score_matrices.sample_rows import Rows, sample_rows
 from ngdla.score_matrices.score_matrix import ScoreMatrix
 
-from .inverses import Inverse
+from .inverses import ExactInverse
 from .null_vectors import without_null
 
 __all__ = ["DiagonalFit", "dampings_first", "left_out", "left_out_residuals"]
@@ -52,7 +52,7 @@ class DiagonalFit(NamedTuple):
 
 
 def left_out_residuals(
-    scores: ScoreMatrix, inverse: Inverse, f: Array, null: Array | None, *, stacked: bool
+    scores: ScoreMatrix, inverse: ExactInverse, f: Array, null: Array | None, *, stacked: bool
 ) -> Array:
     """Return e, (..., n, k), of one fit."""
     f = without_null(f, null)

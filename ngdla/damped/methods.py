@@ -3,9 +3,8 @@
 Every method leads to the inverse of one Hermitian matrix W = G + damping, n x n or m x m, whichever
 is smaller. It is applied by a Cholesky factor, or by eigenvectors and shifted eigenvalues, which
 come from the Gram matrix, from an SVD of S, or from the R of a QR of S^H and its SVD. The latter
-two do not square the condition number of S. Where G is too large to be formed, a Nystrom
-approximation preconditions conjugate gradients. None forms L^-1 S or other matrices of the size
-of S.
+two do not square the condition number of S, but copy S. Where G is too large to be formed, a
+Nystrom approximation preconditions conjugate gradients. None forms L^-1 S.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class SmallProblem(NamedTuple):
     matrix: SmallMatrix
     squared_norm: Array  # (...): |S|_F^2
     first: FirstPass = FirstPass()
-    G: Array | None = None  # S S^H or S^H S, not lifted, where it was formed
+    G: Array | None = None  # S S^H or S^H S, not lifted, where formed; may be that of `matrix`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     needs_dense: ClassVar[bool] = False  # factors S itself, which must lie in memory
-    squares_condition: ClassVar[bool] = True  # errs by u |S|^2, not by u |S|
+    squares_condition: ClassVar[bool] = True  # errs by u |S|_F^2, not by u |S|_F
     exact: ClassVar[bool] = True  # else its inverse only preconditions
     lifts_null: ClassVar[bool] = True  # null vectors of n < m have the eigenvalue tr G / n
 
@@ -146,12 +145,13 @@ class Eigenvectors(Method):
         G, first = _gram_matrix(scores, dtype, start)
         squared_norm, K = trace(G), G
         if null is not None:
-            K = self._shifted(G, null, lift_height(squared_norm, scores))
+            K = self.with_null_apart(G, null, lift_height(squared_norm, scores))
         values, U = eigh(K)
         spectrum = Spectrum(namespace(G).clip(values, min=0.0), U)
         return SmallProblem(spectrum, squared_norm, first, G)
 
-    def _shifted(self, G: Array, null: Array, height: Array) -> Array:
+    def with_null_apart(self, G: Array, null: Array, height: Array) -> Array:
+        """Return G with another eigenvalue along null vectors than 0: lifted, unless overridden."""
         return lift(G, null, height)
 
 
@@ -208,7 +208,7 @@ class QR(_Singular):
 
 @part
 class ConjugateGradients(Method):
-    """Conjugate gradients with a Nystrom preconditioner, where n^2 hurts."""
+    """Conjugate gradients with a Nystrom preconditioner, where the Gram matrix is too large."""
 
     name = "cg"
     exact = False
@@ -221,7 +221,7 @@ class ConjugateGradients(Method):
         null: Array | None,
         start: Start,
     ) -> SmallProblem:
-        """Return an approximation, and what |S|_F^2 is below, nearly certainly."""
+        """Return an approximation, and an upper estimate of |S|_F^2."""
 
         def product(p: Array) -> Array:
             if scores.wide:

@@ -1,4 +1,4 @@
-"""A randomized Nystrom approximation of the small matrix, as preconditioner where n^2 hurts."""
+"""A randomized Nystrom approximation of a small matrix that is too large: a preconditioner."""
 
 from __future__ import annotations
 

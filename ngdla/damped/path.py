@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -57,7 +56,7 @@ class DampingPath(NamedTuple):
 def damping_path(
     S: Scores,
     f: Array,
-    dampings: Sequence[float] | Array,
+    dampings: list[float] | tuple[float, ...] | Array,
     *,
     null: Array | None = None,
     stacked: bool | None = None,
@@ -129,18 +128,19 @@ def damping_path(
     layout = rhs.layout(scores)
     options = Options(method=Eigenvectors(), precision="native", refine=0, null=null)
     with opened(scores.like) as checks:
-        problem = damped_problem(scores, 1.0, options, layout.working)
+        any_damping = 1.0  # what is used of the factor is its spectrum
+        problem = damped_problem(scores, any_damping, options, layout.working)
         paired = is_stacked(stacked, problem.null, scores)
         values = _dampings(dampings, rhs.f, real_name(layout.working), checks)
         checks.finite("f", rhs.f)
         right = layout.to_columns(rhs.f)
         inside = without_null(right, problem.null)
 
-        def path(factor: Factorisation, first: FirstPass) -> DampingPath:
+        def compare(factor: Factorisation, first: FirstPass) -> DampingPath:
             fit = _fit(factor, first, inside, values, stacked=paired)
             return _path(fit, factor, right, values, layout)
 
-        return climb(problem, checks, path, start=(inside, None), keep=True)
+        return climb(problem, checks, compare, start=(inside, None), keep=True)
 
 
 def _dampings(dampings: Any, like: Array, real: str, checks: ValueChecks) -> Array:
@@ -197,7 +197,7 @@ def _path(
 ) -> DampingPath:
     """Return the path for f, (..., n, k), in the dtype of the work."""
     xp, null = namespace(f), fit.null
-    residual, left = _norms(fit, layout)
+    residual, left = _residual_norms(fit, layout)
     if null is not None:  # no fit reaches it
         outside = layout.norm(xp.expand_dims(rmatvec(null, f), axis=-3))
         residual = xp.hypot(residual, outside)
@@ -210,7 +210,7 @@ def _path(
     )
 
 
-def _norms(fit: DiagonalFit, layout: Layout) -> tuple[Array, Array]:
+def _residual_norms(fit: DiagonalFit, layout: Layout) -> tuple[Array, Array]:
     """Return the norms of P f - S x and of the left-out residuals, (..., L) or (..., L, k)."""
     chunks = [(layout.norm(r), layout.norm(e)) for r, e in left_out(fit)]
     residual, left = (reduce(namespace(fit.f).hypot, norms) for norms in zip(*chunks))

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Precision = Literal["auto", "native", "mixed", "float32", "float64", "complex64", "complex128"]
-PRECISIONS = get_args(Precision)
+_PRECISIONS = get_args(Precision)
 
 # damping / |S|_F^2 in units of u. LIFT: from here a Cholesky factor of the Gram matrix exists, and
 # conjugate gradients with it converge in some ten steps. NATIVE: from here one sweep in single
@@ -58,18 +58,20 @@ class Plan(NamedTuple):
     method: Method
     factor: str  # dtype of the Gram matrix and of its factor
     double: bool = False  # residuals and updates in double precision, whatever the result has
-    lifted: bool = False  # the factor is of G + max(damping, 4 u |S|^2), and only preconditions
+    lifted: bool = False  # the factor is of G + max(damping, 4 u |S|_F^2)
     iterate: bool = False  # refine until it converges, by conjugate gradients where need be
-    steps: int = 10  # of conjugate gradients, where the host cannot read whether they are needed,
-    blind_steps: int = 3  # and where the device cannot choose either
-    least: float = 0.0  # damping / |S|^2 below which "auto" does not trust this plan
+    steps: int = 10  # of conjugate gradients, where only the device can tell whether to take them
+    blind_steps: int = 3  # of them, where nothing can tell
+    least: float = 0.0  # damping / |S|_F^2 below which "auto" does not trust this plan
 
 
 def first_plan(method: Method, precision: Any, dtype: str, like: Array) -> Plan:
     """Return the plan to begin with, for work in `dtype`."""
-    require_choice(precision, "precision", PRECISIONS)
+    require_choice(precision, "precision", _PRECISIONS)
     if precision == "auto":
-        least = NATIVE if dtype != double_name(dtype) else LIFT * method.squares_condition
+        least = LIFT if method.squares_condition else 0.0
+        if dtype != double_name(dtype):
+            least = NATIVE
         plan = Plan(method, dtype, lifted=True, least=least * unit_roundoff(dtype))
     else:
         plan = _chosen(method, precision, dtype, like)
@@ -110,8 +112,8 @@ def next_plan(
 ) -> tuple[Plan, str]:
     """Return a plan for a damping that `plan` is not good for, and what to warn of.
 
-    `ratio` is damping / |S|^2, `smallest` the smallest eigenvalue of the factored matrix over
-    |S|^2, 0 where the factorisation failed; the latter counts where it is not just the damping.
+    `ratio` is damping / |S|_F^2, `smallest` the smallest eigenvalue of the factored matrix over
+    |S|_F^2, 0 where the factorisation failed; the latter counts where it is not just the damping.
     `dense` tells whether S can be factored itself, without its Gram matrix, and `regram` whether
     that can be formed in higher precision.
     """

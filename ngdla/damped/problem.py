@@ -97,8 +97,8 @@ def damped_problem(
     metric, null = options.metric, options.null
     if metric is not None:
         metric = _metric(scores, metric, dtype)
-        wide = double_name(real) if has_double(like) else real
-        scores = scores.with_scales(tuple(astype(weight, wide) ** -0.5 for weight in metric))
+        better = double_name(real) if has_double(like) else real
+        scores = scores.with_scales(tuple(astype(weight, better) ** -0.5 for weight in metric))
     if null is not None:
         null = _null(scores, null, dtype)
     return DampedProblem(scores, damping, plan, options.refine, metric, null, options.trusted)
@@ -131,14 +131,14 @@ def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
             [  # one scalar a block stands for all of its columns
                 _filled(d, piece.block, real_name(dtype)) for d, piece in zip(metric, scores.pieces)
             ]
-            + list(metric[len(scores.pieces) :])
+            + list(metric[len(scores.pieces) :])  # too many are refused with their number
         )
     pieces, vector = parameter_vector(scores, metric, "metric")
     if not vector or any(is_complex(piece) for piece in pieces):
         msg = f"`metric` must be a real diagonal with one entry a column of `{scores.name}`."
         raise ValueError(msg)
-    wide = (real_name(result_name(dtype, dtype_name(piece.dtype))) for piece in pieces)
-    return tuple(astype(piece, name) for piece, name in zip(pieces, wide))
+    names = (real_name(result_name(dtype, dtype_name(piece.dtype))) for piece in pieces)
+    return tuple(astype(piece, name) for piece, name in zip(pieces, names))
 
 
 def _filled(d: Any, block: Array | None, real: str) -> Any:

@@ -38,6 +38,7 @@ __all__ = ["sweep", "sweep_until_converged"]
 _WORTHWHILE_SWEEPS = 4  # sweeps; where more would be needed, conjugate gradients are the faster way
 _MOST_SWEEPS = 8
 _MOST_STEPS = 100
+_SLOW = 0.5  # contraction, from which plain sweeps are not worth it
 _NOTICEABLE_ERROR = 0.01  # error over length, from which a caller must know
 
 
@@ -52,7 +53,7 @@ def sweep(
 ) -> Iterate:
     """Return the iterate after one solve and `sweeps` sweeps.
 
-    `accelerate`, a 0-d flag, lets the first sweep use conjugate gradients.
+    `accelerate`, also a 0-d flag on the device, lets the first sweep use conjugate gradients.
     """
     for i in range(1 + sweeps):
         r, iterate = space.residual(iterate)
@@ -89,8 +90,8 @@ def sweep_until_converged(
 ) -> Iterate:
     """Return the iterate after as many sweeps as it needs, at least one where `sweeps` > 0.
 
-    Where the contraction that is seen asks for more than a few, or where values cannot be read,
-    their w comes from conjugate gradients.
+    Where the contraction that is seen asks for more than a few, w comes from conjugate gradients.
+    So it does in the first sweep where values cannot be read; `sweeps` is then their number.
     """
     if sweeps == 0:
         return sweep(space, inverse, iterate, 0, last_product=last_product)
@@ -98,7 +99,7 @@ def sweep_until_converged(
     # a solve starts from v / damping, whose S x is far larger than any later residual
     pace = _Pace(column_norms((r,)) if isinstance(space.system.rhs, LeastSquares) else None)
     iterate = space.advance(iterate, inverse(r), product=True)
-    while not pace.over:
+    while not pace.next_is_last:
         r, iterate = space.residual(iterate)
         pace = pace.at(column_norms((r,)), space.target(iterate))
         if pace.distance is None:
@@ -110,8 +111,8 @@ def sweep_until_converged(
             w = conjugate_gradients(space.product, inverse, r, steps=_MOST_STEPS, target=target)
         else:
             w = inverse(r)
-        iterate = space.advance(iterate, w, product=last_product or not pace.over)
-    if pace.exhausted:
+        iterate = space.advance(iterate, w, product=last_product or not pace.next_is_last)
+    if pace.gives_up:
         _warn_of_error(space, iterate, pace)
     return iterate
 
@@ -145,24 +146,24 @@ class _Pace(NamedTuple):
         distance, contraction = number(_largest(size, target)), 0.0
         if self.size is not None:
             contraction = number(_largest(size, self.size, size > target)) or 0.0
-        slow = self.slow or (self.sweeps > 0 and contraction > 0.5)
+        slow = self.slow or (self.sweeps > 0 and contraction > _SLOW)
         slow = slow or (distance is not None and distance * contraction**_WORTHWHILE_SWEEPS > 1)
-        return _Pace(size, distance, contraction, self.sweeps + 1, slow, self.tried + slow)
+        return _Pace(size, distance, contraction, self.sweeps + 1, slow, self.tried + int(slow))
 
     @property
-    def exhausted(self) -> bool:
+    def gives_up(self) -> bool:
         """Tell whether the sweep that follows is the last one for want of progress."""
         if self.distance is None or not self.distance < math.inf or not self.slow:
             return False
-        return self.sweeps >= _MOST_SWEEPS or (self.tried > 2 and self.contraction > 0.5)
+        return self.sweeps >= _MOST_SWEEPS or (self.tried > 2 and self.contraction > _SLOW)
 
     @property
-    def over(self) -> bool:
+    def next_is_last(self) -> bool:
         """Tell whether the sweep that follows this residual is the last one."""
         if self.distance is None or not self.distance < math.inf:
             return self.sweeps > 0
         if self.slow:
-            return self.exhausted
+            return self.gives_up
         # the first solve contracts more than sweeps do
         return self.sweeps > 1 and self.distance * self.contraction <= 0.1
 

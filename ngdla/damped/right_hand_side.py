@@ -77,6 +77,10 @@ class Layout(NamedTuple):
             piece = real + 1j * imag
         return xp.squeeze(piece, axis=-1) if self.vector else piece
 
+    def per_column(self, x: Any) -> Any:
+        """Return numbers (...) beside columns: (..., 1) where solutions have k of them."""
+        return expanded(x, 0 if self.vector else 1)
+
     def norm(self, x: Array | Vector) -> Array:
         """Return the 2-norms, (...) or (..., k), of the right-hand sides or solutions in x."""
         norms = column_norms(x if isinstance(x, tuple) else (x,))
@@ -276,10 +280,10 @@ def sample_vector(scores: ScoreMatrix, f: Any, name: str) -> tuple[Array, bool]:
 
 def column_norms(x: Vector) -> Array:
     """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
-    return reduce(namespace(x[0]).hypot, (_norms(piece) for piece in x))
+    return reduce(namespace(x[0]).hypot, (_scaled_norms(piece) for piece in x))
 
 
-def _norms(x: Array) -> Array:
+def _scaled_norms(x: Array) -> Array:
     """Return the 2-norms of the columns, scaled so that squares do not overflow."""
     xp = namespace(x)
     scale = largest_entry(x, -2)

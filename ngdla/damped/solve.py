@@ -87,16 +87,17 @@ def damped_solve(
     damping : float or array, shape () or (...)
         Positive, in units of squared singular values of `S`.
     method : {"auto", "cholesky", "eigh", "svd", "qr", "cg"}
-        Factor of the small matrix: Cholesky of the Gram matrix (also "auto"), its eigenvectors,
-        or the singular vectors of `S` by SVD or QR, which do not square the condition number
-        but copy `S` (SVD several times) and are many times slower. "cg": conjugate gradients with
-        a randomized preconditioner, where n^2 hurts.
+        Factor of the small matrix: Cholesky of the Gram matrix, its eigenvectors, or the singular
+        vectors of `S` by SVD or QR, which do not square the condition number but copy `S` (SVD
+        several times) and are many times slower. "cg": conjugate gradients with a randomized
+        preconditioner, where the Gram matrix is too large. "auto": Cholesky, but "cg" for an
+        operator without a Gram matrix.
     precision : {"auto", "native", "mixed", "float32", "float64", "complex64", "complex128"}
         "native": all in the dtype of the result. "mixed": the factor in single precision, refined
         in the dtype of the result until that converges. "auto": native, but where the damping is
-        too small for it, residuals, then also the Gram matrix, in double precision, at last QR,
-        with a `PrecisionWarning`. A dtype: that of the factor; residuals are then computed in the
-        better of both.
+        too small for it, residuals, then also the Gram matrix, in double precision, at last QR
+        (with method "auto" and `S` in memory), with a `PrecisionWarning`. A dtype: that of the
+        factor; residuals are then computed in the better of both.
     refine : int
         Number of refinement sweeps. 0 costs about a factor sqrt(kappa) in accuracy; 2 helps only
         if damping / sigma_1^2 is below about 1e4 u. If the factor is only approximate (lower
@@ -254,8 +255,8 @@ def damped_lstsq(
 
     Notes
     -----
-    Method and cost as in `damped_solve`, with one product with `S` less where `x0` is None: it
-    knows f, which S^H f has lost digits of. Forward error with one sweep about
+    Method and cost as in `damped_solve`, with one product with `S` less where `x0` is None.
+    More accurate, as it uses f itself: S^H f has lost digits. Forward error with one sweep about
     u sqrt(kappa); with n >= m up to u kappa where S has not full rank.
 
     References
@@ -330,8 +331,8 @@ def apply_factor(
     full_output: bool,
 ) -> Any:
     """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
-    refine = partial(_refine, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
-    x, info = choose_rung(factor, first, checks, refine)
+    solve = partial(_refine, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
+    x, info = choose_rung(factor, first, checks, solve)
     checks.require(lambda: all_finite(*x), lambda: _solution_error(factor.scores, rhs, layout))
     return (layout.from_columns(x), info) if full_output else layout.from_columns(x)
 

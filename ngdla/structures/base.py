@@ -122,6 +122,7 @@ class Structure(Kernels):
         Cost: one pass over the entries of the pattern; over all diagonals for Toeplitz.
         """
         N = square_matrix(N, "N")
+        self.shapes(N.shape[-1])  # raises where the structure has no member of that dimension
         with opened(N, check) as checks:
             M = StructuredMatrix(self.project_dense(N), self, N.shape[-1]).map(preserved)
             checks.finite("N", *M.leaves)
@@ -154,6 +155,7 @@ class Structure(Kernels):
         Cost: 2 N flops for each stored number, or 2 N transforms of length 2 d for Toeplitz.
         """
         require_array(X, "X", ndim=2, blocks=False)
+        self.shapes(X.shape[-1])
         with opened(X, check) as checks:
             S = namespace(X).matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
             M = StructuredMatrix(self.project_columns(S), self, X.shape[-1])
@@ -183,6 +185,7 @@ class Structure(Kernels):
             If `K` is not square, is no member of the structure, or contains NaN or Inf.
         """
         K = square_matrix(K, "K")
+        self.shapes(K.shape[-1])
         with opened(K, check) as checks:
             M = StructuredMatrix(self.embed(K), self, K.shape[-1]).map(preserved)
             checks.finite("K", *M.leaves)

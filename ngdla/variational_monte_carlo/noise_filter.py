@@ -109,7 +109,8 @@ def _require_options(snr: Any, options: Options) -> None:
 class _NullVectorsFirst(Eigenvectors):
     """Eigenvectors with null vectors below all others, so that they are the first ones."""
 
-    def _shifted(self, G: Array, null: Array, height: Array) -> Array:
+    def with_null_apart(self, G: Array, null: Array, height: Array) -> Array:
+        """Return G with eigenvalues along null vectors that are below all others."""
         return lift(G, null, -height)
 
 

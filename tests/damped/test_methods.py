@@ -13,7 +13,7 @@ import pytest
 
 import ngdla
 from ngdla.damped.methods import METHODS, Method, MethodName
-from ngdla.damped.precision import PRECISIONS
+from ngdla.damped.precision import Precision
 
 PACKAGE = Path(ngdla.__file__).parent
 METHOD_NAMES = {"cholesky", "eigh", "svd", "qr", "cg"}  # "auto" is a precision and a rank too
@@ -22,7 +22,7 @@ METHOD_NAMES = {"cholesky", "eigh", "svd", "qr", "cg"}  # "auto" is a precision 
 def test_the_table_is_the_literal_and_the_docstring() -> None:
     assert tuple(METHODS) == get_args(MethodName)
     assert [method.name for method in METHODS.values()] == list(METHODS)
-    for option, names in (("method", METHODS), ("precision", PRECISIONS)):
+    for option, names in (("method", METHODS), ("precision", get_args(Precision))):
         documented = re.search(rf"    {option} : \{{(.*)\}}", ngdla.damped_solve.__doc__ or "")
         assert documented is not None
         assert documented[1] == ", ".join(f'"{name}"' for name in names)
