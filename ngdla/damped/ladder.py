@@ -2,8 +2,8 @@
 
 A factorisation that fails raises nothing: `cholesky` of `_backend/triangular.py` returns a flag
 with its factor, which `factorisation.py` keeps as `Factored.ok`. It is judged here: it asks for
-the next rung, or is the `LinAlgError` that users see. `precision.py` decides by numbers; here these are
-measured, and the decision is carried out:
+the next rung, or is the `LinAlgError` that users see. `precision.py` decides by numbers; here
+these are measured, and the decision is carried out:
 
     the host can read     work on the first rung, ask in the one fused flag of the call whether
                           damping / |S|^2 was large enough, and if not, work again on the next rung;
