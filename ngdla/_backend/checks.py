@@ -206,10 +206,11 @@ def warn_caller(message: str, category: type[Warning]) -> None:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    finite: Any = True
+    finite: Any = None
     for x in arrays:
         xp = namespace(x)
-        finite = xp.all(xp.isfinite(x)) & finite
+        flag = xp.all(xp.isfinite(x))
+        finite = flag if finite is None else finite & flag
     return finite
 
 

@@ -64,8 +64,8 @@ def factorise(
     lifted = null if scores.wide else None
     matrix, squared_norm, first, G = plan.method.small_problem(scores, plan.factor, lifted, start)
     ok, leak = problem.legal(), None
-    if null is not None:
-        leak = leak_of(null, scores, G if problem.trusted and scores.wide else None)
+    if null is not None and (scores.wide or not problem.trusted):  # else nothing asks for it
+        leak = leak_of(null, scores, G if problem.trusted else None)
         if not problem.trusted:
             legal = are_null(null, leak, squared_norm, plan.factor)
             checks.require(lambda: legal, null_error)
