@@ -64,8 +64,12 @@ def test_metadata_has_one_home(setup_cfg):
 
 
 def test_typing_marker_is_shipped(setup_cfg):
-    assert setup_cfg["options.package_data"]["ngdla"].split() == ["py.typed"]
+    shipped = setup_cfg["options.package_data"]["ngdla"].split()
+    assert shipped == ["py.typed", "_backend/*.pyi"]
     assert (ROOT / "ngdla" / "py.typed").is_file()
+    stubs = set((ROOT / "ngdla").rglob("*.pyi"))
+    assert stubs
+    assert stubs == set((ROOT / "ngdla").glob(shipped[1]))
 
 
 def test_every_package_is_found():
