@@ -113,7 +113,7 @@ def test_solves_that_are_computed_together_share_the_factor(
 ) -> None:
     v, f = da.from_array(data["v"], chunks=9), da.from_array(data["f"])
     first, second = ngdla.damped_factor(S, 0.1), ngdla.damped_factor(S, 0.1)
-    assert first.inverse.L.name == second.inverse.L.name
+    assert first.small.inverse.L.name == second.small.inverse.L.name
     x, y = dask.compute(ngdla.damped_solve(S, v, 0.1), ngdla.damped_lstsq(S, f, 0.1))
     np.testing.assert_allclose(x, ngdla.damped_solve(data["S"], data["v"], 0.1), rtol=1e-9)
     np.testing.assert_allclose(y, ngdla.damped_lstsq(data["S"], data["f"], 0.1), rtol=1e-9)
