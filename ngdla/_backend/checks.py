@@ -1,18 +1,13 @@
 """What every public function asks of its arguments, and what it says when the answer is no.
 
 Kinds, dtypes, shapes, libraries and devices are checked always; they cost microseconds. Values
-(NaN, Inf, signs) are collected by `ValueChecks` as flags on the device and read at most once.
+(NaN, Inf, signs) are those of `calls.py`.
 """
 
 from __future__ import annotations
 
 import numbers
-import sys
-import warnings
-from collections.abc import Callable, Collection
-from functools import partial, reduce
-from operator import and_, itemgetter
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -20,7 +15,7 @@ from array_api_compat import device
 
 from .array import AnyArray
 from .chunks import is_chunked, require_known_shape
-from .dtypes import astype, dtype_name, normal_range, result_name
+from .dtypes import astype, dtype_name, result_name
 from .namespace import (
     Array,
     is_array,
@@ -30,12 +25,9 @@ from .namespace import (
     library,
     namespace,
 )
-from .tracing import concrete
 
 __all__ = [
     "DTYPES",
-    "ValueChecks",
-    "all_finite",
     "require_array",
     "require_choice",
     "require_columns",
@@ -43,7 +35,6 @@ __all__ = [
     "require_dense",
     "require_like",
     "square_matrix",
-    "warn_caller",
 ]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -191,90 +182,3 @@ def require_columns(
         f"must have shape {expected}, or {several} for k right-hand sides."
     )
     raise ValueError(msg)
-
-
-_PACKAGE = str(Path(__file__).parent.parent / "_")[:-1]  # with its separator
-
-
-def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn, naming the line of the caller's code from which this library was called."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
-
-
-def all_finite(*arrays: Array) -> Array:
-    """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    finite: Any = None
-    for x in arrays:
-        xp = namespace(x)
-        flag = xp.all(xp.isfinite(x))
-        finite = flag if finite is None else finite & flag
-    return finite
-
-
-def _positive(x: Array) -> Array:
-    least, _ = normal_range(dtype_name(x.dtype))
-    return (x >= least) & namespace(x).isfinite(x)
-
-
-class ValueChecks:
-    """Value tests of one public call, gathered on the device and read at most once.
-
-    `require` takes the test as a function, so that nothing is computed when checks are off, and
-    the error as a function, so that its message (which may read values) is made only on failure.
-    """
-
-    def __init__(self, *, enabled: bool) -> None:
-        self.enabled = enabled
-        self._tests: list[tuple[Array, Callable[[], Exception | Warning] | None]] = []
-
-    def require(
-        self, test: Callable[[], Array], error: Callable[[], Exception | Warning] | None
-    ) -> None:
-        """Add a test, which returns a boolean array, and the error or warning of its failure.
-
-        A test without an error is a question, whose answer `read` returns.
-        """
-        if self.enabled:
-            flag = test()
-            if getattr(flag, "ndim", 0):
-                flag = namespace(flag).all(flag)
-            self._tests.append((flag, error))
-
-    def ask(self, question: Callable[[], Array]) -> None:
-        """Add a question, the answer to which `read` returns."""
-        self.require(question, None)
-
-    def finite(self, name: str, *arrays: Array) -> None:
-        """Require that an argument holds no NaN and no Inf."""
-        msg = f"`{name}` contains NaN or Inf; pass finite values."
-        self.require(lambda: all_finite(*arrays), lambda: ValueError(msg))
-
-    def positive(self, name: str, *arrays: Array) -> None:
-        """Require that an argument is positive, finite and not subnormal."""
-        msg = f"`{name}` holds values that are not positive and finite; each must be > 0."
-        for x in arrays:
-            self.require(partial(_positive, x), lambda: ValueError(msg))
-
-    def read(self) -> bool:
-        """Read the flags, fused into one, and raise the error of the first test that failed.
-
-        Returned is False where a question was answered by no before that; what is read is then
-        forgotten. Warnings are issued, if no error is raised.
-        """
-        tests, self._tests = self._tests, []
-        if not tests or concrete(reduce(and_, map(itemgetter(0), tests))) is not False:
-            return True
-        issued = []
-        for error in [error for flag, error in tests if concrete(flag) is False]:
-            if error is None:
-                return False
-            failure = error()
-            if not isinstance(failure, Warning):
-                raise failure
-            issued.append(failure)
-        for warning in issued:
-            warn_caller(str(warning), type(warning))
-        return True

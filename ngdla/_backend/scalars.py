@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import ValueChecks, require_dense, require_like
+from .calls import ValueChecks
+from .checks import require_dense, require_like
 from .chunks import is_chunked, require_known_shape
 from .dtypes import astype, dtype_name, normal_range, real_name, result_name
 from .namespace import Array, is_array, namespace

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree

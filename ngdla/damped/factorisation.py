@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple, TypeVar
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part

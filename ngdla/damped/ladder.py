@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla._backend.dtypes import double_name, has_double, unit_roundoff
 from ngdla._backend.namespace import Array, LinAlgError, namespace
 from ngdla._backend.tracing import choose, chooses, is_traced, number

@@ -8,8 +8,8 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, is_complex, real_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
-from ngdla._backend.checks import require_choice, warn_caller
+from ngdla._backend.calls import warn_caller
+from ngdla._backend.checks import require_choice
 from ngdla._backend.dtypes import double_name, has_double, real_name, single_name, unit_roundoff
 from ngdla._backend.namespace import Array
 from ngdla._backend.pickles import part

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_choice, require_count
+from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import require_choice, require_count
 from ngdla._backend.dtypes import (
     astype,
     double_name,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal, overload
 
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, all_finite
+from ngdla._backend.calls import ValueChecks, all_finite, opened
 from ngdla._backend.dtypes import astype, real_name, unit_roundoff
 from ngdla._backend.namespace import Array
 from ngdla.score_matrices.column_blocks import score_matrix

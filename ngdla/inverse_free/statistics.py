@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, is_array, namespace

@@ -7,8 +7,8 @@ from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
 
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_choice, require_count
+from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.checks import require_choice, require_count
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values

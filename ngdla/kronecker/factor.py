@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import trace

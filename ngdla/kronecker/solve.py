@@ -6,14 +6,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import (
-    ValueChecks,
-    all_finite,
-    require_array,
-    require_choice,
-    require_like,
-)
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_choice, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_columns
+from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.checks import require_columns
 from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import as_given
 

@@ -5,15 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import (
-    ValueChecks,
-    all_finite,
-    require_array,
-    require_choice,
-    require_count,
-    require_like,
-)
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_choice, require_count, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product

@@ -8,7 +8,8 @@ import numbers
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
+from ngdla._backend.calls import ValueChecks, all_finite
+from ngdla._backend.checks import require_array, require_choice
 from ngdla._backend.dtypes import (
     astype,
     dtype_name,

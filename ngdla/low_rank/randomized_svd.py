@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_count
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_count
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ngdla._backend.checks import warn_caller
+from ngdla._backend.calls import warn_caller
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.random import generator
 from ngdla._backend.scalars import EIGENVALUES, damping_values

@@ -6,7 +6,8 @@ import math
 import numbers
 from typing import Any, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_array, require_count, require_like
+from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import require_array, require_count, require_like
 from ngdla._backend.chunks import is_chunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex
 from ngdla._backend.namespace import Array, is_array, namespace

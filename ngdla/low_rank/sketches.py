@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-from ngdla._backend.checks import ValueChecks, require_choice, require_count
+from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import require_choice, require_count
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, squared_norm
 from ngdla._backend.shapes import expanded

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend import general
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, all_finite, require_count, square_matrix
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_count, square_matrix
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import all_finite, square_matrix
+from ngdla._backend.calls import all_finite, opened
+from ngdla._backend.checks import square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint
 from ngdla._backend.spectral import eigh

@@ -6,8 +6,8 @@ import math
 from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import all_finite, require_count, square_matrix
+from ngdla._backend.calls import all_finite, opened
+from ngdla._backend.checks import require_count, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
 from ngdla._backend.shapes import expanded

@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_like
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import (
-    ValueChecks,
-    all_finite,
-    require_array,
-    require_like,
-    square_matrix,
-)
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_like, square_matrix
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (

@@ -13,7 +13,8 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from ngdla._backend.checks import all_finite, require_array, require_like
+from ngdla._backend.calls import all_finite
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.chunks import in_column_chunks, is_chunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.gram import gram as dense_gram

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import all_finite
+from ngdla._backend.calls import all_finite, opened
 from ngdla._backend.dtypes import dtype_name
 from ngdla._backend.products import trace
 

@@ -6,7 +6,8 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ngdla._backend.checks import all_finite, require_array, require_like
+from ngdla._backend.calls import all_finite
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, double_name, dtype_name, is_complex, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved, rmatvec

@@ -12,7 +12,8 @@ from contextlib import closing
 from types import FunctionType
 from typing import Any, Protocol, Self
 
-from ngdla._backend.checks import all_finite, require_count
+from ngdla._backend.calls import all_finite
+from ngdla._backend.checks import require_count
 from ngdla._backend.dtypes import (
     astype,
     double_name,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import all_finite, square_matrix
+from ngdla._backend.calls import all_finite, opened
+from ngdla._backend.checks import square_matrix
 from ngdla._backend.products import add_to_diagonal, preserved
 from ngdla._backend.scalars import eigenvalue_damping
 

@@ -15,8 +15,8 @@ import dataclasses
 from typing import Any, Literal, cast
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, all_finite, require_array, require_choice
+from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_choice
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace

@@ -18,7 +18,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla._backend.dtypes import is_complex
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part

@@ -11,8 +11,8 @@ import dataclasses
 import numbers
 from typing import Any, Literal, overload
 
-from ngdla._backend.calls import opened
-from ngdla._backend.checks import ValueChecks, require_array, require_like
+from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla.damped.certificate import SolveInfo

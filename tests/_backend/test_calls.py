@@ -1,10 +1,15 @@
 """`opened`: value checks are read on leaving, settings are given back however a call ends."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from backends import Backend, counted_host_reads
 
-from ngdla._backend.calls import opened
+import ngdla
+from ngdla._backend.calls import ValueChecks, all_finite, opened, warn_caller
 
+PACKAGE = Path(ngdla.__file__).parent
 X = np.array([1.0, np.nan])
 
 
@@ -70,3 +75,51 @@ def test_a_warning_names_the_line_of_the_caller() -> None:
     with pytest.warns(UserWarning, match="small") as caught, opened(X) as checks:
         checks.require(lambda: np.array(False), lambda: UserWarning("small"))
     assert caught[0].filename == __file__
+
+
+# ----------------------------------------------------------------------------- value checks
+
+
+def test_many_flags_are_one_read() -> None:
+    import array_api_strict as xp
+
+    x = xp.asarray([1.0, 2.0], device=xp.Device("device1"))
+    checks = ValueChecks(enabled=True)
+    with counted_host_reads() as reads:
+        for _ in range(5):
+            checks.require(lambda: all_finite(x), lambda: ValueError("never"))
+        checks.read()
+    assert len(reads) == 1
+
+
+def test_the_first_failure_is_reported(valued_backend: Backend) -> None:
+    good = valued_backend.asarray(np.ones(2, dtype="float32"))
+    bad = valued_backend.asarray(np.array([1.0, np.inf], dtype="float32"))
+    checks = ValueChecks(enabled=True)
+    for x, text in ((good, "good"), (bad, "first"), (bad, "second")):
+        checks.require(lambda x=x: all_finite(x), lambda text=text: ValueError(text))
+    with pytest.raises(ValueError, match="first"):
+        checks.read()
+
+
+def test_disabled_checks_compute_nothing() -> None:
+    checks = ValueChecks(enabled=False)
+    checks.require(lambda: 1 / 0, lambda: ValueError("never"))
+    checks.read()
+
+
+def test_flags_without_values_pass() -> None:
+    torch = pytest.importorskip("torch")
+    checks = ValueChecks(enabled=True)
+    x = torch.full((2,), float("nan"), device="meta")
+    checks.require(lambda: all_finite(x), lambda: ValueError("never"))
+    checks.read()
+
+
+def test_a_folder_beside_the_library_is_the_caller() -> None:
+    """`ngdla_user` begins like the folder of the library."""
+    beside = str(PACKAGE.with_name("ngdla_user") / "step.py")
+    code = compile("warn_caller('small', UserWarning)", beside, "exec")
+    with pytest.warns(UserWarning, match="small") as caught:
+        exec(code, {"warn_caller": warn_caller})
+    assert caught[0].filename == beside

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from backends import Backend
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla._backend.scalars import (
     damping_values,
     eigenvalue_damping,

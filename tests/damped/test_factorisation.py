@@ -8,7 +8,7 @@ from backends import Backend
 from references import H, U, random_array
 from spectra import quick_compilation  # noqa: F401
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla.damped.factorisation import factorise
 from ngdla.damped.problem import Options, damped_problem
 from ngdla.score_matrices.column_blocks import column_blocks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ngdla import kronecker_solve
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla.kronecker.factor import eigenbasis, kronecker_factor
 
 

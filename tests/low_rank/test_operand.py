@@ -10,7 +10,7 @@ from backends import Backend
 from references import H, random_array
 from spectra import REAL, Operator, geometric, needs, psd, quick_compilation, refused  # noqa: F401
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla._backend.namespace import namespace
 from ngdla._backend.settings import library_settings
 from ngdla.low_rank.operand import HermitianOperand, hermitian_operand, require_positive

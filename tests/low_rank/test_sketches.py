@@ -10,7 +10,7 @@ from backends import Backend
 from references import H, U, narrow, random_array
 from spectra import dense, needs, norm, orthonormal, power_law, psd, refused
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla.low_rank.nystrom_root import nystrom_root
 from ngdla.low_rank.operand import hermitian_operand
 from ngdla.low_rank.sketches import (

@@ -11,7 +11,7 @@ import pytest
 from backends import Backend, inside
 from references import H, U, random_array
 
-from ngdla._backend.checks import ValueChecks
+from ngdla._backend.calls import ValueChecks
 from ngdla.matrix_functions.positive import (
     not_finite,
     not_hermitian,
