@@ -28,6 +28,7 @@ from .namespace import (
 
 __all__ = [
     "DTYPES",
+    "not_hermitian",
     "require_array",
     "require_choice",
     "require_columns",
@@ -156,6 +157,34 @@ def square_matrix(A: Any, name: str) -> Array:
         msg = f"`{name}` has shape {tuple(A.shape)}; it must be square, (..., d, d)."
         raise ValueError(msg)
     return astype(A, result_name(dtype_name(A.dtype)))
+
+
+def not_hermitian(
+    name: str,
+    deviation: float,
+    size: float,
+    *,
+    product: str = "{} g",
+    probe: str = "a random vector g",
+) -> Exception:
+    """Return the error of a matrix A that is not Hermitian, as a product with a probe shows.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument.
+    deviation, size : float
+        Norms of the product of A - A^H and of A.
+    product : str
+        The product, with {} for the matrix, such as "W^H {} W".
+    probe : str
+        What the matrix was multiplied by.
+    """
+    difference = product.format(f"({name} - {name}^H)")
+    return ValueError(
+        f"`{name}` is not Hermitian: |{difference}| = {deviation:.2e} for {probe}, where "
+        f"|{product.format(name)}| = {size:.2e}. Pass ({name} + {name}^H) / 2 if that is meant."
+    )
 
 
 def require_columns(

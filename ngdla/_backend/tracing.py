@@ -28,6 +28,7 @@ __all__ = [
     "concrete",
     "detached",
     "is_traced",
+    "largest_number",
     "number",
     "number_if_free",
     "repeated",
@@ -44,6 +45,11 @@ def concrete(flag: AnyArray) -> bool | None:
 def number(x: AnyArray) -> float | None:
     """Return the value of a real 0-d array, or None where it cannot be read."""
     return None if (value := _read(float, x)) is None else float(value)
+
+
+def largest_number(x: AnyArray) -> float:
+    """Return the largest entry of a real array whose values can be read, for a message."""
+    return float(namespace(x).max(x))
 
 
 def _read(kind: type, x: AnyArray) -> Any:

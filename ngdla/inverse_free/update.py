@@ -12,8 +12,7 @@ from ngdla._backend.checks import require_choice, require_count
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values
-from ngdla._backend.tracing import choose_if_free, is_traced
-from ngdla.matrix_functions.positive import largest_value
+from ngdla._backend.tracing import choose_if_free, is_traced, largest_number
 from ngdla.structures import StructuredMatrix
 
 from .retractions import (
@@ -335,7 +334,7 @@ def _require_stable(
         return xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C) < limit
 
     def warning() -> Warning:
-        bound = largest_value(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
+        bound = largest_number(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
         return StepSizeWarning(
             f"the eigenvalues of a tangent are bounded by {bound:.3g} only: for retraction "
             f"{retraction!r}, `step_size` must be below {limit / bound:.3g} for the factor to stay "

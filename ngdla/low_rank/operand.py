@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ngdla._backend.calls import ValueChecks, all_finite
-from ngdla._backend.checks import require_array, require_choice
+from ngdla._backend.checks import not_hermitian, require_array, require_choice
 from ngdla._backend.dtypes import (
     astype,
     dtype_name,
@@ -24,7 +24,7 @@ from ngdla._backend.scalars import real_values
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
-from ngdla._backend.tracing import number
+from ngdla._backend.tracing import largest_number
 
 __all__ = [
     "PRODUCT_PRECISIONS",
@@ -214,26 +214,17 @@ def require_positive(
 
 def _not_hermitian(A: HermitianOperand, core: Array, skew: Array) -> Exception:
     xp = namespace(core)
-    size, deviation = (_largest(A.unit * xp.linalg.matrix_norm(x)) for x in (core, skew))
-    return ValueError(
-        f"`A` is not Hermitian: |W^H (A - A^H) W| = {deviation:.2e} for the test matrix W, where "
-        f"|W^H A W| = {size:.2e}. Pass (A + A^H) / 2 if that is meant."
-    )
+    size, deviation = (largest_number(A.unit * xp.linalg.matrix_norm(x)) for x in (core, skew))
+    return not_hermitian("A", deviation, size, product="W^H {} W", probe="the test matrix W")
 
 
 def _negative(A: HermitianOperand, core: Array) -> Exception:
     xp = namespace(core)
     values, _ = eigh((core + adjoint(core)) / 2)
     extremes = -xp.min(values, axis=-1), xp.max(values, axis=-1)
-    least, largest = (_largest(A.unit * value) for value in extremes)
+    least, largest = (largest_number(A.unit * value) for value in extremes)
     return ValueError(
         f"`A` is not positive semi-definite: W^H A W has the eigenvalue {-least:.2e} beside "
         f"{largest:.2e} for the test matrix W. If products with A are less exact than its dtype, "
         f"say so by `product_eps`; a `basis` must have orthonormal columns."
     )
-
-
-def _largest(x: Array) -> float:
-    value = number(namespace(x).max(x))
-    assert value is not None
-    return value

@@ -11,8 +11,9 @@ from ngdla._backend.checks import require_count, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import largest_number
 
-from .positive import largest_value, not_finite_or_beyond
+from .positive import not_finite_or_beyond
 
 __all__ = ["InverseRoot", "inv_sqrtm_newton_schulz"]
 
@@ -115,7 +116,7 @@ def _not_converged(iterations: int, residual: Array) -> Exception:
     """Return the error of an iteration that did not reach a small residual."""
     msg = (
         f"`iterations` is {iterations}, after which |I - Y Z| / sqrt(d) is still "
-        f"{largest_value(residual):.2e}: raise it, or pass a positive definite `A`"
+        f"{largest_number(residual):.2e}: raise it, or pass a positive definite `A`"
         f"; full_output=True returns the residual instead."
     )
     return ValueError(msg)

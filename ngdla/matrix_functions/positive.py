@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import not_hermitian
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.random import gaussian
-from ngdla._backend.tracing import is_traced
+from ngdla._backend.tracing import is_traced, largest_number
 
 __all__ = [
-    "largest_value",
     "not_finite",
     "not_finite_or_beyond",
-    "not_hermitian",
     "not_positive",
     "not_positive_with_damping",
     "require_hermitian",
@@ -57,40 +56,12 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
     checks.require(
         lambda: deviation() <= rounding,
         lambda: not_hermitian(
-            name, largest_value(deviation()), largest_value(xp.linalg.matrix_norm(Fg))
+            name, largest_number(deviation()), largest_number(xp.linalg.matrix_norm(Fg))
         ),
     )
 
 
 # -------------------------------------------------------------------------------- errors
-
-
-def not_hermitian(
-    name: str,
-    deviation: float,
-    size: float,
-    *,
-    product: str = "{} g",
-    probe: str = "a random vector g",
-) -> Exception:
-    """Return the error of a matrix A that is not Hermitian, as a product with a probe shows.
-
-    Parameters
-    ----------
-    name : str
-        The name of the argument.
-    deviation, size : float
-        Norms of the product of A - A^H and of A.
-    product : str
-        The product, with {} for the matrix, such as "W^H {} W".
-    probe : str
-        What the matrix was multiplied by.
-    """
-    difference = product.format(f"({name} - {name}^H)")
-    return ValueError(
-        f"`{name}` is not Hermitian: |{difference}| = {deviation:.2e} for {probe}, where "
-        f"|{product.format(name)}| = {size:.2e}. Pass ({name} + {name}^H) / 2 if that is meant."
-    )
 
 
 def not_positive(name: str, least: float, *, definite: bool = False) -> Exception:
@@ -123,8 +94,3 @@ def not_finite_or_beyond() -> Exception:
     """Return the error of an `A` that is not finite, or of which a function is not."""
     msg = "`A` contains NaN or Inf, or the result is beyond its dtype; pass finite values."
     return ValueError(msg)
-
-
-def largest_value(x: Array) -> float:
-    """Return the largest entry of a real array: reads the device."""
-    return float(namespace(x).max(x))

@@ -12,9 +12,9 @@ from backends import Backend, inside
 from references import H, U, random_array
 
 from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import not_hermitian
 from ngdla.matrix_functions.positive import (
     not_finite,
-    not_hermitian,
     not_positive,
     require_hermitian,
     require_positive_values,
