@@ -1,6 +1,7 @@
 """Certificates: what is known of a computed solution, from its residual and the roundings of that.
 
-They ask nothing of how the solution was found, and so hold for every method and precision.
+They use the residual, the norms of its terms and whether the factorisation succeeded, and so hold
+for every method and precision.
 """
 
 from __future__ import annotations

@@ -64,9 +64,10 @@ class SmallMatrix(Protocol):
     """G, lifted along null vectors, without its damping."""
 
     def inverse(self, damping: Any) -> tuple[Any, Array]:
-        """Return (G + damping)^-1 and a flag, (...): G + damping is positive definite.
+        """Return (G + damping)^-1 and a flag, (...): it can be used.
 
-        One that is not never raises: its inverse may hold anything. This may be used up.
+        One that cannot, of a matrix that is not positive definite or not finite, never raises, and
+        may hold anything. This may be used up.
         """
 
     def copy(self) -> Self:

@@ -1,12 +1,14 @@
 """The ladder of precisions: is a factor good enough, and if not, what next.
 
 A factorisation that fails raises nothing: `cholesky` of `_backend/triangular.py` returns a flag
-with its factor, which `factorisation.py` keeps as `Factored.ok`. It is judged here: it asks for
-the next rung, or is the `LinAlgError` that users see. `precision.py` decides by numbers; here
-these are measured, and the decision is carried out:
+with its factor, which `factorise` keeps as `Factored.ok`. It is judged here: `_ask` makes it a
+question, whose answer leads to the next rung, or where there is none a test, whose `LinAlgError` is
+made here and raised when the checks are read. `precision.py` decides by numbers; here these are
+measured, and the decision is carried out:
 
     the host can read     work on the first rung, ask in the one fused flag of the call whether
-                          damping / |S|^2 was large enough, and if not, work again on the next rung;
+                          the factor exists and damping / |S|_F^2 was large enough, and if not,
+                          work again on the next rung;
     JAX under `jit`       the device chooses between native residuals and those in double
                           precision, or conjugate gradients where there is none;
     nothing can be read   conjugate gradients for a fixed number of steps.
@@ -48,8 +50,8 @@ def climb(
 ) -> Result:
     """Read the checks, and return use(factor, first) for a factor whose precision suffices.
 
-    Where they say that "auto" has to climb, everything but a factor that serves on is done
-    again. The solution lies `in_row_space` of S where f is given; else S^H S + damping has the
+    Where they say that "auto" has to climb, everything is done again, but for a factor that serves
+    on. The solution lies `in_row_space` of S where f is given; else S^H S + damping has the
     damping itself as an eigenvalue with n < m, however large those of the factored matrix are.
     """
     factor, first = factorise(problem, checks, start, keep=keep)
@@ -63,7 +65,7 @@ def climb(
         factor = dataclasses.replace(factor, problem=problem)
     else:
         factor, _ = factorise(problem, checks, NOTHING, keep=keep)
-        _ask(factor, checks)
+    _ask(factor, checks)
     return use(factor, FirstPass())
 
 

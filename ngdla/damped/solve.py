@@ -128,7 +128,7 @@ def damped_solve(
         Inf; damping or metric that is not positive; `null` that is not one.
     numpy.linalg.LinAlgError
         If the damped Gram matrix is not positive definite in the chosen precision. The same
-        exception on every array library; ``precision="auto"`` avoids it.
+        exception on every array library; ``precision="auto"`` avoids it where it can.
 
     Warns
     -----
@@ -395,7 +395,7 @@ def _system(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> System
 
 
 def _solution_error(scores: ScoreMatrix, rhs: RightHandSide, layout: Layout) -> Exception:
-    """Return why x is not finite although S is and the factorisation succeeded."""
+    """Return why x is not finite although S is."""
     arguments = rhs.named()
     for name, arrays in arguments:
         if not bool(all_finite(*arrays)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from references import exact_lstsq, scores_with_spectrum
 
 import ngdla
-from ngdla.damped import ladder
+from ngdla.damped import inverses, ladder
 
 SHAPE = (20, 60)
 
@@ -79,3 +80,29 @@ def test_another_damping_needs_no_factorisation(factored: list[str], rng: Any) -
     with pytest.warns(ngdla.PrecisionWarning, match="which only preconditions|factor anew"):
         factor.with_damping(1e-12)
     assert factored == []
+
+
+@pytest.mark.parametrize("method", ["cholesky", "auto"])
+@pytest.mark.parametrize("call", ["lstsq", "solve", "factor"])
+def test_a_factor_that_failed_is_never_applied(
+    method: str, call: str, monkeypatch: pytest.MonkeyPatch, rng: Any
+) -> None:
+    """Also not where no rung is left, and the factor at hand would go on as a preconditioner."""
+    monkeypatch.setattr(
+        inverses, "cholesky", lambda A: (np.full_like(A, np.nan), np.zeros(A.shape[:-2], bool))
+    )
+    S, v = rng.standard_normal((4, 9)), rng.standard_normal(9)
+    calls: dict[str, Callable[[], Any]] = {
+        "lstsq": lambda: ngdla.damped_lstsq(S, S @ v, 1.0, method=method),
+        "solve": lambda: ngdla.damped_solve(S, v, 1.0, method=method),
+        "factor": lambda: ngdla.damped_factor(S, 1.0, method=method).solve(v),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ngdla.PrecisionWarning)
+        if method == "auto":  # goes on by QR
+            x = calls[call]()
+            right = S.T @ (S @ v) if call == "lstsq" else v
+            np.testing.assert_allclose(S.T @ (S @ x) + x, right, atol=1e-12)
+        else:
+            with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+                calls[call]()
