@@ -21,7 +21,7 @@ from ngdla._backend.shapes import joined
 from ngdla._backend.spectral import eigh, left_singular, qr_r
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
-from .inverses import GramMatrix, SmallMatrix, Spectrum
+from .inverses import ExactSmallMatrix, GramMatrix, SmallMatrix, Spectrum
 from .null_vectors import lift, lift_height
 from .nystrom_preconditioner import sketch_small_matrix
 
@@ -30,6 +30,7 @@ __all__ = [
     "NOTHING",
     "Eigenvectors",
     "FirstPass",
+    "GramMethod",
     "Method",
     "MethodName",
     "SmallProblem",
@@ -92,11 +93,8 @@ class Method(ABC):
         return None
 
 
-@part
-class Cholesky(Method):
-    """Cholesky factor of the damped Gram matrix."""
-
-    name = "cholesky"
+class GramMethod(Method):
+    """A method that forms the Gram matrix."""
 
     def small_problem(
         self,
@@ -105,12 +103,37 @@ class Cholesky(Method):
         null: Array | None,
         start: Start,
     ) -> SmallProblem:
-        """Return the Gram matrix."""
-        G, first = _gram_matrix(scores, dtype, start)
+        """Return the Gram matrix, as `small_matrix` keeps it."""
+        f, x = start
+        if scores.wide:
+            G, Sx = scores.samples.gram(dtype, x)
+            first = FirstPass(S_start=Sx)
+        else:
+            G, gradient, Sx = scores.parameters.parameter_gram(dtype, f, x)
+            first = FirstPass(Sx, gradient)
         squared_norm, K = trace(G), G
         if null is not None:
-            K = lift(G, null, lift_height(squared_norm, scores))
-        return SmallProblem(GramMatrix(K), squared_norm, first, G)
+            K = self.with_null_apart(G, null, lift_height(squared_norm, scores))
+        return SmallProblem(self.small_matrix(K), squared_norm, first, G)
+
+    def with_null_apart(self, G: Array, null: Array, height: Array) -> Array:
+        """Return G with another eigenvalue along null vectors than 0: lifted, unless overridden."""
+        return lift(G, null, height)
+
+    @abstractmethod
+    def small_matrix(self, G: Array) -> ExactSmallMatrix:
+        """Return the small matrix for a Gram matrix, which may be used up."""
+
+
+@part
+class Cholesky(GramMethod):
+    """Cholesky factor of the damped Gram matrix."""
+
+    name = "cholesky"
+
+    def small_matrix(self, G: Array) -> ExactSmallMatrix:
+        """Return G itself."""
+        return GramMatrix(G)
 
 
 @part
@@ -129,30 +152,15 @@ class Automatic(Cholesky):
 
 
 @part
-class Eigenvectors(Method):
+class Eigenvectors(GramMethod):
     """Eigenvectors of the Gram matrix."""
 
     name = "eigh"
 
-    def small_problem(
-        self,
-        scores: ScoreMatrix,
-        dtype: str,
-        null: Array | None,
-        start: Start,
-    ) -> SmallProblem:
+    def small_matrix(self, G: Array) -> ExactSmallMatrix:
         """Return eigenvalues, clipped at 0, and eigenvectors."""
-        G, first = _gram_matrix(scores, dtype, start)
-        squared_norm, K = trace(G), G
-        if null is not None:
-            K = self.with_null_apart(G, null, lift_height(squared_norm, scores))
-        values, U = eigh(K)
-        spectrum = Spectrum(namespace(G).clip(values, min=0.0), U)
-        return SmallProblem(spectrum, squared_norm, first, G)
-
-    def with_null_apart(self, G: Array, null: Array, height: Array) -> Array:
-        """Return G with another eigenvalue along null vectors than 0: lifted, unless overridden."""
-        return lift(G, null, height)
+        values, U = eigh(G)
+        return Spectrum(namespace(G).clip(values, min=0.0), U)
 
 
 class _Singular(Method):
@@ -237,15 +245,6 @@ class ConjugateGradients(Method):
             product, (*scores.batch, size, rank), scores.like, dtype
         )
         return SmallProblem(sketch, squared_norm if rank == size else 2 * squared_norm)
-
-
-def _gram_matrix(scores: ScoreMatrix, dtype: str, start: Start) -> tuple[Array, FirstPass]:
-    f, x = start
-    if scores.wide:
-        G, Sx = scores.samples.gram(dtype, x)
-        return G, FirstPass(S_start=Sx)
-    G, gradient, Sx = scores.parameters.parameter_gram(dtype, f, x)
-    return G, FirstPass(Sx, gradient)
 
 
 METHODS: dict[str, Method] = {

@@ -19,8 +19,8 @@ from ngdla._backend.dtypes import real_part
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, trace
 from ngdla._backend.triangular import solve_triangular
-from ngdla.damped.inverses import GramMatrix, smallest_by_iterations
-from ngdla.damped.methods import METHODS, Cholesky, SmallProblem
+from ngdla.damped.inverses import smallest_by_iterations
+from ngdla.damped.methods import METHODS, GramMethod
 
 DAMPING = 0.5
 SHAPES = [(4, 9), (9, 4)]
@@ -74,13 +74,11 @@ class LDLMatrix(NamedTuple):
         return trace(inverse(self.G))
 
 
-class LDL(Cholesky):
+class LDL(GramMethod):
     name = "ldl"
 
-    def small_problem(self, *args: Any) -> SmallProblem:
-        found = super().small_problem(*args)
-        assert isinstance(found.matrix, GramMatrix)
-        return found._replace(matrix=LDLMatrix(found.matrix.G))
+    def small_matrix(self, G: Array) -> LDLMatrix:
+        return LDLMatrix(G)
 
 
 @pytest.fixture(autouse=True)
