@@ -78,7 +78,7 @@ def _sample_certificate(
 ) -> SolveInfo:
     """Return what is known of a solution that was found in the sample space.
 
-    The exact iterate is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
+    The exact solution is x0 + S^H (y + W^-1 r) for the residual r of the exact x0 + S^H y, and
     |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
     """
     system = space.system

@@ -9,7 +9,7 @@ import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from backends import map_both
 
 import ngdla
 from ngdla import structures
+from ngdla._backend.pickles import part
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(5)
@@ -143,3 +144,19 @@ def test_pickles_load_in_a_new_process(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == [type(x).__name__ for x in INSTANCES.values()]
+
+
+def test_a_name_of_a_part_stands_for_one_class() -> None:
+    """It may be defined again, as in a notebook; another class of that name would be restored."""
+
+    def again() -> type:
+        class Redefined(NamedTuple):
+            x: int
+
+        return part(Redefined)
+
+    again()
+    second = again()
+    assert type(pickle.loads(pickle.dumps(second(3)))) is second
+    with pytest.raises(ValueError, match=r"GramMatrix cannot be a part .* Rename it"):
+        part(type("GramMatrix", (), {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from backends import Backend
@@ -87,3 +89,14 @@ def test_a_cast_inverse_is_that_of_the_rounded_factor(rng: np.random.Generator) 
             expected = "complex128" if np.iscomplexobj(before) else "float64"
             assert after.dtype == expected
             np.testing.assert_array_equal(after, before)
+
+
+def test_integers_of_an_inverse_are_not_cast() -> None:
+    """Such as the pivots of an LU factorisation."""
+
+    class Pivoted(NamedTuple):
+        LU: np.ndarray
+        pivots: np.ndarray
+
+    wide = cast_inverse(Pivoted(np.eye(2, dtype="float32"), np.array([1, 0])), "float64")
+    assert (wide.LU.dtype, wide.pivots.dtype) == ("float64", "int64")

@@ -198,3 +198,10 @@ def test_bad_input(rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="`dampings` is a numpy array but `f` is a torch array"):
         ngdla.damping_path(torch.asarray(S), torch.asarray(f), np.asarray([0.1]))
+
+
+def test_a_path_needs_functions_that_are_adjoint(rng: np.random.Generator) -> None:
+    S = rng.standard_normal((4, 9))
+    operator = ngdla.ScoreOperator(lambda x: S @ x, lambda y: 2 * S.T @ y, (4, 9), like=S)
+    with pytest.raises(ValueError, match="`rmatvec` of `S` is not the adjoint of `matvec`"):
+        ngdla.damping_path(operator, S[:, 0], [1.0])

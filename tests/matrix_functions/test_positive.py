@@ -12,7 +12,6 @@ from backends import Backend, inside
 from references import H, U, random_array
 
 from ngdla._backend.calls import ValueChecks
-from ngdla._backend.checks import not_hermitian
 from ngdla.matrix_functions.positive import (
     not_finite,
     not_positive,
@@ -86,8 +85,4 @@ def test_errors_name_the_matrix_what_was_found_and_a_remedy() -> None:
     assert str(not_positive("G", -0.5)) == (
         "`G` is not positive semi-definite: its smallest eigenvalue is -5.00e-01, not positive "
         "beyond rounding. Pass G plus a multiple of the identity, or clip its eigenvalues."
-    )
-    assert str(not_hermitian("A", 2.0, 3.0, product="W^H {} W", probe="the test matrix W")) == (
-        "`A` is not Hermitian: |W^H (A - A^H) W| = 2.00e+00 for the test matrix W, where "
-        "|W^H A W| = 3.00e+00. Pass (A + A^H) / 2 if that is meant."
     )

@@ -305,3 +305,9 @@ def test_a_stream_is_no_block() -> None:
         ngdla.damped_lstsq([stream], np.ones(3), 1.0)
     with pytest.raises(TypeError, match="`S` is a dict"):
         ngdla.damped_lstsq({"S": stream}, np.ones(3), 1.0)
+
+
+@pytest.mark.parametrize("kind", [ngdla.ColumnStream, ngdla.RowStream])
+def test_a_wrong_keyword_names_the_stream_that_was_written(kind: type) -> None:
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) .* 'chunks'"):
+        kind([np.eye(2)], (2, 2), dtype="float64", chunks=1)

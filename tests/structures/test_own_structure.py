@@ -22,7 +22,7 @@ from ngdla import (
     structured_factor,
 )
 from ngdla._backend.creation import identity_like
-from ngdla.structures import Structure, StructuredMatrix, structure_from
+from ngdla.structures import Dense, Structure, StructuredMatrix, structure_from
 
 Leaves = tuple[Any, ...]
 
@@ -278,3 +278,22 @@ def test_inverse_free_updates(backend: Backend, rng: np.random.Generator) -> Non
             m[i] = 0.5 * m[i] + (h * H[i] / size + DAMPING * c * grams[i] / size - one[i]) / 2
         K, C = K @ (one[0] - STEP * m[0]), C @ (one[1] - STEP * m[1])
     compare(backend, trained, [a, g, V], [K, C, C @ C.T @ V @ K @ K.T], 1e3)
+
+
+class Even(Dense):
+    """Matrices of even dimension."""
+
+    def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
+        if d % 2:
+            raise ValueError(f"the dimension is {d}; it must be even.")
+        return super().shapes(d)
+
+
+@pytest.mark.parametrize("call", ["project", "from_dense", "project_samples", "zeros"])
+def test_a_dimension_without_members_is_refused_by_all_that_makes_matrices(call: str) -> None:
+    x = np.eye(5)
+    make = getattr(Even(), call)
+    with pytest.raises(ValueError, match="the dimension is 5; it must be even"):
+        make(5, like=x) if call == "zeros" else make(x)
+    made = make(4, like=x) if call == "zeros" else make(np.eye(4))
+    assert made.shape == (4, 4)
