@@ -13,26 +13,34 @@ from functools import partial, reduce
 from operator import and_, itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from .dtypes import dtype_name, normal_range
 from .namespace import Array, namespace
 from .settings import library_settings
 from .tracing import concrete
 
-__all__ = ["ValueChecks", "all_finite", "opened", "warn_caller"]
+__all__ = ["Check", "ValueChecks", "all_finite", "opened", "warn_caller"]
+
+# True: values are read, and errors raised. "nan": nothing is read, and what would be refused is NaN.
+# False: nothing is read or refused.
+Check = bool | Literal["nan"]
 
 
 class opened:
     """Hold the settings of the library of `like`, and gather value checks, read on leaving.
 
     An exception of the body is never replaced by one of the checks. With `tf32`, products may drop
-    to TF32 where the device has it.
+    to TF32 where the device has it. `nan` says that `check` may be "nan".
     """
 
-    def __init__(self, like: Array, check: bool = True, *, tf32: bool = False) -> None:
+    def __init__(
+        self, like: Array, check: Check = True, *, tf32: bool = False, nan: bool = False
+    ) -> None:
+        if check is not True and check is not False:
+            _require_check(check, nan=nan)
         self._settings = library_settings(namespace(like), tf32=tf32)
-        self._checks = ValueChecks(enabled=check)
+        self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
 
     def __enter__(self) -> ValueChecks:
         self._settings.__enter__()
@@ -51,15 +59,25 @@ class opened:
             self._settings.__exit__(kind, error, trace)
 
 
+def _require_check(check: Any, *, nan: bool) -> None:
+    """Raise unless `check` is one of the flags that a function knows besides True and False."""
+    if nan and isinstance(check, str) and check == "nan":
+        return
+    msg = f"`check` is {check!r}; it must be True{', False or ' if nan else ' or False'}"
+    raise TypeError(f"{msg}'nan'." if nan else f"{msg}.")
+
+
 class ValueChecks:
     """Value tests of one public call, gathered on the device and read at most once.
 
     `require` takes the test as a function, so that nothing is computed when checks are off, and
     the error as a function, so that its message (which may read values) is made only on failure.
+    Where results are to be NaN if they would be refused, and the host cannot tell, `refuses` is set.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool, refuses: bool = True) -> None:
         self.enabled = enabled
+        self.refuses = refuses
         self._tests: list[tuple[Array, Callable[[], Exception | Warning] | None]] = []
 
     def require(

@@ -29,6 +29,7 @@ __all__ = [
     "detached",
     "is_traced",
     "largest_number",
+    "nan_unless",
     "number",
     "number_if_free",
     "repeated",
@@ -92,6 +93,16 @@ def is_traced(x: AnyArray) -> bool:
 
         return isinstance(x, FakeTensor) or torch._C._functorch.is_batchedtensor(x)
     return False
+
+
+def nan_unless(ok: AnyArray, like: AnyArray) -> AnyArray:
+    """Return 1 where a flag is set and NaN elsewhere, in the dtype of a real array.
+
+    Nothing on the way is NaN where all flags are set, which JAX would report under
+    `jax_debug_nans`, and no gradient of what this multiplies is lost.
+    """
+    one = namespace(like).astype(ok, like.dtype)
+    return one / one
 
 
 def detached(x: AnyArray) -> AnyArray:
