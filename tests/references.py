@@ -89,16 +89,19 @@ def exact_lstsq(
 ) -> np.ndarray:
     """Return argmin |S x - f|^2 + damping |x - x0|_D^2 (m, k) in extended precision.
 
-    As x0 + D^-1 S^H y with W y = f - S x0: rounding S^H f, even to extended precision, would lose
-    sqrt(kappa) more.
+    With n < m as x0 + D^-1 S^H y with W y = f - S x0: rounding S^H f, even to extended precision,
+    would lose sqrt(kappa) more. With n >= m y is f / damping where S does not reach.
     """
     S, right = wide(S), wide(f)
     scale = np.ones(S.shape[1]) if metric is None else wide(1 / np.sqrt(wide(metric)))
     T = S * scale
     if x0 is not None:
         right = right - S @ wide(x0)
-    left, sigma, _ = np.linalg.svd(narrow(T), full_matrices=T.shape[0] > T.shape[1])
-    shifted = np.concatenate([sigma**2, np.zeros(len(left) - len(sigma))])[:, None] + damping
+    if T.shape[0] > T.shape[1]:
+        x = _fit(T, right, np.longdouble(damping)) * scale[:, None]
+        return x if x0 is None else x + wide(x0)
+    left, sigma, _ = np.linalg.svd(narrow(T), full_matrices=False)
+    shifted = (sigma**2 + damping)[:, None]
     y = np.zeros_like(right)
     for _ in range(30):
         r = right - T @ (H(T) @ y) - np.longdouble(damping) * y
@@ -106,6 +109,17 @@ def exact_lstsq(
         y = y + left @ ((H(left) @ narrow(r / size)) / shifted) * size
     x = (H(T) @ y) * scale[:, None]
     return x if x0 is None else x + wide(x0)
+
+
+def _fit(S: np.ndarray, f: np.ndarray, damping: np.longdouble) -> np.ndarray:
+    """Return argmin |S x - f|^2 + damping |x|^2 for n > m by its gradients."""
+    _, sigma, Vh = np.linalg.svd(narrow(S), full_matrices=False)
+    x = np.zeros((S.shape[1], f.shape[1]), S.dtype)
+    for _ in range(30):
+        g = H(S) @ (f - S @ x) - damping * x
+        size = np.max(np.abs(g), axis=0) + np.finfo(np.longdouble).tiny
+        x = x + H(Vh) @ ((Vh @ narrow(g / size)) / (sigma**2 + float(damping))[:, None]) * size
+    return x
 
 
 def condition(S: np.ndarray, damping: float) -> float:

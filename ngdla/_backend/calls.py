@@ -18,11 +18,11 @@ from typing import Any, Literal
 from .dtypes import dtype_name, normal_range
 from .namespace import Array, namespace
 from .settings import library_settings
-from .tracing import concrete
+from .tracing import concrete, is_traced
 
 __all__ = ["Check", "ValueChecks", "all_finite", "opened", "warn_caller"]
 
-# True: values are read, and errors raised. "nan": nothing is read, and what would be refused is NaN.
+# True: values are read, and errors raised. "nan": nothing is read, and what is refused is NaN.
 # False: nothing is read or refused.
 Check = bool | Literal["nan"]
 
@@ -41,6 +41,7 @@ class opened:
             _require_check(check, nan=nan)
         self._settings = library_settings(namespace(like), tf32=tf32)
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
+        self._checks.readable = check is True and not is_traced(like)
 
     def __enter__(self) -> ValueChecks:
         self._settings.__enter__()
@@ -72,12 +73,13 @@ class ValueChecks:
 
     `require` takes the test as a function, so that nothing is computed when checks are off, and
     the error as a function, so that its message (which may read values) is made only on failure.
-    Where results are to be NaN if they would be refused, and the host cannot tell, `refuses` is set.
+    Where results that are refused are to be NaN if the host cannot tell, `refuses` is set.
     """
 
     def __init__(self, *, enabled: bool, refuses: bool = True) -> None:
         self.enabled = enabled
         self.refuses = refuses
+        self.readable = enabled  # and values can be read
         self._tests: list[tuple[Array, Callable[[], Exception | Warning] | None]] = []
 
     def require(

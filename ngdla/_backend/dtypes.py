@@ -29,6 +29,7 @@ __all__ = [
     "dtype_of",
     "has_double",
     "is_complex",
+    "is_double",
     "normal_range",
     "real_name",
     "real_part",
@@ -115,6 +116,11 @@ def single_name(name: str) -> str:
 def double_name(name: str) -> str:
     """Return the name of the dtype of the same kind in double precision."""
     return "complex128" if name.startswith("complex") else "float64"
+
+
+def is_double(name: str) -> bool:
+    """Tell whether the named dtype has double precision."""
+    return _REAL[name] == "float64"
 
 
 def has_double(x: AnyArray) -> bool:

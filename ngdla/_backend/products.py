@@ -31,6 +31,7 @@ __all__ = [
     "adjoint_product",
     "centred_rows",
     "frobenius_norm",
+    "inner_columns",
     "largest_entry",
     "matmul_stored",
     "preserved",
@@ -107,6 +108,18 @@ def squared_norm(X: AnyArray) -> AnyArray:
     else:
         square = xp.vecdot(flat, flat)
     return as_array(xp.real(square) if is_complex(X) else square)
+
+
+def inner_columns(X: AnyArray, Y: AnyArray) -> AnyArray:
+    """Return Re X_j^H Y_j, (..., k), of the columns of X and Y (..., n, k)."""
+    xp = namespace(X)
+    if is_torch_namespace(xp):
+        import torch
+
+        products = torch.linalg.vecdot(X, Y, dim=-2)
+    else:
+        products = xp.vecdot(X, Y, axis=-2)
+    return xp.real(products) if is_complex(products) else products
 
 
 # -------------------------------------------------------------------------------- diagonal

@@ -21,6 +21,7 @@ __all__ = [
     "fraction_values",
     "positive_values",
     "real_values",
+    "rounded_up",
 ]
 
 _REAL_DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -126,6 +127,12 @@ def fraction_values(
     values = _real_values_like(value, name, like, like_name, batch)
     checks.require(lambda: (values >= 0) & (values < 1), lambda: ValueError(msg))
     return values
+
+
+def rounded_up(x: float) -> str:
+    """Return a positive number with two digits, none of which makes it smaller, for messages."""
+    unit = 10.0 ** (math.floor(math.log10(x)) - 1)
+    return f"{math.ceil(x / unit * (1 - 1e-9)) * unit:.1e}"
 
 
 def _is_number(value: Any) -> bool:

@@ -26,7 +26,7 @@ from .namespace import (
 )
 from .triangular import over_batch
 
-__all__ = ["eigh", "left_singular", "qr_r", "svd"]
+__all__ = ["eigh", "left_singular", "qr", "qr_r", "svd"]
 
 
 _SMALL = 512
@@ -78,17 +78,30 @@ def left_singular(A: AnyArray) -> tuple[AnyArray, AnyArray]:
 
 
 def svd(A: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """Return (U, s, Vh) with A = U diag(s) Vh for square A (..., n, n), s descending."""
+    """Return (U, s, Vh) with A = U diag(s) Vh for A (..., n, m) with n >= m, s descending.
+
+    Shapes (..., n, m), (..., m), (..., m, m).
+    """
     xp = namespace(A)
+    right = A[..., : A.shape[-1], :]
     if is_dask_namespace(xp):
-        return in_one_block(svd, A, results=(A, _values_like(A), A))
+        return in_one_block(svd, A, results=(A, _values_like(A), right))
 
     def factorise(A: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
         U, s, Vh = xp.linalg.svd(A, full_matrices=False)
         return s, U, Vh
 
-    s, U, Vh = _nan_on_failure(factorise, A, A, A)
+    s, U, Vh = _nan_on_failure(factorise, A, A, right)
     return U, s, Vh
+
+
+def qr(A: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Return (Q, R), shapes (..., n, m) and (..., m, m), of A (..., n, m) with n >= m."""
+    xp = namespace(A)
+    if is_dask_namespace(xp):
+        return in_one_block(qr, A, results=(A, A[..., : A.shape[-1], :]))
+    Q, R = xp.linalg.qr(A)
+    return Q, R
 
 
 def qr_r(A: AnyArray) -> AnyArray:

@@ -101,8 +101,9 @@ def nan_unless(ok: AnyArray, like: AnyArray) -> AnyArray:
     Nothing on the way is NaN where all flags are set, which JAX would report under
     `jax_debug_nans`, and no gradient of what this multiplies is lost.
     """
-    one = namespace(like).astype(ok, like.dtype)
-    return one / one
+    xp = namespace(like)
+    one = xp.astype(ok, like.dtype)
+    return one / one if is_jax_namespace(xp) else xp.where(ok, one, xp.full_like(one, xp.nan))
 
 
 def detached(x: AnyArray) -> AnyArray:

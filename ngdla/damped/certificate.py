@@ -11,20 +11,20 @@ from operator import add
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.dtypes import astype, real_name
+from ngdla._backend.dtypes import astype, dtype_name, normal_range, real_name
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import rmatvec
+from ngdla._backend.products import inner_columns, rmatvec
 from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.score_matrix import Vector
 
 from .null_vectors import without_null
-from .right_hand_side import Layout, Solve
-from .spaces import Iterate, ParameterSpace, SampleSpace, Space, System
+from .right_hand_side import Solve
+from .spaces import Iterate, ParameterSpace, SampleSpace, System
 
-__all__ = ["SolveInfo", "certificate", "rounded_bound"]
+__all__ = ["SolveInfo", "certificate", "rounded_bound", "rounding"]
 
 
-def _rounding(u: float, length: int) -> float:
+def rounding(u: float, length: int) -> float:
     """Return the error of a product with S, sums of `length` terms, over |S|_F |x|.
 
     4 u covers the few operations of a term. Sums of many numbers of one sign, accumulated in a few
@@ -48,11 +48,18 @@ class SolveInfo(NamedTuple):
         Upper bound of |computed x - exact x|, rounding errors included by a model of them that
         was measured; a worst case, typically far above the error.
     step_norm : array
-        |S (x - x0)|, or |S x| for a solve: the length of the step in the Fubini-Study (Fisher)
-        metric.
+        |S x|: the length of the step in the Fubini-Study (Fisher) metric, x0 included.
     converged : array of bool
         The factorisation succeeded and error_bound <= |x| / 2, so that the step is certified to
-        be neither twice too long nor half too short.
+        be neither twice too long nor half too short. For `damped_solve` also what v = S^H f lost
+        when it was rounded is less than that: error_bound + 16 u |v| |A^-1| <= |x| / 2, with the
+        unit roundoff u of the dtype in which v came. False where |S|^2 or x leave the range of
+        their dtype.
+    gain : array
+        Re f^H S x, for a solve Re v^H x: a step eta x changes |S d - f|^2 by
+        eta^2 step_norm^2 - 2 eta gain.
+    misfit_norm : array
+        |f - S x|; Inf for a solve, which does not know f.
 
     Notes
     -----
@@ -64,17 +71,24 @@ class SolveInfo(NamedTuple):
     error_bound: AnyArray
     step_norm: AnyArray
     converged: AnyArray
+    gain: AnyArray
+    misfit_norm: AnyArray
 
 
-def certificate(space: Space, iterate: Iterate, ok: Array, layout: Layout) -> SolveInfo:
-    """Return what is known of a solution whose factorisation succeeded where `ok` is set."""
+def certificate(
+    space: SampleSpace | ParameterSpace, iterate: Iterate, ok: Array, u_given: float
+) -> SolveInfo:
+    """Return what is known of a solution whose factorisation succeeded where `ok` is set.
+
+    `u_given` is the unit roundoff of the dtype in which v came, 0 for least squares.
+    """
     if isinstance(space, SampleSpace):
-        return _sample_certificate(space, iterate, ok, layout)
-    return _parameter_certificate(space, iterate, ok, layout)
+        return _sample_certificate(space, iterate, ok, u_given)
+    return _parameter_certificate(space, iterate, ok, u_given)
 
 
 def _sample_certificate(
-    space: SampleSpace, iterate: Iterate, ok: Array, layout: Layout
+    space: SampleSpace, iterate: Iterate, ok: Array, u_given: float
 ) -> SolveInfo:
     """Return what is known of a solution that was found in the sample space.
 
@@ -82,18 +96,19 @@ def _sample_certificate(
     |S^H W^-1| <= 1 / (2 sqrt(damping)); the other terms are the roundings of r and of x.
     """
     system = space.system
+    layout = system.layout
     whole, iterate = space.whole_residual(iterate)
     assert iterate.x is not None
-    size = _norms(system, layout)
+    size = _norms(system)
     t, damping = size.t, size.damping
     x_norm = layout.norm(iterate.x)
     r_norm = layout.norm(without_null(whole, system.null))
     # of all sweeps, also of those that diverged and were taken back
     y_norm = reduce(add, (layout.norm(w) for w in iterate.corrections))
-    by_rows = _rounding(system.u, system.scores.rows)
-    by_columns = _rounding(system.u, system.scores.columns)
-    by_one = _rounding(system.u, 1)
-    lost = _lost(system, whole, by_columns * t, layout) / damping
+    by_rows = rounding(system.u, system.scores.rows)
+    by_columns = rounding(system.u, system.scores.columns)
+    by_one = rounding(system.u, 1)
+    lost = _lost(system, whole, by_columns * t) / damping
     rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
     rounding_x = by_rows * t * y_norm + by_one * size.start
     error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
@@ -102,7 +117,8 @@ def _sample_certificate(
         scale = (t * t + damping) * x_norm + damping * size.start
     else:
         residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
-    return _info(system, iterate, residual, scale, error, ok, layout)
+    given = 16.0 * u_given * size.start  # |v| / damping
+    return _info(system, iterate, _Sizes(residual, scale, error, given), ok)
 
 
 def _gradient(system: System, v: Vector, iterate: Iterate) -> Vector:
@@ -115,22 +131,30 @@ def _gradient(system: System, v: Vector, iterate: Iterate) -> Vector:
 
 
 def _parameter_certificate(
-    space: ParameterSpace, iterate: Iterate, ok: Array, layout: Layout
+    space: ParameterSpace, iterate: Iterate, ok: Array, u_given: float
 ) -> SolveInfo:
     """Return what is known of a solution that was found in the parameter space.
 
-    |A^-1| <= 1 / damping for the gradient, to which the rounding of its terms is added.
+    |A^-1| times the gradient, to which the rounding of its terms is added. |A^-1| is 1 / damping at
+    most, and less where the factor shows that S has full rank, which is looked at where the damping
+    does not certify.
     """
     system = space.system
+    layout = system.layout
     r, iterate = space.gradient(iterate)
     assert iterate.x is not None
-    size = _norms(system, layout)
+    size = _norms(system)
     t, damping = size.t, size.damping
     x_norm, residual = layout.norm(iterate.x), layout.norm(r)
     scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
     length = max(system.scores.rows, system.scores.columns)
-    error = (residual + _rounding(system.u, length) * scale) / damping
-    return _info(system, iterate, residual, scale, error, ok, layout)
+    error = residual + rounding(system.u, length) * scale
+    given = 0.0
+    if isinstance(system.rhs, Solve):
+        given = 16.0 * u_given * layout.norm(system.rhs.v)
+    certain = (error + given) / damping <= x_norm / 2
+    norm = layout.per_column(system.inverse_norm(namespace(certain).all(certain)))
+    return _info(system, iterate, _Sizes(residual, scale, error * norm, given * norm), ok)
 
 
 def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
@@ -138,10 +162,11 @@ def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
     return error_bound + u * x_norm / (1 - u)
 
 
-def _lost(system: System, r: Array, rounding: Array, layout: Layout) -> Any:
+def _lost(system: System, r: Array, rounding: Array) -> Any:
     """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
     if system.null is None:
         return 0.0
+    layout = system.layout
     leak = layout.per_column(system.leak)
     return (leak + rounding) * layout.norm(rmatvec(system.null, r))
 
@@ -155,32 +180,73 @@ class _Norms(NamedTuple):
     start: Any  # |x0|, or |v| / damping
 
 
-def _norms(system: System, layout: Layout) -> _Norms:
+def _norms(system: System) -> _Norms:
+    layout = system.layout
     damping = layout.per_column(system.damping)
     t = layout.per_column(system.squared_norm) ** 0.5
     return _Norms(damping, t, *system.rhs.norms(layout, damping))
 
 
-def _info(
-    system: System,
-    iterate: Iterate,
-    residual: Array,
-    scale: Array,
-    error: Array,
-    ok: Array,
-    layout: Layout,
-) -> SolveInfo:
+class _Sizes(NamedTuple):
+    """Norms of a residual, of its terms, and of errors of x, each of the shape of the info."""
+
+    residual: Array
+    scale: Array
+    error: Array  # without that of rounding x
+    given: Any  # what v may have lost when it was rounded
+
+
+def _info(system: System, iterate: Iterate, sizes: _Sizes, ok: Array) -> SolveInfo:
+    """Return the certificate in the units of the caller and the real dtype of the result."""
+    layout, rhs = system.layout, system.rhs
+    residual, scale, error, given = sizes
     assert iterate.x is not None
+    assert iterate.Sx is not None
     xp, x_norm = namespace(residual), layout.norm(iterate.x)
     error = rounded_bound(error, x_norm, system.accuracy)
     backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
-    assert iterate.Sx is not None
-    step = layout.norm(system.rhs.step(iterate.Sx, iterate.S_start))
-    real = real_name(layout.dtype)
     if layout.working != layout.rounded:  # the bound must not be rounded down
         error = error * (1 + 2 * system.accuracy)
-    fields = (astype(as_array(field), real) for field in (residual, backward, error, step))
-    residual, backward, error, step = fields
-    certain = xp.isfinite(error) & (error <= astype(as_array(x_norm), real) / 2)
+    certain = xp.isfinite(error) & (error + given <= x_norm / 2)
+    gain = _gain(system, iterate)
+    if isinstance(rhs, Solve):
+        misfit = xp.full_like(residual, xp.inf)
+    else:
+        misfit = layout.norm(rhs.misfit(iterate.Sx))
+    step = layout.norm(iterate.Sx)
+    if system.unit is not None:
+        unit = layout.of_columns(system.unit)
+        error = error * unit
+        residual, step, misfit, gain = (x * unit for x in (residual, step, misfit, gain * unit))
+        error, certain = _within_range(system, error, certain, x_norm * unit, step)
+    real = real_name(layout.dtype)
+    fields = (astype(as_array(x), real) for x in (residual, backward, error, step, gain, misfit))
+    residual, backward, error, step, gain, misfit = fields
     converged = layout.per_column(ok) & certain
-    return SolveInfo(residual, backward, error, step, as_array(converged))
+    return SolveInfo(residual, backward, error, step, as_array(converged), gain, misfit)
+
+
+def _gain(system: System, iterate: Iterate) -> Array:
+    """Return Re f^H S x, or Re v^H x."""
+    layout, rhs = system.layout, system.rhs
+    if isinstance(rhs, Solve):
+        terms = (inner_columns(v, x) for v, x in zip(rhs.v, iterate.x or ()))
+        return layout.without_k(layout.merged(reduce(add, terms), add))
+    return layout.without_k(layout.merged(inner_columns(rhs.f, iterate.Sx), add))
+
+
+def _within_range(
+    system: System, error: Array, certain: Array, x_norm: Array, step: Array
+) -> tuple[Array, Array]:
+    """Return a bound and a verdict that allow for numbers below the range of the dtype.
+
+    Entries of x below the smallest normal number are rounded to multiples of a smaller one, or to
+    0, and where |S|^2 is below it nothing is known, unless S is 0.
+    """
+    xp, layout = namespace(error), system.layout
+    least, _ = normal_range(real_name(layout.rounded))
+    floor = least * system.scores.columns**0.5
+    error = xp.where(error > 0, error + floor, error)
+    t2 = layout.per_column(system.squared_norm)
+    enough = t2 >= normal_range(dtype_name(t2.dtype))[0]
+    return error, certain & (error <= x_norm / 2) & (enough | (step == 0))

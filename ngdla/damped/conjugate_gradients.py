@@ -10,7 +10,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import largest_entry
 from ngdla._backend.tracing import repeated
 
-__all__ = ["conjugate_gradients"]
+__all__ = ["conjugate_gradients", "energy"]
 
 Function = Callable[[Array], Array]
 
@@ -23,8 +23,10 @@ def conjugate_gradients(
     steps: int,
     target: Array,
     early: bool = True,
-) -> Array:
+) -> tuple[Array, Array]:
     """Return w with |r - A w| <= target, (..., 1, k), or after `steps` steps, from w = 0.
+
+    And the energy of what is left of r, (..., 1, k).
 
     `product` and `preconditioner` apply A and an approximate inverse, both Hermitian and positive
     definite, to (..., n, k). A column that has reached its target stays as it is; `early` lets the
@@ -48,12 +50,19 @@ def conjugate_gradients(
         z = preconditioner(r)
         # Polak and Ribiere's form, as the preconditioner errs by roundings of its own precision
         p = z + _ratio(_inner(change, z), rho) * p
-        return _State(w, r, p, _inner(r, z))
+        return _State(w, r, p, energy(r, z))
 
     r = r / scale
     z = preconditioner(r)
-    start = _State(namespace(r).zeros_like(r), r, z, _inner(r, z))
-    return repeated(step, unfinished, start, steps, early=early).w * scale
+    start = _State(namespace(r).zeros_like(r), r, z, energy(r, z))
+    end = repeated(step, unfinished, start, steps, early=early)
+    return end.w * scale, end.rho * scale * scale
+
+
+def energy(r: Array, z: Array) -> Array:
+    """Return r^H P^-1 r of each column, (..., 1, k), for z = P^-1 r; 0 where that is a rounding."""
+    xp, rho = namespace(r), _inner(r, z)
+    return xp.where(rho > 0, rho, xp.zeros_like(rho))
 
 
 class _State(NamedTuple):

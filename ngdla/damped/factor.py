@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.scalars import damping_values
+from ngdla._backend.scalars import damping_values, rounded_up
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
 from ngdla.score_matrices.score_matrix import ParameterVector, Scores
@@ -19,14 +20,14 @@ from ngdla.score_matrices.score_matrix import ParameterVector, Scores
 from .certificate import SolveInfo
 from .factorisation import Factorisation, damping_below
 from .inverses import cast_inverse
-from .ladder import climb, with_damping
+from .ladder import Outcome, climb, reuse, with_damping
 from .leave_one_out import left_out_residuals
-from .methods import FirstPass, MethodName
+from .methods import MethodName
 from .null_vectors import lift_height, lifted_dimension, lifted_log_determinant
 from .precision import LIFT, Precision
 from .problem import Options, damped_problem
 from .right_hand_side import LeastSquares, RightHandSide, Solve
-from .solve import apply_factor
+from .solution import solution
 
 __all__ = ["DampedFactor", "damped_factor"]
 
@@ -40,7 +41,7 @@ def damped_factor(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
 ) -> DampedFactor:
     """Return a factor of S^H S + damping D that solves for many right-hand sides.
 
@@ -80,9 +81,9 @@ def damped_factor(
     """
     scores = score_matrix(S)
     options = Options(method, precision, refine, metric, null)
-    with opened(scores.like, check) as checks:
+    with opened(scores.like, check, nan=True) as checks:
         problem = damped_problem(scores, damping, options, scores.dtype)
-        factor = climb(problem, checks, lambda factor, first: factor, keep=True)
+        factor = climb(problem, checks, lambda factor, *_: Outcome(factor), keep=True)
     return DampedFactor(factor.problem, factor.small, check)
 
 
@@ -109,7 +110,7 @@ class DampedFactor(Factorisation):
         Whether values are tested.
     """
 
-    check: bool
+    check: Check
 
     @property
     def damping(self) -> Any:  # noqa: D102, as the attributes above
@@ -217,7 +218,7 @@ class DampedFactor(Factorisation):
         scores = self.scores
         real = real_name(scores.dtype)
         damping = damping_values(damping, scores.like, scores.name, real, scores.batch)
-        with opened(scores.like, self.check) as checks:
+        with opened(scores.like, self.check, nan=True) as checks:
             return with_damping(self, damping, checks)
 
     def logdet(self) -> AnyArray:
@@ -239,7 +240,7 @@ class DampedFactor(Factorisation):
         roundoff u of the factor.
         """
         scores, small = self.scores, self.small
-        with opened(scores.like, self.check) as checks:
+        with opened(scores.like, self.check, nan=True) as checks:
             _require_exact(self, checks)
             xp, damping = namespace(small.squared_norm), _damping(self)
             value = _sum_without_lifted(self, small.matrix.log_determinant, lifted_log_determinant)
@@ -269,7 +270,7 @@ class DampedFactor(Factorisation):
         for the others. For small dampings see `logdet`.
         """
         scores, small = self.scores, self.small
-        with opened(scores.like, self.check) as checks:
+        with opened(scores.like, self.check, nan=True) as checks:
             _require_exact(self, checks)
             value = _sum_without_lifted(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
@@ -315,7 +316,7 @@ class DampedFactor(Factorisation):
         if self.plan.double:
             layout = layout.doubled()
         paired = is_stacked(stacked, null, scores)
-        with opened(scores.like, self.check) as checks:
+        with opened(scores.like, self.check, nan=True) as checks:
             _require_exact(self, checks)
             checks.finite("f", rhs.f)
             inverse = cast_inverse(self.small.inverse, layout.working)
@@ -326,10 +327,9 @@ class DampedFactor(Factorisation):
 
     def _solved(self, rhs: RightHandSide, full_output: bool) -> Any:
         layout = rhs.layout(self.scores)
-        with opened(self.scores.like, self.check) as checks:
-            return apply_factor(
-                self, FirstPass(), rhs=rhs, layout=layout, checks=checks, full_output=full_output
-            )
+        with opened(self.scores.like, self.check, nan=True) as checks:
+            use = partial(solution, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
+            return reuse(self, checks, use, in_row_space=isinstance(rhs, LeastSquares))
 
 
 def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:
@@ -345,9 +345,9 @@ def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:
     if plan.lifted:
         least = LIFT * unit_roundoff(plan.factor)
         msg = (
-            f"`damping` is below {least:.0e} |S|_F^2, the rounding errors of this {plan.factor} "
-            f"Gram matrix, which solves refine, but logdet, effective_dimension and leave_one_out "
-            f"do not. Raise it, or factor with precision='float64' or method='qr'."
+            f"`damping` is below {rounded_up(least)} |S|_F^2, the rounding errors of this "
+            f"{plan.factor} Gram matrix, which solves refine, but logdet, effective_dimension and "
+            f"leave_one_out do not. Raise it, or factor with precision='float64' or method='qr'."
         )
         checks.require(lambda: ~damping_below(factor, least), lambda: ValueError(msg))
 

@@ -36,6 +36,7 @@ __all__ = [
     "SpectralInverse",
     "Spectrum",
     "cast_inverse",
+    "eigenvalue_below",
     "smallest_by_iterations",
 ]
 
@@ -150,6 +151,19 @@ def smallest_by_iterations(inverse: Inverse, like: Array) -> Array:
     return 1 / xp.linalg.vector_norm(z, axis=(-2, -1))
 
 
+def eigenvalue_below(inverse: Any) -> Array:
+    """Return a lower bound of the smallest eigenvalue of W, (...), for the factor as it is.
+
+    It is 1 / tr W^-1 where the eigenvalues themselves are not known.
+    """
+    if isinstance(inverse, SpectralInverse):
+        return inverse.smallest_eigenvalue()
+    X, weights = inverse.diagonalised(None)
+    xp, squares = namespace(X), abs(X) ** 2
+    weights = xp.matrix_transpose(astype(weights, dtype_name(squares.dtype)))
+    return 1 / xp.sum(squares * weights, axis=(-2, -1))
+
+
 # ---------------------------------------------------------------------------- eigenvectors
 
 
@@ -159,10 +173,23 @@ class SpectralInverse(NamedTuple):
 
     shifted: Array
     U: Array
+    back: Array | None = None  # U^H S^H, (..., m, n), with n >= m, from singular vectors of S
 
     def __call__(self, r: Array) -> Array:
         """Return the inverse times r, (..., n, k)."""
         return namespace(r).matmul(self.U, rmatvec(self.U, r) / self.shifted)
+
+    def fit(self, misfit: Array, moved: Array | None, damping: Any) -> Array:
+        """Return A^-1 (S^H misfit - damping moved), (..., m, k), where `back` is known.
+
+        A rounding of S^H misfit in one direction does not reach another one, whose eigenvalue may
+        be the damping alone.
+        """
+        xp = namespace(misfit)
+        r = xp.matmul(self.back, misfit)
+        if moved is not None:
+            r = r - expanded(damping, 2) * rmatvec(self.U, moved)
+        return xp.matmul(self.U, r / self.shifted)
 
     def smallest_eigenvalue(self) -> Array:
         """Return the smallest eigenvalue, (...)."""
@@ -179,12 +206,13 @@ class Spectrum(NamedTuple):
 
     values: Array
     U: Array
+    back: Array | None = None  # as in `SpectralInverse`
 
     def inverse(self, damping: Any) -> tuple[SpectralInverse, Array]:
         """Return U diag(1 / (values + damping)) U^H and whether that is finite."""
         xp = namespace(self.values)
         shifted = self.values + expanded(damping, 1)
-        inverse = SpectralInverse(xp.expand_dims(shifted, axis=-1), self.U)
+        inverse = SpectralInverse(xp.expand_dims(shifted, axis=-1), self.U, self.back)
         return inverse, xp.all(xp.isfinite(shifted), axis=-1)
 
     def copy(self) -> Spectrum:
@@ -208,9 +236,11 @@ def cast_inverse(inverse: Any, dtype: str) -> Any:
     Applied in lower precision, it would not be one Hermitian matrix, on which sweeps rely.
     """
     real = real_name(dtype)
-    return type(inverse)(*(_cast(a, dtype if is_complex(a) else real) for a in inverse))
+    return type(inverse)(*(None if a is None else _cast(a, dtype, real) for a in inverse))
 
 
-def _cast(a: Array, dtype: str) -> Array:
+def _cast(a: Array, dtype: str, real: str) -> Array:
     """Return a floating array in another dtype; integers, such as pivots, as they are."""
-    return a if dtype_name(a.dtype).startswith(("int", "uint")) else astype(a, dtype)
+    if dtype_name(a.dtype).startswith(("int", "uint")):
+        return a
+    return astype(a, dtype if is_complex(a) else real)

@@ -13,12 +13,11 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
-from ngdla._backend.dtypes import conjugate
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, trace
 from ngdla._backend.shapes import joined
-from ngdla._backend.spectral import eigh, left_singular, qr_r
+from ngdla._backend.spectral import eigh, left_singular, qr, qr_r, svd
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .inverses import ExactSmallMatrix, GramMatrix, SmallMatrix, Spectrum
@@ -49,6 +48,14 @@ class FirstPass(NamedTuple):
 
     S_start: Array | None = None  # S x0 or S v / damping
     gradient: Vector | None = None  # S^H (f - S x0)
+
+    def over(self, unit: Array) -> FirstPass:
+        """Return the products of what is over a unit, (..., 1, k)."""
+        S_start, gradient = self
+        return FirstPass(
+            None if S_start is None else S_start / unit,
+            None if gradient is None else tuple(piece / unit for piece in gradient),
+        )
 
 
 class SmallProblem(NamedTuple):
@@ -177,14 +184,24 @@ class _Singular(Method):
         null: Array | None,
         start: Start,
     ) -> SmallProblem:
-        """Return the squared singular values, and singular vectors."""
-        s, U = self._singular(scores.stored.to_dense(dtype), wide=scores.wide)
+        """Return the squared singular values, singular vectors, and with n >= m U^H S^H."""
+        S, back = scores.stored.to_dense(dtype), None
+        xp = namespace(S)
+        if scores.wide:
+            s, U = self._of_wide(S)
+        else:
+            left, s, U = self._of_tall(S)
+            back = xp.expand_dims(s, axis=-1) * adjoint(left)
         values = s * s
-        return SmallProblem(Spectrum(values, U), namespace(values).sum(values, axis=-1))
+        return SmallProblem(Spectrum(values, U, back), xp.sum(values, axis=-1))
 
     @abstractmethod
-    def _singular(self, S: Array, *, wide: bool) -> tuple[Array, Array]:
-        """Return singular values, and singular vectors on the shorter side of S."""
+    def _of_wide(self, S: Array) -> tuple[Array, Array]:
+        """Return singular values and left singular vectors."""
+
+    @abstractmethod
+    def _of_tall(self, S: Array) -> tuple[Array, Array, Array]:
+        """Return left singular vectors, (..., n, m), singular values and right singular vectors."""
 
 
 @part
@@ -193,12 +210,12 @@ class SVD(_Singular):
 
     name = "svd"
 
-    def _singular(self, S: Array, *, wide: bool) -> tuple[Array, Array]:
-        if wide:
-            return left_singular(S)
-        # S^T has the conjugates of the right singular vectors of S
-        s, U = left_singular(namespace(S).matrix_transpose(S))
-        return s, conjugate(U)
+    def _of_wide(self, S: Array) -> tuple[Array, Array]:
+        return left_singular(S)
+
+    def _of_tall(self, S: Array) -> tuple[Array, Array, Array]:
+        left, s, right = svd(S)
+        return left, s, adjoint(right)
 
 
 @part
@@ -207,11 +224,14 @@ class QR(_Singular):
 
     name = "qr"
 
-    def _singular(self, S: Array, *, wide: bool) -> tuple[Array, Array]:
+    def _of_wide(self, S: Array) -> tuple[Array, Array]:
         xp = namespace(S)
-        if wide:
-            return left_singular(xp.matrix_transpose(qr_r(xp.matrix_transpose(S))))
-        return left_singular(adjoint(qr_r(S)))
+        return left_singular(xp.matrix_transpose(qr_r(xp.matrix_transpose(S))))
+
+    def _of_tall(self, S: Array) -> tuple[Array, Array, Array]:
+        Q, R = qr(S)
+        left, s, right = svd(R)
+        return namespace(S).matmul(Q, left), s, adjoint(right)
 
 
 @part

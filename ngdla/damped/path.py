@@ -19,7 +19,7 @@ from ngdla.score_matrices.sample_rows import is_stacked
 from ngdla.score_matrices.score_matrix import Scores
 
 from .factorisation import Factorisation
-from .ladder import climb
+from .ladder import Outcome, climb
 from .leave_one_out import DiagonalFit, dampings_first, left_out
 from .methods import Eigenvectors, FirstPass
 from .null_vectors import lift_height, lifted_dimension, without_null
@@ -136,11 +136,12 @@ def damping_path(
         right = layout.to_columns(rhs.f)
         inside = without_null(right, problem.null)
 
-        def compare(factor: Factorisation, first: FirstPass) -> DampingPath:
+        def compare(factor: Factorisation, first: FirstPass, _: bool) -> Outcome:
             fit = _fit(factor, first, inside, values, stacked=paired)
-            return _path(fit, factor, right, values, layout)
+            return Outcome(_path(fit, factor, right, values, layout))
 
-        return climb(problem, checks, compare, start=(inside, None), keep=True)
+        path: DampingPath = climb(problem, checks, compare, start=(inside, None), keep=True)
+        return path
 
 
 def _dampings(dampings: Any, like: Array, real: str, checks: ValueChecks) -> Array:
@@ -182,7 +183,7 @@ def _fit(
 ) -> DiagonalFit:
     """Return the fits with weights damping / (s + damping), or 1 / (s + damping) with n >= m."""
     xp, scores, null = namespace(f), factor.scores, factor.problem.null
-    values, U = factor.small.matrix
+    values, U = factor.small.matrix.values, factor.small.matrix.U
     shifted = xp.expand_dims(values, axis=-1) + dampings
     if scores.wide:
         X, right, weights = without_null(U, null), f, dampings / shifted

@@ -19,8 +19,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ngdla._backend.calls import warn_caller
 from ngdla._backend.checks import require_choice
-from ngdla._backend.dtypes import double_name, has_double, real_name, single_name, unit_roundoff
-from ngdla._backend.namespace import Array
+from ngdla._backend.dtypes import (
+    double_name,
+    has_double,
+    is_double,
+    real_name,
+    single_name,
+    unit_roundoff,
+)
+from ngdla._backend.namespace import Array, library
 from ngdla._backend.pickles import part
 
 from .methods import Method
@@ -28,6 +35,7 @@ from .methods import Method
 __all__ = [
     "LIFT",
     "NATIVE",
+    "Measured",
     "Plan",
     "Precision",
     "PrecisionWarning",
@@ -64,16 +72,17 @@ class Plan(NamedTuple):
     steps: int = 10  # of conjugate gradients, where only the device can tell whether to take them
     blind_steps: int = 3  # of them, where nothing can tell
     least: float = 0.0  # damping / |S|_F^2 below which "auto" does not trust this plan
+    rung: int | None = None  # of the ladder; None: the caller chose the precision
 
 
 def first_plan(method: Method, precision: Any, dtype: str, like: Array) -> Plan:
     """Return the plan to begin with, for work in `dtype`."""
     require_choice(precision, "precision", _PRECISIONS)
     if precision == "auto":
-        least = LIFT if method.squares_condition else 0.0
-        if dtype != double_name(dtype):
-            least = NATIVE
-        plan = Plan(method, dtype, lifted=True, least=least * unit_roundoff(dtype))
+        least, lifted = NATIVE, method.squares_condition
+        if is_double(dtype):
+            least = LIFT if lifted else 0.0
+        plan = Plan(method, dtype, lifted=lifted, least=least * unit_roundoff(dtype), rung=0)
     else:
         plan = _chosen(method, precision, dtype, like)
     if method.exact:
@@ -94,8 +103,7 @@ def _chosen(method: Method, precision: str, dtype: str, like: Array) -> Plan:
         raise ValueError(msg)
     factor = (double_name if real_name(precision) == "float64" else single_name)(dtype)
     if factor == double_name(dtype) and not has_double(like):
-        msg = f"`precision` is {precision!r}, which this device or the settings of JAX do not have."
-        raise ValueError(msg)
+        raise ValueError(_no_double(precision, like))
     if factor == dtype:
         return Plan(method, factor)
     if factor == single_name(dtype):
@@ -103,40 +111,101 @@ def _chosen(method: Method, precision: str, dtype: str, like: Array) -> Plan:
     return Plan(method, factor, double=True)
 
 
+def _no_double(precision: str, like: Array) -> str:
+    if library(like) == "jax":
+        remedy = (
+            "JAX has only with jax.config.update('jax_enable_x64', True) or in jax.enable_x64()"
+        )
+    else:
+        remedy = "this device does not have"
+    return f"`precision` is {precision!r}, which {remedy}."
+
+
 def _preconditioner(method: Method, dtype: str) -> Plan:
     plan = Plan(method, single_name(dtype), lifted=True, iterate=True)
     return plan._replace(blind_steps=plan.steps)
 
 
-def next_plan(
-    plan: Plan, ratio: float, smallest: float, like: Array, *, dense: bool, regram: bool = True
-) -> tuple[Plan, str]:
-    """Return a plan for a damping that `plan` is not good for, and what to warn of.
+class Measured(NamedTuple):
+    """What is known of a factor that is not good enough."""
 
-    `ratio` is damping / |S|_F^2, `smallest` the smallest eigenvalue of the factored matrix over
-    |S|_F^2, 0 where the factorisation failed; the latter counts where it is not just the damping.
-    `dense` tells whether S can be factored itself, without its Gram matrix, and `regram` whether
-    that can be formed in higher precision.
+    ratio: float  # damping / |S|_F^2
+    smallest: float  # smallest eigenvalue of the factored matrix over |S|_F^2, 0 if that failed
+
+
+def next_plan(
+    plan: Plan, measured: Measured, like: Array, *, dense: bool, regram: bool = True
+) -> tuple[Plan, str] | None:
+    """Return a plan for a problem that `plan` of "auto" is not good for, and what to warn of.
+
+    `smallest` counts where it is not just the damping. `dense` tells whether S can be factored
+    itself, without its Gram matrix, and `regram` whether that can be formed in higher precision.
+    None is returned where nothing is next.
     """
-    u = unit_roundoff(plan.factor)
-    doubled = double_name(plan.factor)
-    single = plan.factor != doubled
+    if plan.rung is None:
+        return None
     last = plan.method.last_rung() if dense else None
-    if smallest >= NATIVE * u:
-        return plan._replace(iterate=True, least=0.0), ""
-    if single and has_double(like):
-        serves = ratio >= LIFT * u or smallest >= 4 * LIFT * u or not regram
-        if smallest > 0 and serves:
-            plan = plan._replace(double=True, iterate=True, least=0.0)
-            return plan, "residuals were computed in double precision until they converged"
-        if ratio >= LIFT * unit_roundoff(doubled) or last is None:
-            plan = plan._replace(factor=doubled, double=True, least=0.0)
-            return plan, "the Gram matrix and its factor were computed in double precision"
-    if last is not None and (not single or has_double(like)):
-        plan = Plan(last, doubled, double=single)
-        return plan, f"S was factored by {last.name.upper()} in double precision, which copies S"
-    plan = plan._replace(iterate=True, least=0.0)
-    return plan, "the factor only preconditions conjugate gradients; look at SolveInfo.converged"
+    for rung, (higher, description) in enumerate(
+        (
+            _iterated(plan, measured),
+            _residuals_in_double(plan, measured, like, regram=regram),
+            _all_in_double(plan, measured, like, last, regram=regram),
+            _by_last_method(plan, last, like),
+            _preconditioned(plan),
+        ),
+        start=1,
+    ):
+        if rung > plan.rung and higher is not None:
+            return higher._replace(rung=rung, least=0.0), description
+    return None
+
+
+Rung = tuple[Plan | None, str]  # None: of no use
+
+
+def _iterated(plan: Plan, measured: Measured) -> Rung:
+    """Sweep until it converges, where the small eigenvalues of the matrix are not the damping."""
+    serves = measured.smallest >= NATIVE * unit_roundoff(plan.factor)
+    return (plan._replace(iterate=True) if serves else None), ""
+
+
+def _residuals_in_double(plan: Plan, measured: Measured, like: Array, *, regram: bool) -> Rung:
+    u = unit_roundoff(plan.factor)
+    serves = measured.ratio >= LIFT * u or measured.smallest >= 4 * LIFT * u or not regram
+    if not (_single(plan, like) and measured.smallest > 0 and serves):
+        return None, ""
+    plan = plan._replace(double=True, iterate=True)
+    return plan, "residuals were computed in double precision until they converged"
+
+
+def _all_in_double(
+    plan: Plan, measured: Measured, like: Array, last: Method | None, *, regram: bool
+) -> Rung:
+    doubled = double_name(plan.factor)
+    direct = measured.ratio >= LIFT * unit_roundoff(doubled)
+    if not (_single(plan, like) and regram and (direct or last is None)):
+        return None, ""
+    plan = plan._replace(factor=doubled, double=True, iterate=not direct)
+    return plan, "the Gram matrix and its factor were computed in double precision"
+
+
+def _by_last_method(plan: Plan, last: Method | None, like: Array) -> Rung:
+    if last is None or not has_double(like):
+        return None, ""
+    plan = Plan(last, double_name(plan.factor), double=plan.double or _single(plan, like))
+    return plan, f"S was factored by {last.name.upper()} in double precision, which copies S"
+
+
+def _preconditioned(plan: Plan) -> Rung:
+    if plan.iterate:
+        return None, ""
+    description = "the factor only preconditions conjugate gradients"
+    return plan._replace(iterate=True), description
+
+
+def _single(plan: Plan, like: Array) -> bool:
+    """Tell whether there is a higher precision than that of the factor."""
+    return plan.factor != double_name(plan.factor) and has_double(like)
 
 
 def warn_of_precision(message: str) -> None:

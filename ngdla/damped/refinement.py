@@ -21,15 +21,13 @@ preconditioned by that inverse.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.tracing import choose, chooses, number
 
-from .conjugate_gradients import conjugate_gradients
+from .conjugate_gradients import conjugate_gradients, energy
 from .inverses import Inverse
-from .precision import warn_of_precision
 from .right_hand_side import LeastSquares, column_norms
 from .spaces import Iterate, Space
 
@@ -39,7 +37,6 @@ _WORTHWHILE_SWEEPS = 4  # sweeps; where more would be needed, conjugate gradient
 _MOST_SWEEPS = 8
 _MOST_STEPS = 100
 _SLOW = 0.5  # contraction, from which plain sweeps are not worth it
-_NOTICEABLE_ERROR = 0.01  # error over length, from which a caller must know
 
 
 def sweep(
@@ -55,34 +52,47 @@ def sweep(
 
     `accelerate`, also a 0-d flag on the device, lets the first sweep use conjugate gradients.
     """
+    careful = space.system.unit is not None
     for i in range(1 + sweeps):
-        r, iterate = space.residual(iterate)
-        if i == 1 and accelerate is not False:
-            w = _accelerated(space, inverse, r, iterate, accelerate)
+        if accelerate is not False and i:
+            w, iterate = _accelerated(space, inverse, iterate, accelerate if i == 1 else False)
         else:
-            w = inverse(r)
-        iterate = space.advance(iterate, w, product=last_product or i < sweeps)
+            w, iterate = space.correct(inverse, iterate)
+        after = space.advance(iterate, w, product=last_product or i < sweeps)
+        iterate = space.moved(iterate, after, wanted=i > 0 or not sweeps or careful)
     return iterate
 
 
 def _accelerated(
-    space: Space, inverse: Inverse, r: Array, iterate: Iterate, flag: Array | bool = True
-) -> Array:
-    """Return W^-1 r or A^-1 r by a fixed number of steps, if `flag` is set."""
+    space: Space, inverse: Inverse, iterate: Iterate, flag: Array | bool
+) -> tuple[Array, Iterate]:
+    """Return W^-1 r or A^-1 r by a fixed number of steps, if `flag` is set.
+
+    The iterate tells what is left of its error: as the last residual shows it.
+    """
     system, plan = space.system, space.system.plan
-    steps = partial(
-        conjugate_gradients,
-        space.product,
-        inverse,
-        steps=plan.steps if chooses(system.squared_norm) else plan.blind_steps,
-        target=_as_row(space.target(iterate)),
-        early=False,
-    )
-    return steps(r) if flag is True else choose(flag, lambda: steps(r), lambda: inverse(r))
+    r, iterate = space.residual(iterate)
+    xp = namespace(r)
 
+    def steps() -> tuple[Array, Array]:
+        return conjugate_gradients(
+            space.product,
+            inverse,
+            r,
+            steps=plan.steps if chooses(system.squared_norm) else plan.blind_steps,
+            target=xp.expand_dims(space.target(iterate), axis=-2),
+            early=False,
+        )
 
-def _as_row(norms: Array) -> Array:
-    return namespace(norms).expand_dims(norms, axis=-2)
+    def once() -> tuple[Array, Array]:
+        w = inverse(r)
+        return w, energy(r, w)
+
+    if isinstance(flag, bool):
+        w, left = steps() if flag else once()
+    else:
+        w, left = choose(flag, steps, once)
+    return w, space.with_energy(iterate, xp.squeeze(left, axis=-2))
 
 
 def sweep_until_converged(
@@ -91,44 +101,34 @@ def sweep_until_converged(
     """Return the iterate after as many sweeps as it needs, at least one where `sweeps` > 0.
 
     Where the contraction that is seen asks for more than a few, w comes from conjugate gradients.
-    So it does in the first sweep where values cannot be read; `sweeps` is then their number.
+    So it does in the first sweep where values cannot be read; `sweeps` is then their number. What
+    is left of the error is estimated from the last residual, which every way out comes by: it is
+    formed, or where that would be one more pass, that before the last sweep tells.
     """
-    if sweeps == 0:
-        return sweep(space, inverse, iterate, 0, last_product=last_product)
     r, iterate = space.residual(iterate)
     # a solve starts from v / damping, whose S x is far larger than any later residual
     pace = _Pace(column_norms((r,)) if isinstance(space.system.rhs, LeastSquares) else None)
-    iterate = space.advance(iterate, inverse(r), product=True)
+    before, careful = iterate, space.system.unit is not None
+    iterate = space.moved(before, space.advance(before, inverse(r), product=True), wanted=careful)
     while not pace.next_is_last:
         r, iterate = space.residual(iterate)
-        pace = pace.at(column_norms((r,)), space.target(iterate))
+        size = column_norms((r,))
+        pace = pace.at(size, space.target(iterate))
         if pace.distance is None:
             return _continued(space, inverse, iterate, sweeps, last_product=last_product)
         if pace.distance <= 1:
-            break
+            return space.with_error(iterate, size)
         if pace.slow:
-            target = _as_row(space.target(iterate))
-            w = conjugate_gradients(space.product, inverse, r, steps=_MOST_STEPS, target=target)
+            target = namespace(r).expand_dims(space.target(iterate), axis=-2)
+            w, _ = conjugate_gradients(space.product, inverse, r, steps=_MOST_STEPS, target=target)
         else:
             w = inverse(r)
-        iterate = space.advance(iterate, w, product=last_product or not pace.next_is_last)
-    if pace.gives_up:
-        _warn_of_error(space, iterate, pace)
-    return iterate
-
-
-def _warn_of_error(space: Space, iterate: Iterate, pace: _Pace) -> None:
-    """Warn where what is left of the residual may be felt in the step."""
-    assert iterate.x is not None
-    assert pace.size is not None
-    error = number(_largest(space.error(pace.size), column_norms(iterate.x)))
-    if error is not None and not error <= _NOTICEABLE_ERROR:
-        name = space.system.scores.name
-        warn_of_precision(
-            f"refinement with `{name}` ended before it had converged: the solution may err by "
-            f"{error:.0e} of its length. Look at SolveInfo.converged; raise `damping`, or choose "
-            f"another `method` or a higher `precision`."
-        )
+        product = last_product or careful or not pace.next_is_last
+        before, iterate = iterate, space.advance(iterate, w, product=product)
+    if iterate.Sx is not None:
+        r, iterate = space.residual(iterate)
+        return space.with_error(iterate, column_norms((r,)))
+    return space.with_error(iterate, pace.expected, seen=before)
 
 
 class _Pace(NamedTuple):
@@ -151,17 +151,25 @@ class _Pace(NamedTuple):
         return _Pace(size, distance, contraction, self.sweeps + 1, slow, self.tried + int(slow))
 
     @property
+    def expected(self) -> Array:
+        """Return |r| of each column after the sweep that follows."""
+        assert self.size is not None
+        return self.size if self.slow else self.size * self.contraction
+
+    @property
     def gives_up(self) -> bool:
         """Tell whether the sweep that follows is the last one for want of progress."""
-        if self.distance is None or not self.distance < math.inf or not self.slow:
+        if not self.slow:
             return False
         return self.sweeps >= _MOST_SWEEPS or (self.tried > 2 and self.contraction > _SLOW)
 
     @property
     def next_is_last(self) -> bool:
         """Tell whether the sweep that follows this residual is the last one."""
-        if self.distance is None or not self.distance < math.inf:
-            return self.sweeps > 0
+        if self.sweeps == 0:
+            return False
+        if self.distance is None or math.isnan(self.distance):  # no number tells more
+            return True
         if self.slow:
             return self.gives_up
         # the first solve contracts more than sweeps do
@@ -173,8 +181,7 @@ def _continued(
 ) -> Iterate:
     """Return the iterate after conjugate gradients with a fixed number of steps, and sweeps."""
     for i in range(sweeps):
-        r, iterate = space.residual(iterate)
-        w = inverse(r) if i else _accelerated(space, inverse, r, iterate)
+        w, iterate = _accelerated(space, inverse, iterate, i == 0)
         iterate = space.advance(iterate, w, product=last_product or i < sweeps - 1)
     return iterate
 

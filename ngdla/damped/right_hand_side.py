@@ -8,7 +8,9 @@ S a complex right-hand side is two real ones, [Re, Im], side by side.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 from ngdla._backend.checks import require_columns
@@ -20,9 +22,10 @@ from ngdla._backend.dtypes import (
     is_complex,
     real_name,
     result_name,
+    unit_roundoff,
 )
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import largest_entry
+from ngdla._backend.products import inner_columns, largest_entry
 from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
@@ -84,11 +87,30 @@ class Layout(NamedTuple):
     def norm(self, x: Array | Vector) -> Array:
         """Return the 2-norms, (...) or (..., k), of the right-hand sides or solutions in x."""
         norms = column_norms(x if isinstance(x, tuple) else (x,))
-        xp = namespace(norms)
-        if self.paired:
-            k = norms.shape[-1] // 2
-            norms = xp.hypot(norms[..., :k], norms[..., k:])
-        return xp.squeeze(norms, axis=-1) if self.vector else norms
+        return self.without_k(self.merged(norms, namespace(norms).hypot))
+
+    def squares(self, x: Vector) -> Array:
+        """Return |x|^2 of each right-hand side, (..., k), of numbers whose squares are normal."""
+        squares = inner_columns(x[0], x[0])
+        for piece in x[1:]:
+            squares = squares + inner_columns(piece, piece)
+        return squares if not self.paired else self.merged(squares, add)
+
+    def merged(self, x: Array, merge: Callable[[Array, Array], Array]) -> Array:
+        """Return one value, (..., k), for each right-hand side from those of all columns."""
+        if not self.paired:
+            return x
+        k = x.shape[-1] // 2
+        return merge(x[..., :k], x[..., k:])
+
+    def of_columns(self, x: Array) -> Array:
+        """Return numbers of columns, (..., 1, k), beside right-hand sides: (...) or (..., k)."""
+        x = namespace(x).squeeze(x, axis=-2)
+        return self.without_k(x[..., : x.shape[-1] // 2] if self.paired else x)
+
+    def without_k(self, x: Array) -> Array:
+        """Return values (..., k) as (...) where the caller gave one right-hand side."""
+        return namespace(x).squeeze(x, axis=-1) if self.vector else x
 
 
 def _layout(scores: ScoreMatrix, vector: bool, arrays: Vector) -> Layout:
@@ -131,6 +153,14 @@ class Solve(NamedTuple):
         """Return D^-1/2 v in the layout of the work."""
         return Solve(scores.scaled(tuple(map(layout.to_columns, self.v))), self.vector)
 
+    def over(self, unit: Array) -> Solve:
+        """Return the problem whose solution is that of this one over `unit`, (..., 1, k)."""
+        return self._replace(v=_over(self.v, unit))
+
+    def unit_roundoff(self) -> float:
+        """Return that of the dtype in which v came, the largest of its pieces."""
+        return max(unit_roundoff(dtype_name(piece.dtype)) for piece in self.v)
+
     def start(self, damping: Any) -> Vector:
         """Return v / damping, from which a solve in the sample space starts."""
         return tuple(piece / expanded(damping, 2) for piece in self.v)
@@ -154,10 +184,6 @@ class Solve(NamedTuple):
     def norms(self, layout: Layout, damping: Any) -> tuple[Any, Any]:
         """Return |f|, which is 0, and the size |v| / damping of what the iteration starts from."""
         return 0.0, layout.norm(self.v) / damping
-
-    def step(self, Sx: Array, S_start: Array | None) -> Array:
-        """Return S x, as a solve has nothing that it is a step from."""
-        return Sx
 
 
 class LeastSquares(NamedTuple):
@@ -200,6 +226,11 @@ class LeastSquares(NamedTuple):
             x0 = scores.unscaled(tuple(map(layout.to_columns, x0)))
         return LeastSquares(layout.to_columns(self.f), x0, self.vector, self.names)
 
+    def over(self, unit: Array) -> LeastSquares:
+        """Return the problem whose solution is that of this one over `unit`, (..., 1, k)."""
+        x0 = None if self.x0 is None else _over(self.x0, unit)
+        return self._replace(f=self.f / unit, x0=x0)
+
     def start(self, damping: Any) -> Vector | None:
         """Return x0."""
         return self.x0
@@ -227,12 +258,12 @@ class LeastSquares(NamedTuple):
         """Return |f| and |x0|."""
         return layout.norm(self.f), 0.0 if self.x0 is None else layout.norm(self.x0)
 
-    def step(self, Sx: Array, S_start: Array | None) -> Array:
-        """Return S (x - x0)."""
-        return Sx if S_start is None else Sx - S_start
-
 
 RightHandSide = Solve | LeastSquares
+
+
+def _over(x: Vector, unit: Array) -> Vector:
+    return tuple(piece / unit for piece in x)
 
 
 # ------------------------------------------------------------------------ callers' vectors

@@ -1,28 +1,22 @@
-"""Damped solve and damped least squares: the main entry points, and what they do."""
+"""Damped solve and damped least squares: the main entry points."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal, overload
 
-from ngdla._backend.calls import ValueChecks, all_finite, opened
-from ngdla._backend.dtypes import astype, real_name, unit_roundoff
+from ngdla._backend.calls import Check, opened
 from ngdla._backend.namespace import Array
 from ngdla.score_matrices.column_blocks import score_matrix
-from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
+from ngdla.score_matrices.score_matrix import ParameterVector, Scores
 
-from .certificate import SolveInfo, certificate
-from .factorisation import Factorisation
-from .inverses import cast_inverse
-from .ladder import choose_rung, climb
-from .methods import NOTHING, FirstPass, MethodName, Start
+from .certificate import SolveInfo
+from .methods import MethodName
 from .precision import Precision
-from .problem import DampedProblem, Options, damped_problem
-from .refinement import sweep, sweep_until_converged
-from .right_hand_side import Layout, LeastSquares, RightHandSide, Solve
-from .spaces import ParameterSpace, SampleSpace, Space, System
+from .problem import Options
+from .right_hand_side import LeastSquares, Solve
+from .solution import solve_problem
 
-__all__ = ["apply_factor", "damped_lstsq", "damped_solve", "solve_problem"]
+__all__ = ["damped_lstsq", "damped_solve"]
 
 
 @overload
@@ -36,7 +30,7 @@ def damped_solve(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
     full_output: Literal[True],
 ) -> tuple[Any, SolveInfo]: ...
 @overload
@@ -50,7 +44,7 @@ def damped_solve(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
 def damped_solve(
@@ -63,7 +57,7 @@ def damped_solve(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
     full_output: bool = False,
 ) -> Any:
     r"""Return the damped natural-gradient step x with (S^H S + damping D) x = v.
@@ -171,7 +165,7 @@ def damped_solve(
     scores = score_matrix(S)
     rhs = Solve.checked(scores, v)
     options = Options(method, precision, refine, metric, null)
-    with opened(scores.like, check) as checks:
+    with opened(scores.like, check, nan=True) as checks:
         return solve_problem(scores, rhs, damping, options, checks, full_output=full_output)
 
 
@@ -187,7 +181,7 @@ def damped_lstsq(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
     full_output: Literal[True],
 ) -> tuple[Any, SolveInfo]: ...
 @overload
@@ -202,7 +196,7 @@ def damped_lstsq(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
 def damped_lstsq(
@@ -216,7 +210,7 @@ def damped_lstsq(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
-    check: bool = True,
+    check: Check = True,
     full_output: bool = False,
 ) -> Any:
     r"""Return argmin |S x - f|^2 + damping |x - x0|_D^2: ridge regression, minSR, SPRING.
@@ -277,134 +271,5 @@ def damped_lstsq(
     scores = score_matrix(S)
     rhs = LeastSquares.checked(scores, f, x0)
     options = Options(method, precision, refine, metric, null)
-    with opened(scores.like, check) as checks:
+    with opened(scores.like, check, nan=True) as checks:
         return solve_problem(scores, rhs, damping, options, checks, full_output=full_output)
-
-
-# ------------------------------------------------------------------------------ what they do
-
-
-def solve_problem(
-    scores: ScoreMatrix,
-    rhs: RightHandSide,
-    damping: Any,
-    options: Options,
-    checks: ValueChecks,
-    *,
-    full_output: bool,
-) -> Any:
-    """Return x, or (x, info): factor in the working dtype of the right-hand side, and solve."""
-    layout = rhs.layout(scores)
-    problem = damped_problem(scores, damping, options, layout.working)
-    return climb(
-        problem,
-        checks,
-        partial(apply_factor, rhs=rhs, layout=layout, checks=checks, full_output=full_output),
-        start=NOTHING if scores.dense else _start(problem, rhs, layout),
-        in_row_space=isinstance(rhs, LeastSquares),
-    )
-
-
-def _start(problem: DampedProblem, rhs: RightHandSide, layout: Layout) -> Start:
-    """Return f and the x from which the iteration starts, which a pass may multiply on the way.
-
-    Where S is in memory, a pass with one product more is no cheaper than two.
-    """
-    if problem.plan.double:
-        layout = layout.doubled()
-    columns = rhs.to_columns(problem.scores, layout)
-    if isinstance(columns, LeastSquares):
-        return columns.f, columns.x0
-    if not problem.scores.wide:
-        return NOTHING
-    return None, columns.start(problem.damping_in(layout.working))
-
-
-def apply_factor(
-    factor: Factorisation,
-    first: FirstPass,
-    *,
-    rhs: RightHandSide,
-    layout: Layout,
-    checks: ValueChecks,
-    full_output: bool,
-) -> Any:
-    """Return x, or (x, info), and add the tests of the right-hand side to `checks`."""
-    solve = partial(_refine, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
-    x, info = choose_rung(factor, first, checks, solve)
-    checks.require(lambda: all_finite(*x), lambda: _solution_error(factor.scores, rhs, layout))
-    return (layout.from_columns(x), info) if full_output else layout.from_columns(x)
-
-
-def _refine(
-    factor: Factorisation,
-    first: FirstPass,
-    accelerate: Array | bool,
-    *,
-    rhs: RightHandSide,
-    layout: Layout,
-    checks: ValueChecks,
-    full_output: bool,
-) -> tuple[Vector, SolveInfo | None]:
-    """Return x, rounded to the dtype of the result, and its certificate."""
-    problem = factor.problem
-    scores, plan, refine = problem.scores, problem.plan, problem.refine
-    if plan.double:
-        layout = layout.doubled()
-    system = _system(factor, rhs, layout)
-    space: Space = SampleSpace(system) if scores.wide else ParameterSpace(system)
-    inverse, iterate = factor.small.inverse, space.begin(first)
-    if layout.working != plan.factor:
-        inverse = cast_inverse(inverse, layout.working)
-    low = plan.iterate or unit_roundoff(plan.factor) > system.u
-    if low and checks.enabled:
-        iterate = sweep_until_converged(space, inverse, iterate, refine, last_product=full_output)
-    else:
-        iterate = sweep(
-            space,
-            inverse,
-            iterate,
-            refine,
-            last_product=full_output,
-            accelerate=low or accelerate,
-        )
-    assert iterate.x is not None
-    x = scores.scaled(iterate.x)
-    if layout.working != layout.rounded:
-        x = tuple(astype(piece, layout.rounded) for piece in x)
-    return x, certificate(space, iterate, factor.small.ok, layout) if full_output else None
-
-
-def _system(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> System:
-    """Return the problem and its right-hand side in the working dtype."""
-    problem, small, dtype = factor.problem, factor.small, layout.working
-    real, null, leak = real_name(dtype), problem.null, small.leak
-    if null is not None and leak is not None:
-        null, leak = astype(null, dtype), astype(leak, real)
-    return System(
-        scores=problem.scores,
-        damping=problem.damping_in(dtype),
-        squared_norm=astype(small.squared_norm, real),
-        null=null,
-        leak=leak,
-        rhs=rhs.to_columns(problem.scores, layout),
-        accuracy=unit_roundoff(layout.dtype),
-        u=unit_roundoff(dtype),
-        plan=problem.plan,
-    )
-
-
-def _solution_error(scores: ScoreMatrix, rhs: RightHandSide, layout: Layout) -> Exception:
-    """Return why x is not finite although S is."""
-    arguments = rhs.named()
-    for name, arrays in arguments:
-        if not bool(all_finite(*arrays)):
-            return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
-    if fault := scores.fault(layout.working):
-        return fault
-    names = " and ".join(f"`{name}`" for name, _ in arguments)
-    return ValueError(
-        f"the solution exceeds the range of {layout.rounded}: {names} over `damping` is too large, "
-        f"or refinement diverged as `damping` is below the rounding errors of the Gram matrix. "
-        f"Scale {names} down, raise `damping`, or use float64."
-    )

@@ -7,18 +7,21 @@ A x = S^H f + damping x0.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import reduce
-from operator import add
+from operator import add, sub
 from typing import Any, NamedTuple
 
-from ngdla._backend.namespace import Array
+from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
+from .inverses import Inverse, SpectralInverse
 from .methods import FirstPass
 from .null_vectors import without_null
 from .precision import Plan
-from .right_hand_side import RightHandSide, column_norms
+from .right_hand_side import Layout, LeastSquares, RightHandSide, column_norms
 
 __all__ = ["Iterate", "ParameterSpace", "SampleSpace", "Space", "System"]
 
@@ -31,10 +34,15 @@ class System(NamedTuple):
     squared_norm: Array  # tr S S^H, (...)
     null: Array | None  # (..., n, p): orthonormal, S^H N = 0
     leak: Array | None  # |S^H N|_F as measured, (...)
-    rhs: RightHandSide
+    rhs: RightHandSide  # over `unit`
+    unit: Array | None  # (..., 1, k); None for 1
     accuracy: float  # unit roundoff of the result
     u: float  # unit roundoff of the work
     plan: Plan  # which says how many conjugate gradients to take where nothing can be read
+    layout: Layout
+    judged: bool  # whether lengths of corrections are wanted
+    smallest: Callable[[], Any]  # about the smallest eigenvalue, no more than that, (..., 1)
+    inverse_norm: Callable[[Array], Array]  # 1 / damping, (...), less where a flag is not set
 
 
 class Iterate(NamedTuple):
@@ -45,16 +53,70 @@ class Iterate(NamedTuple):
     Sx: Array | None = None  # S x, where it came with x
     S_start: Array | None = None  # S times what the iteration started from
     gradient: Vector | None = None  # S^H (f - S x), where it came with something else
+    moves: tuple[Array | None, ...] = ()  # |dx|^2, (..., k), of each correction; None: not wanted
+    left: Array | None = None  # |x - solution|, (..., k), where a residual tells
 
 
-class SampleSpace(NamedTuple):
+class _Space(ABC):
+    """What both spaces have in common."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    def moved(self, before: Iterate, after: Iterate, *, wanted: bool = True) -> Iterate:
+        """Return `after` with how far it is from `before`, if that is `wanted` at all."""
+        move = None
+        if wanted and self.system.judged:
+            assert after.x is not None
+            x = after.x if before.x is None else tuple(map(sub, after.x, before.x))
+            move = self.system.layout.squares(x)
+        return after._replace(moves=(*after.moves, move))
+
+    def with_error(self, iterate: Iterate, size: Array, seen: Iterate | None = None) -> Iterate:
+        """Return the iterate with what its error is at most for a residual of this size.
+
+        That is the expected one where the last that was seen is of another iterate, before a step
+        that must be short.
+        """
+        if not self.system.judged:
+            return iterate
+        at = iterate if seen is None else seen
+        error = self.error(size, at, self.system.smallest())
+        if seen is not None:
+            assert iterate.x is not None
+            assert seen.x is not None
+            move = column_norms(tuple(map(sub, iterate.x, seen.x)))
+            error = namespace(error).maximum(error, move)
+        return self._with_left(iterate, error)
+
+    def with_energy(self, iterate: Iterate, energy: Array) -> Iterate:
+        """Return the iterate with its error for r^H P^-1 r, (..., k), with P about the matrix."""
+        return self._with_left(iterate, self.energy_error(energy))
+
+    def _with_left(self, iterate: Iterate, error: Array) -> Iterate:
+        hypot = namespace(error).hypot
+        return iterate._replace(left=self.system.layout.merged(error, hypot))
+
+    @abstractmethod
+    def energy_error(self, energy: Array) -> Array:
+        """Return what x errs by, about, for r^H P^-1 r."""
+
+    @abstractmethod
+    def error(self, size: Array, iterate: Iterate, smallest: Any) -> Array:
+        """Return what x errs by at most for a residual of this size and its roundings."""
+
+
+class SampleSpace(_Space):
     """x = start + S^H y with W y = f - S start, for n < m."""
-
-    system: System
 
     def begin(self, first: FirstPass) -> Iterate:
         """Return the iterate before anything is solved."""
         return Iterate(self.system.rhs.start(self.system.damping), Sx=first.S_start)
+
+    def correct(self, inverse: Inverse, iterate: Iterate) -> tuple[Array, Iterate]:
+        """Return w = W^-1 r."""
+        r, iterate = self.residual(iterate)
+        return inverse(r), iterate
 
     def residual(self, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return r = f - S x - damping y for y = the sum of the corrections.
@@ -72,16 +134,15 @@ class SampleSpace(NamedTuple):
         if Sx is None and iterate.x is not None:
             Sx = system.scores.matvec(iterate.x)
         r = system.rhs.misfit(Sx)
-        x, corrections, _, S_start, _ = iterate
-        if not corrections:
-            return r, Iterate(x, corrections, Sx, Sx)
-        r = r - expanded(system.damping, 2) * reduce(add, corrections)
-        return r, Iterate(x, corrections, Sx, S_start)
+        if not iterate.corrections:
+            return r, iterate._replace(Sx=Sx, S_start=Sx)
+        r = r - expanded(system.damping, 2) * reduce(add, iterate.corrections)
+        return r, iterate._replace(Sx=Sx)
 
     def advance(self, iterate: Iterate, w: Array, *, product: bool) -> Iterate:
         """Return x + S^H w, and if `product` S times it."""
         x, Sx = self.system.scores.samples.add_rmatvec(iterate.x, w, product=product)
-        return Iterate(x, (*iterate.corrections, w), Sx, iterate.S_start)
+        return iterate._replace(x=x, corrections=(*iterate.corrections, w), Sx=Sx)
 
     def product(self, p: Array) -> Array:
         """Return W p = S S^H p + damping p."""
@@ -89,10 +150,20 @@ class SampleSpace(NamedTuple):
         assert SSp is not None
         return SSp + expanded(self.system.damping, 2) * p
 
-    def error(self, size: Array) -> Array:
-        """Return what |x| errs by at most for a residual of this size, |S^H W^-1| |r|."""
-        _, damping = _sizes(self.system)
-        return size / (2 * damping**0.5)
+    def error(self, size: Array, iterate: Iterate, smallest: Any) -> Array:
+        """Return what x errs by at most for a residual of this size, |S^H W^-1| (|r| + roundings).
+
+        `smallest` is no more than the smallest eigenvalue of W.
+        """
+        t, damping = _sizes(self.system)
+        assert iterate.x is not None
+        size = size + self.system.u * t * column_norms(iterate.x)
+        a, b = size / (2 * damping**0.5), size / smallest**0.5
+        return namespace(size).minimum(a, b)
+
+    def energy_error(self, energy: Array) -> Array:
+        """Return |S^H P^-1 r| for r^H P^-1 r, where P is about W."""
+        return namespace(energy).sqrt(energy)
 
     def target(self, iterate: Iterate) -> Array:
         """Return the |r| that moves x by a rounding."""
@@ -103,14 +174,41 @@ class SampleSpace(NamedTuple):
         return 2 * damping**0.5 * system.accuracy * length + system.u * t * length
 
 
-class ParameterSpace(NamedTuple):
+class ParameterSpace(_Space):
     """A x = S^H f + damping x0, for n >= m."""
-
-    system: System
 
     def begin(self, first: FirstPass) -> Iterate:
         """Return the iterate before anything is solved."""
         return Iterate(self.system.rhs.x0, Sx=first.S_start, gradient=first.gradient)
+
+    def correct(self, inverse: Inverse, iterate: Iterate) -> tuple[Array, Iterate]:
+        """Return w = A^-1 r, for least squares without forming r where the inverse can.
+
+        S^H (f - S x) errs by a rounding of |S| |f - S x|, which A^-1 divides by the damping.
+        """
+        known = isinstance(self.system.rhs, LeastSquares)
+        if known and isinstance(inverse, SpectralInverse) and inverse.back is not None:
+            misfit, iterate = self.misfit(iterate)
+            return inverse.fit(misfit, self._moved(iterate), self.system.damping), iterate
+        r, iterate = self.residual(iterate)
+        return inverse(r), iterate
+
+    def _moved(self, iterate: Iterate) -> Array | None:
+        """Return x - x0, (..., m, k), None for 0."""
+        x, x0 = iterate.x, self.system.rhs.x0
+        if x is None or x is x0:
+            return None
+        return joined(list(x if x0 is None else map(sub, x, x0)), axis=-2)
+
+    def misfit(self, iterate: Iterate) -> tuple[Array, Iterate]:
+        """Return f - S x."""
+        if iterate.Sx is None and iterate.x is not None:
+            iterate = self._with_product(iterate, self.system.scores.matvec(iterate.x))
+        return self.system.rhs.misfit(iterate.Sx), iterate
+
+    def _with_product(self, iterate: Iterate, Sx: Array | None) -> Iterate:
+        started = iterate.S_start is None and iterate.x is self.system.rhs.x0
+        return iterate._replace(Sx=Sx, S_start=Sx if started else iterate.S_start)
 
     def residual(self, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return r = S^H (f - S x) + damping (x0 - x), where v stands for damping x0."""
@@ -120,11 +218,12 @@ class ParameterSpace(NamedTuple):
     def gradient(self, iterate: Iterate) -> tuple[Vector, Iterate]:
         """Return r in pieces."""
         system, x, g = self.system, iterate.x, iterate.gradient
-        if g is None:
+        Sx = iterate.Sx
+        if g is None and Sx is not None and x is not None:
+            g = system.scores.rmatvec(system.rhs.misfit(Sx))
+        elif g is None:
             g, Sx = system.rhs.data_gradient(system.scores, x)
-            iterate = iterate._replace(gradient=g, Sx=Sx)
-        if iterate.S_start is None and x is system.rhs.x0:
-            iterate = iterate._replace(S_start=iterate.Sx)
+        iterate = self._with_product(iterate._replace(gradient=g), Sx)
         return system.rhs.gradient(g, x, expanded(system.damping, 2)), iterate
 
     def advance(self, iterate: Iterate, w: Array, *, product: bool) -> Iterate:
@@ -139,9 +238,23 @@ class ParameterSpace(NamedTuple):
         negative, _ = self.system.scores.parameters.gradient(None, self.system.scores.split(p))
         return expanded(self.system.damping, 2) * p - joined(list(negative), axis=-2)
 
-    def error(self, size: Array) -> Array:
-        """Return what |x| errs by at most for a residual of this size, |A^-1| |r|."""
-        return size / _sizes(self.system)[1]
+    def error(self, size: Array, iterate: Iterate, smallest: Any) -> Array:
+        """Return what x errs by at most for a residual of this size, |A^-1| (|r| + roundings).
+
+        `smallest` is no more than the smallest eigenvalue of A; an error of S x reaches x by
+        |A^-1 S^H| <= smallest^-1/2.
+        """
+        t, _ = _sizes(self.system)
+        assert iterate.x is not None
+        misfit = self.system.rhs.misfit(iterate.Sx)
+        rounding = self.system.u * t
+        of_product = rounding * column_norms(iterate.x) / smallest**0.5
+        return (size + rounding * column_norms((misfit,))) / smallest + of_product
+
+    def energy_error(self, energy: Array) -> Array:
+        """Return |P^-1 r| at most for r^H P^-1 r, where P is about A and not less than damping."""
+        _, damping = _sizes(self.system)
+        return namespace(energy).sqrt(energy / damping)
 
     def target(self, iterate: Iterate) -> Array:
         """Return the |r| that moves x by a rounding."""

@@ -25,7 +25,7 @@ from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import expanded, joined
 from ngdla.damped.factorisation import Factorisation
-from ngdla.damped.ladder import climb
+from ngdla.damped.ladder import Outcome, climb
 from ngdla.damped.methods import Eigenvectors, FirstPass
 from ngdla.damped.null_vectors import lift, without_null
 from ngdla.damped.problem import Options, damped_problem
@@ -124,8 +124,14 @@ class _Spectrum(NamedTuple):
 
 
 def _filtered(
-    factor: Factorisation, first: FirstPass, *, rhs: LeastSquares, snr: float, layout: Layout
-) -> tuple[Any, SNRInfo]:
+    factor: Factorisation,
+    first: FirstPass,
+    careful: bool,
+    *,
+    rhs: LeastSquares,
+    snr: float,
+    layout: Layout,
+) -> Outcome:
     """Return x and what it consists of."""
     scores, damping, null = factor.scores, factor.problem.damping, factor.problem.null
     assert null is not None
@@ -148,12 +154,12 @@ def _filtered(
     lengths = spectrum.values if scores.wide else spectrum.values**0.5
     step_norm = layout.norm(xp.expand_dims(lengths, axis=-1) * step)
     info = SNRInfo(ratio, spectrum.values, kept, step_norm)
-    return layout.from_columns(scores.scaled(x)), info
+    return Outcome((layout.from_columns(scores.scaled(x)), info))
 
 
 def _spectrum(factor: Factorisation, first: FirstPass, rhs: LeastSquares) -> _Spectrum:
     """Return the residuals and their amplitudes along the eigenvectors."""
-    values, X = factor.small.matrix
+    values, X = factor.small.matrix.values, factor.small.matrix.U
     r = without_null(rhs.misfit(first.S_start), factor.problem.null)
     right = r if factor.scores.wide else joined(list(first.gradient or ()), axis=-2)
     return _Spectrum(values, X, r, rmatvec(X, right))

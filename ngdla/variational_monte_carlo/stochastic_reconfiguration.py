@@ -18,7 +18,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla.damped.certificate import SolveInfo
 from ngdla.damped.problem import Options
 from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_vector
-from ngdla.damped.solve import solve_problem
+from ngdla.damped.solution import solve_problem
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
 from ngdla.score_matrices.score_stream import ScoreStream
@@ -157,7 +157,7 @@ def stochastic_reconfiguration(
     mode = mode_of(mode, given)
     energies = _energies(local_energies, given)
     options, check, full_output = _options(solve_options, refine=1 if snr is None else 0)
-    with opened(energies, check) as checks:
+    with opened(energies, check, nan=True) as checks:
         dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
         p = probabilities(weights, given, checks, dtype)
         x0 = _prior(previous, momentum, given, mode, checks)

@@ -86,6 +86,9 @@ def test_a_cast_inverse_is_that_of_the_rounded_factor(rng: np.random.Generator) 
         wide = cast_inverse(inverse, "complex128")
         assert type(wide) is type(inverse)
         for before, after in zip(inverse, wide):
+            if before is None:
+                assert after is None
+                continue
             expected = "complex128" if np.iscomplexobj(before) else "float64"
             assert after.dtype == expected
             np.testing.assert_array_equal(after, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tracemalloc
 import warnings
 from typing import Any
@@ -15,7 +16,7 @@ from references import H, U, exact_lstsq, exact_solve, random_array, scores_with
 import ngdla
 from ngdla import PrecisionWarning
 from ngdla.damped.methods import METHODS
-from ngdla.damped.precision import LIFT, NATIVE, Plan, first_plan, next_plan
+from ngdla.damped.precision import LIFT, NATIVE, Measured, Plan, first_plan, next_plan
 
 N, M = 24, 90
 SHAPES = [(N, M), (M, N)]
@@ -40,7 +41,7 @@ def errors(x: Any, exact: np.ndarray) -> tuple[float, float]:
 # ----------------------------------------------------------------------------------- plans
 
 
-LIKE = np.ones(1)
+LIKE, AUTO = np.ones(1), METHODS["auto"]
 
 
 def test_plans() -> None:
@@ -67,17 +68,17 @@ def test_plans() -> None:
 @pytest.mark.parametrize(
     ("ratio", "smallest", "expected"),
     [
-        (1e-9, 1e-2, Plan(METHODS["auto"], "float32", lifted=True, iterate=True)),
-        (1e-6, 1e-6, Plan(METHODS["auto"], "float32", double=True, lifted=True, iterate=True)),
-        (1e-8, 3e-7, Plan(METHODS["auto"], "float64", double=True, lifted=True)),
-        (1e-6, 0.0, Plan(METHODS["auto"], "float64", double=True, lifted=True)),
-        (1e-17, 3e-7, Plan(METHODS["qr"], "float64", double=True)),
+        (1e-9, 1e-2, Plan(AUTO, "float32", lifted=True, iterate=True, rung=1)),
+        (1e-6, 1e-6, Plan(AUTO, "float32", double=True, lifted=True, iterate=True, rung=2)),
+        (1e-8, 3e-7, Plan(AUTO, "float64", double=True, lifted=True, rung=3)),
+        (1e-6, 0.0, Plan(AUTO, "float64", double=True, lifted=True, rung=3)),
+        (1e-17, 3e-7, Plan(METHODS["qr"], "float64", double=True, rung=4)),
     ],
 )
 def test_the_ladder_in_single_precision(ratio: float, smallest: float, expected: Plan) -> None:
     plan = first_plan(METHODS["auto"], "auto", "float32", LIKE)
     assert plan.least == NATIVE * U["float32"]
-    found, said = next_plan(plan, ratio, smallest, LIKE, dense=True)
+    found, said = above(plan, ratio, smallest, dense=True)
     assert found == expected
     assert bool(said) == (found.factor == "float64" or found.double)
 
@@ -85,12 +86,31 @@ def test_the_ladder_in_single_precision(ratio: float, smallest: float, expected:
 def test_the_ladder_in_double_precision() -> None:
     plan = first_plan(METHODS["auto"], "auto", "float64", LIKE)
     assert plan.least == LIFT * U["float64"]
-    assert next_plan(plan, 1e-17, 4e-16, LIKE, dense=True)[0] == Plan(METHODS["qr"], "float64")
+    assert above(plan, 1e-17, 4e-16, dense=True)[0] == Plan(METHODS["qr"], "float64", rung=4)
     for method, dense in (("cholesky", True), ("auto", False)):
         plan = first_plan(METHODS[method], "auto", "float64", LIKE)
-        found, said = next_plan(plan, 1e-17, 4e-16, LIKE, dense=dense)
-        assert found == plan._replace(iterate=True, least=0.0)
+        found, said = above(plan, 1e-17, 4e-16, dense=dense)
+        assert found == plan._replace(iterate=True, least=0.0, rung=5)
         assert "conjugate gradients" in said
+
+
+def test_every_ladder_ends() -> None:
+    """Each rung is above the last one, whatever is measured; a chosen precision has none above."""
+    assert next_plan(Plan(AUTO, "float32"), Measured(1e-9, 0.0), LIKE, dense=True) is None
+    for method, dtype in itertools.product(METHODS.values(), ("float32", "complex128")):
+        plan, seen = first_plan(method, "auto", dtype, LIKE), []
+        while (higher := next_plan(plan, Measured(1e-18, 0.0), LIKE, dense=True)) is not None:
+            plan = higher[0]
+            seen.append(plan.rung)
+        assert seen == sorted(set(seen))
+        assert (plan.factor in ("float64", "complex128")) or not method.exact
+
+
+def above(plan: Plan, ratio: float, smallest: float, *, dense: bool) -> tuple[Plan, str]:
+    """Return the plan on the next rung, which there is."""
+    found = next_plan(plan, Measured(ratio, smallest), LIKE, dense=dense)
+    assert found is not None
+    return found
 
 
 # -------------------------------------------------------------------------------- accuracy
@@ -223,11 +243,17 @@ def test_a_general_right_hand_side_climbs_with_the_damping(rng: np.random.Genera
     v = S.T @ rng.standard_normal(6).astype("float32")
     for damping in (1e-6, 1e-8):
         exact = exact_solve(S, v[:, None], damping)
-        with pytest.warns(PrecisionWarning, match="double precision"):
-            x = ngdla.damped_solve(S, v, damping)
-        with pytest.warns(PrecisionWarning, match="double precision"):
-            y = ngdla.damped_factor(S, damping).solve(v)
-        assert max(errors(x, exact)[0], errors(y, exact)[0]) <= 1e-6
+        for call in (lambda: ngdla.damped_solve(S, v, damping), lambda: factored(S, v, damping)):
+            with (
+                pytest.warns(PrecisionWarning, match="double precision"),
+                pytest.warns(PrecisionWarning, match="row_space=True"),
+            ):
+                x = call()
+            assert errors(x, exact)[0] <= 1e-6
+
+
+def factored(S: Any, v: Any, damping: float) -> Any:
+    return ngdla.damped_factor(S, damping).solve(v)
 
 
 @pytest.mark.parametrize("precision", ["auto", "native", "mixed"])

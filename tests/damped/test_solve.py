@@ -367,7 +367,8 @@ def test_one_sweep_reaches_the_accuracy_of_an_svd(
         (ngdla.damped_lstsq, f, exact_lstsq(S, f, ratio)),
     ):
         errors = [
-            np.linalg.norm(function(S, right, ratio, refine=sweeps) - exact) / np.linalg.norm(exact)
+            np.linalg.norm(function(S, right, ratio, refine=sweeps, check=False) - exact)
+            / np.linalg.norm(exact)
             for sweeps in (0, 1, 2)
         ]
         assert errors[1] <= 10 * U[dtype] * ratio**-0.5 + 100 * (U[dtype] / ratio) ** 2

@@ -44,7 +44,23 @@ def test_one_exact_solve_ends_at_the_solution(
     S = random_array(rng, shape, DTYPE)
     rhs = right_hand_side(kind, rng, *shape)
     t2 = np.asarray(np.linalg.norm(S) ** 2)
-    system = System(column_blocks(S), DAMPING, t2, None, None, rhs, 1e-16, 1e-16, PLAN)
+    scores = column_blocks(S)
+    system = System(
+        scores=scores,
+        damping=DAMPING,
+        squared_norm=t2,
+        null=None,
+        leak=None,
+        rhs=rhs,
+        unit=None,
+        accuracy=1e-16,
+        u=1e-16,
+        plan=PLAN,
+        layout=rhs.layout(scores),
+        judged=True,
+        smallest=lambda: DAMPING,
+        inverse_norm=lambda certain: 1 / t2,
+    )
     of = space(system)
     small = S @ H(S) if space is SampleSpace else H(S) @ S
     W = small + DAMPING * np.eye(len(small))

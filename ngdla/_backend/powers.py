@@ -1,0 +1,48 @@
+"""Powers of two: units that numbers are divided by without rounding."""
+
+from __future__ import annotations
+
+from .array import AnyArray
+from .dtypes import astype, dtype_name, normal_range
+from .namespace import (
+    is_cupy_namespace,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+)
+from .tracing import detached
+
+__all__ = ["power_of_two"]
+
+
+def power_of_two(x: AnyArray) -> AnyArray:
+    """Return the power of two next to positive real numbers, a constant for derivatives.
+
+    It is within a factor of 2, and a normal number whose reciprocal is one: the smallest such for
+    0, and 1 for what is not finite.
+    """
+    xp, x = namespace(x), detached(x)
+    least, largest = normal_range(dtype_name(x.dtype))
+    x = xp.where(xp.isfinite(x), x, xp.ones_like(x))
+    return _rounded_to_one_bit(xp.clip(x, min=least, max=largest / 4))
+
+
+def _rounded_to_one_bit(x: AnyArray) -> AnyArray:
+    xp = namespace(x)
+    if is_jax_namespace(xp):
+        _, exponent = xp.frexp(x)
+        return xp.ldexp(xp.ones_like(x), exponent - 1)
+    if is_torch_namespace(xp):
+        import torch
+
+        _, exponent = torch.frexp(x)
+        return torch.ldexp(torch.ones_like(x), exponent - 1)
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        _, exponent = xp.frexp(x)
+        return xp.ldexp(xp.ones_like(x), exponent - 1)
+    if is_dask_namespace(xp):
+        return x.map_blocks(_rounded_to_one_bit, meta=x._meta)
+    exponent = xp.floor(xp.log2(x))
+    return astype(xp.pow(2 * xp.ones_like(x), exponent), dtype_name(x.dtype))

@@ -1,0 +1,211 @@
+"""Whether a step is to be refused: an estimate of its error, without a pass over S.
+
+The factor errs by about 4 u |S|_F^2 (4 u |S|_F sqrt(mu) where it is made of singular vectors), for
+its unit roundoff u. Over mu, the smallest eigenvalue of the matrix that it inverts, that is theta,
+what a sweep leaves of an error. A step is refused where
+
+    theta |dx_last| > |x| / 2         with theta <= 1/2,
+    max_k |dx_k| > |x| / 2            else, where sweeps say nothing of what is left,
+
+for the corrections dx_k of the sweeps, or x - x0 without a sweep. A solve with n < m starts from
+x0 = v / damping, whose roundings 4 u |x0| are added. Where one iterated until it converged, or by
+conjugate gradients, the residual that is left is judged instead. Each right-hand side by itself.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any, NamedTuple
+
+from ngdla._backend.dtypes import astype, dtype_name, normal_range, unit_roundoff
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import choose_if_free
+
+from .certificate import rounding
+from .factorisation import Factorisation
+from .inverses import eigenvalue_below
+from .precision import LIFT, NATIVE
+from .right_hand_side import RightHandSide, Solve
+from .spaces import Iterate, System
+
+__all__ = [
+    "Moves",
+    "acceptable",
+    "given_too_coarsely",
+    "inverse_norm",
+    "least_eigenvalue",
+    "moves_of",
+    "plainly_right",
+    "vanished",
+]
+
+
+class Moves(NamedTuple):
+    """Squared lengths, (..., k), of a solution and of how it was reached."""
+
+    length: Array  # |x|^2
+    last: Any  # |dx|^2 of the last sweep, or of the solve where there is none; None: not counted
+    largest: Any  # the largest of those
+    dtype: str  # of the result
+    u: float  # unit roundoff of the work
+    first: Array | None = None  # of the solve, where it was asked for
+    start: Array | None = None  # |x0|^2 of a solve with n < m
+    u_given: float = 0.0  # unit roundoff of the dtype in which v came
+    left: Array | None = None  # the error, not squared, that a residual shows
+    iterated: Array | bool = False  # that counts
+
+
+# Squares of |x| and |S| for which no multiplier leaves the range of the dtype.
+_SINGLE, _DOUBLE = (2.0**-80, 2.0**80), (2.0**-640, 2.0**640)
+_MODERATE = {
+    "float32": _SINGLE,
+    "complex64": _SINGLE,
+    "float64": _DOUBLE,
+    "complex128": _DOUBLE,
+}
+# Errors of rounded right-hand sides over u_v |v|, measured (asv_benchmarks/claims/spin_chains.py).
+_GIVEN = 16.0
+
+
+def plainly_right(factor: Factorisation, moves: Moves) -> Array:
+    """Tell at a glance, (..., k), that steps are right, well within the range of the dtype.
+
+    A no asks for another look.
+    """
+    problem, t2, ok = factor.problem, factor.small.squared_norm, True
+    dtype = problem.plan.factor
+    least, most = _MODERATE[dtype]
+    if moves.left is None:
+        theta = _theta(factor, problem.damping_in(dtype))
+        ok = theta <= LIFT / NATIVE
+        error = expanded(4.0 * theta * theta, 1) * moves.last  # (2 error)^2
+    else:
+        error = 4.0 * moves.left * moves.left
+    ok = ok & (t2 >= least) & (t2 <= most)
+    if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
+        error = 2.0 * error + 8.0 * (_GIVEN * max(moves.u, moves.u_given)) ** 2 * moves.start
+    least, most = _MODERATE[moves.dtype]
+    length = moves.length
+    return expanded(ok, 1) & (error <= length) & (length >= least) & (length <= most)
+
+
+def acceptable(factor: Factorisation, moves: Moves) -> Array:
+    """Tell, (..., k), of steps whose estimated error is at most half of their length."""
+    xp = namespace(moves.length)
+    if moves.iterated is True:
+        error = moves.left
+    else:
+        error = _of_sweeps(factor, moves)
+        if moves.left is not None:
+            error = xp.where(moves.iterated, moves.left, error)
+    if moves.start is not None:
+        error = error + 4.0 * moves.u * xp.sqrt(moves.start)
+    return error <= xp.sqrt(moves.length) / 2
+
+
+def moves_of(system: System, iterate: Iterate, rhs: RightHandSide, iterated: Array | bool) -> Moves:
+    """Return how an iterate was reached for a right-hand side, as the caller gave it."""
+    layout, start, u_given, x = system.layout, None, 0.0, iterate.x
+    assert x is not None
+    if isinstance(rhs, Solve):
+        u_given = rhs.unit_roundoff()
+        if system.scores.wide:
+            start = layout.squares(system.rhs.start(system.damping) or ())
+    length = layout.squares(x)
+    sweeps = iterate.moves[1:] or iterate.moves
+    return Moves(
+        length=length,
+        last=sweeps[-1] if sweeps else None,
+        largest=reduce(namespace(length).maximum, sweeps) if sweeps else None,
+        dtype=layout.rounded,
+        u=system.u,
+        first=iterate.moves[0] if iterate.moves else None,
+        start=start,
+        u_given=u_given,
+        left=iterate.left,
+        iterated=iterated if iterate.left is not None else False,
+    )
+
+
+def _of_sweeps(factor: Factorisation, moves: Moves) -> Array:
+    xp = namespace(moves.length)
+    if not factor.plan.method.exact:  # nothing is known of what the factor leaves
+        return xp.sqrt(moves.largest)
+    theta = _like(_theta(factor, least_eigenvalue(factor)), moves)
+    contracting = theta <= 0.5
+    theta = xp.where(contracting, theta, xp.ones_like(theta))
+    return xp.sqrt(xp.where(contracting, theta * theta * moves.last, moves.largest))
+
+
+def _like(x: Array, moves: Moves) -> Array:
+    """Return numbers (...) beside those of right-hand sides, (..., 1)."""
+    return astype(expanded(x, 1), dtype_name(moves.length.dtype))
+
+
+def given_too_coarsely(moves: Moves) -> Array:
+    """Tell, (..., k), of solves that what v lost when it was rounded may be most of x."""
+    assert moves.start is not None
+    noise = _GIVEN * moves.u_given
+    return 4.0 * noise * noise * moves.start > moves.length
+
+
+def vanished(factor: Factorisation, moves: Moves) -> Array:
+    """Tell, (..., k), of steps that move although |S|^2 is below the range of its dtype."""
+    t2 = factor.small.squared_norm
+    least, _ = normal_range(dtype_name(t2.dtype))
+    assert moves.first is not None
+    return expanded(t2 < least, 1) & (moves.first > 0)
+
+
+def least_eigenvalue(factor: Factorisation) -> Array:
+    """Return what the smallest eigenvalue of the damped matrix is at least, about, (...).
+
+    It is the damping where that is far above the roundings of the Gram matrix, else half of what
+    inverse iterations with the factor give, less what the factor was lifted by.
+    """
+    small, plan = factor.small, factor.plan
+    xp, t2 = namespace(small.squared_norm), small.squared_norm
+    damping = xp.zeros_like(t2) + factor.problem.damping_in(plan.factor)
+    if not plan.method.exact:
+        return damping
+    normal = _theta(factor, damping) <= LIFT / NATIVE
+
+    def measured() -> Array:
+        return xp.real(small.inverse.smallest_eigenvalue()) / 2
+
+    mu = choose_if_free(xp.all(normal), lambda: damping, measured)
+    if plan.lifted:
+        lift = LIFT * unit_roundoff(plan.factor) * t2 - damping
+        mu = mu - xp.where(lift > 0, lift, xp.zeros_like(lift))
+    mu = xp.where(mu > damping, mu, damping) if plan.lifted else mu
+    return xp.where(normal, damping, mu)
+
+
+def inverse_norm(factor: Factorisation, certain: Array) -> Array:
+    """Return an upper bound of |A^-1|, (...): 1 / damping, which does where `certain` is set.
+
+    Elsewhere it is the reciprocal of what the factor proves of the smallest eigenvalue of A, where
+    that is positive: its own less lifting and roundings.
+    """
+    small, plan, scores = factor.small, factor.plan, factor.scores
+    xp, t2 = namespace(small.squared_norm), small.squared_norm
+    damping = xp.zeros_like(t2) + factor.problem.damping_in(plan.factor)
+    if not plan.method.exact:
+        return 1 / damping
+
+    def proved() -> Array:
+        u = unit_roundoff(plan.factor)
+        lift = LIFT * u * t2 - damping if plan.lifted else xp.zeros_like(t2)
+        roundings = sum(rounding(u, length) for length in (scores.rows, scores.columns)) * t2
+        least = eigenvalue_below(small.inverse) - roundings - xp.where(lift > 0, lift, 0 * lift)
+        return 1 / xp.where(least > damping, least, damping)
+
+    return choose_if_free(certain, lambda: 1 / damping, proved)
+
+
+def _theta(factor: Factorisation, mu: Any) -> Array:
+    """Return theta, (...), not cut at 1, for the smallest eigenvalue mu."""
+    plan = factor.problem.plan
+    u, ratio = LIFT * unit_roundoff(plan.factor), factor.small.squared_norm / mu
+    return u * ratio if plan.method.squares_condition else u * ratio**0.5
