@@ -22,8 +22,8 @@ from .tracing import concrete
 
 __all__ = ["Check", "ValueChecks", "all_finite", "opened", "warn_caller"]
 
-# True: values are read, and errors raised. "nan": nothing is read, and what would be refused is NaN.
-# False: nothing is read or refused.
+# True: values are read, and errors raised. "nan": nothing is read, and what would be refused is
+# NaN. False: nothing is read or refused.
 Check = bool | Literal["nan"]
 
 
@@ -72,7 +72,8 @@ class ValueChecks:
 
     `require` takes the test as a function, so that nothing is computed when checks are off, and
     the error as a function, so that its message (which may read values) is made only on failure.
-    Where results are to be NaN if they would be refused, and the host cannot tell, `refuses` is set.
+    Where results are to be NaN if they would be refused, and the host cannot tell, `refuses` is
+    set.
     """
 
     def __init__(self, *, enabled: bool, refuses: bool = True) -> None:
