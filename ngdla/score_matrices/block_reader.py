@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import numbers
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
+from queue import SimpleQueue
 from typing import Any
 
 from ngdla._backend.checks import require_array, require_like
@@ -30,6 +32,7 @@ Source = Callable[[], Iterator[Array]] | Sequence[Any]
 
 _AXES = ("rows", "columns")
 _EXHAUSTED: Any = object()
+_PATIENCE = 0.5  # seconds that a thread has to end in
 
 
 @part
@@ -53,7 +56,6 @@ class BlockReader:
         send, start = sender(self.like), 0
         fetched = _fetch(self.source, name)
         with (
-            closing(fetched),
             closing(fetch_ahead(fetched) if self.prefetch else fetched) as arriving,
             _progress_bar(
                 name, self.shape[self.axis], _AXES[self.axis], shown=self.progress
@@ -124,13 +126,36 @@ def _fetch(source: Source, name: str) -> Generator[Array, None, None]:
 def fetch_ahead(blocks: Iterator[Array]) -> Generator[Array, None, None]:
     """Yield the same blocks, each of which was fetched by a thread while the last one was used.
 
-    Never more than one ahead, so that two buffers suffice. The thread ends with this iterator.
+    Never more than one ahead, so that two buffers suffice. The thread ends with this iterator, and
+    `blocks` are closed. A thread that is still waiting for a block half a second later is left to
+    itself, so that nothing, such as a KeyboardInterrupt, waits for it; nor does the interpreter.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="ngdla-prefetch") as thread:
-        ahead = thread.submit(next, blocks, _EXHAUSTED)
+    wanted: SimpleQueue[Future[Any] | None] = SimpleQueue()
+    thread = threading.Thread(
+        target=_fetch_wanted, args=(blocks, wanted), name="ngdla-prefetch", daemon=True
+    )
+    thread.start()
+    ahead: Future[Any]
+    try:
+        wanted.put(ahead := Future())
         while (block := ahead.result()) is not _EXHAUSTED:
-            ahead = thread.submit(next, blocks, _EXHAUSTED)
+            wanted.put(ahead := Future())
             yield block
+    finally:
+        wanted.put(None)
+        thread.join(_PATIENCE)
+        if isinstance(blocks, Generator) and not thread.is_alive():
+            blocks.close()  # else it is closed when the thread lets go of it
+
+
+def _fetch_wanted(blocks: Iterator[Array], wanted: SimpleQueue[Future[Any] | None]) -> None:
+    """Fetch a block, or the error on its way, for each future, up to None."""
+    while (ahead := wanted.get()) is not None:
+        try:
+            ahead.set_result(next(blocks, _EXHAUSTED))
+        except BaseException as error:  # noqa: BLE001  raised where the block is used
+            ahead.set_exception(error)
+        del ahead  # which holds the block
 
 
 @contextlib.contextmanager
