@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Self
 
-from ngdla._backend.checks import DTYPES, require_choice
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.checks import DTYPES, require_choice, require_dense, require_like
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
 
@@ -66,10 +67,21 @@ class StoredMatrix:
         -------
         StructuredMatrix
             `self` where it has that dtype.
+
+        Raises
+        ------
+        ValueError
+            If there is no such dtype, or a complex matrix would lose its imaginary part.
         """
         require_choice(dtype, "dtype", DTYPES)
         if self.dtype_name == dtype:
             return self
+        if is_complex(self.leaves[0]) and not dtype.startswith("complex"):
+            msg = (
+                f"`dtype` is {dtype!r}, but the matrix is {self.dtype_name}: its imaginary part "
+                f"would be lost; it must be a complex dtype."
+            )
+            raise ValueError(msg)
         return self.map(lambda leaf: astype(leaf, dtype))
 
     def computed(self) -> Self:
@@ -114,6 +126,17 @@ class StoredMatrix:
         -------
         StructuredMatrix
         """
+        require_dense(flag, "flag", blocks=False)
+        require_like(flag, "flag", self.leaves[0], "K")
+        if tuple(flag.shape) not in ((), self.batch):
+            msg = f"`flag` has shape {tuple(flag.shape)}; it must be {self.batch} or 0-d."
+            raise ValueError(msg)
+        if not isinstance(other, StoredMatrix) or (other.structure, other.dimension) != (
+            self.structure,
+            self.dimension,
+        ):
+            msg = f"`other` is {shown(other)}; it must be a matrix like {self!r}."
+            raise TypeError(msg)
 
         def chosen(a: Array, b: Array) -> Array:
             return namespace(a).where(expanded_to(flag, a), a, b)
