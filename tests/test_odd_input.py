@@ -299,7 +299,7 @@ def test_prefetching_from_a_file_is_a_flag(prefetch: Any) -> None:
         ngdla.RowStream.from_file("scores.raw", (8, 2), "float64", prefetch=prefetch)
 
 
-@pytest.mark.parametrize("shape", [(4.9, 7), (4, 7.0), (4,), 4, "47", (4, -7), None])
+@pytest.mark.parametrize("shape", [(4.9, 7), (4, 7.0), (4, True), (4,), 4, "47", (4, -7), None])
 def test_the_shape_of_an_operator_is_two_integers(shape: Any) -> None:
     function, good = calls()["ScoreOperator"]
     with pytest.raises(ValueError, match=r"`shape` is .* two positive integers"):

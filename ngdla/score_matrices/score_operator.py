@@ -265,7 +265,7 @@ class ScoreOperator(SampleScores, ParameterScores):
 
 def _shape(shape: Any) -> tuple[int, int]:
     try:
-        n, m = map(operator.index, shape)
+        n, m = (operator.index(size) for size in shape if not isinstance(size, bool))
     except (TypeError, ValueError):
         n = m = 0
     if n < 1 or m < 1:
