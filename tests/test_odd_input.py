@@ -330,7 +330,7 @@ def test_a_range_of_dampings() -> None:
 
 def test_subnormal_dampings_are_said_to_be_that() -> None:
     dampings = np.array([1.0, 1e-40], dtype="float32")
-    with pytest.raises(ValueError, match=r"below the smallest normal number of float32, 1\.2e-38"):
+    with pytest.raises(ValueError, match=r"below the smallest normal .* from 1\.2e-38"):
         ngdla.damped_factor(np.ones((2, 3, 4), dtype="float32"), dampings)
 
 

@@ -148,10 +148,10 @@ def _positive(x: Array) -> Array:
 
 def _not_positive(name: str, x: Array) -> Exception:
     dtype = dtype_name(x.dtype)
-    least, _ = normal_range(dtype)
+    least, largest = normal_range(dtype)
     msg = (
         f"`{name}` holds values that are not positive and finite, or below the smallest normal "
-        f"number of {dtype}, {least:.1e}; each must be larger."
+        f"number of {dtype}; each must be from {least:.1e} to {largest:.1e}."
     )
     return ValueError(msg)
 

@@ -125,23 +125,36 @@ class StoredMatrix:
         Returns
         -------
         StructuredMatrix
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `flag` is no such array, or `other` no such matrix.
         """
-        require_dense(flag, "flag", blocks=False)
-        require_like(flag, "flag", self.leaves[0], "K")
-        if tuple(flag.shape) not in ((), self.batch):
-            msg = f"`flag` has shape {tuple(flag.shape)}; it must be {self.batch} or 0-d."
-            raise ValueError(msg)
-        if not isinstance(other, StoredMatrix) or (other.structure, other.dimension) != (
-            self.structure,
-            self.dimension,
-        ):
-            msg = f"`other` is {shown(other)}; it must be a matrix like {self!r}."
-            raise TypeError(msg)
+        _require_alternatives(self, flag, other)
 
         def chosen(a: Array, b: Array) -> Array:
             return namespace(a).where(expanded_to(flag, a), a, b)
 
         return self.map(chosen, other)
+
+
+def _require_alternatives(K: StoredMatrix, flag: Any, other: Any) -> None:
+    """Raise unless a flag can choose between K and the other matrix."""
+    require_dense(flag, "flag", blocks=False)
+    require_like(flag, "flag", K.leaves[0], "K")
+    if dtype_name(flag.dtype) != "bool":
+        msg = f"`flag` has dtype {dtype_name(flag.dtype)}; it must be bool."
+        raise TypeError(msg)
+    if tuple(flag.shape) not in ((), K.batch):
+        msg = f"`flag` has shape {tuple(flag.shape)}; it must be {K.batch} or 0-d."
+        raise ValueError(msg)
+    if not isinstance(other, StoredMatrix):
+        msg = f"`other` is {shown(other)}; it must be a matrix like {K!r}."
+        raise TypeError(msg)
+    if (other.structure, other.dimension) != (K.structure, K.dimension):
+        msg = f"`other` is {other!r}; it must be of the structure and dimension of {K!r}."
+        raise ValueError(msg)
 
 
 def expanded_to(value: Any, leaf: Array) -> Any:
