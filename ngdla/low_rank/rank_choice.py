@@ -120,7 +120,8 @@ def _rank_by_error(result: LowRankEigh, rule: RankRule) -> float:
     d, bound = result.eigenvalues, target * rule.damping
     squares = xp.flip(xp.cumulative_sum(xp.flip(d * d, axis=-1), axis=-1), axis=-1)
     errors = xp.hypot(xp.expand_dims(result.error, axis=-1), xp.sqrt(squares))
-    short = xp.where(result.error <= bound, 0.0, math.inf)
+    error = result.error
+    short = xp.where(error <= bound, xp.zeros_like(error), xp.full_like(error, math.inf))
     needed = xp.astype(xp.sum(xp.astype(errors > bound, d.dtype), axis=-1), d.dtype)
     return _read(xp.max(needed + short))
 

@@ -141,3 +141,10 @@ SMALL = psd(np.random.default_rng(3), geometric(12), "float64")
 def test_wrong_arguments(name: str, kind: type[Exception], value: Any) -> None:
     arguments: dict[str, Any] = {"damping": 0.1, name: value}
     refused(kind, name, lambda: randomized_eigh(SMALL, "auto", **arguments))
+
+
+def test_the_rank_follows_the_target_on_a_strict_library() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    options = {"damping": 0.5, "target": 1.0, "max_rank": 120}
+    found = randomized_eigh(strict.asarray(WIDE), "auto", **options)
+    assert found.eigenvalues.shape == randomized_eigh(WIDE, "auto", **options).eigenvalues.shape
