@@ -570,7 +570,7 @@ def test_dtypes_that_only_some_libraries_have(a: Arguments) -> None:
 
 COMPLEX_ERRORS = {  # ValueError: the dtype is legal, but not with the other arguments
     "null": (TypeError, "real"),
-    "metric": (ValueError, "real"),
+    "metric": (TypeError, "real"),
     "weights": (ValueError, "real"),
     "log_derivatives": (ValueError, "'complex'.*'holomorphic'"),
     "local_energies": (ValueError, "'complex'.*'holomorphic'"),
@@ -913,6 +913,20 @@ SHAPES: list[tuple[str, Refused, type[Exception], str, str]] = [
         r"\(4, 1\).*must be \(4,\)",
     ),
     (
+        "sr: parameters along two axes",
+        lambda a: partial(sr, a.array(np.ones((N, 2, M))), a.f, DAMPING),
+        ValueError,
+        "log_derivatives",
+        r"\(4, 2, 7\) but `local_energies` has shape \(4,\); reshape .* to \(4, 14\)",
+    ),
+    (
+        "scores: parameters along three axes",
+        lambda a: partial(scores, a.array(np.ones((N, 2, 3, M))), weights=a.weights),
+        ValueError,
+        "log_derivatives",
+        r"\(4, 2, 3, 7\) but `weights` has shape \(4,\); reshape .* to \(4, 42\)",
+    ),
+    (
         "sr: energies of other samples",
         lambda a: partial(sr, a.S, a.array(np.ones(N + 1)), DAMPING),
         ValueError,
@@ -1213,6 +1227,7 @@ DAMPING_NUMBERS = [
     ("numpy-float32-zero", np.float32(0), ValueError, POSITIVE),
     ("subnormal", 5e-324, ValueError, "beyond the range.*scale"),
     ("beyond-any-float", 10**400, ValueError, "finite|overflows|range"),
+    ("below-any-float", -(10**400), ValueError, f"-inf.*{POSITIVE}"),
     ("true", True, TypeError, "positive real number"),
     ("false", False, TypeError, "positive real number"),
     ("numpy-true", np.True_, TypeError, "real"),
@@ -1375,6 +1390,7 @@ OPTIONS = [
     ("precision-none", "precision", None, ValueError, "'native'"),
     ("precision-number", "precision", 1e-8, ValueError, "'native'"),
     ("refine-negative", "refine", -1, ValueError, "not be negative"),
+    ("refine-without-end", "refine", 10**400, ValueError, "must be less than"),
     ("refine-float", "refine", 1.0, TypeError, "integer"),
     ("refine-numpy-float", "refine", np.float64(1.0), TypeError, "integer"),
     ("refine-nan", "refine", float("nan"), TypeError, "integer"),
@@ -1398,6 +1414,30 @@ def test_an_array_passed_as_an_option(option: str, a: Arguments) -> None:
     """Arrays compare entry by entry, which must not surface as an ambiguous truth value."""
     error = TypeError if option == "refine" else ValueError
     refuse_option(a, option, a.v, error, "must be")
+
+
+@pytest.mark.parametrize("value", ["False", "True", None, 0, 1, np.True_, []], ids=repr)
+def test_full_output_is_true_or_false(value: Any, a: Arguments) -> None:
+    refuse_full_output(a, value)
+
+
+def test_an_array_passed_as_full_output(a: Arguments) -> None:
+    refuse_full_output(a, a.v)
+
+
+def refuse_full_output(a: Arguments, value: Any) -> None:
+    """Assert that all functions that can return more refuse the value."""
+    calls = {
+        name: call(a, full_output=value)
+        for name, call in TAKES_OPTIONS.items()
+        if name != "damped_factor"
+    }
+    calls["DampedFactor.solve"] = partial(a.factor.solve, a.v, full_output=value)
+    calls["DampedFactor.lstsq"] = partial(a.factor.lstsq, a.f, full_output=value)
+    refuse_each(
+        (name, call, TypeError, "full_output", "must be True or False")
+        for name, call in calls.items()
+    )
 
 
 @pytest.mark.parametrize("option", ["x0", "null", "nul", "rcond", "weight"])

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from .dtypes import dtype_name, normal_range
+from .messages import shown
 from .namespace import Array, namespace
 from .settings import library_settings
 from .tracing import concrete, is_traced
@@ -64,7 +65,7 @@ def _require_check(check: Any, *, nan: bool) -> None:
     """Raise unless `check` is one of the flags that a function knows besides True and False."""
     if nan and isinstance(check, str) and check == "nan":
         return
-    msg = f"`check` is {check!r}; it must be True{', False or ' if nan else ' or False'}"
+    msg = f"`check` is {shown(check)}; it must be True{', False or ' if nan else ' or False'}"
     raise TypeError(f"{msg}'nan'." if nan else f"{msg}.")
 
 
@@ -106,9 +107,8 @@ class ValueChecks:
 
     def positive(self, name: str, *arrays: Array) -> None:
         """Require that an argument is positive, finite and not subnormal."""
-        msg = f"`{name}` holds values that are not positive and finite; each must be > 0."
         for x in arrays:
-            self.require(partial(_positive, x), lambda: ValueError(msg))
+            self.require(partial(_positive, x), partial(_not_positive, name, x))
 
     def read(self) -> bool:
         """Read the flags, fused into one, and raise the error of the first test that failed.
@@ -145,6 +145,16 @@ def all_finite(*arrays: Array) -> Array:
 def _positive(x: Array) -> Array:
     least, _ = normal_range(dtype_name(x.dtype))
     return (x >= least) & namespace(x).isfinite(x)
+
+
+def _not_positive(name: str, x: Array) -> Exception:
+    dtype = dtype_name(x.dtype)
+    least, largest = normal_range(dtype)
+    msg = (
+        f"`{name}` holds values that are not positive and finite, or below the smallest normal "
+        f"number of {dtype}; each must be from {least:.1e} to {largest:.1e}."
+    )
+    return ValueError(msg)
 
 
 _PACKAGE = str(Path(__file__).parent.parent / "_")[:-1]  # with its separator

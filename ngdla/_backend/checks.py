@@ -7,6 +7,7 @@ Kinds, dtypes, shapes, libraries and devices are checked always; they cost micro
 from __future__ import annotations
 
 import numbers
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,7 @@ from array_api_compat import device
 from .array import AnyArray
 from .chunks import is_chunked, require_known_shape
 from .dtypes import astype, dtype_name, result_name
+from .messages import shown
 from .namespace import (
     Array,
     is_array,
@@ -30,10 +32,12 @@ __all__ = [
     "DTYPES",
     "not_hermitian",
     "require_array",
+    "require_batch",
     "require_choice",
     "require_columns",
     "require_count",
     "require_dense",
+    "require_flag",
     "require_like",
     "square_matrix",
 ]
@@ -68,7 +72,8 @@ def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> N
 def require_dense(x: Any, name: str, *, blocks: bool = True) -> None:
     """Raise unless `x` is one dense array of any dtype."""
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
-    sparse = "sparse" in kind or str(getattr(x, "layout", "torch.strided")) != "torch.strided"
+    layout = str(getattr(x, "layout", "torch.strided"))
+    sparse = "sparse" in kind or layout not in ("torch.strided", "torch.jagged")
     if not blocks and (sparse or isinstance(x, dict)):
         msg = f"`{name}` is a {kind}; it must be one dense array."
         raise TypeError(msg)
@@ -87,6 +92,9 @@ def require_dense(x: Any, name: str, *, blocks: bool = True) -> None:
             f"`{name}` is sparse ({kind}); only dense scores are supported. Pass a dense array, or "
             f"a list of dense column blocks."
         )
+        raise TypeError(msg)
+    if getattr(x, "is_nested", False):
+        msg = f"`{name}` is a nested tensor; pass one dense array, padded if need be."
         raise TypeError(msg)
     if isinstance(x, (np.matrix, np.ma.MaskedArray)):
         msg = f"`{name}` is a {kind}; pass a plain array, with masked entries filled."
@@ -135,19 +143,38 @@ def _device(xp: Any, x: AnyArray) -> Any:
 def require_choice(value: Any, name: str, choices: Collection[str]) -> None:
     """Raise unless `value` is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
-        msg = f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}."
+        msg = f"`{name}` is {shown(value)}; it must be one of {', '.join(map(repr, choices))}."
         raise ValueError(msg)
 
 
 def require_count(value: Any, name: str, *, least: int = 0) -> None:
     """Raise unless `value` is a Python integer of at least `least`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        msg = f"`{name}` is {value!r}; it must be an integer."
+        msg = f"`{name}` is {shown(value)}; it must be an integer."
         raise TypeError(msg)
+    if int(value) > sys.maxsize:
+        msg = f"`{name}` is {shown(value)}; it must be less than 2^63."
+        raise ValueError(msg)
     if value < least:
         allowed = f"be {least} or more" if least else "not be negative"
-        msg = f"`{name}` is {value}; it must {allowed}."
+        msg = f"`{name}` is {shown(value)}; it must {allowed}."
         raise ValueError(msg)
+
+
+def require_flag(value: Any, name: str) -> None:
+    """Raise unless `value` is True or False itself: "False" is true, and so is an array of it."""
+    if value is not True and value is not False:
+        msg = f"`{name}` is {shown(value)}; it must be True or False."
+        raise TypeError(msg)
+
+
+def require_batch(batch: Any) -> None:
+    """Raise unless these are leading axes."""
+    if not isinstance(batch, (tuple, list)):
+        msg = f"`batch` is {shown(batch)}; it must be a tuple of integers, such as (3,)."
+        raise TypeError(msg)
+    for size in batch:
+        require_count(size, "batch", least=1)
 
 
 def square_matrix(A: Any, name: str) -> Array:

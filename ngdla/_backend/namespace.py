@@ -36,7 +36,7 @@ __all__ = [
 LinAlgError = np.linalg.LinAlgError
 
 _NAMESPACES: dict[type, Any] = {}
-_PLAIN = {bool, int, float, complex, str, list, tuple, dict, type(None)}
+_PLAIN = {bool, int, float, complex, str, list, tuple, dict, type, type(None)}
 
 
 def namespace(x: Array) -> Any:

@@ -10,6 +10,7 @@ from array_api_compat import device
 
 from .array import AnyArray
 from .dtypes import real_name
+from .messages import shown
 from .namespace import Array, is_dask_namespace, is_jax_namespace, is_torch_namespace, namespace
 
 __all__ = ["gaussian", "generator", "orthonormal_columns", "require_generator"]
@@ -32,10 +33,10 @@ def require_generator(rng: Any) -> None:
     if isinstance(rng, np.random.Generator):
         return
     if isinstance(rng, bool) or not isinstance(rng, numbers.Integral):
-        msg = f"`rng` is {rng!r}; it must be an integer, a numpy.random.Generator or an array."
+        msg = f"`rng` is {shown(rng)}; it must be an integer, a numpy.random.Generator or an array."
         raise TypeError(msg)
     if rng < 0:
-        msg = f"`rng` is {rng}; a seed must not be negative."
+        msg = f"`rng` is {shown(rng)}; a seed must not be negative."
         raise ValueError(msg)
 
 

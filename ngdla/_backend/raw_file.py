@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .messages import shown
 from .namespace import Array
 from .pickles import part
 
@@ -37,13 +38,18 @@ def raw_file(
     if dtype not in _DTYPES:
         msg = f"`dtype` is {dtype!r}; a file holds numbers of one of {', '.join(_DTYPES)}."
         raise TypeError(msg)
+    try:
+        place = os.fspath(path)
+    except TypeError:
+        msg = f"`path` is {shown(path)}; it must be a string or a path of a file."
+        raise TypeError(msg) from None
     if chunk is None:
         chunk = max(1, _BLOCK_BYTES // (shape[1 - axis] * np.dtype(dtype).itemsize))
-    file = RawFile(os.fspath(path), shape, dtype, min(chunk, shape[axis]), offset, axis, ahead)
-    there, needed = os.stat(path).st_size - offset, file.end - offset
+    file = RawFile(place, shape, dtype, min(chunk, shape[axis]), offset, axis, ahead)
+    there, needed = os.stat(place).st_size - offset, file.end - offset
     if there != needed:
         msg = (
-            f"{os.fspath(path)!r} holds {there} bytes from `offset` {offset} on, but `shape` "
+            f"{place!r} holds {there} bytes from `offset` {offset} on, but `shape` "
             f"{shape} of {dtype} takes {needed}. Correct `shape`, `dtype` or `offset`."
         )
         raise ValueError(msg)

@@ -12,10 +12,12 @@ from .calls import ValueChecks
 from .checks import require_dense, require_like
 from .chunks import is_chunked, require_known_shape
 from .dtypes import astype, dtype_name, normal_range, real_name, result_name
+from .messages import shown
 from .namespace import Array, is_array, namespace
 
 __all__ = [
     "EIGENVALUES",
+    "as_float",
     "damping_values",
     "eigenvalue_damping",
     "fraction_values",
@@ -51,7 +53,9 @@ def damping_values(
     if _is_number(damping):
         return _damping_number(damping, like_name, dtype, unit)
     if isinstance(damping, str) or not is_array(damping):
-        msg = f"`damping` is {damping!r}; it must be a positive real number or an array of them."
+        msg = (
+            f"`damping` is {shown(damping)}; it must be a positive real number or an array of them."
+        )
         raise TypeError(msg)
     return real_values(damping, "damping", like, like_name, dtype, batch)
 
@@ -61,7 +65,7 @@ def real_values(
 ) -> Array:
     """Return an array of real numbers, 0-d or of shape `batch`, as one of shape `batch`."""
     if isinstance(value, str) or not is_array(value):
-        msg = f"`{name}` is {value!r}; it must be a real number or an array of them."
+        msg = f"`{name}` is {shown(value)}; it must be a real number or an array of them."
         raise TypeError(msg)
     require_dense(value, name)
     if is_chunked(value):
@@ -106,10 +110,11 @@ def positive_values(
 ) -> float | Array:
     """Return a positive number as a float, or numbers as an array of shape `batch`."""
     if _is_number(value):
-        if not 0 < float(value) < math.inf:
-            msg = f"`{name}` is {value!r}; it must be positive and finite."
+        number = as_float(value)
+        if not 0 < number < math.inf:
+            msg = f"`{name}` is {shown(value)}; it must be positive and finite."
             raise ValueError(msg)
-        return float(value)
+        return number
     values = _real_values_like(value, name, like, like_name, batch)
     checks.positive(name, values)
     return values
@@ -119,13 +124,18 @@ def fraction_values(
     value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
 ) -> float | Array:
     """Return the weight of the past in an average or a sum, a float or of shape `batch`."""
-    msg = f"`{name}` is {value!r}; it must be in [0, 1): the weight of the past."
+
+    def error() -> Exception:
+        msg = f"`{name}` is {shown(value)}; it must be in [0, 1): the weight of the past."
+        return ValueError(msg)
+
     if _is_number(value):
-        if not 0 <= float(value) < 1:
-            raise ValueError(msg)
-        return float(value)
+        number = as_float(value)
+        if not 0 <= number < 1:
+            raise error()
+        return number
     values = _real_values_like(value, name, like, like_name, batch)
-    checks.require(lambda: (values >= 0) & (values < 1), lambda: ValueError(msg))
+    checks.require(lambda: (values >= 0) & (values < 1), error)
     return values
 
 
@@ -133,6 +143,14 @@ def rounded_up(x: float) -> str:
     """Return a positive number with two digits, none of which makes it smaller, for messages."""
     unit = 10.0 ** (math.floor(math.log10(x)) - 1)
     return f"{math.ceil(x / unit * (1 - 1e-9)) * unit:.1e}"
+
+
+def as_float(value: Any) -> float:
+    """Return a real number as a Python float; +-Inf for an integer or a fraction beyond them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_number(value: Any) -> bool:
@@ -153,7 +171,7 @@ def _damping_number(damping: Any, like_name: str, dtype: str, unit: str) -> floa
     try:
         value = float(damping)
     except OverflowError:
-        value = math.inf
+        value = math.inf if damping > 0 else -math.inf
     if not value > 0 or damping == math.inf:  # NaN fails too; torch.compile cannot trace isnan
         msg = f"`damping` is {value}; it must be positive and finite, {unit.format(like_name)}."
         raise ValueError(msg)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
+import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from .namespace import is_cupy_namespace, is_jax_namespace, is_torch_namespace, torch_compiling
+from .shared_setting import SharedSetting
 
 __all__ = ["library_settings"]
 
@@ -21,10 +22,11 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
     `torch.autocast` (a Gram matrix squares the condition number, so that their 1e-3 would drown
     every damping in use), and NumPy keeps silent about NaN and overflow, which are reported by the
     checks with the argument's name.
-    With `tf32`, products may drop to TF32 where the device has it.
+    With `tf32`, products may drop to TF32 where the device has it. Of the settings, those of torch
+    and CuPy are of the whole process: threads share them, and full precision wins.
     """
     if is_torch_namespace(xp):
-        return _torch_products("tf32" if tf32 else "ieee")
+        return _Unchanged() if torch_compiling() else _TorchProducts(full=not tf32)
     if is_jax_namespace(xp):
         import jax
 
@@ -32,7 +34,9 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
         held: AbstractContextManager[Any] = jax.default_matmul_precision(precision)
         return held
     if is_cupy_namespace(xp):
-        return _cupy_products("TF32" if tf32 else "FP32")
+        from cupy._core import _routines_linalg as routines
+
+        return _Held([_cupy_products(routines)], full=not tf32)
     return np.errstate(all="ignore")  # array-api-strict computes by NumPy
 
 
@@ -50,52 +54,84 @@ class _Unchanged:
         return None
 
 
-def _torch_products(wanted: str) -> AbstractContextManager[Any]:
+class _Held:
+    """Settings of the whole process that a call holds."""
+
+    def __init__(self, settings: list[SharedSetting], *, full: bool) -> None:
+        self._settings, self._full = settings, full
+        self._held: list[SharedSetting] = []
+
+    def __enter__(self) -> None:
+        self._thread = threading.get_ident()
+        try:
+            for setting in self._settings:
+                setting.hold(self._thread, full=self._full)
+                self._held.append(setting)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *raised: object) -> None:
+        while self._held:
+            self._held.pop().release(self._thread)
+
+
+class _TorchProducts(_Held):
+    """Products of torch in full precision, or in TF32; by `torch.autocast` in neither case."""
+
+    def __init__(self, *, full: bool) -> None:
+        matmul, mkldnn = _torch_products()
+        super().__init__([matmul, mkldnn] if full else [matmul], full=full)
+        self._autocast: list[AbstractContextManager[Any]] = []  # of this thread alone
+
+    def __enter__(self) -> None:
+        import torch
+
+        super().__enter__()
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                self._autocast.append(torch.autocast(device, enabled=False))
+                self._autocast[-1].__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        try:
+            while self._autocast:
+                self._autocast.pop().__exit__(None, None, None)
+        finally:
+            super().__exit__()
+
+
+@functools.cache
+def _torch_products() -> tuple[SharedSetting, ...]:
+    """Return the precision of torch's products on GPUs and on CPUs.
+
+    They are written only where they have to be: writing them marks the process as a user of the
+    newer interface, and torch then warns users of the older one.
+    """
     import torch
 
-    if torch_compiling():
-        return _Unchanged()
-    # The flags are touched only where they have to be: writing them marks the process as a user of
-    # the newer interface, and torch then warns users of the older one.
-    products = [torch.backends.cuda.matmul]
-    if wanted == "ieee":
-        products.append(torch.backends.mkldnn.matmul)
-    lower = ("tf32", "bf16")
-    before = [
-        (product, precision)
-        for product in products
-        if ((precision := product.fp32_precision) in lower) != (wanted in lower)
-    ]
-    lowered = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-    return _torch_precision(before, wanted, lowered) if before or lowered else _Unchanged()
+    return tuple(
+        SharedSetting(
+            functools.partial(getattr, products, "fp32_precision"),
+            functools.partial(setattr, products, "fp32_precision"),
+            full="ieee",
+            reduced="tf32",
+            kind=("tf32", "bf16").__contains__,
+        )
+        for products in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    )
 
 
-@contextlib.contextmanager
-def _torch_precision(
-    before: list[tuple[Any, str]], wanted: str, lowered: list[str]
-) -> Iterator[None]:
-    import torch
+@functools.cache
+def _cupy_products(routines: Any) -> SharedSetting:
+    """Return the precision of CuPy's products, which `routines` of CuPy keep for all threads.
 
-    try:
-        for product, _ in before:
-            product.fp32_precision = wanted
-        with contextlib.ExitStack() as stack:
-            for device in lowered:  # products in half precision
-                stack.enter_context(torch.autocast(device, enabled=False))
-            yield
-    finally:
-        for product, precision in before:
-            product.fp32_precision = precision
-
-
-@contextlib.contextmanager
-def _cupy_products(wanted: str) -> Iterator[None]:
-    # TF32 may be on by the environment variable CUPY_TF32 or by the user's own call.
-    from cupy._core import _routines_linalg as routines
-
-    before = routines.get_compute_type(np.float32)
-    routines.set_compute_type(np.float32, getattr(routines, f"COMPUTE_TYPE_{wanted}"))
-    try:
-        yield
-    finally:
-        routines.set_compute_type(np.float32, before)
+    TF32 may be on by the environment variable CUPY_TF32 or by the user's own call.
+    """
+    return SharedSetting(
+        functools.partial(routines.get_compute_type, np.float32),
+        functools.partial(routines.set_compute_type, np.float32),
+        full=routines.COMPUTE_TYPE_FP32,
+        reduced=routines.COMPUTE_TYPE_TF32,
+        kind=int,
+    )

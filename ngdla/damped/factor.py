@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened
+from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
@@ -326,6 +327,7 @@ class DampedFactor(Factorisation):
             return layout.from_columns((astype(e, layout.rounded),))
 
     def _solved(self, rhs: RightHandSide, full_output: bool) -> Any:
+        require_flag(full_output, "full_output")
         layout = rhs.layout(self.scores)
         with opened(self.scores.like, self.check, nan=True) as checks:
             use = partial(solution, rhs=rhs, layout=layout, checks=checks, full_output=full_output)

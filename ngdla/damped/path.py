@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -11,8 +12,10 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, is_complex, real_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
+from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
@@ -56,7 +59,7 @@ class DampingPath(NamedTuple):
 def damping_path(
     S: Scores,
     f: Array,
-    dampings: list[float] | tuple[float, ...] | Array,
+    dampings: Sequence[float] | Array,
     *,
     null: Array | None = None,
     stacked: bool | None = None,
@@ -161,13 +164,13 @@ def _dampings(dampings: Any, like: Array, real: str, checks: ValueChecks) -> Arr
 
 
 def _numbers(dampings: Any) -> list[float]:
-    if not isinstance(dampings, (list, tuple)) or not dampings:
-        raise _shape_error(f"is {dampings!r}")
+    if not isinstance(dampings, (list, tuple, range)) or not dampings:
+        raise _shape_error(f"is {shown(dampings)}")
     for value in dampings:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise _shape_error(f"holds {value!r}")
-        if not 0 < float(value) < math.inf:
-            msg = f"`dampings` holds {value}; each must be positive and finite."
+            raise _shape_error(f"holds {shown(value)}")
+        if not 0 < as_float(value) < math.inf:
+            msg = f"`dampings` holds {shown(value)}; each must be positive and finite."
             raise ValueError(msg)
     return [float(value) for value in dampings]
 

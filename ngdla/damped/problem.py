@@ -6,6 +6,7 @@ All that can be known without reading values is checked here, before anything is
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks
@@ -22,7 +23,7 @@ from ngdla._backend.dtypes import (
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.scalars import damping_values
+from ngdla._backend.scalars import as_float, damping_values
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .methods import METHODS, Method
@@ -135,20 +136,23 @@ def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
             + list(metric[len(scores.pieces) :])  # too many are refused with their number
         )
     pieces, vector = parameter_vector(scores, metric, "metric")
-    if not vector or any(is_complex(piece) for piece in pieces):
-        msg = f"`metric` must be a real diagonal with one entry a column of `{scores.name}`."
+    if not vector:
+        msg = f"`metric` must be a diagonal with one entry a column of `{scores.name}`."
         raise ValueError(msg)
+    if any(is_complex(piece) for piece in pieces):
+        msg = "`metric` is complex; it must be a real diagonal."
+        raise TypeError(msg)
     names = (real_name(result_name(dtype, dtype_name(piece.dtype))) for piece in pieces)
     return tuple(astype(piece, name) for piece, name in zip(pieces, names))
 
 
 def _filled(d: Any, block: Array | None, real: str) -> Any:
     """Return a row of one number for the columns of a block; arrays as they are."""
-    if not isinstance(d, (int, float)) or isinstance(d, bool):
+    if not isinstance(d, numbers.Real) or isinstance(d, bool):
         return d
     assert block is not None
     xp = namespace(block)
-    return xp.full_like(block[0, :], float(d), dtype=getattr(xp, real))
+    return xp.full_like(block[0, :], as_float(d), dtype=getattr(xp, real))
 
 
 def _null(scores: ScoreMatrix, null: Any, dtype: str) -> Array:

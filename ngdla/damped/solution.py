@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ngdla._backend.calls import ValueChecks, all_finite
+from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
@@ -46,6 +47,8 @@ def solve_problem(
     full_output: bool,
 ) -> Any:
     """Return x, or (x, info): factor in the working dtype of the right-hand side, and solve."""
+    if full_output is not True and full_output is not False:
+        require_flag(full_output, "full_output")
     layout = rhs.layout(scores)
     problem = damped_problem(scores, damping, options, layout.working)
     solved = partial(solution, rhs=rhs, layout=layout, checks=checks, full_output=full_output)

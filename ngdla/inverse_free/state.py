@@ -6,9 +6,18 @@ from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
-from ngdla._backend.checks import DTYPES, require_array, require_choice, require_count, require_like
+from ngdla._backend.checks import (
+    DTYPES,
+    require_array,
+    require_batch,
+    require_choice,
+    require_count,
+    require_flag,
+    require_like,
+)
 from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import dtype_name, real_name, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
 from ngdla.structures import StructuredMatrix, structure_from
 
@@ -161,13 +170,14 @@ def inverse_free_init(
     """
     require_count(d_in, "d_in", least=1)
     require_count(d_out, "d_out", least=1)
-    _require_batch(batch)
+    require_batch(batch)
+    require_flag(momentum, "momentum")
     require_choice(storage, "storage", tuple(STORAGES))
     require_array(like, "like", blocks=False)
     name = dtype_name(like.dtype) if dtype is None else dtype
     require_choice(name, "dtype", DTYPES)
     if not isinstance(structures, (tuple, list)) or len(structures) != 2:
-        msg = f"`structures` is {structures!r}; it must be a pair, for K and for C."
+        msg = f"`structures` is {shown(structures)}; it must be a pair, for K and for C."
         raise TypeError(msg)
     widened, compensated = STORAGES[storage]
     if compensated and name not in ("float16", "bfloat16"):
@@ -246,15 +256,6 @@ def require_state(state: Any) -> None:
     if not isinstance(state, InverseFreeState):
         msg = f"`state` is a {type(state).__name__}; it must be what inverse_free_init returned."
         raise TypeError(msg)
-
-
-def _require_batch(batch: Any) -> None:
-    """Raise unless these are leading axes."""
-    if not isinstance(batch, (tuple, list)):
-        msg = f"`batch` is {batch!r}; it must be a tuple of integers, such as (3,)."
-        raise TypeError(msg)
-    for size in batch:
-        require_count(size, "batch", least=1)
 
 
 class StoredFactor(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
-from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.checks import require_array, require_dense, require_like
 from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.shapes import expanded
@@ -173,8 +174,11 @@ def _require_samples(inputs: Any, output_gradients: Any, state: InverseFreeState
 def _checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks) -> Array:
     """Return the weights of rows in a real dtype."""
     if not is_array(weights):
-        msg = f"`weights` is {weights!r}; it must be an array of real numbers, one for each row."
+        msg = (
+            f"`weights` is {shown(weights)}; it must be an array of real numbers, one for each row."
+        )
         raise TypeError(msg)
+    require_dense(weights, "weights", blocks=False)
     if tuple(weights.shape) != tuple(inputs.shape[:-1]):
         msg = (
             f"`weights` has shape {tuple(weights.shape)}; it must be {tuple(inputs.shape[:-1])}, "

@@ -8,11 +8,12 @@ from operator import and_
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks, opened
-from ngdla._backend.checks import require_choice, require_count
+from ngdla._backend.checks import require_choice, require_count, require_flag
 from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values
-from ngdla._backend.tracing import choose_if_free, is_traced, largest_number
+from ngdla._backend.tracing import choose_if_free, is_traced
 from ngdla.structures import StructuredMatrix
 
 from .retractions import (
@@ -146,6 +147,7 @@ def inverse_free_update(
     require_choice(rule, "rule", tuple(RULES))
     require_choice(retraction, "retraction", tuple(RETRACTIONS))
     require_count(order, "order", least=1)
+    require_flag(safeguard, "safeguard")
     require_fitting(statistics, state)
     with opened(state.step, check) as checks:
         like, batch = state.K.leaves[0], state.K.batch
@@ -287,16 +289,20 @@ def _require_range(
     if largest is None:
         return
     bound = "2 (1 - momentum)" if largest_step(retraction, 0.0) == 2 else "1 - momentum"
-    msg = (
-        f"`step_size` is {step_size!r}; with retraction {retraction!r} it must be less than "
-        f"{bound}."
-    )
+
+    def error() -> Exception:
+        msg = (
+            f"`step_size` is {shown(step_size)}; with retraction {retraction!r} it must be less "
+            f"than {bound}."
+        )
+        return ValueError(msg)
+
     within = step_size < largest
     if isinstance(within, bool):
         if not within:
-            raise ValueError(msg)
+            raise error()
         return
-    checks.require(lambda: within, lambda: ValueError(msg))
+    checks.require(lambda: within, error)
 
 
 def _all_positive(*values: Any) -> Array | bool:
@@ -333,12 +339,11 @@ def _require_stable(
     def stable() -> Array:
         return xp.maximum(report.bound_K * report.step_K, report.bound_C * report.step_C) < limit
 
-    def warning() -> Warning:
-        bound = largest_number(xp.maximum(xp.max(report.bound_K), xp.max(report.bound_C)))
+    def warning() -> Warning:  # without numbers of this batch, so that it is shown once
         return StepSizeWarning(
-            f"the eigenvalues of a tangent are bounded by {bound:.3g} only: for retraction "
-            f"{retraction!r}, `step_size` must be below {limit / bound:.3g} for the factor to stay "
-            f"invertible. Use safeguard=True, or retraction 'implicit'."
+            f"a factor may become singular: for retraction {retraction!r}, `step_size` times the "
+            f"bounds on the eigenvalues of the tangents, `report.bound_K` and `report.bound_C`, "
+            f"must be below {limit:.3g}. Use safeguard=True, or retraction 'implicit'."
         )
 
     checks.require(stable, warning)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_choice
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
@@ -248,8 +249,8 @@ def tail_of(tail: Tail, eigenvalues: Array, trace: Array, size: int) -> Array:
 def require_rank(rank: Any, most: int, what: str, *, name: str = "rank") -> None:
     """Raise unless `rank` is an integer from 1 to `most`."""
     if isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
-        msg = f"`{name}` is {rank!r}; it must be an integer from 1 to {most}."
+        msg = f"`{name}` is {shown(rank)}; it must be an integer from 1 to {most}."
         raise TypeError(msg)
     if not 1 <= int(rank) <= most:
-        msg = f"`{name}` is {rank}; it must be from 1 to {most}, {what}."
+        msg = f"`{name}` is {shown(rank)}; it must be from 1 to {most}, {what}."
         raise ValueError(msg)

@@ -18,9 +18,10 @@ from ngdla._backend.dtypes import (
     result_name,
     unit_roundoff,
 )
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import adjoint, matmul_stored, trace
-from ngdla._backend.scalars import real_values
+from ngdla._backend.scalars import as_float, real_values
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
@@ -131,11 +132,16 @@ def _object_operand(
     if trace_of_A is None:
         msg = f"`A` is a {type(A).__name__}, whose diagonal cannot be read; pass `trace`."
         raise TypeError(msg)
+    if not isinstance(A.shape, (tuple, list)) or not all(
+        isinstance(size, numbers.Integral) for size in A.shape
+    ):
+        msg = f"`A` has the shape {shown(A.shape)}; it must be a tuple of integers."
+        raise TypeError(msg)
     _require_square(A)
     try:
         dtype, batch = result_name(dtype_name(A.dtype)), tuple(A.shape[:-2])
-    except KeyError:
-        msg = f"`A` has dtype {A.dtype}; it must be a real or complex floating-point dtype."
+    except (KeyError, TypeError):
+        msg = f"`A` has dtype {shown(A.dtype)}; it must be a real or complex floating-point dtype."
         raise TypeError(msg) from None
     return HermitianOperand(
         like=columns,
@@ -157,18 +163,22 @@ def _require_square(A: Any) -> None:
 def _require_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
     xp, real = namespace(like), real_name(dtype)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if not 0 <= float(value) < math.inf:
-            msg = f"`trace` is {value}; that of a positive semi-definite matrix is finite and >= 0."
+        number = as_float(value)
+        if not 0 <= number < math.inf:
+            msg = (
+                f"`trace` is {shown(value)}; that of a positive semi-definite matrix is finite and "
+                f">= 0."
+            )
             raise ValueError(msg)
         corner = xp.real(like[..., 0, 0]) if is_complex(like) else like[..., 0, 0]
-        return xp.broadcast_to(astype(xp.zeros_like(corner), real) + float(value), batch)
+        return xp.broadcast_to(astype(xp.zeros_like(corner), real) + number, batch)
     return astype(real_values(value, "trace", like, "A", real, batch), real)
 
 
 def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
     if product_eps is not None:
         if not isinstance(product_eps, numbers.Real) or not 0 < product_eps < 1:
-            msg = f"`product_eps` is {product_eps!r}; it must be a unit roundoff, in (0, 1)."
+            msg = f"`product_eps` is {shown(product_eps)}; it must be a unit roundoff, in (0, 1)."
             raise ValueError(msg)
         return float(product_eps)
     if precision == "tf32" and real_name(dtype) == "float32":

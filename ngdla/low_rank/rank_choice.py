@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import warn_caller
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.random import generator
-from ngdla._backend.scalars import EIGENVALUES, damping_values
+from ngdla._backend.scalars import EIGENVALUES, as_float, damping_values
 from ngdla._backend.tracing import is_traced, number
 
 from .low_rank_eigh import LowRankEigh, Tail, require_rank
@@ -48,7 +49,7 @@ def rank_rule(
     rng: Any,
 ) -> RankRule | None:
     """Return the checked rule of rank="auto", None for another rank."""
-    if rank != "auto":
+    if not isinstance(rank, str) or rank != "auto":
         if isinstance(rank, str):
             msg = f"`rank` is {rank!r}; it must be an integer or 'auto'."
             raise ValueError(msg)
@@ -58,7 +59,7 @@ def rank_rule(
             raise ValueError(msg)
         return None
     if not isinstance(damping, numbers.Real):
-        msg = f"`damping` is {damping!r}; rank='auto' needs the damping, a positive number."
+        msg = f"`damping` is {shown(damping)}; rank='auto' needs the damping, a positive number."
         raise TypeError(msg)
     if is_test_matrix(rng):
         msg = "`rng` is a test matrix; with rank='auto' its width is not known: pass a seed."
@@ -66,15 +67,15 @@ def rank_rule(
     if is_traced(A.like):
         raise _unreadable()
     value = damping_values(damping, A.like, "A", A.real, A.batch, EIGENVALUES)
-    positive = isinstance(target, numbers.Real) and target is not True and float(target) > 0
+    positive = isinstance(target, numbers.Real) and target is not True and as_float(target) > 0
     if target is not None and not positive:
-        msg = f"`target` is {target!r}; it must be positive, an error in units of `damping`."
+        msg = f"`target` is {shown(target)}; it must be positive, an error in units of `damping`."
         raise ValueError(msg)
     if max_rank is not None:
         require_rank(max_rank, A.size, "the size of `A`", name="max_rank")
     most = _bucket(A.size // 4, A.size) if max_rank is None else max_rank
     return RankRule(
-        float(value), None if target is None else float(target), most, A.size, generator(rng)
+        float(value), None if target is None else as_float(target), most, A.size, generator(rng)
     )
 
 
@@ -89,7 +90,7 @@ def choose_rank(attempt: Attempt, rule: RankRule, basis: Array | None, tail: Tai
             break
         basis, rank = result.eigenvectors, min(2 * rank, rule.most)
     if needed > rank and rank < rule.size:  # a complete decomposition is no cap
-        _warn(result, rule, needed)
+        _warn(rule)
     return result.truncate(min(_bucket(needed, rule.size), rank), tail=tail)
 
 
@@ -119,7 +120,8 @@ def _rank_by_error(result: LowRankEigh, rule: RankRule) -> float:
     d, bound = result.eigenvalues, target * rule.damping
     squares = xp.flip(xp.cumulative_sum(xp.flip(d * d, axis=-1), axis=-1), axis=-1)
     errors = xp.hypot(xp.expand_dims(result.error, axis=-1), xp.sqrt(squares))
-    short = xp.where(result.error <= bound, 0.0, math.inf)
+    error = result.error
+    short = xp.where(error <= bound, xp.zeros_like(error), xp.full_like(error, math.inf))
     needed = xp.astype(xp.sum(xp.astype(errors > bound, d.dtype), axis=-1), d.dtype)
     return _read(xp.max(needed + short))
 
@@ -138,12 +140,11 @@ def _unreadable() -> Exception:
     )
 
 
-def _warn(result: LowRankEigh, rule: RankRule, needed: float) -> None:
+def _warn(rule: RankRule) -> None:
+    """Warn without numbers of this matrix, so that Python shows it once for a line of code."""
+    wanted = "`damping` asks for more modes"
     if rule.target:
-        wanted = f"the estimated error of {_read(namespace(result.error).max(result.error)):.2e}"
-        wanted += f" exceeds target * damping = {rule.target * rule.damping:.2e}"
-    else:
-        wanted = f"damping = {rule.damping:.2e} asks for {needed:.0f} modes"
+        wanted = "the estimated `error` exceeds target * damping"
     warn_caller(
         f"rank='auto' is capped at {rule.most}: {wanted}. Raise `max_rank`, or use a dense "
         f"eigendecomposition or Cholesky factor.",

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, overload
 from ngdla._backend import general
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
-from ngdla._backend.checks import require_count, square_matrix
+from ngdla._backend.checks import require_count, require_flag, square_matrix
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
@@ -126,6 +126,7 @@ def expm_series(A: Array, order: int, *, check: bool = True, full_output: bool =
     True
     """
     require_count(order, "order")
+    require_flag(full_output, "full_output")
     A, p = square_matrix(A, "A"), int(order)
     with opened(A, check) as checks:
         # A + A^2 / 2 + ... + A^p / p!

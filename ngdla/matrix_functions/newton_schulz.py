@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import all_finite, opened
-from ngdla._backend.checks import require_count, square_matrix
+from ngdla._backend.checks import require_count, require_flag, square_matrix
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
 from ngdla._backend.shapes import expanded
@@ -89,6 +89,7 @@ def inv_sqrtm_newton_schulz(
     True
     """
     require_count(iterations, "iterations", least=1)
+    require_flag(full_output, "full_output")
     A = square_matrix(A, "A")
     with opened(A, check) as checks:
         norm, value, residual = _iterate(A, int(iterations))

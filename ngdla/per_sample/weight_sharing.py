@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
-from ngdla._backend.checks import require_choice, require_count, require_like
+from ngdla._backend.checks import require_choice, require_count, require_flag, require_like
 from ngdla._backend.dtypes import real_part
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.tracing import detached
@@ -108,7 +109,7 @@ def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) ->
     require_count(M, "M", least=1)
     if POLICIES[policy].period is None:
         if period is not None:
-            msg = f'`period` is {period!r}, which "{policy}" has no use for; leave it away.'
+            msg = f'`period` is {shown(period)}, which "{policy}" has no use for; leave it away.'
             raise ValueError(msg)
     elif period is None:
         msg = f"`period` is missing; {policy!r} needs the number of {POLICIES[policy].period}."
@@ -195,6 +196,8 @@ def weight_sharing_step(
     if not isinstance(state, WeightSharing):
         msg = f"`state` is a {type(state).__name__}; it must come from `weight_sharing_init`."
         raise TypeError(msg)
+    require_flag(relative, "relative")
+    require_flag(diagnose, "diagnose")
     samples = layer_samples(inputs, output_gradients)
     _require_fitting(state, samples)
     due = state.weights is None or POLICIES[state.policy].due(state)

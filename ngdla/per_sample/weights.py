@@ -6,7 +6,7 @@ from typing import Any
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
-from ngdla._backend.checks import require_array, require_like, square_matrix
+from ngdla._backend.checks import require_array, require_flag, require_like, square_matrix
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (
@@ -92,6 +92,8 @@ def sample_weights(
     True
     """
     K = square_matrix(K, "K")
+    require_flag(relative, "relative")
+    require_flag(normalized, "normalized")
     with opened(K, check) as checks:
         require_hermitian(K, "K", checks)
         return solve_weights(K, damping, checks, relative=relative, normalized=normalized)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import numbers
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
+from queue import SimpleQueue
 from typing import Any
 
-from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.chunks import is_chunked
 from ngdla._backend.dtypes import dtype_name, has_double, real_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, library
 from ngdla._backend.pickles import part
 from ngdla._backend.transfer import is_host_array, on_host, sender
@@ -30,6 +33,7 @@ Source = Callable[[], Iterator[Array]] | Sequence[Any]
 
 _AXES = ("rows", "columns")
 _EXHAUSTED: Any = object()
+_PATIENCE = 0.5  # seconds that a thread has to end in
 
 
 @part
@@ -53,7 +57,6 @@ class BlockReader:
         send, start = sender(self.like), 0
         fetched = _fetch(self.source, name)
         with (
-            closing(fetched),
             closing(fetch_ahead(fetched) if self.prefetch else fetched) as arriving,
             _progress_bar(
                 name, self.shape[self.axis], _AXES[self.axis], shown=self.progress
@@ -124,13 +127,36 @@ def _fetch(source: Source, name: str) -> Generator[Array, None, None]:
 def fetch_ahead(blocks: Iterator[Array]) -> Generator[Array, None, None]:
     """Yield the same blocks, each of which was fetched by a thread while the last one was used.
 
-    Never more than one ahead, so that two buffers suffice. The thread ends with this iterator.
+    Never more than one ahead, so that two buffers suffice. The thread ends with this iterator, and
+    `blocks` are closed. A thread that is still waiting for a block half a second later is left to
+    itself, so that nothing, such as a KeyboardInterrupt, waits for it; nor does the interpreter.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="ngdla-prefetch") as thread:
-        ahead = thread.submit(next, blocks, _EXHAUSTED)
+    wanted: SimpleQueue[Future[Any] | None] = SimpleQueue()
+    thread = threading.Thread(
+        target=_fetch_wanted, args=(blocks, wanted), name="ngdla-prefetch", daemon=True
+    )
+    thread.start()
+    ahead: Future[Any]
+    try:
+        wanted.put(ahead := Future())
         while (block := ahead.result()) is not _EXHAUSTED:
-            ahead = thread.submit(next, blocks, _EXHAUSTED)
+            wanted.put(ahead := Future())
             yield block
+    finally:
+        wanted.put(None)
+        thread.join(_PATIENCE)
+        if isinstance(blocks, Generator) and not thread.is_alive():
+            blocks.close()  # else it is closed when the thread lets go of it
+
+
+def _fetch_wanted(blocks: Iterator[Array], wanted: SimpleQueue[Future[Any] | None]) -> None:
+    """Fetch a block, or the error on its way, for each future, up to None."""
+    while (ahead := wanted.get()) is not None:
+        try:
+            ahead.set_result(next(blocks, _EXHAUSTED))
+        except BaseException as error:  # noqa: BLE001  raised where the block is used
+            ahead.set_exception(error)
+        del ahead  # which holds the block
 
 
 @contextlib.contextmanager
@@ -166,10 +192,8 @@ def block_reader(
     if real_name(name) == "float64" and not has_double(like):
         msg = f"`dtype` is {name}, which {library(like)} does not have here; see `like`."
         raise ValueError(msg)
-    for flag, value in (("prefetch", prefetch), ("progress", progress)):
-        if not isinstance(value, bool):
-            msg = f"`{flag}` is {value!r}; it must be True or False."
-            raise TypeError(msg)
+    require_flag(prefetch, "prefetch")
+    require_flag(progress, "progress")
     if progress:
         _require_tqdm()
     return BlockReader(source, matrix_shape(shape), axis, name, like, prefetch, progress)
@@ -187,14 +211,17 @@ def _require_source(source: Any) -> None:
     elif is_array(source):
         msg = f"`blocks` is one array, which needs no stream; pass {remedy}."
     else:
-        msg = f"`blocks` is {'empty' if source in ([], ()) else f'a {kind}'}; pass {remedy}."
+        found = "empty" if isinstance(source, (list, tuple)) else f"a {kind}"
+        msg = f"`blocks` is {found}; pass {remedy}."
     raise TypeError(msg)
 
 
 def matrix_shape(shape: Any) -> tuple[int, int]:
     """Check the shape (n, m) of a stream."""
     if not isinstance(shape, (list, tuple)) or len(shape) != 2:
-        msg = f"`shape` is {shape!r}; it must be (n, m), the numbers of samples and parameters."
+        msg = (
+            f"`shape` is {shown(shape)}; it must be (n, m), the numbers of samples and parameters."
+        )
         raise ValueError(msg)
     for length in shape:
         require_positive(length, "shape")
@@ -205,19 +232,20 @@ def require_positive(value: Any, name: str) -> None:
     """Raise unless `value` is a positive integer."""
     integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not integer or value < 1:
-        msg = f"`{name}` holds {value!r}; it takes positive integers."
+        msg = f"`{name}` holds {shown(value)}; it takes positive integers."
         raise ValueError(msg)
 
 
 def stored_dtype(dtype: Any) -> str:
     """Return the name of a dtype, given by its name, its type or as a dtype of any library."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", dtype_name(dtype))
-    name = {"float": "float64", "complex": "complex128"}.get(name, name)
     try:
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
+        name = name or dtype_name(dtype)
+        name = {"float": "float64", "complex": "complex128"}.get(name, name)
         real_name(name)
-    except KeyError:
+    except (KeyError, TypeError, ValueError):  # the latter of what has no hash, or no string
         msg = (
-            f"`dtype` is {dtype!r}; it must be one of float16, bfloat16, float32, float64, "
+            f"`dtype` is {shown(dtype)}; it must be one of float16, bfloat16, float32, float64, "
             f"complex64, complex128."
         )
         raise TypeError(msg) from None

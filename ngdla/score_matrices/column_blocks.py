@@ -51,7 +51,8 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
         if block.ndim > 2 or block.shape[0] != S[0].shape[0]:
             msg = (
                 f"`{name}[{i}]` has shape {tuple(block.shape)} but `{name}[0]` has shape "
-                f"{tuple(S[0].shape)}; column blocks are 2-D with equal numbers of rows."
+                f"{tuple(S[0].shape)}; column blocks are 2-D with equal numbers of rows: reshape "
+                f"each to (n, m_k)."
             )
             raise ValueError(msg)
         if is_complex(block) != is_complex(S[0]):

@@ -44,7 +44,7 @@ class ColumnStream(ScoreStream, SampleScores):
         Fetch each block in a thread while the previous one is used. `blocks` then runs in that
         thread, without the caller's thread-local settings (``torch.no_grad``, ``numpy.errstate``,
         the current device). It must keep each block unchanged until the block after the next is
-        requested.
+        requested. A KeyboardInterrupt does not wait for a block that is on its way.
     progress : bool
         Show a progress bar for each pass, by tqdm.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import all_finite, opened
 from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.messages import shown
 from ngdla._backend.products import trace
 
 from .column_blocks import score_matrix
@@ -80,6 +81,6 @@ def _accumulation_dtype(accumulate: Any, dtype: str) -> str:
     names = ACCUMULATIONS[2:] if complex_scores else ACCUMULATIONS
     if not isinstance(accumulate, str) or accumulate not in names:
         kind = "complex64 or complex128" if complex_scores else "float32 or float64"
-        msg = f"`accumulate` is {accumulate!r}; for `S` of dtype {dtype} it must be {kind}."
+        msg = f"`accumulate` is {shown(accumulate)}; for `S` of dtype {dtype} it must be {kind}."
         raise ValueError(msg)
     return accumulate

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ngdla._backend.chunks import is_chunked
 from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import spans
 
@@ -28,7 +29,7 @@ def is_stacked(stacked: bool | None, null: Array | None, scores: ScoreMatrix) ->
     if stacked is None:
         stacked = null is not None and null.shape[-1] == 2
     if not isinstance(stacked, bool):
-        msg = f"`stacked` is {stacked!r}; it must be True, False or None."
+        msg = f"`stacked` is {shown(stacked)}; it must be True, False or None."
         raise TypeError(msg)
     if stacked and scores.rows % 2:
         msg = (

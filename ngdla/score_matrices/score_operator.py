@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ngdla._backend.calls import all_finite
-from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, double_name, dtype_name, is_complex, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved, rmatvec
 
@@ -94,11 +96,14 @@ class ScoreOperator(SampleScores, ParameterScores):
                 )
                 raise TypeError(msg)
         require_array(like, "like")
+        require_flag(batched, "batched")
+        if gram is not None and not callable(gram):
+            require_array(gram, "gram", ndim=2, blocks=False)
         self.name, self.scales, self.sequence = "S", None, None
         self._shape = _shape(shape)
         self._like = like
         self._matvec, self._rmatvec, self._gram = matvec, rmatvec, gram
-        self.batched = bool(batched)
+        self.batched = batched
 
     @property
     def like(self) -> Array:
@@ -260,10 +265,10 @@ class ScoreOperator(SampleScores, ParameterScores):
 
 def _shape(shape: Any) -> tuple[int, int]:
     try:
-        n, m = (int(size) for size in shape)
+        n, m = (operator.index(size) for size in shape if not isinstance(size, bool))
     except (TypeError, ValueError):
         n = m = 0
     if n < 1 or m < 1:
-        msg = f"`shape` is {shape!r}; it must be (n, m), two positive integers."
+        msg = f"`shape` is {shown(shape)}; it must be (n, m), two positive integers."
         raise ValueError(msg)
     return n, m

@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import Any, Protocol, Self
 
 from ngdla._backend.calls import all_finite
-from ngdla._backend.checks import require_count
+from ngdla._backend.checks import require_count, require_flag
 from ngdla._backend.dtypes import (
     astype,
     double_name,
@@ -145,6 +145,7 @@ class ScoreStream(ScoreMatrix):
         if chunk is not None:
             require_positive(chunk, "chunk")
         require_count(offset, "offset")
+        require_flag(prefetch, "prefetch")
         name = stored_dtype(dtype)
         blocks = raw_file(
             path, matrix_shape(shape), name, chunk, offset, axis=cls._axis, ahead=prefetch

@@ -6,6 +6,7 @@ from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     DTYPES,
     require_array,
+    require_batch,
     require_choice,
     require_count,
     square_matrix,
@@ -65,6 +66,7 @@ class Structure(Kernels):
             Of d x d zeros.
         """
         require_count(d, "d", least=1)
+        require_batch(batch)
         require_array(like, "like", blocks=False)
         name = dtype_name(like.dtype) if dtype is None else dtype
         require_choice(name, "dtype", DTYPES)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from ngdla._backend.checks import require_choice, require_count
+from ngdla._backend.messages import shown
 
 from .block_triangular import BlockTriangular, Parts
 from .dense import Dense
@@ -83,6 +85,9 @@ def _low_rank_parts(structure: LowRankTriangular, d: int) -> Parts:
 
 
 def _checked(features: Any, k: int) -> tuple[int, ...]:
+    if not isinstance(features, Iterable) or getattr(features, "ndim", 1) != 1:
+        msg = f"`features` is {shown(features)}; it must be a tuple of integers."
+        raise TypeError(msg)
     indices = tuple(features)
     for index in indices:
         require_count(index, "features")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ngdla._backend.messages import shown
+
 from .base import Structure
 from .block_diagonal import BlockDiagonal
 from .dense import Dense
@@ -63,7 +65,7 @@ def structure_from(given: Any, name: str = "structure") -> Structure:
         return given
     key, options = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, {})
     if not isinstance(key, str) or not isinstance(options, Mapping):
-        msg = f"`{name}` is {given!r}; it must be a structure, a name, or (name, options)."
+        msg = f"`{name}` is {shown(given)}; it must be a structure, a name, or (name, options)."
         raise TypeError(msg)
     if key not in NAMES:
         msg = f"`{name}` is {key!r}; it must be one of {', '.join(map(repr, NAMES))}."

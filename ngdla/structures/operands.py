@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,8 +10,9 @@ from typing import Any, TypeVar
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_columns, require_like
 from ngdla._backend.dtypes import astype, real_name, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
-from ngdla._backend.scalars import real_values
+from ngdla._backend.scalars import as_float, real_values
 from ngdla._backend.shapes import as_given, in_common_dtype
 
 from .kernels import Leaves
@@ -66,7 +68,11 @@ def in_one_dtype(K: Matrix, L: Matrix) -> tuple[Matrix, Matrix]:
 def real_number(value: Any, name: str, K: StoredMatrix) -> Any:
     """Return a real number as a float, or as an array of the shape of the batch."""
     if isinstance(value, numbers.Real):
-        return float(value)
+        number = as_float(value)
+        if math.isinf(number) and number != value:
+            msg = f"`{name}` is {shown(value)}, which exceeds the range of float64; scale it."
+            raise ValueError(msg)
+        return number
     dtype = real_name(result_name(K.dtype_name))
     values = real_values(value, name, K.leaves[0], "K", dtype, K.batch)
     return astype(values, dtype)

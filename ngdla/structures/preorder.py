@@ -32,12 +32,16 @@ class Preorder:
     @classmethod
     def of(cls, mask: Any) -> Preorder:
         """Return the relation of a square table of truth values, or say why it is none."""
-        table = mask.tolist() if hasattr(mask, "tolist") else mask
+        try:
+            table = mask.tolist() if hasattr(mask, "tolist") else mask
+        except (RuntimeError, TypeError):  # of a tensor that is sparse, nested or of no values
+            table = ()
         d = len(table) if isinstance(table, Sequence) else 0
         if not d or any(not isinstance(row, Sequence) or len(row) != d for row in table):
             msg = "`mask` must be a square array of booleans, d x d with d >= 1."
             raise ValueError(msg)
-        if any(entry not in (0, 1) for row in table for entry in row):
+        entries = [entry for row in table for entry in row]
+        if any(getattr(entry, "ndim", 0) or entry not in (0, 1) for entry in entries):
             msg = "`mask` must hold booleans, or zeros and ones."
             raise ValueError(msg)
         relation = cls(tuple(sum(1 << j for j, entry in enumerate(row) if entry) for row in table))

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Self
 
-from ngdla._backend.checks import DTYPES, require_choice
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.checks import DTYPES, require_choice, require_dense, require_like
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
 
@@ -66,10 +67,21 @@ class StoredMatrix:
         -------
         StructuredMatrix
             `self` where it has that dtype.
+
+        Raises
+        ------
+        ValueError
+            If there is no such dtype, or a complex matrix would lose its imaginary part.
         """
         require_choice(dtype, "dtype", DTYPES)
         if self.dtype_name == dtype:
             return self
+        if is_complex(self.leaves[0]) and not dtype.startswith("complex"):
+            msg = (
+                f"`dtype` is {dtype!r}, but the matrix is {self.dtype_name}: its imaginary part "
+                f"would be lost; it must be a complex dtype."
+            )
+            raise ValueError(msg)
         return self.map(lambda leaf: astype(leaf, dtype))
 
     def computed(self) -> Self:
@@ -113,12 +125,36 @@ class StoredMatrix:
         Returns
         -------
         StructuredMatrix
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `flag` is no such array, or `other` no such matrix.
         """
+        _require_alternatives(self, flag, other)
 
         def chosen(a: Array, b: Array) -> Array:
             return namespace(a).where(expanded_to(flag, a), a, b)
 
         return self.map(chosen, other)
+
+
+def _require_alternatives(K: StoredMatrix, flag: Any, other: Any) -> None:
+    """Raise unless a flag can choose between K and the other matrix."""
+    require_dense(flag, "flag", blocks=False)
+    require_like(flag, "flag", K.leaves[0], "K")
+    if dtype_name(flag.dtype) != "bool":
+        msg = f"`flag` has dtype {dtype_name(flag.dtype)}; it must be bool."
+        raise TypeError(msg)
+    if tuple(flag.shape) not in ((), K.batch):
+        msg = f"`flag` has shape {tuple(flag.shape)}; it must be {K.batch} or 0-d."
+        raise ValueError(msg)
+    if not isinstance(other, StoredMatrix):
+        msg = f"`other` is {shown(other)}; it must be a matrix like {K!r}."
+        raise TypeError(msg)
+    if (other.structure, other.dimension) != (K.structure, K.dimension):
+        msg = f"`other` is {other!r}; it must be of the structure and dimension of {K!r}."
+        raise ValueError(msg)
 
 
 def expanded_to(value: Any, leaf: Array) -> Any:

@@ -12,6 +12,7 @@ The rows of S have the exact null vector q: q^T S = 0.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal, cast
 
 from ngdla._backend.array import AnyArray
@@ -34,6 +35,7 @@ __all__ = [
     "mode_of",
     "null_vectors",
     "probabilities",
+    "require_flat",
     "residuals",
     "scores",
 ]
@@ -176,6 +178,17 @@ def _mode_message(name: str) -> str:
     )
 
 
+def require_flat(scores: ScoreMatrix, x: Any, name: str) -> None:
+    """Raise if one number for each row shows that rows of log-derivatives have several axes."""
+    if scores.batch and tuple(getattr(x, "shape", ())) == scores.batch[:1]:
+        n, *sizes = shape = (*scores.batch, scores.rows, scores.columns)
+        msg = (
+            f"`{scores.name}` has shape {shape} but `{name}` has shape ({n},); reshape "
+            f"`{scores.name}` to ({n}, {math.prod(sizes)}), one row for each sample."
+        )
+        raise ValueError(msg)
+
+
 def probabilities(
     weights: Any, scores: ScoreMatrix, checks: ValueChecks, dtype: str
 ) -> Array | None:
@@ -185,6 +198,7 @@ def probabilities(
     """
     if weights is None:
         return None
+    require_flat(scores, weights, "weights")
     column, vector = sample_vector(scores, weights, "weights")
     if not vector or is_complex(column):
         msg = f"`weights` must be real, one for each row of `{scores.name}`."

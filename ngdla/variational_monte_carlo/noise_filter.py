@@ -19,10 +19,13 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks
+from ngdla._backend.checks import require_count
 from ngdla._backend.dtypes import is_complex
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
+from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded, joined
 from ngdla.damped.factorisation import Factorisation
 from ngdla.damped.ladder import Outcome, climb
@@ -87,16 +90,17 @@ def filtered_step(
 
 def _require_options(snr: Any, options: Options) -> None:
     if not isinstance(snr, numbers.Real) or isinstance(snr, bool):
-        msg = f"`snr` is {snr!r}; it must be a number, not negative, or None for no filter."
+        msg = f"`snr` is {shown(snr)}; it must be a number, not negative, or None for no filter."
         raise TypeError(msg)
-    if not 0 <= float(snr) < float("inf"):
-        msg = f"`snr` is {snr}; it must be finite and not negative; None is for no filter."
+    if not 0 <= as_float(snr) < float("inf"):
+        msg = f"`snr` is {shown(snr)}; it must be finite and not negative; None is for no filter."
         raise ValueError(msg)
     method, precision = (options.method, Eigenvectors.name), (options.precision, "native")
     for name, (value, other) in (("method", method), ("precision", precision)):
-        if value not in ("auto", other):
-            msg = f"`{name}` is {value!r}; with `snr` it must be 'auto' or {other!r}."
+        if not isinstance(value, str) or value not in ("auto", other):
+            msg = f"`{name}` is {shown(value)}; with `snr` it must be 'auto' or {other!r}."
             raise ValueError(msg)
+    require_count(options.refine, "refine")
     if options.refine:
         msg = (
             f"`refine` is {options.refine}, but steps filtered by `snr` are not refined; leave it "

@@ -12,9 +12,11 @@ import numbers
 from typing import Any, Literal, overload
 
 from ngdla._backend.calls import ValueChecks, opened
-from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.scalars import as_float
 from ngdla.damped.certificate import SolveInfo
 from ngdla.damped.problem import Options
 from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_vector
@@ -31,6 +33,7 @@ from .centred_scores import (
     mode_of,
     null_vectors,
     probabilities,
+    require_flat,
 )
 from .noise_filter import SNRInfo, filtered_step
 
@@ -194,6 +197,7 @@ def _scores(
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
+    require_flat(scores, local_energies, "local_energies")
     energies, vector = sample_vector(scores, local_energies, "local_energies")
     if not vector:
         expected = (*scores.batch, scores.rows)
@@ -213,6 +217,7 @@ def _options(given: dict[str, Any], *, refine: int) -> tuple[Options, bool, bool
             raise TypeError(msg)
     options = {"refine": refine, **given}
     check, full_output = options.pop("check", True), options.pop("full_output", False)
+    require_flag(full_output, "full_output")
     return Options(**options, trusted=True), check, full_output
 
 
@@ -238,13 +243,13 @@ def _prior(
 def _momentum(momentum: Any, scores: ScoreMatrix, checks: ValueChecks) -> float | Array:
     """Return the momentum as a Python float or a real 0-d array."""
     if isinstance(momentum, numbers.Real) and not isinstance(momentum, bool):
-        value = float(momentum)
+        value = as_float(momentum)
         if not 0.0 <= value < 1.0:
             msg = f"`momentum` is {value}; it must satisfy 0 <= momentum < 1."
             raise ValueError(msg)
         return value
     if not hasattr(momentum, "dtype"):
-        msg = f"`momentum` is {momentum!r}; it must be a real number."
+        msg = f"`momentum` is {shown(momentum)}; it must be a real number."
         raise TypeError(msg)
     require_array(momentum, "momentum")
     require_like(momentum, "momentum", scores.like, scores.name)

@@ -45,7 +45,7 @@ def compute_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     cublas = types.ModuleType("cupy.cublas")
     cublas.gemm, cublas.syrk = gemm, syrk  # type: ignore[attr-defined]
     routines: Any = types.ModuleType("cupy._core._routines_linalg")
-    routines.COMPUTE_TYPE_FP32 = FP32
+    routines.COMPUTE_TYPE_FP32, routines.COMPUTE_TYPE_TF32 = FP32, TF32
     routines.get_compute_type = lambda dtype: types_set[-1]
     routines.set_compute_type = lambda dtype, value: types_set.append(value)
     core = types.ModuleType("cupy._core")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from ngdla._backend import products
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import namespace
 from ngdla._backend.settings import library_settings
+from ngdla._backend.shared_setting import SharedSetting
 
 
 def test_float32_products_of_torch_stay_float32(rng: np.random.Generator) -> None:
@@ -59,3 +63,154 @@ def test_numpy_warnings_are_silent_inside_only() -> None:
         assert np.isnan(np.zeros(1) / 0.0).all()
     with pytest.warns(RuntimeWarning, match="invalid"):
         np.zeros(1) / np.zeros(1)
+
+
+# -------------------------------------------------------------------------------- threads
+
+WAIT = 10.0  # seconds, for another thread
+
+
+class Caller(threading.Thread):
+    """A thread that holds the settings from `start` to `leave`."""
+
+    def __init__(self, xp: Any, *, tf32: bool = False, fails: bool = False) -> None:
+        super().__init__(daemon=True)
+        self._settings, self._fails = library_settings(xp, tf32=tf32), fails
+        self._inside, self._leave = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        with contextlib.suppress(ZeroDivisionError), self._settings:
+            self._inside.set()
+            assert self._leave.wait(WAIT)
+            assert not self._fails or 1 / 0
+
+    def enter(self) -> None:
+        self.start()
+        assert self._inside.wait(WAIT)
+
+    def leave(self) -> None:
+        self._leave.set()
+        self.join(WAIT)
+        assert not self.is_alive()
+
+
+@pytest.fixture
+def reduced() -> Iterator[Any]:
+    """The namespace of torch, whose products the user has reduced."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield namespace(torch.ones(1))
+    precision = torch.backends.cuda.matmul.fp32_precision
+    torch.set_float32_matmul_precision(before)
+    assert precision == "tf32"  # as it was, after all have left
+
+
+def of_products() -> tuple[str, str]:
+    import torch
+
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("first", [0, 1])
+def test_one_call_that_ends_does_not_reduce_the_products_of_another(
+    reduced: Any, first: int, fails: bool
+) -> None:
+    callers = [Caller(reduced, fails=fails), Caller(reduced)]
+    for caller in callers:
+        caller.enter()
+    callers[first].leave()
+    assert of_products() == ("ieee", "ieee")
+    callers[1 - first].leave()
+
+
+def test_nested_calls_in_several_threads(reduced: Any) -> None:
+    other = Caller(reduced)
+    with library_settings(reduced):
+        with library_settings(reduced):
+            other.enter()
+        assert of_products() == ("ieee", "ieee")
+    assert of_products() == ("ieee", "ieee")
+    other.leave()
+
+
+def test_full_precision_wins(reduced: Any) -> None:
+    """Over calls in other threads; in one thread the innermost call counts."""
+    full, lower = Caller(reduced), Caller(reduced, tf32=True)
+    lower.enter()
+    full.enter()
+    assert of_products()[0] == "ieee"
+    with library_settings(reduced, tf32=True):
+        assert of_products()[0] == "ieee"
+    full.leave()
+    assert of_products()[0] == "tf32"
+    with library_settings(reduced):
+        assert of_products()[0] == "ieee"
+        with library_settings(reduced, tf32=True):
+            assert of_products()[0] == "tf32"
+        assert of_products()[0] == "ieee"
+    lower.leave()
+
+
+def test_a_call_that_found_full_precision_keeps_it() -> None:
+    """While another one, which allows less, comes and goes."""
+    torch = pytest.importorskip("torch")
+    before = of_products()
+    with library_settings(namespace(torch.ones(1))):
+        inside = of_products()
+        lower = Caller(namespace(torch.ones(1)), tf32=True)
+        lower.enter()
+        assert of_products() == inside
+        lower.leave()
+        assert of_products() == inside
+    assert of_products() == before
+
+
+def test_what_the_user_sets_during_a_call_stays(reduced: Any) -> None:
+    import torch
+
+    with library_settings(reduced):
+        torch.set_float32_matmul_precision("medium")
+    assert of_products()[1] == "bf16"
+    torch.set_float32_matmul_precision("high")
+
+
+def test_autocast_is_of_one_thread(reduced: Any) -> None:
+    import torch
+
+    other = Caller(reduced)
+    other.enter()
+    with torch.autocast("cpu"):
+        with library_settings(reduced):
+            assert not torch.is_autocast_enabled("cpu")
+        other.leave()
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_many_calls_in_many_threads(reduced: Any) -> None:
+    """Not one sees reduced products."""
+    seen = set()
+
+    def call() -> None:
+        for _ in range(300):
+            with library_settings(reduced):
+                seen.add(of_products())
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {("ieee", "ieee")}
+
+
+def test_a_setting_that_cannot_be_written_is_not_held() -> None:
+    def refuse(value: str) -> None:
+        raise ZeroDivisionError
+
+    setting = SharedSetting(lambda: "low", refuse, full="full", reduced="low", kind=str)
+    for full in (True, False):
+        with pytest.raises(ZeroDivisionError) if full else contextlib.nullcontext():
+            setting.hold(0, full=full)
+    setting.release(0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -137,6 +140,97 @@ def test_two_buffers_suffice_for_prefetching() -> None:
 
     stream = ngdla.ColumnStream(reused, SHAPE, dtype="float64", prefetch=True)
     np.testing.assert_array_equal(ngdla.gram(stream), np.full((3, 3), 2.0 * (1 + 4 + 9 + 16)))
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from contextlib import closing
+
+import numpy as np
+
+import ngdla
+from ngdla.score_matrices.block_reader import fetch_ahead
+
+
+def never():
+    lock = threading.Lock()
+    with lock:
+        lock.acquire()
+
+
+def source(read):
+    yield np.ones((3, 2))
+    yield np.ones((3, 2))
+    threading.Timer(0.1, interrupt).start()
+    read()
+    yield np.ones((3, 4))
+
+
+def interrupt():
+    global since
+    since = time.perf_counter()
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def waits_for_the_reader(read):
+    ngdla.gram(ngdla.ColumnStream(lambda: source(read), (3, 8), dtype="float64", prefetch=True))
+
+
+def works_meanwhile(read):
+    with closing(fetch_ahead(source(read))) as ahead:
+        for block in ahead:
+            time.sleep(0.2)
+
+
+for call, read in (waits_for_the_reader, never), (works_meanwhile, lambda: time.sleep(300)):
+    try:
+        call(read)
+    except KeyboardInterrupt:
+        print(time.perf_counter() - since)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a wait cannot be interrupted there")
+def test_ctrl_c_waits_for_no_reader() -> None:
+    """Nor does the end of the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=True
+    )
+    waited = [float(line) for line in done.stdout.split()]
+    assert len(waited) == 2
+    assert max(waited) < 1.0
+
+
+def test_blocks_are_closed_where_they_are_used() -> None:
+    closed = []
+
+    def source() -> Iterator[np.ndarray]:
+        try:
+            yield from blocks(9)()
+        finally:
+            closed.append(threading.current_thread())
+
+    with closing(fetch_ahead(source())) as ahead:
+        next(ahead)
+    assert closed == [threading.current_thread()]
+
+
+def test_no_block_is_kept_by_the_thread() -> None:
+    kept = []
+
+    def source() -> Iterator[np.ndarray]:
+        for _ in range(4):
+            block = np.ones((3, 2))
+            kept.append(weakref.ref(block))
+            yield block
+            del block
+
+    with closing(fetch_ahead(source())) as ahead:
+        for _ in range(3):
+            next(ahead)
+        while len(kept) < 4:  # the thread is one ahead
+            time.sleep(0.001)
+        assert [block() is not None for block in kept] == [False, False, True, True]
 
 
 # ------------------------------------------------------------------------------- arguments

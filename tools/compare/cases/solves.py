@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -365,9 +367,16 @@ def stream(kind: Any, given: Any, use: Any, prefetch: bool) -> Any:
 
 @lifted
 def written(S: Any) -> str:
-    """Write an array into a file and return its name."""
-    Path("scores.raw").write_bytes(np.asarray(S).tobytes())
-    return "scores.raw"
+    """Write an array into a temporary file and return its name."""
+    file = Path(_folder().name) / "scores.raw"
+    file.write_bytes(np.asarray(S).tobytes())
+    return str(file)
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    """Return the folder of this process, which is removed at its end."""
+    return TemporaryDirectory()
 
 
 def stream_of_file(kind: Any, chunk: Any, use: Any) -> Any:

@@ -1,0 +1,82 @@
+"""A setting of the whole process that calls in several threads hold at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["SharedSetting"]
+
+
+class SharedSetting:
+    """The precision of products, full or reduced, as long as any call holds it.
+
+    Of the calls in one thread the innermost one counts. Products have full precision while one
+    thread asks for it, and reduced precision while all that hold the setting allow it. The last
+    call to leave restores what the user had set; a value that was not written here is the user's.
+
+    Parameters
+    ----------
+    read, write : callable
+        Give and set the value.
+    full, reduced
+        The values to be set.
+    kind : callable
+        Gives the same for values that are as good as each other: none is written for another.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Any],
+        write: Callable[[Any], None],
+        *,
+        full: Any,
+        reduced: Any,
+        kind: Callable[[Any], Any],
+    ) -> None:
+        self._read, self._write = read, write
+        self._values, self._kind = (reduced, full), kind
+        self._lock = threading.Lock()
+        self._asked: dict[int, list[bool]] = {}  # of each thread, the innermost call last
+        self._users = self._now = None  # what the user set, and what is set, while it is held
+
+    def hold(self, thread: int, *, full: bool) -> None:
+        """Ask for full precision, or allow reduced precision, until `release`."""
+        with self._lock:
+            asked = self._asked.setdefault(thread, [])
+            asked.append(full)
+            try:
+                self._settle()
+            except BaseException:
+                self._leave(thread)
+                raise
+
+    def release(self, thread: int) -> None:
+        """Take back what the thread asked for last."""
+        with self._lock:
+            self._leave(thread)
+            if self._asked:
+                self._settle()
+                return
+            users, now = self._users, self._now
+            self._users = self._now = None
+            if users != now and self._read() == now:
+                self._write(users)
+
+    def _leave(self, thread: int) -> None:
+        asked = self._asked[thread]
+        asked.pop()
+        if not asked:
+            del self._asked[thread]
+
+    def _settle(self) -> None:
+        """Write what the threads ask for, where it has to be written."""
+        value = self._read()
+        if value != self._now:
+            self._users = self._now = value
+        wanted = self._values[any(asked[-1] for asked in self._asked.values())]
+        if self._kind(value) != self._kind(wanted):
+            good = self._kind(self._users) == self._kind(wanted)
+            self._write(self._users if good else wanted)
+            self._now = self._read()  # which may be less, on a device that does not have it
