@@ -30,9 +30,9 @@ from .centred_scores import (
     centred_scores,
     mode_of,
     null_vectors,
-    probabilities,
 )
 from .noise_filter import SNRInfo, filtered_step
+from .weighting import Weighting, weighting
 
 __all__ = ["stochastic_reconfiguration"]
 
@@ -135,7 +135,10 @@ def stochastic_reconfiguration(
     Notes
     -----
     Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
-    weighted as it arrives, without a pass of its own.
+    weighted as it arrives, without a pass of its own. Derivatives by `weights` are those of the
+    smooth function of p that the step is, also where weights are 0; they are 0 for such samples
+    whose data are not finite, or 2^32 times as large as all others. With `snr` and n < m, where the
+    step is no smooth function of p, those by weights of 0 mean nothing.
 
     References
     ----------
@@ -159,11 +162,12 @@ def stochastic_reconfiguration(
     options, check, full_output = _options(solve_options, refine=1 if snr is None else 0)
     with opened(energies, check) as checks:
         dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
-        p = probabilities(weights, given, checks, dtype)
+        data = (energies, *(given.blocks if isinstance(given, ColumnBlocks) else ()))
+        samples = weighting(weights, given, checks, dtype, *data)
         x0 = _prior(previous, momentum, given, mode, checks)
-        null = null_vectors(p, energies, mode, dtype)
-        S = _scores(given, p, null, mode, checks)
-        f = centred_residuals(energies, p, mode, checks)
+        null = null_vectors(samples, energies, mode, dtype)
+        S = _scores(given, samples, null, mode, checks)
+        f = centred_residuals(energies, samples, mode, checks)
         rhs = LeastSquares(f, x0, True, ("local_energies", "previous"))
         if snr is not None:
             options = options._replace(null=null)
@@ -183,14 +187,14 @@ def _log_derivatives(given: Any) -> ColumnBlocks | ScoreStream:
 
 def _scores(
     given: ColumnBlocks | ScoreStream,
-    p: Array | None,
+    samples: Weighting | None,
     null: Array,
     mode: str,
     checks: ValueChecks,
 ) -> ScoreMatrix:
     if isinstance(given, ScoreStream):
-        return given.centred(Centring(p, null, mode == "complex"))
-    return dataclasses.replace(given, blocks=centred_scores(given, p, mode, checks))
+        return given.centred(Centring(samples, null, mode == "complex"))
+    return dataclasses.replace(given, blocks=centred_scores(given, samples, mode, checks))
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
