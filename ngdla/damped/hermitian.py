@@ -10,7 +10,13 @@ from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened, warn_caller
-from ngdla._backend.checks import not_hermitian, require_columns, require_like, square_matrix
+from ngdla._backend.checks import (
+    not_hermitian,
+    require_array,
+    require_columns,
+    require_like,
+    square_matrix,
+)
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import (
     astype,
@@ -221,8 +227,9 @@ def _trace(W: Array, trace: Any) -> Array:
     """Return the trace of the caller's as a real array (...)."""
     xp, batch = namespace(W), tuple(W.shape[:-2])
     like = xp.zeros_like(trace_of(W))
-    if not hasattr(trace, "dtype"):
+    if isinstance(trace, (int, float)):
         return like + float(trace)
+    require_array(trace, "trace")
     require_like(trace, "trace", W, "W")
     if tuple(trace.shape) not in ((), batch) or is_complex(trace):
         msg = f"`trace` has shape {tuple(trace.shape)}; it must be real, of shape {batch} or ()."

@@ -259,6 +259,8 @@ def test_derivatives(library: str, rng: np.random.Generator) -> None:
         ({"null": np.full(3, 0.5)}, ValueError, r"`null` has shape \(3,\)"),
         ({"null": np.eye(4)[0] * 0.6 + np.eye(4)[1] * 0.8}, ValueError, "`null` must have"),
         ({"trace": np.ones(2)}, ValueError, r"`trace` has shape \(2,\)"),
+        ({"trace": "4"}, TypeError, "`trace` is a"),
+        ({"trace": np.nan}, ValueError, "`trace` contains NaN or Inf"),
         ({"check": "no"}, TypeError, "`check` is 'no'; it must be True, False or 'nan'"),
     ],
     ids=str,
