@@ -9,6 +9,7 @@ from . import structures
 from ._backend.pickles import _restored_part, name_public  # noqa: F401  # for pickles
 from .damped.certificate import SolveInfo
 from .damped.factor import DampedFactor, damped_factor
+from .damped.hermitian import HermitianInfo, hermitian_solve
 from .damped.path import DampingPath, damping_path
 from .damped.precision import PrecisionWarning
 from .damped.solve import damped_lstsq, damped_solve
@@ -53,6 +54,7 @@ __all__ = [
     "ColumnStream",
     "DampedFactor",
     "DampingPath",
+    "HermitianInfo",
     "InverseFreeReport",
     "InverseFreeState",
     "InverseFreeStatistics",
@@ -78,6 +80,7 @@ __all__ = [
     "expm",
     "expm_series",
     "gram",
+    "hermitian_solve",
     "inv_sqrtm_newton_schulz",
     "inv_sqrtm_psd",
     "inverse_free_apply",

@@ -68,6 +68,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "damped_solve": lambda S, v, f: ngdla.damped_solve(S, v, 0.3),
     "damped_lstsq": lambda S, v, f: ngdla.damped_lstsq(S, f, 0.3),
     "damped_factor": lambda S, v, f: ngdla.damped_factor(S, 0.3).solve(v),
+    "hermitian_solve": lambda S, v, f: ngdla.hermitian_solve(_factor(S), f),
     "damping_path": lambda S, v, f: ngdla.damping_path(S, f, [0.3, 2.0]).leave_one_out,
     "scores": lambda S, v, f: ngdla.scores(S),
     "residuals": lambda S, v, f: ngdla.residuals(f),

@@ -30,6 +30,7 @@ from ngdla import (
     damped_lstsq,
     damped_solve,
     gram,
+    hermitian_solve,
     residuals,
     scores,
     stochastic_reconfiguration,
@@ -67,6 +68,7 @@ class Arguments:
             "S": S,
             "S_0": S[:, :3],
             "S_1": S[:, 3:],
+            "W": S @ S.T + np.eye(N),
             "tall": S.T.copy(),
             "batch": batch,
             "v": v,
@@ -296,6 +298,7 @@ ARRAYS = [
         optional=True,
         real=True,
     ),
+    ArrayArgument("hermitian_solve:b", "f", lambda a, x: partial(hermitian_solve, a.W, x)),
     ArrayArgument(
         "damped_lstsq:S", "S", lambda a, x: partial(damped_lstsq, x, a.f, DAMPING), matrix=True
     ),
@@ -692,7 +695,7 @@ def shape_is_allowed(argument: ArrayArgument, shape: str) -> bool:
     if shape == "n-and-m-swapped" and argument.good.endswith("_1"):
         return True  # this block has m_k = n
     if shape in ("column", "two-columns"):
-        return argument.name in ("v", "f", "null") or argument.where.endswith("[1]")
+        return argument.name in ("v", "f", "b", "null") or argument.where.endswith("[1]")
     return False
 
 
@@ -1731,13 +1734,14 @@ def test_nan_in_a_column_of_right_hand_sides(valued: Arguments) -> None:
 
 
 def test_nan_that_meets_a_zero_weight(valued: Arguments) -> None:
-    """0 * NaN is NaN: a sample of weight 0 must be finite all the same, or be refused by name."""
+    """0 * NaN is NaN, but a sample of weight 0 changes nothing; any other is refused by name."""
     a = valued
-    O = a.array(spoiled(a.data["S"], np.nan, 0))
+    O, E = spoiled(a.data["S"], np.nan, 0), spoiled(a.data["f"], np.nan, 0)
     weights = a.array(spoiled(a.data["weights"], 0.0, 0))
-    refuse(partial(sr, O, a.f, DAMPING, weights=weights), ValueError, "log_derivatives")
-    E = a.array(spoiled(a.data["f"], np.nan, 0))
-    refuse(partial(sr, a.S, E, DAMPING, weights=weights), ValueError, "local_energies")
+    works(partial(sr, a.array(O), a.array(E), DAMPING, weights=weights), a.backend)
+    arguments = {"weights": a.array(spoiled(a.data["weights"], 0.0, 1))}
+    refuse(partial(sr, a.array(O), a.f, DAMPING, **arguments), ValueError, "log_derivatives")
+    refuse(partial(sr, a.S, a.array(E), DAMPING, **arguments), ValueError, "local_energies")
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0])

@@ -62,7 +62,14 @@ def test_transformations_that_are_not_compiled(function: str, library: str) -> N
 
 def test_the_table_is_complete() -> None:
     functions = {name for name in ngdla.__all__ if callable(getattr(ngdla, name))}
-    results = {"DampedFactor", "DampingPath", "PrecisionWarning", "SNRInfo", "SolveInfo"}
+    results = {
+        "DampedFactor",
+        "DampingPath",
+        "HermitianInfo",
+        "PrecisionWarning",
+        "SNRInfo",
+        "SolveInfo",
+    }
     results |= {"LowRankEigh", "NystromFactor", "OnlineEigh", "RankWarning", "SVDResult"}
     results |= {"InverseFreeReport", "InverseFreeState", "InverseFreeStatistics", "InverseRoot"}
     results |= {"SeriesResult", "StepSizeWarning", "WeightSharing"}

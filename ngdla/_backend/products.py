@@ -7,11 +7,13 @@ adjoint(S) @ y: for complex S that copies S in NumPy and CuPy, and in XLA it is 
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 
 import array_api_extra as xpx
 
 from .array import AnyArray
-from .chunks import columns_chunked
+from .chunks import columns_chunked, is_chunked
 from .dtypes import astype, dtype_name, is_complex, real_name
 from .namespace import (
     as_array,
@@ -21,7 +23,7 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
-from .shapes import CHUNK_BYTES
+from .shapes import CHUNK_BYTES, spans
 from .sums import writable
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "squared_norm",
     "trace",
     "transposed_product",
+    "weighted_mean",
 ]
 
 
@@ -184,11 +187,41 @@ def preserved(A: AnyArray) -> AnyArray:
 # --------------------------------------------------------------------------------- centring
 
 
-def centred_rows(O: AnyArray, mean: AnyArray, scale: float | AnyArray, *, stack: bool) -> AnyArray:
+def weighted_mean(O: AnyArray, p: AnyArray, kept: AnyArray | None = None) -> AnyArray:
+    """Return sum_j p_j O_j, (..., 1, m), over the rows that are `kept`, (..., n, 1), or over all.
+
+    Others may be NaN and Inf; for them, rows are copied in chunks of at most 64 MB.
+    """
+    xp, dtype = namespace(O), dtype_name(O.dtype)
+    p = astype(p, dtype)
+    if kept is None:
+        mean = rmatvec(O, p)
+    else:
+        zero = xp.zeros_like(O[..., :1, :1])
+        copied = not is_chunked(O)
+        rows = spans(O.shape[-2], O.shape[-1], O.shape[:-2], dtype, copied=copied)
+        parts = (
+            rmatvec(xp.where(kept[..., i, :], O[..., i, :], zero), p[..., i, :])
+            for i in (span or slice(None) for span in rows)
+        )
+        mean = reduce(add, parts)
+    mean = xp.matrix_transpose(mean)
+    return xp.conj(mean) if is_complex(O) else mean
+
+
+def centred_rows(
+    O: AnyArray,
+    mean: AnyArray,
+    scale: float | AnyArray,
+    *,
+    stack: bool,
+    kept: AnyArray | None = None,
+) -> AnyArray:
     """Return scale * (O - mean), the real parts on top of the imaginary ones if `stack`.
 
-    `mean` has shape (..., 1, m); `scale` is a number or has shape (..., n, 1). The result is the
-    one new array of the size of O: NumPy and CuPy write into it.
+    `mean` has shape (..., 1, m); `scale` is a number or has shape (..., n, 1), as has `kept`: rows
+    where it is not set are 0, whatever they hold. The result is the one new array of the size of O:
+    NumPy and CuPy write into it.
     """
     xp = namespace(O)
     parts = [(xp.real(O), xp.real(mean)), (xp.imag(O), xp.imag(mean))] if stack else [(O, mean)]
@@ -199,6 +232,10 @@ def centred_rows(O: AnyArray, mean: AnyArray, scale: float | AnyArray, *, stack:
             rows = S[..., i * n : (i + 1) * n, :]
             xp.subtract(part, shift, out=rows)
             xp.multiply(rows, scale, out=rows)
+            if kept is not None:
+                xp.copyto(rows, 0, where=~kept)
         return S
+    if kept is not None:
+        parts = [(xp.where(kept, part, shift), shift) for part, shift in parts]
     parts = [(part - shift) * scale for part, shift in parts]
     return columns_chunked(xp.concat(parts, axis=-2)) if stack else parts[0]

@@ -20,6 +20,7 @@ from .namespace import (
     namespace,
     torch_compiling,
 )
+from .sums import writable
 
 __all__ = [
     "choose",
@@ -27,6 +28,7 @@ __all__ = [
     "chooses",
     "concrete",
     "detached",
+    "differentiable",
     "is_traced",
     "largest_number",
     "nan_unless",
@@ -93,6 +95,14 @@ def is_traced(x: AnyArray) -> bool:
 
         return isinstance(x, FakeTensor) or torch._C._functorch.is_batchedtensor(x)
     return False
+
+
+def differentiable(x: AnyArray) -> bool:
+    """Tell without reading it whether derivatives by `x` may be asked for."""
+    xp = namespace(x)
+    if is_jax_namespace(xp):
+        return is_traced(x)
+    return bool(is_torch_namespace(xp)) and not writable(x)
 
 
 def nan_unless(ok: AnyArray, like: AnyArray) -> AnyArray:

@@ -52,6 +52,9 @@ class Centring(Protocol):
     def centre_rows(self, O: Array, span: slice, shift: Array) -> Array:
         """Return the weighted rows of a block less the shift."""
 
+    def counting(self, O: Array, span: slice) -> Array:
+        """Return the rows `span`, with 0 in those that change nothing."""
+
 
 class ScoreStream(ScoreMatrix):
     """The scores diag(q) (O - mean) diag(scales), of which O arrives in blocks; or O diag(scales).
@@ -209,6 +212,9 @@ class ScoreStream(ScoreMatrix):
         """Return the error of scores whose squared row norms are not finite, from one pass more."""
         with closing(self._arrivals()) as blocks:
             for i, (span, block) in enumerate(blocks):
+                if self._centring is not None:
+                    rows = span if self._axis == 0 else slice(None)
+                    block = self._centring.counting(block, rows)
                 if not bool(all_finite(block)):
                     return ValueError(
                         f"block {i} of the stream `{self.name}` ({('rows', 'columns')[self._axis]} "

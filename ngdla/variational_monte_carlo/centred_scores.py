@@ -12,7 +12,6 @@ The rows of S have the exact null vector q: q^T S = 0.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal, cast
 
 from ngdla._backend.array import AnyArray
@@ -21,10 +20,11 @@ from ngdla._backend.checks import require_array, require_choice
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import centred_rows, rmatvec
-from ngdla.damped.right_hand_side import sample_vector
+from ngdla._backend.products import centred_rows, weighted_mean
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix
+
+from .weighting import Weighting, weighting
 
 __all__ = [
     "MODES",
@@ -34,8 +34,6 @@ __all__ = [
     "centred_scores",
     "mode_of",
     "null_vectors",
-    "probabilities",
-    "require_flat",
     "residuals",
     "scores",
 ]
@@ -53,7 +51,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
         Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks.
     weights : array, shape (..., n), optional
         Not negative, not all zero, of any scale; by default equal. A sample of weight 0 changes
-        nothing.
+        nothing, whatever its data are, NaN and Inf too; its row of S is 0.
     mode : {"real", "complex", "holomorphic"}, optional
         "real" (default for real `log_derivatives`). "complex": real parameters of a complex
         amplitude; S = [Re; Im], 2n rows. "holomorphic": complex parameters, S complex.
@@ -74,8 +72,11 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
 
     Notes
     -----
-    Two passes over `log_derivatives`; memory m numbers beside the result. Half precision is first
-    converted to float32, which the result has then.
+    Two passes over `log_derivatives`; memory m numbers beside the result, and copies of rows in
+    chunks of 64 MB where weights may be 0. Half precision is first converted to float32, which the
+    result has then. Where derivatives by `weights` may be asked for (torch tensors that require
+    them, JAX arrays that are traced), rows of weight 0 are 2^-60 (O_i - mean) instead of 0, so that
+    what is computed from S and f by smooth functions of S^H S and S^H f has derivatives.
 
     Examples
     --------
@@ -94,8 +95,9 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
     blocks = column_blocks(log_derivatives, name="log_derivatives")
     chosen = mode_of(mode, blocks)
     with opened(blocks.blocks[0]) as checks:
-        p = probabilities(weights, blocks, checks, real_name(blocks.dtype))
-        S = centred_scores(blocks, p, chosen, checks)
+        dtype = real_name(blocks.dtype)
+        samples = weighting(weights, blocks, checks, dtype, *blocks.blocks)
+        S = centred_scores(blocks, samples, chosen, checks)
         return _as_given(S, blocks)
 
 
@@ -136,10 +138,10 @@ def residuals(
     require_choice(mode, "mode", MODES)
     xp = namespace(local_energies)
     column = xp.expand_dims(unchunked(local_energies), axis=-1)
-    samples = column_blocks(column, name="local_energies")
+    rows = column_blocks(column, name="local_energies")
     with opened(column) as checks:
-        p = probabilities(weights, samples, checks, real_name(samples.dtype))
-        f = centred_residuals(column, p, mode, checks)
+        samples = weighting(weights, rows, checks, real_name(rows.dtype), column)
+        f = centred_residuals(column, samples, mode, checks)
         return xp.squeeze(f, axis=-1)
 
 
@@ -178,106 +180,70 @@ def _mode_message(name: str) -> str:
     )
 
 
-def require_flat(scores: ScoreMatrix, x: Any, name: str) -> None:
-    """Raise if one number for each row shows that rows of log-derivatives have several axes."""
-    if scores.batch and tuple(getattr(x, "shape", ())) == scores.batch[:1]:
-        n, *sizes = shape = (*scores.batch, scores.rows, scores.columns)
-        msg = (
-            f"`{scores.name}` has shape {shape} but `{name}` has shape ({n},); reshape "
-            f"`{scores.name}` to ({n}, {math.prod(sizes)}), one row for each sample."
-        )
-        raise ValueError(msg)
-
-
-def probabilities(
-    weights: Any, scores: ScoreMatrix, checks: ValueChecks, dtype: str
-) -> Array | None:
-    """Return p = weights / sum(weights), (..., n, 1), or None for equal weights.
-
-    Under tracing, where they cannot raise, illegal weights give NaN.
-    """
-    if weights is None:
-        return None
-    require_flat(scores, weights, "weights")
-    column, vector = sample_vector(scores, weights, "weights")
-    if not vector or is_complex(column):
-        msg = f"`weights` must be real, one for each row of `{scores.name}`."
-        raise ValueError(msg)
-    xp = namespace(column)
-    largest = xp.max(column, axis=-2, keepdims=True)
-    every = xp.all(xp.isfinite(column) & (column >= 0), axis=-2, keepdims=True)
-    legal = every & (largest > 0)
-    checks.require(
-        lambda: legal,
-        lambda: ValueError("`weights` must be finite and not negative, and not all zero."),
-    )
-    # a constant NaN, not 0 / 0: the gradient of the branch that is not chosen must be finite
-    p = astype(column / xp.where(legal, largest, xp.full_like(largest, xp.nan)), dtype)
-    return p / xp.sum(p, axis=-2, keepdims=True)
-
-
 # ------------------------------------------------------------------------------- formulas
 
 
 def centred_scores(
-    blocks: ColumnBlocks, p: Array | None, mode: str, checks: ValueChecks
+    blocks: ColumnBlocks, samples: Weighting | None, mode: str, checks: ValueChecks
 ) -> tuple[Array, ...]:
     """Return the blocks of S."""
     stack = mode == "complex"
-    return tuple(_centre(O, p, blocks.name, checks, stack=stack) for O in blocks.blocks)
+    return tuple(_centre(O, samples, blocks.name, checks, stack=stack) for O in blocks.blocks)
 
 
-def centred_residuals(energies: Array, p: Array | None, mode: str, checks: ValueChecks) -> Array:
+def centred_residuals(
+    energies: Array, samples: Weighting | None, mode: str, checks: ValueChecks
+) -> Array:
     """Return f, (..., n or 2n, 1)."""
     xp = namespace(energies)
     if mode == "real" and is_complex(energies):
         energies = xp.real(energies)
     stack = mode == "complex" and is_complex(energies)
-    f = _centre(energies, p, "local_energies", checks, stack=stack)
+    f = _centre(energies, samples, "local_energies", checks, stack=stack)
     if mode == "complex" and not stack:
         f = xp.concat([f, xp.zeros_like(f)], axis=-2)
     return f
 
 
-def _centre(O: Array, p: Array | None, name: str, checks: ValueChecks, *, stack: bool) -> Array:
+def _centre(
+    O: Array, samples: Weighting | None, name: str, checks: ValueChecks, *, stack: bool
+) -> Array:
     """Return q_i (O_i - sum_j p_j O_j), with the imaginary parts below the real ones if `stack`.
 
-    NaN and Inf are seen in the mean, which they reach from any row.
+    NaN and Inf are seen in the mean, which they reach from any row that counts.
     """
     msg = f"`{name}` contains NaN or Inf, or numbers whose mean overflows; pass finite values."
     O = astype(O, result_name(dtype_name(O.dtype)))  # differences of half precision lose too much
-    mean = _mean(O, p)
+    mean = _mean(O, samples)
     checks.require(lambda: all_finite(mean), lambda: ValueError(msg))
-    return centred_rows(O, mean, _roots(O, p), stack=stack)
+    return _centred(O, mean, samples, stack=stack)
 
 
-def _mean(O: Array, p: Array | None) -> Array:
+def _mean(O: Array, samples: Weighting | None) -> Array:
     """Return sum_j p_j O_j, (..., 1, m)."""
-    xp = namespace(O)
-    if p is None:
-        return xp.mean(O, axis=-2, keepdims=True)
-    mean = xp.matrix_transpose(rmatvec(O, astype(p, dtype_name(O.dtype))))
-    return xp.conj(mean) if is_complex(O) else mean
+    if samples is None:
+        return namespace(O).mean(O, axis=-2, keepdims=True)
+    return weighted_mean(O, samples.p, samples.kept)
 
 
-def _roots(O: Array, p: Array | None) -> float | Array:
-    """Return q, (..., n, 1), or its one entry n^(-1/2) for equal weights."""
-    if p is None:
-        return O.shape[-2] ** -0.5
-    return namespace(p).sqrt(astype(p, real_name(dtype_name(O.dtype))))
+def _centred(O: Array, mean: Array, samples: Weighting | None, *, stack: bool) -> Array:
+    """Return the rows of O less their mean, times q."""
+    if samples is None:
+        return centred_rows(O, mean, O.shape[-2] ** -0.5, stack=stack)
+    return centred_rows(O, mean, samples.roots(dtype_name(O.dtype)), stack=stack, kept=samples.kept)
 
 
-def null_vectors(p: Array | None, energies: Array, mode: str, dtype: str) -> Array:
+def null_vectors(samples: Weighting | None, energies: Array, mode: str, dtype: str) -> Array:
     """Return q as a column, for stacked scores [q, 0; 0, q], in the real dtype of the solve.
 
     `energies`, (..., n, 1), give the library and the device.
     """
     xp = namespace(energies)
-    if p is None:
+    if samples is None:
         column = xp.real(energies) if is_complex(energies) else energies
         q = xp.full_like(column, energies.shape[-2] ** -0.5, dtype=getattr(xp, dtype))
     else:
-        q = xp.sqrt(p)
+        q = samples.q
     if mode != "complex":
         return q
     zero = xp.zeros_like(q)
@@ -289,27 +255,40 @@ def null_vectors(p: Array | None, energies: Array, mode: str, dtype: str) -> Arr
 class Centring:
     """Centring and weighting of log-derivatives that arrive in blocks, in `stack` mode or not."""
 
-    p: Array | None  # (n, 1)
+    samples: Weighting | None
     null: Array  # of `null_vectors`
     stack: bool
 
     def centre_columns(self, O: Array) -> Array:
         """Return the scores of a block of columns, (n or 2n, m_k)."""
-        return centred_rows(O, _mean(O, self.p), _roots(O, self.p), stack=self.stack)
+        samples = self._of(O, slice(None))
+        return _centred(O, _mean(O, samples), samples, stack=self.stack)
 
     def shift(self, O: Array, span: slice) -> Array:
         """Return the mean of the rows `span`, (1, m), or 0 where none of them has a weight."""
-        if self.p is None:
+        samples = self._of(O, span)
+        if samples is None:
             return _mean(O, None)
-        p = self.p[span, :]
-        total = namespace(p).sum(p)
-        return _mean(O, p / namespace(p).where(total > 0, total, namespace(p).ones_like(total)))
+        xp, total = namespace(O), namespace(O).sum(samples.p)
+        total = xp.where(total > 0, total, xp.ones_like(total))
+        return _mean(O, samples._replace(p=samples.p / total))
 
     def centre_rows(self, O: Array, span: slice, shift: Array) -> Array:
         """Return the rows `span` of diag(q) (O - shift), (r or 2r, m)."""
-        q = self.null[span, :1]
-        scale = astype(q, real_name(dtype_name(O.dtype)))
-        return centred_rows(O, shift, scale, stack=self.stack)
+        samples, dtype = self._of(O, span), dtype_name(O.dtype)
+        scale = astype(self.null[span, :1], real_name(dtype))
+        kept = None if samples is None else samples.kept
+        return centred_rows(O, shift, scale, stack=self.stack, kept=kept)
+
+    def counting(self, O: Array, span: slice) -> Array:
+        """Return the rows `span`, with 0 in those that change nothing."""
+        samples = self._of(O, span)
+        if samples is None or samples.kept is None:
+            return O
+        return namespace(O).where(samples.kept, O, namespace(O).zeros_like(O))
+
+    def _of(self, O: Array, span: slice) -> Weighting | None:
+        return None if self.samples is None else self.samples.rows(span).beside(O)
 
 
 def _as_given(S: tuple[Array, ...], blocks: ColumnBlocks) -> Any:

@@ -32,10 +32,9 @@ from .centred_scores import (
     centred_scores,
     mode_of,
     null_vectors,
-    probabilities,
-    require_flat,
 )
 from .noise_filter import SNRInfo, filtered_step
+from .weighting import Weighting, require_flat, weighting
 
 __all__ = ["stochastic_reconfiguration"]
 
@@ -138,7 +137,12 @@ def stochastic_reconfiguration(
     Notes
     -----
     Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
-    weighted as it arrives, without a pass of its own.
+    weighted as it arrives, without a pass of its own. Derivatives by `weights` are those of the
+    smooth function of p that the step is, also where weights are 0; they are 0 for such samples
+    whose data are not finite, or 2^32 times as large as all others. By eigenvectors of S S^H
+    (method "eigh", n < m) they are NaN where eigenvalues coincide, as 0 does for two samples that
+    are not finite; and with `snr`, where the step is no smooth function of p, those by weights of 0
+    mean nothing.
 
     References
     ----------
@@ -162,11 +166,12 @@ def stochastic_reconfiguration(
     options, check, full_output = _options(solve_options, refine=1 if snr is None else 0)
     with opened(energies, check, nan=True) as checks:
         dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
-        p = probabilities(weights, given, checks, dtype)
+        data = (energies, *(given.blocks if isinstance(given, ColumnBlocks) else ()))
+        samples = weighting(weights, given, checks, dtype, *data)
         x0 = _prior(previous, momentum, given, mode, checks)
-        null = null_vectors(p, energies, mode, dtype)
-        S = _scores(given, p, null, mode, checks)
-        f = centred_residuals(energies, p, mode, checks)
+        null = null_vectors(samples, energies, mode, dtype)
+        S = _scores(given, samples, null, mode, checks)
+        f = centred_residuals(energies, samples, mode, checks)
         rhs = LeastSquares(f, x0, True, ("local_energies", "previous"))
         if snr is not None:
             options = options._replace(null=null)
@@ -186,14 +191,14 @@ def _log_derivatives(given: Any) -> ColumnBlocks | ScoreStream:
 
 def _scores(
     given: ColumnBlocks | ScoreStream,
-    p: Array | None,
+    samples: Weighting | None,
     null: Array,
     mode: str,
     checks: ValueChecks,
 ) -> ScoreMatrix:
     if isinstance(given, ScoreStream):
-        return given.centred(Centring(p, null, mode == "complex"))
-    return dataclasses.replace(given, blocks=centred_scores(given, p, mode, checks))
+        return given.centred(Centring(samples, null, mode == "complex"))
+    return dataclasses.replace(given, blocks=centred_scores(given, samples, mode, checks))
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:

@@ -65,6 +65,37 @@ def test_centred_rows(backend: Backend, stack: bool, rng: np.random.Generator) -
     )
 
 
+@pytest.mark.parametrize("chunk", [64, 2**26])
+@pytest.mark.parametrize("stack", [False, True])
+def test_rows_that_do_not_count(
+    backend: Backend,
+    stack: bool,
+    chunk: int,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither in the mean, whatever the chunks are, nor in what is centred."""
+    monkeypatch.setattr("ngdla._backend.shapes.CHUNK_BYTES", chunk)
+    dtype = backend.dtypes[-1]
+    real = {"complex64": "float32", "complex128": "float64"}[dtype]
+    O, p = random_array(rng, (2, 6, 4), dtype), rng.random((2, 6, 1)).astype(real)
+    kept = np.ones((2, 6, 1), dtype=bool)
+    kept[0, 1] = kept[1, 5] = False
+    p[~kept] = 0.0
+    mean = np.sum(p * O, axis=-2, keepdims=True)
+    reference = np.where(kept, p * (O - mean), 0)
+    O[~kept[..., 0], 2] = np.nan
+    like, p, kept = backend.asarray(O), backend.asarray(p), backend.asarray(kept)
+    result = backend.call(products.weighted_mean, like, p, kept)
+    backend.assert_matches(result, mean, like=like, dtype=dtype, tolerance=8 * U[dtype])
+    if stack:
+        reference = np.concatenate([reference.real, reference.imag], axis=-2)
+    S = backend.call(products.centred_rows, like, result, p, stack=stack, kept=kept)
+    backend.assert_matches(
+        S, reference, like=like, dtype=real if stack else dtype, tolerance=8 * U[dtype]
+    )
+
+
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 def test_squared_norm_and_trace(
     backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator
