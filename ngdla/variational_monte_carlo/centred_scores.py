@@ -21,6 +21,7 @@ from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import centred_rows, rmatvec
+from ngdla._backend.runs import LONG, long_mean
 from ngdla.damped.right_hand_side import sample_vector
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix
@@ -241,7 +242,8 @@ def _mean(O: Array, p: Array | None) -> Array:
     """Return sum_j p_j O_j, (..., 1, m)."""
     xp = namespace(O)
     if p is None:
-        return xp.mean(O, axis=-2, keepdims=True)
+        long = O.shape[-2] > LONG
+        return long_mean(O) if long else xp.mean(O, axis=-2, keepdims=True)
     mean = xp.matrix_transpose(rmatvec(O, astype(p, dtype_name(O.dtype))))
     return xp.conj(mean) if is_complex(O) else mean
 
