@@ -1,6 +1,6 @@
 """Gram matrices, in half the flops of a product where the library allows it.
 
-Nothing copies S but `_herk`, chunks of what is not contiguous.
+S is copied in chunks only, where BLAS does not take its layout; `_herk` takes contiguous ones.
 """
 
 from __future__ import annotations

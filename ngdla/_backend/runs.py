@@ -31,7 +31,9 @@ __all__ = ["LONG", "blas_takes", "long_mean", "long_product", "pieces", "sum_ove
 
 LONG = 2048  # terms, from which on a sum is looked at
 _LONG_JAX = 2**16  # whose layouts are not known
+_LONG_TORCH = 2**18  # of a matrix times a vector, whose lanes are few
 _COLUMNS_JAX = 2048
+_BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
 _SHORTEST = 64  # run
 
 
@@ -146,13 +148,16 @@ def _in_lanes(A: AnyArray, B: AnyArray) -> bool:
     if is_torch_namespace(xp) and A.device.type != "cpu":
         return True
     p, q = A.shape[-2], B.shape[-1]
+    if is_torch_namespace(xp) and min(p, q) == 1 and A.shape[-1] > _LONG_TORCH:
+        return False
     if p == q == 1:
         return bool(is_numpy_namespace(xp)) and _strides(A)[1] == _strides(B)[0] == 1
     if q == 1:
         return blas_takes(A) and _strides(A)[1] == 1
     if p == 1:
         return blas_takes(B) and _strides(B)[0] == 1
-    return blas_takes(A) and blas_takes(B)
+    blocked = A.shape[-1] * p * q > _BLOCKED or is_torch_namespace(xp) or _strides(A)[1] == 1
+    return blocked and blas_takes(A) and blas_takes(B)
 
 
 def blas_takes(A: AnyArray) -> bool:
