@@ -1,6 +1,6 @@
 """Gram matrices, in half the flops of a product where the library allows it.
 
-Nothing copies S but `_herk`, chunks of what is not contiguous.
+S is copied in chunks only, where BLAS does not take its layout; `_herk` takes contiguous ones.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint
+from .runs import LONG, blas_takes, long_product, sum_over_copies
 from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
@@ -33,6 +34,7 @@ __all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
 # GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
 # yet on a GPU (asv_benchmarks/claims/gram.py).
 _TORCH_LEAF = 64
+_TORCH_FEW = 3  # rows, up to which a product of matrices has one accumulator
 _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16
@@ -55,12 +57,17 @@ def gram(S: AnyArray) -> AnyArray:
         return _gram_jax()(S)
     if is_dask_namespace(xp):
         return sum_over_chunks(gram, S)
-    return xp.matmul(S, adjoint(S))
+    return long_product(S, adjoint(S)) if S.shape[-1] > LONG else xp.matmul(S, adjoint(S))
 
 
 def _gram_torch(S: AnyArray) -> AnyArray:
     """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
+    if m > LONG and S.device.type == "cpu":
+        if n <= _TORCH_FEW:
+            return long_product(S, S.mH, lanes=False)
+        if not blas_takes(S):
+            return sum_over_copies(_gram_torch, S)
     wide = m >= _TORCH_WIDE * n
     leaf = _TORCH_LEAF if wide else 2 * _TORCH_LEAF
     if n <= leaf or m < n:
@@ -91,7 +98,8 @@ def _fill_gram(G: AnyArray, S: AnyArray, leaf: int) -> None:
 def _gram_numpy(S: AnyArray) -> AnyArray:
     """Real: NumPy hands S @ S.mT to syrk. Complex: herk, one matrix at a time."""
     if not is_complex(S):
-        return S @ S.mT
+        taken = S.flags.forc or blas_takes(S)
+        return S @ S.mT if taken else sum_over_copies(_gram_numpy, S)
     if S.ndim == 2:
         return _herk(S)
     n, m = S.shape[-2:]

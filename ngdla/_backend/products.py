@@ -23,6 +23,7 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
+from .runs import LONG, long_product
 from .shapes import CHUNK_BYTES, spans
 from .sums import writable
 
@@ -58,9 +59,10 @@ def adjoint(A: AnyArray) -> AnyArray:
 def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:
     """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
     xp = namespace(S)
+    matmul = xp.matmul if S.shape[-2] <= LONG else long_product
     if is_complex(Y):
-        return xp.conj(xp.matrix_transpose(xp.matmul(xp.matrix_transpose(xp.conj(Y)), S)))
-    return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(Y), S))
+        return xp.conj(xp.matrix_transpose(matmul(xp.matrix_transpose(xp.conj(Y)), S)))
+    return xp.matrix_transpose(matmul(xp.matrix_transpose(Y), S))
 
 
 def transposed_product(X: AnyArray, P: AnyArray) -> AnyArray:

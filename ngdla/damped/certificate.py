@@ -27,8 +27,10 @@ __all__ = ["SolveInfo", "certificate", "rounded_bound", "rounding"]
 def rounding(u: float, length: int) -> float:
     """Return the error of a product with S, sums of `length` terms, over |S|_F |x|.
 
-    4 u covers the few operations of a term. Sums of many numbers of one sign, accumulated in a few
-    dozen lanes as BLAS does, err by up to about sqrt(length) u (measured to length 3e6).
+    4 u covers the few operations of a term. Sums of many numbers of one sign, made in many lanes as
+    BLAS does or in runs of sqrt(length) terms, err by up to about sqrt(length) u (measured to
+    length 3e6). Every long sum of a product with stored scores is made so, in any layout; those of
+    Dask and of the functions of an operator are as they come.
     """
     return 4.0 * u * max(1.0, length**0.5 / 4)
 

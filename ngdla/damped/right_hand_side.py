@@ -26,6 +26,7 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import inner_columns, largest_entry
+from ngdla._backend.runs import LONG, long_norm
 from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
@@ -318,4 +319,5 @@ def _scaled_norms(x: Array) -> Array:
     """Return the 2-norms of the columns, scaled so that squares do not overflow."""
     xp = namespace(x)
     scale = largest_entry(x, -2)
-    return xp.squeeze(scale, axis=-2) * xp.linalg.vector_norm(x / scale, axis=-2)
+    norm = long_norm if x.shape[-2] > LONG else xp.linalg.vector_norm
+    return xp.squeeze(scale, axis=-2) * norm(x / scale, axis=-2)

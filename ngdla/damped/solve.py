@@ -136,9 +136,13 @@ def damped_solve(
     ``w = -W^-1 (S x + damping y)``, ``x += S^H w``, ``y += w``; see `ngdla/damped/refinement.py`.
     Cost for n < m with "cholesky": n^2 m + n^3 / 3 + 4 n m (1 + refine) k flops, four times that
     for complex `S`; 1 + 2 (1 + refine) passes over S, one more to test `null`. Memory: n^2 + 4 m k
-    numbers; no L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". Where dtypes differ,
-    with `metric`, and for complex NumPy slices that are not contiguous, S is copied in chunks of 64
-    MB. For Dask the Gram matrix is a sum over chunks and one block, factored by one worker; each
+    numbers; no L^-1 S, no m x m matrix, no copy of S, but for "svd" and "qr". S is copied in chunks
+    of 64 MB where dtypes differ, with `metric`, and for the Gram matrix where BLAS does not take
+    its layout, such as S[:, ::2]; of complex NumPy arrays, for every slice that is not contiguous.
+    Other products take views, and make sums of more than 2048 terms in runs where the layout calls
+    for it; torch then copies 64 MB at a time of views with two strides, and JAX on the CPU 2048
+    columns of more than 65536. For Dask the Gram matrix is a sum over chunks and one block,
+    factored by one worker; each
     chunk is loaded once, and held from the Gram matrix to the last product, by all that is computed
     in one ``dask.compute(x, info)``.
     Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)

@@ -22,6 +22,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
+from ngdla._backend.runs import LONG, long_product
 from ngdla._backend.shapes import joined, spans
 
 from .score_matrix import Piece, ScoreMatrix, StoredScores, Vector
@@ -129,7 +130,8 @@ class ColumnBlocks(StoredScores):
         for i, piece in enumerate(x):
             for span, S, scale in self._columns(i, dtype):
                 part = _part(piece, span, -2, dtype)
-                term = xp.matmul(S, part if scale is None else part * scale)
+                matmul = xp.matmul if S.shape[-1] <= LONG else long_product
+                term = matmul(S, part if scale is None else part * scale)
                 total = term if total is None else total + term
         return total
 
@@ -155,7 +157,8 @@ class ColumnBlocks(StoredScores):
                     part = (x[i] if span is None else x[i][..., span, :]) + part
                 parts.append(part)
                 if product:
-                    term = namespace(w).matmul(S, part if scale is None else part * scale)
+                    matmul = namespace(w).matmul if S.shape[-1] <= LONG else long_product
+                    term = matmul(S, part if scale is None else part * scale)
                     total = term if total is None else total + term
             pieces.append(joined(parts, axis=-2))
         return tuple(pieces), total

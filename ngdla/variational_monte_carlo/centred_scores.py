@@ -21,6 +21,7 @@ from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import centred_rows, weighted_mean
+from ngdla._backend.runs import LONG, long_mean
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix
 
@@ -221,9 +222,11 @@ def _centre(
 
 def _mean(O: Array, samples: Weighting | None) -> Array:
     """Return sum_j p_j O_j, (..., 1, m)."""
-    if samples is None:
-        return namespace(O).mean(O, axis=-2, keepdims=True)
-    return weighted_mean(O, samples.p, samples.kept)
+    if samples is not None:
+        return weighted_mean(O, samples.p, samples.kept)
+    if O.shape[-2] > LONG:
+        return long_mean(O)
+    return namespace(O).mean(O, axis=-2, keepdims=True)
 
 
 def _centred(O: Array, mean: Array, samples: Weighting | None, *, stack: bool) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,60 @@ def test_bounds_hold_for_long_sums_of_one_sign(
             exact = exact_lstsq(S, f, damping)
         x, info = function(S, right, damping, full_output=True)
         assert np.linalg.norm((x - exact).astype(float)) <= info.error_bound[0]
+
+
+VIEWS: dict[str, Callable[[Any], Any]] = {
+    "transposed": np.asfortranarray,
+    "slice": lambda S: np.pad(S, ((0, 0), (3, 4)))[:, 3:-4],
+    "every other": lambda S: np.repeat(S, 2, axis=1)[:, ::2],
+    "backwards": lambda S: np.ascontiguousarray(S[:, ::-1])[:, ::-1],
+    "rows backwards": lambda S: np.ascontiguousarray(S[::-1])[::-1],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("shape", [(1, 3000), (3, 8000), (8000, 3)], ids=str)
+def test_bounds_hold_in_every_layout(
+    shape: tuple[int, int], dtype: str, view: str, rng: np.random.Generator
+) -> None:
+    for library in (np.asarray, _torch_tensor):
+        if library is not np.asarray and "backwards" in view:
+            continue  # torch has no negative strides
+        for size in (0.01, 100.0):
+            S = (1.03 + 1e-3 * rng.random(shape)).astype(dtype)
+            v, damping = np.full((shape[1], 2), 1.03, dtype), size * S.size
+            laid = library(VIEWS[view](S))
+            x, info = ngdla.damped_solve(laid, library(v), damping, full_output=True)
+            wrong = np.asarray(x) - exact_solve(S, v, damping)
+            error = np.linalg.norm(wrong.astype(complex), axis=0)
+            assert np.all(error <= np.asarray(info.error_bound))
+
+
+def _torch_tensor(x: np.ndarray) -> Any:
+    return pytest.importorskip("torch").from_numpy(x)
+
+
+@pytest.mark.parametrize(("least", "most", "ratio"), [(0.5, 1.5, 2e-5), (1.03, 1.031, 1.0)])
+def test_two_million_columns_of_a_transposed_tensor(
+    least: float, most: float, ratio: float, rng: np.random.Generator
+) -> None:
+    torch = pytest.importorskip("torch")
+    X = rng.uniform(least, most, (2_000_000, 2)).astype("float32")
+    S, W, f = torch.from_numpy(X).T, X.T.astype(float), np.array([1.0, 0.7], dtype="float32")
+    K = W @ W.T
+    damping = ratio * float(np.trace(K))
+    shifted = K + damping * np.eye(2)
+    v = np.ones(X.shape[0], dtype="float32")
+    exact = (v - W.T @ np.linalg.solve(shifted, W @ v)) / damping
+    for function, right, expected in (
+        (ngdla.damped_lstsq, f, W.T @ np.linalg.solve(shifted, f)),
+        (ngdla.damped_solve, v, exact),
+    ):
+        x, info = function(S, torch.from_numpy(right), damping, full_output=True)
+        error = np.linalg.norm(x.numpy() - expected)
+        assert error <= 1e-3 * np.linalg.norm(expected)
+        assert error <= float(info.error_bound)
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=str)

@@ -1,0 +1,174 @@
+"""Long sums, made in runs of about the square root of their length.
+
+One accumulator that takes L terms of one sign errs by up to L u / 2 of their sum. BLAS adds in
+many lanes, and multiplies matrices by blocks of the axis that is summed over; but a matrix times a
+vector, or with one row, has a single accumulator where that axis does not lie in memory in one
+piece, and so has NumPy for strides that BLAS does not take. Runs of sqrt(L) terms, then the sum of
+their sums, err by sqrt(L) u.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache, reduce
+from operator import add
+from typing import Any
+
+from .array import AnyArray
+from .dtypes import dtype_name
+from .namespace import (
+    is_cupy_namespace,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    namespace,
+)
+from .shapes import spans
+
+__all__ = ["LONG", "blas_takes", "long_mean", "long_product", "pieces", "sum_over_copies"]
+
+LONG = 2048  # terms, from which on a sum is looked at
+_LONG_JAX = 2**16  # whose layouts are not known
+_LONG_TORCH = 2**18  # of a matrix times a vector, whose lanes are few
+_COLUMNS_JAX = 2048
+_BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
+_SHORTEST = 64  # run
+
+
+def long_product(A: AnyArray, B: AnyArray, *, lanes: bool = True) -> AnyArray:
+    """Return A B, (..., p, q), for A (..., p, L) and B (..., L, q), whose sums err as in lanes.
+
+    It is one product where the library makes them so, but not if `lanes` is False. Otherwise views
+    are multiplied; where a library copies those, it is 64 MB at a time.
+    """
+    xp = namespace(A)
+    if lanes and _in_lanes(A, B):
+        return xp.matmul(A, B)
+    if is_jax_namespace(xp):
+        return _product_jax()(A, B)
+    return _by_runs(A, B)
+
+
+def _by_runs(A: AnyArray, B: AnyArray) -> AnyArray:
+    xp = namespace(A)
+    *batch, p, length = A.shape
+    q = B.shape[-1]
+    run = max(_SHORTEST, math.isqrt(length), min(p, q))
+    terms: list[AnyArray] = []
+    for span in spans(length, max(p, q), batch, dtype_name(A.dtype), copied=True):
+        a, b = (A, B) if span is None else (A[..., span], B[..., span, :])
+        terms.extend(
+            xp.sum(xp.matmul(xp.moveaxis(left, -2, -3), right), axis=-3)
+            for left, right in zip(pieces(a, run, axis=-1), pieces(b, run, axis=-2))
+        )
+    return reduce(add, terms)
+
+
+@cache
+def _product_jax() -> Any:
+    """Return the product of JAX, on the CPU in a loop; GPUs have lanes enough."""
+    import jax
+
+    def product(A: AnyArray, B: AnyArray) -> AnyArray:
+        return jax.lax.platform_dependent(A, B, cpu=_in_loop_jax, default=jax.numpy.matmul)
+
+    return jax.jit(product)
+
+
+def _in_loop_jax(A: AnyArray, B: AnyArray) -> AnyArray:
+    import jax
+
+    steps, columns = divmod(A.shape[-1], _COLUMNS_JAX)
+
+    def add(i: AnyArray, total: AnyArray) -> AnyArray:
+        start = i * _COLUMNS_JAX
+        a = jax.lax.dynamic_slice_in_dim(A, start, _COLUMNS_JAX, axis=-1)
+        return total + a @ jax.lax.dynamic_slice_in_dim(B, start, _COLUMNS_JAX, axis=-2)
+
+    rest = A.shape[-1] - columns
+    return jax.lax.fori_loop(0, steps, add, A[..., rest:] @ B[..., rest:, :])
+
+
+def long_mean(X: AnyArray) -> AnyArray:
+    """Return the mean over rows, (..., 1, m), of X (..., n, m)."""
+    xp, n = namespace(X), X.shape[-2]
+    if is_dask_namespace(xp):
+        return xp.mean(X, axis=-2, keepdims=True)
+    sums = (
+        xp.sum(xp.sum(piece, axis=-2), axis=-2, keepdims=True)
+        for piece in pieces(X, max(_SHORTEST, math.isqrt(n)), axis=-2)
+    )
+    return reduce(add, sums) / n
+
+
+def long_norm(X: AnyArray, *, axis: int) -> AnyArray:
+    """Return the 2-norms of the columns, (..., k), of X (..., L, k)."""
+    xp, norm = namespace(X), namespace(X).linalg.vector_norm
+    if is_dask_namespace(xp):
+        return norm(X, axis=axis)
+    run = max(_SHORTEST, math.isqrt(X.shape[axis]))
+    parts = pieces(X, run, axis=axis)
+    return reduce(xp.hypot, (norm(norm(part, axis=axis), axis=axis) for part in parts))
+
+
+def pieces(X: AnyArray, run: int, *, axis: int) -> Iterator[AnyArray]:
+    """Yield X with an axis of length L as two, (L // run, run), and what is left, as (1, rest)."""
+    xp, length = namespace(X), X.shape[axis]
+    whole = length // run * run
+    tail = X.shape[X.ndim + axis + 1 :]
+    for start, end, width in ((0, whole, run), (whole, length, length - whole)):
+        if end > start:
+            part = X[..., start:end] if axis == -1 else X[..., start:end, :]
+            shape = (*X.shape[: X.ndim + axis], (end - start) // width, width, *tail)
+            yield xp.reshape(part, shape)
+
+
+def sum_over_copies(function: Callable[[AnyArray], AnyArray], S: AnyArray) -> AnyArray:
+    """Return the sum of function(columns) over columns of S that are copied, 64 MB at a time."""
+    *batch, n, m = S.shape
+    xp = namespace(S)
+    copied = spans(m, n, batch, dtype_name(S.dtype), copied=True)
+    parts = (S if span is None else S[..., span] for span in copied)
+    if is_torch_namespace(xp):
+        return reduce(add, (function(part.contiguous()) for part in parts))
+    return reduce(add, (function(xp.asarray(part, order="C", copy=True)) for part in parts))
+
+
+def _in_lanes(A: AnyArray, B: AnyArray) -> bool:
+    """Tell whether the library makes the sums of A B in many lanes, or by blocks."""
+    xp = namespace(A)
+    if is_cupy_namespace(xp) or is_dask_namespace(xp):
+        return True
+    if is_jax_namespace(xp):
+        return bool(A.shape[-1] <= _LONG_JAX)
+    if not is_numpy_namespace(xp) and not is_torch_namespace(xp):
+        return False
+    if is_torch_namespace(xp) and A.device.type != "cpu":
+        return True
+    p, q = A.shape[-2], B.shape[-1]
+    if is_torch_namespace(xp) and min(p, q) == 1 and A.shape[-1] > _LONG_TORCH:
+        return False
+    if p == q == 1:
+        return bool(is_numpy_namespace(xp)) and _strides(A)[1] == _strides(B)[0] == 1
+    if q == 1:
+        return blas_takes(A) and _strides(A)[1] == 1
+    if p == 1:
+        return blas_takes(B) and _strides(B)[0] == 1
+    blocked = A.shape[-1] * p * q > _BLOCKED or is_torch_namespace(xp) or _strides(A)[1] == 1
+    return blocked and blas_takes(A) and blas_takes(B)
+
+
+def blas_takes(A: AnyArray) -> bool:
+    """Tell whether rows or columns of a NumPy or torch matrix lie in memory one after the other."""
+    (row, column), (n, m) = _strides(A), A.shape[-2:]
+    return (column == 1 and row >= m) or (row == 1 and column >= n)
+
+
+def _strides(A: AnyArray) -> tuple[float, float]:
+    """Return the distances in memory between rows and between columns, in entries."""
+    if is_torch_namespace(namespace(A)):
+        return A.stride(-2), A.stride(-1)
+    row, column = A.strides[-2:]
+    return row / A.itemsize, column / A.itemsize
