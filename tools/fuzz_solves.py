@@ -31,7 +31,7 @@ from fuzz.libraries import LIBRARIES, installed
 from fuzz.programs import PROGRAMS
 
 QUICK_DRAWS, QUICK_COMPILED = 2, 5  # of each program; of every so many programs under jit
-FAULTS = ("bound", "silent", "refused", "raised")
+FAULTS = ("bound", "silent", "unsaid", "rounded", "refused", "raised")
 
 
 def main(arguments: list[str] | None = None) -> int:

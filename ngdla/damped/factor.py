@@ -28,6 +28,7 @@ from .null_vectors import lift_height, lifted_dimension, lifted_log_determinant
 from .precision import LIFT, Precision
 from .problem import Options, damped_problem
 from .right_hand_side import LeastSquares, RightHandSide, Solve
+from .row_space import require_row_space, solve_in_row_space
 from .solution import solution
 
 __all__ = ["DampedFactor", "damped_factor"]
@@ -138,10 +139,16 @@ class DampedFactor(Factorisation):
         return self.problem.refine
 
     @overload
-    def solve(self, v: ParameterVector, full_output: Literal[True]) -> tuple[Any, SolveInfo]: ...
+    def solve(
+        self, v: ParameterVector, full_output: Literal[True], *, row_space: bool = False
+    ) -> tuple[Any, SolveInfo]: ...
     @overload
-    def solve(self, v: ParameterVector, full_output: bool = False) -> Any: ...
-    def solve(self, v: ParameterVector, full_output: bool = False) -> Any:
+    def solve(
+        self, v: ParameterVector, full_output: bool = False, *, row_space: bool = False
+    ) -> Any: ...
+    def solve(
+        self, v: ParameterVector, full_output: bool = False, *, row_space: bool = False
+    ) -> Any:
         """Return x with (S^H S + damping D) x = v; see `damped_solve`.
 
         Parameters
@@ -149,12 +156,22 @@ class DampedFactor(Factorisation):
         v : array, shape (..., m) or (..., m, k), or sequence of pieces
         full_output : bool
             Also return a `SolveInfo`.
+        row_space : bool
+            As in `damped_solve`; forms the Gram matrix in double precision anew.
 
         Returns
         -------
         x : array or sequence, of the shape of `v`; or (x, info)
         """
-        return self._solved(Solve.checked(self.scores, v), full_output)
+        rhs = Solve.checked(self.scores, v)
+        require_flag(row_space, "row_space")
+        if not row_space:
+            return self._solved(rhs, full_output)
+        require_flag(full_output, "full_output")
+        layout = rhs.layout(self.scores)
+        require_row_space(self.scores, self.plan.method.name)
+        with opened(self.scores.like, self.check, nan=True) as checks:
+            return solve_in_row_space(self.problem, rhs, layout, checks, full_output=full_output)
 
     @overload
     def lstsq(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ngdla._backend.dtypes import unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
+from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import rmatvec, trace
 from ngdla._backend.random import orthonormal_columns
 from ngdla._backend.shapes import expanded
@@ -59,16 +60,20 @@ def sketch_small_matrix(
 ) -> tuple[SketchedMatrix, Array]:
     """Return the approximation of K (..., n, n) from K Omega, (..., n, r), and tr K to 20 per cent.
 
+    K is divided by a power of two first, as what follows squares it.
     K + shift is approximated, with a shift at the level of roundings, which is taken off again:
     algorithm 2.1 of Z. Frangella, J. A. Tropp, M. Udell, "Randomized Nystrom preconditioning",
     SIAM J. Matrix Anal. Appl. 44 (2023), arXiv:2110.02820. Omega is the Q of a Gaussian matrix.
     """
     omega = orthonormal_columns(0, shape, like, dtype)
     Y = detached(product(omega))  # no gradient is that of a preconditioner
+    xp = namespace(Y)
+    unit = power_of_two(xp.max(xp.abs(Y), axis=(-2, -1)))
+    Y = Y / expanded(unit, 2)
     core = rmatvec(omega, Y)  # Omega^H K Omega, whose trace is r / n tr K on average
-    squared_norm = trace(core) * (shape[-2] / shape[-1])
+    squared_norm = unit * (trace(core) * (shape[-2] / shape[-1]))
     root = nystrom_root(omega, Y, unit_roundoff(dtype))
     s, U = left_singular(root.B)
     values = s * s - expanded(root.shift, 1)
-    xp = namespace(Y)
-    return SketchedMatrix(xp.where(values > 0, values, xp.zeros_like(values)), U), squared_norm
+    values = xp.where(values > 0, values, xp.zeros_like(values)) * expanded(unit, 1)
+    return SketchedMatrix(values, U), squared_norm

@@ -75,9 +75,17 @@ class Plan(NamedTuple):
     rung: int | None = None  # of the ladder; None: the caller chose the precision
 
 
-def first_plan(method: Method, precision: Any, dtype: str, like: Array) -> Plan:
-    """Return the plan to begin with, for work in `dtype`."""
+def first_plan(
+    method: Method, precision: Any, dtype: str, like: Array, given: str | None = None
+) -> Plan:
+    """Return the plan to begin with, for work in `dtype`; a Gram matrix may be `given` in another.
+
+    In single precision it only preconditions work in double precision, whatever is asked for.
+    """
     require_choice(precision, "precision", _PRECISIONS)
+    if given is not None and is_double(dtype) and not is_double(given):
+        rung = 0 if precision == "auto" else None
+        return _preconditioner(method, dtype)._replace(rung=rung)
     if precision == "auto":
         least, lifted = NATIVE, method.squares_condition
         if is_double(dtype):
@@ -122,7 +130,8 @@ def _no_double(precision: str, like: Array) -> str:
 
 
 def _preconditioner(method: Method, dtype: str) -> Plan:
-    plan = Plan(method, single_name(dtype), lifted=True, iterate=True)
+    lifted = method.squares_condition
+    plan = Plan(method, single_name(dtype), lifted=lifted, iterate=True)
     return plan._replace(blind_steps=plan.steps)
 
 

@@ -94,7 +94,7 @@ def damped_problem(
     method = _method(options.method, scores)
     require_count(options.refine, "refine")
     like, real = scores.like, real_name(dtype)
-    plan = first_plan(method, options.precision, dtype, like)
+    plan = first_plan(method, options.precision, dtype, like, scores.gram_dtype)
     damping = damping_values(damping, like, scores.name, real, scores.batch)
     metric, null = options.metric, options.null
     if metric is not None:

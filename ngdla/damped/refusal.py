@@ -5,7 +5,8 @@ its unit roundoff u. Over mu, the smallest eigenvalue of the matrix that it inve
 what a sweep leaves of an error. A step is refused where
 
     theta |dx_last| > |x| / 2         with theta <= 1/2,
-    max_k |dx_k| > |x| / 2            else, where sweeps say nothing of what is left,
+    max_k |dx_k| > |x| / 2            else, where sweeps say little of what is left, or where the
+                                      last residual but one allows for more than that,
 
 for the corrections dx_k of the sweeps, or x - x0 without a sweep. A solve with n < m starts from
 x0 = v / damping, whose roundings 4 u |x0| are added. Where one iterated until it converged, or by
@@ -26,7 +27,7 @@ from .certificate import rounding
 from .factorisation import Factorisation
 from .inverses import eigenvalue_below
 from .precision import LIFT, NATIVE
-from .right_hand_side import RightHandSide, Solve
+from .right_hand_side import Solve
 from .spaces import Iterate, System
 
 __all__ = [
@@ -42,17 +43,21 @@ __all__ = [
 
 
 class Moves(NamedTuple):
-    """Squared lengths, (..., k), of a solution and of how it was reached."""
+    """Sizes, (..., k), of a solution and of how it was reached.
 
-    length: Array  # |x|^2
-    last: Any  # |dx|^2 of the last sweep, or of the solve where there is none; None: not counted
+    For `plainly_right` they are squared lengths, for the others lengths.
+    """
+
+    length: Array  # |x|
+    last: Any  # |dx| of the last sweep, or of the solve where there is none; None: not counted
     largest: Any  # the largest of those
     dtype: str  # of the result
     u: float  # unit roundoff of the work
     first: Array | None = None  # of the solve, where it was asked for
-    start: Array | None = None  # |x0|^2 of a solve with n < m
+    start: Array | None = None  # |x0| of a solve with n < m
     u_given: float = 0.0  # unit roundoff of the dtype in which v came
-    left: Array | None = None  # the error, not squared, that a residual shows
+    bound: Array | None = None  # of the error before the last sweep
+    left: Array | None = None  # the error, never squared, that a residual shows
     iterated: Array | bool = False  # that counts
 
 
@@ -100,19 +105,19 @@ def acceptable(factor: Factorisation, moves: Moves) -> Array:
         if moves.left is not None:
             error = xp.where(moves.iterated, moves.left, error)
     if moves.start is not None:
-        error = error + 4.0 * moves.u * xp.sqrt(moves.start)
-    return error <= xp.sqrt(moves.length) / 2
+        error = error + 4.0 * moves.u * moves.start
+    return (error <= moves.length / 2) & xp.isfinite(moves.length)
 
 
-def moves_of(system: System, iterate: Iterate, rhs: RightHandSide, iterated: Array | bool) -> Moves:
+def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool) -> Moves:
     """Return how an iterate was reached for a right-hand side, as the caller gave it."""
     layout, start, u_given, x = system.layout, None, 0.0, iterate.x
     assert x is not None
     if isinstance(rhs, Solve):
         u_given = rhs.unit_roundoff()
         if system.scores.wide:
-            start = layout.squares(system.rhs.start(system.damping) or ())
-    length = layout.squares(x)
+            start = system.size(system.rhs.start(system.damping) or ())
+    length = system.size(x)
     sweeps = iterate.moves[1:] or iterate.moves
     return Moves(
         length=length,
@@ -123,6 +128,7 @@ def moves_of(system: System, iterate: Iterate, rhs: RightHandSide, iterated: Arr
         first=iterate.moves[0] if iterate.moves else None,
         start=start,
         u_given=u_given,
+        bound=iterate.bound,
         left=iterate.left,
         iterated=iterated if iterate.left is not None else False,
     )
@@ -131,11 +137,12 @@ def moves_of(system: System, iterate: Iterate, rhs: RightHandSide, iterated: Arr
 def _of_sweeps(factor: Factorisation, moves: Moves) -> Array:
     xp = namespace(moves.length)
     if not factor.plan.method.exact:  # nothing is known of what the factor leaves
-        return xp.sqrt(moves.largest)
+        return moves.largest
     theta = _like(_theta(factor, least_eigenvalue(factor)), moves)
     contracting = theta <= 0.5
     theta = xp.where(contracting, theta, xp.ones_like(theta))
-    return xp.sqrt(xp.where(contracting, theta * theta * moves.last, moves.largest))
+    largest = moves.largest if moves.bound is None else xp.maximum(moves.largest, moves.bound)
+    return xp.where(contracting, theta * moves.last, largest)
 
 
 def _like(x: Array, moves: Moves) -> Array:
@@ -146,8 +153,7 @@ def _like(x: Array, moves: Moves) -> Array:
 def given_too_coarsely(moves: Moves) -> Array:
     """Tell, (..., k), of solves that what v lost when it was rounded may be most of x."""
     assert moves.start is not None
-    noise = _GIVEN * moves.u_given
-    return 4.0 * noise * noise * moves.start > moves.length
+    return 2.0 * _GIVEN * moves.u_given * moves.start > moves.length
 
 
 def vanished(factor: Factorisation, moves: Moves) -> Array:

@@ -87,8 +87,12 @@ class Layout(NamedTuple):
 
     def norm(self, x: Array | Vector) -> Array:
         """Return the 2-norms, (...) or (..., k), of the right-hand sides or solutions in x."""
-        norms = column_norms(x if isinstance(x, tuple) else (x,))
-        return self.without_k(self.merged(norms, namespace(norms).hypot))
+        return self.without_k(self.lengths(x if isinstance(x, tuple) else (x,)))
+
+    def lengths(self, x: Vector) -> Array:
+        """Return |x| of each right-hand side, (..., k)."""
+        norms = column_norms(x)
+        return self.merged(norms, namespace(norms).hypot)
 
     def squares(self, x: Vector) -> Array:
         """Return |x|^2 of each right-hand side, (..., k), of numbers whose squares are normal."""

@@ -76,13 +76,24 @@ def solution(
     first: FirstPass,
     careful: bool,
     *,
-    rhs: RightHandSide,
+    rhs: Any,
     layout: Layout,
     checks: ValueChecks,
     full_output: bool,
+    judged: bool = True,
 ) -> Outcome:
-    """Return x, or (x, info), and how it was reached; what has to be asked is added to `checks`."""
-    use = partial(_refine, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
+    """Return x, or (x, info), and how it was reached; what has to be asked is added to `checks`.
+
+    `rhs` is a `RightHandSide`, or what becomes one by `to_columns`.
+    """
+    use = partial(
+        _refine,
+        rhs=rhs,
+        layout=layout,
+        reads=checks.enabled,
+        judged=judged and checks.refuses,
+        full_output=full_output,
+    )
     if checks.readable:
         x, info, moves = use(factor, first, careful=careful)
         if careful:
@@ -122,9 +133,10 @@ def _refine(
     accelerate: Array | bool = False,
     *,
     careful: bool,
-    rhs: RightHandSide,
+    rhs: Any,
     layout: Layout,
-    checks: ValueChecks,
+    reads: bool,
+    judged: bool,
     full_output: bool,
 ) -> tuple[Vector, SolveInfo | None, Moves | None]:
     """Return x, rounded to the dtype of the result, its certificate, and how it was reached."""
@@ -132,14 +144,14 @@ def _refine(
     scores, plan, refine = problem.scores, problem.plan, problem.refine
     if plan.double:
         layout = layout.doubled()
-    system = _system(factor, rhs, layout, careful=careful, judged=checks.refuses)
+    system = _system(factor, rhs, layout, careful=careful, judged=judged)
     space = SampleSpace(system) if scores.wide else ParameterSpace(system)
     first = first if system.unit is None else first.over(system.unit)
     inverse, iterate = factor.small.inverse, space.begin(first)
     if layout.working != plan.factor:
         inverse = cast_inverse(inverse, layout.working)
     low = plan.iterate or unit_roundoff(plan.factor) > system.u
-    if low and refine and checks.enabled:
+    if low and refine and reads:
         iterate = sweep_until_converged(space, inverse, iterate, refine, last_product=full_output)
     else:
         iterate = sweep(
@@ -151,7 +163,7 @@ def _refine(
             accelerate=low or accelerate,
         )
     assert iterate.x is not None
-    moves = moves_of(system, iterate, rhs, low or accelerate) if checks.refuses else None
+    moves = moves_of(system, iterate, rhs, low or accelerate) if judged else None
     x = iterate.x if system.unit is None else tuple(p * system.unit for p in iterate.x)
     x = scores.scaled(x)
     if layout.working != layout.rounded:
@@ -163,7 +175,7 @@ def _refine(
 
 
 def _system(
-    factor: Factorisation, rhs: RightHandSide, layout: Layout, *, careful: bool, judged: bool
+    factor: Factorisation, rhs: Any, layout: Layout, *, careful: bool, judged: bool
 ) -> System:
     """Return the problem and its right-hand side in the working dtype, over its unit."""
     problem, small, dtype = factor.problem, factor.small, layout.working
@@ -194,7 +206,7 @@ def _system(
     )
 
 
-def _solution_error(factor: Factorisation, rhs: RightHandSide, layout: Layout) -> Exception:
+def _solution_error(factor: Factorisation, rhs: Any, layout: Layout) -> Exception:
     """Return why x is not finite although S is."""
     arguments = rhs.named()
     for name, arrays in arguments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 from ngdla._backend.calls import Check, opened
+from ngdla._backend.checks import require_flag
 from ngdla._backend.namespace import Array
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.score_matrix import ParameterVector, Scores
@@ -14,6 +15,7 @@ from .methods import MethodName
 from .precision import Precision
 from .problem import Options
 from .right_hand_side import LeastSquares, Solve
+from .row_space import row_space_solve
 from .solution import solve_problem
 
 __all__ = ["damped_lstsq", "damped_solve"]
@@ -30,6 +32,7 @@ def damped_solve(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
+    row_space: bool = False,
     check: Check = True,
     full_output: Literal[True],
 ) -> tuple[Any, SolveInfo]: ...
@@ -44,6 +47,7 @@ def damped_solve(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
+    row_space: bool = False,
     check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
@@ -57,6 +61,7 @@ def damped_solve(
     refine: int = 1,
     metric: Any = None,
     null: Array | None = None,
+    row_space: bool = False,
     check: Check = True,
     full_output: bool = False,
 ) -> Any:
@@ -169,8 +174,11 @@ def damped_solve(
     scores = score_matrix(S)
     rhs = Solve.checked(scores, v)
     options = Options(method, precision, refine, metric, null)
+    if row_space is not False:
+        require_flag(row_space, "row_space")
+    solver = row_space_solve if row_space else solve_problem
     with opened(scores.like, check, nan=True) as checks:
-        return solve_problem(scores, rhs, damping, options, checks, full_output=full_output)
+        return solver(scores, rhs, damping, options, checks, full_output=full_output)
 
 
 @overload

@@ -40,9 +40,21 @@ class System(NamedTuple):
     u: float  # unit roundoff of the work
     plan: Plan  # which says how many conjugate gradients to take where nothing can be read
     layout: Layout
-    judged: bool  # whether lengths of corrections are wanted
+    judged: bool  # whether sizes of corrections are wanted
     smallest: Callable[[], Any]  # about the smallest eigenvalue, no more than that, (..., 1)
     inverse_norm: Callable[[Array], Array]  # 1 / damping, (...), less where a flag is not set
+
+    @property
+    def bounds(self) -> bool:
+        """Tell whether errors are to be bounded on the way."""
+        return self.judged and self.unit is not None
+
+    def size(self, x: Vector) -> Array:
+        """Return |x| of each right-hand side, (..., k), or |x|^2 where that is quicker and safe.
+
+        It is safe where what is far from 1 is looked at again, in units of its own.
+        """
+        return self.layout.squares(x) if self.unit is None else self.layout.lengths(x)
 
 
 class Iterate(NamedTuple):
@@ -53,7 +65,8 @@ class Iterate(NamedTuple):
     Sx: Array | None = None  # S x, where it came with x
     S_start: Array | None = None  # S times what the iteration started from
     gradient: Vector | None = None  # S^H (f - S x), where it came with something else
-    moves: tuple[Array | None, ...] = ()  # |dx|^2, (..., k), of each correction; None: not wanted
+    moves: tuple[Array | None, ...] = ()  # the size of each correction, (..., k); None: not wanted
+    bound: Array | None = None  # |x - solution| at most, (..., k), before the last correction
     left: Array | None = None  # |x - solution|, (..., k), where a residual tells
 
 
@@ -69,8 +82,14 @@ class _Space(ABC):
         if wanted and self.system.judged:
             assert after.x is not None
             x = after.x if before.x is None else tuple(map(sub, after.x, before.x))
-            move = self.system.layout.squares(x)
+            move = self.system.size(x)
         return after._replace(moves=(*after.moves, move))
+
+    def bounded(self, iterate: Iterate, size: Array) -> Iterate:
+        """Return the iterate with what its error is at most for a residual of this size."""
+        smallest = expanded(self.system.damping, 1)
+        error = self.error(size, iterate, smallest)
+        return iterate._replace(bound=self.system.layout.merged(error, namespace(error).hypot))
 
     def with_error(self, iterate: Iterate, size: Array, seen: Iterate | None = None) -> Iterate:
         """Return the iterate with what its error is at most for a residual of this size.
@@ -116,6 +135,8 @@ class SampleSpace(_Space):
     def correct(self, inverse: Inverse, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return w = W^-1 r."""
         r, iterate = self.residual(iterate)
+        if self.system.bounds and iterate.corrections:
+            iterate = self.bounded(iterate, column_norms((r,)))
         return inverse(r), iterate
 
     def residual(self, iterate: Iterate) -> tuple[Array, Iterate]:
@@ -191,6 +212,8 @@ class ParameterSpace(_Space):
             misfit, iterate = self.misfit(iterate)
             return inverse.fit(misfit, self._moved(iterate), self.system.damping), iterate
         r, iterate = self.residual(iterate)
+        if self.system.bounds and iterate.Sx is not None:
+            iterate = self.bounded(iterate, column_norms((r,)))
         return inverse(r), iterate
 
     def _moved(self, iterate: Iterate) -> Array | None:

@@ -95,6 +95,11 @@ class ScoreMatrix(ABC):
         return True
 
     @property
+    def gram_dtype(self) -> str | None:
+        """Name of the dtype of a Gram matrix that is given; None where it is formed in any."""
+        return None
+
+    @property
     def sketched(self) -> int:
         """Number of columns that a preconditioner may take of the Gram matrix."""
         return 256

@@ -9,7 +9,7 @@ from typing import Any
 
 from ngdla._backend.calls import all_finite
 from ngdla._backend.checks import require_array, require_flag, require_like
-from ngdla._backend.dtypes import astype, double_name, dtype_name, is_complex, result_name
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, is_double, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved, rmatvec
@@ -132,10 +132,18 @@ class ScoreOperator(SampleScores, ParameterScores):
 
     @property
     def regram(self) -> bool:
-        """Tell whether the Gram matrix can be formed in double precision."""
+        """Tell whether the Gram matrix can be formed, or is given, in double precision."""
+        return self.gram_dtype is None or is_double(self.gram_dtype)
+
+    @property
+    def gram_dtype(self) -> str | None:
+        """Name of the dtype of a given Gram matrix, which is its precision.
+
+        That of a function is not known before it is called, and taken for that of S.
+        """
         if self._gram is None:
-            return True
-        return not callable(self._gram) and dtype_name(self._gram.dtype) == double_name(self.dtype)
+            return None
+        return self.dtype if callable(self._gram) else result_name(dtype_name(self._gram.dtype))
 
     @property
     def sketched(self) -> int:
@@ -175,8 +183,19 @@ class ScoreOperator(SampleScores, ParameterScores):
         else:
             K = self._gram() if callable(self._gram) else self._gram
             self._require_result(K, "gram", (self.rows, self.rows))
+            if is_double(self.dtype) and not is_double(dtype_name(K.dtype)):
+                self._refuse_single(K)
             K = preserved(astype(K, dtype))
         return K, None if x is None else self.matvec(x)
+
+    def _refuse_single(self, K: Array) -> None:
+        """Raise for a function that gives a Gram matrix in lower precision than that of S."""
+        if callable(self._gram):
+            msg = (
+                f"`gram` of `{self.name}` returns {dtype_name(K.dtype)}, but `like` is {self.dtype}; "
+                f"return that, or pass `like` in single precision, or the matrix itself."
+            )
+            raise TypeError(msg)
 
     def parameter_gram(
         self, dtype: str, g: Array | None = None, x: Vector | None = None

@@ -28,6 +28,7 @@ class Case(NamedTuple):
     null: np.ndarray | None
     weights: np.ndarray | None
     story: str  # how it was made
+    f: np.ndarray | None = None  # what v was made of, by S^H f
 
 
 def make_case(number: int, program: Program | None = None) -> Case:
@@ -43,7 +44,7 @@ def make_case(number: int, program: Program | None = None) -> Case:
     ratio = 10.0 ** rng.uniform(-17, 2)
     damping = max(ratio * largest * scale * scale, LEAST[double])
     S = (S * scale).astype(program.dtype)
-    right, source = _right_hand_side(rng, program, S, scale)
+    right, source, f = _right_hand_side(rng, program, S, scale)
     x0 = _prior(rng, program, right, scale) if program.x0 else None
     real = _real(program.dtype)
     null = np.sqrt(weights / weights.sum(axis=-1, keepdims=True)) if program.null else None
@@ -58,6 +59,7 @@ def make_case(number: int, program: Program | None = None) -> Case:
         null=None if null is None else null.astype(real),
         weights=weights.astype(real) if program.weights else None,
         story=f"{spectrum}, scale {scale:.0e}, damping {ratio:.0e} of sigma^2, {source}",
+        f=f,
     )
 
 
@@ -75,6 +77,8 @@ def _scores(
 ) -> tuple[np.ndarray, str]:
     """Return S of size 1 in double precision, centred where a null vector is named."""
     shape = (*program.batch, program.n, program.m)
+    if program.layout == "strided":
+        return _one_sign(rng, shape, program.dtype), "of one sign"
     kinds = (_flat, _decaying, _repeated, _deficient, _graded_rows, _graded_columns, _outlier)
     kind = kinds[rng.integers(len(kinds))]
     S = kind(rng, shape, program.dtype)
@@ -83,6 +87,11 @@ def _scores(
         p = weights[..., None, :] / weights.sum(axis=-1)[..., None, None]
         S = np.sqrt(np.swapaxes(p, -1, -2)) * (S - p @ S)
     return S, kind.__name__[1:].replace("_", " ")
+
+
+def _one_sign(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    x = 1.03 + 1e-3 * rng.random(shape)
+    return x * np.exp(0.3j) if dtype.startswith("complex") else x
 
 
 def _flat(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -153,15 +162,15 @@ def _largest_square(S: np.ndarray, metric: np.ndarray | None) -> float:
 
 def _right_hand_side(
     rng: np.random.Generator, program: Program, S: np.ndarray, scale: float
-) -> tuple[np.ndarray, str]:
-    """Return f, v or local energies, and what they are made of."""
+) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """Return f, v or local energies, what they are made of, and the f of v = S^H f."""
     size = 2.0 ** rng.integers(-12, 13)
     columns = () if program.k is None else (program.k,)
     small = S.astype(np.complex128 if np.iscomplexobj(S) else np.float64) / scale
     other = program.other
     if program.function == "sr":
         E = _normal(rng, (*program.batch, program.n), program.dtype) * scale * size
-        return E.astype(other), "normal energies"
+        return E.astype(other), "normal energies", None
     make = rng.integers(4)
     x = _normal(rng, (*program.batch, program.m, program.k or 1), other)
     f = _normal(rng, (*program.batch, program.n, program.k or 1), other)
@@ -174,10 +183,12 @@ def _right_hand_side(
     kind = ("general", "consistent", "of small directions", "normal")[make]
     given, unit = (f, scale) if program.function == "lstsq" else (v, scale * scale)
     given = given * unit * size
-    if not np.iscomplexobj(np.empty(0, other)):
-        given = given.real
-    given = given.astype(other)
-    return given.reshape((*given.shape[:-1], *columns)), kind
+    real = not other.startswith("complex")
+    meant = None
+    if program.function == "solve" and make and not (real and np.iscomplexobj(given)):
+        meant = f * (scale * size)
+    given = (given.real if real else given).astype(other)
+    return given.reshape((*given.shape[:-1], *columns)), kind, meant
 
 
 def _of_small_directions(rng: np.random.Generator, S: np.ndarray, f: np.ndarray) -> np.ndarray:

@@ -116,16 +116,32 @@ def _solve(wide: Callable[[Any], np.ndarray], system: System, sweeps: int) -> np
         return x if D is None else x / D
 
     S, f, start = freed(S), system.f, system.start
-    L, pivots = _ldl(S @ unweighted(np.conj(S.T)) + damping * np.eye(len(S), dtype=int))
+    right = None if f is None else freed(wide(f))
     k = (start if f is None else f).shape[1]  # type: ignore[union-attr]
-    x = wide(np.zeros((S.shape[1], k)) if start is None else start)
-    if f is None:
-        x = unweighted(x / damping)
-    r = wide(np.zeros((len(S), k))) if f is None else freed(wide(f))
-    y: Any = 0
+    x0 = wide(np.zeros((S.shape[1], k)) if start is None else start)
+    if len(S) > S.shape[1]:
+        return _by_gradients(S, damping, D, right, x0, sweeps)
+    if right is None:
+        x0, right = unweighted(x0 / damping), wide(np.zeros((len(S), k)))
+    factor = _ldl(S @ unweighted(np.conj(S.T)) + damping * np.eye(len(S), dtype=int))
+    x, y = x0, 0 * right
     for _ in range(1 + sweeps):
-        w = _ldl_solve(L, pivots, r - S @ x - damping * y)
+        w = _ldl_solve(*factor, right - S @ x - damping * y)
         x, y = x + unweighted(np.conj(S.T) @ w), y + w
+    return x
+
+
+def _by_gradients(S: Any, damping: Any, D: Any, f: Any, x0: Any, sweeps: int) -> np.ndarray:
+    """Return x for more samples than parameters, from S^H S + damping D; x0 is v without an f."""
+    D = np.ones_like(x0[:, :1]) if D is None else D
+    factor = _ldl(np.conj(S.T) @ S + damping * D * np.eye(len(D), dtype=int))
+    x = 0 * x0 if f is None else x0
+    for _ in range(1 + sweeps):
+        if f is None:
+            r = x0 - np.conj(S.T) @ (S @ x) - damping * D * x
+        else:
+            r = np.conj(S.T) @ (f - S @ x) + damping * D * (x0 - x)
+        x = x + _ldl_solve(*factor, r)
     return x
 
 

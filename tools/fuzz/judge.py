@@ -18,7 +18,9 @@ __all__ = ["KINDS", "Finding", "findings", "solutions"]
 
 KINDS = {
     "bound": "error bound below the error",
-    "silent": "finite step off by more than |x| / 2, without a word",
+    "silent": "finite step off by more than |x| / 2 with converged=True, without a warning",
+    "unsaid": "eager step off by more than |x| / 2 without an error or a warning",
+    "rounded": "step off by more than |x| / 2 from that for f, where v = S^H f, with converged=True",
     "refused": "right step refused where damping >= 256 u |S|_F^2 and refine >= 1",
     "raised": "an error that is no verdict on the precision",
     "list": "right step refused elsewhere (not a fault)",
@@ -42,19 +44,23 @@ class Column(NamedTuple):
     freed: Exact | None
     metric: np.ndarray | None
     slack: float  # what S and f themselves may err by, where the library makes them
+    meant: Exact | None = None  # for the f of v = S^H f
 
 
 def solutions(case: Case) -> list[Column]:
     """Return the exact solutions of a case, of all right-hand sides of all of a batch."""
     program, columns = case.program, []
-    for S, right, x0, metric, null, slack in _problems(case):
+    for S, right, x0, metric, null, slack, meant in _problems(case):
         f, start = (None, right) if program.function == "solve" else (right, x0)
         system = System(S, case.damping, f, start, metric)
         plain = exact_columns(system)
         freed: list[Any] = [None] * len(plain)
         if null is not None:
             freed = list(exact_columns(system._replace(null=null)))
-        columns += [Column(a, b, metric, slack) for a, b in zip(plain, freed)]
+        of_f: list[Any] = [None] * len(plain)
+        if meant is not None:
+            of_f = list(exact_columns(system._replace(f=meant, start=None)))
+        columns += [Column(a, b, metric, slack, c) for a, b, c in zip(plain, freed, of_f)]
     return columns
 
 
@@ -77,6 +83,7 @@ def _problems(case: Case) -> Iterator[tuple[Any, ...]]:
         yield (
             S[i], right[i][(..., *column)], None if x0 is None else x0[i][(..., *column)],
             None if case.metric is None else case.metric[i], q, slack,
+            None if case.f is None else case.f[i],
         )  # fmt: skip
 
 
@@ -114,8 +121,16 @@ def findings(
         length, error, spare = _distance(case, x, right[i])
         if np.isfinite(bound) and float(bound) < error - spare:
             found.append(finding("bound", f"bound {bound:.1e}, error {error:.1e}"))
-        if error - spare > length / 2 and bool(sure) and not answer.warned:
+        wrong = error - spare > length / 2
+        if wrong and bool(sure) and not answer.warned:
             found.append(finding("silent", f"error {error:.1e} of {length:.1e}, converged"))
+        elif wrong and not answer.warned and not answer.traced:
+            found.append(finding("unsaid", f"error {error:.1e} of {length:.1e}"))
+        meant = right[i].meant
+        if meant is not None and bool(sure):
+            distance = norm(x.astype(np.clongdouble) - meant.x, right[i].metric) - meant.error
+            if distance > length / 2:
+                found.append(finding("rounded", f"{distance:.1e} of {length:.1e} from that of f"))
     return found
 
 

@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     error: Exception | None
     warned: bool
     double: bool  # double precision was at hand
+    traced: bool = False  # nothing could be read
 
 
 class Numpy:
@@ -114,7 +115,8 @@ class Jax(Numpy):
             arrays = {name: jax.numpy.asarray(x) for name, x in _arrays(case).items()}
             damping = jax.numpy.asarray(case.damping)
             compiled = _compiled(program, double, check)
-            return self.told(lambda: compiled(arrays, damping), double=double)
+            answer = self.told(lambda: compiled(arrays, damping), double=double)
+            return answer._replace(traced=True)
 
 
 @cache
@@ -164,7 +166,9 @@ def _without_null(options: dict[str, Any]) -> dict[str, Any]:
 def _laid_out(program: Program, arrays: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments as the layout wants them."""
     S, given = arrays["S"], dict(arrays)
-    if program.layout == "list":
+    if program.layout == "strided":
+        given["S"] = _strided(S)
+    elif program.layout == "list":
         spans = _spans(program.m)
         given["S"] = [S[:, span] for span in spans]
         for name in ("right", "x0", "metric"):
@@ -180,6 +184,19 @@ def _laid_out(program: Program, arrays: dict[str, Any]) -> dict[str, Any]:
     elif program.layout in ("operator", "kernel"):
         given["S"] = _operator(program, S)
     return given
+
+
+def _strided(S: Any) -> Any:
+    """Return S in a layout that is slow to multiply: transposed, or with every other column."""
+    from array_api_compat import array_namespace, is_numpy_namespace
+
+    xp = array_namespace(S)
+    if is_numpy_namespace(xp):
+        return np.repeat(S, 2, axis=-1)[..., ::2]
+    columns = xp.stack([S[..., i] for i in range(S.shape[-1])]) if S.shape[-1] < 9 else None
+    if columns is not None:
+        return columns.T
+    return xp.concat([S, S], axis=0).T[:, : S.shape[0]].T
 
 
 def _operator(program: Program, S: Any) -> Any:

@@ -26,7 +26,7 @@ class Program(NamedTuple):
     function: str  # "solve", "lstsq" or "sr"
     door: str  # "function", "factor", or "redamped": a factor of another damping
     layout: (
-        str  # "array", "list", "columns", "rows", "operator" or "kernel", which has a Gram matrix
+        str  # "array", "strided", "list", "columns", "rows", "operator" or "kernel"
     )
     dtype: str  # of S
     other: str  # of right-hand sides
@@ -83,7 +83,8 @@ SHAPES = (
 )  # fmt: skip
 PRECISIONS = ("auto", "auto", "auto", "native", "native", "mixed", "named")
 METHODS = ("auto", "auto", "cholesky", "eigh", "svd", "qr", "cg")
-LAYOUTS = ("array",) * 8 + ("list", "list", "columns", "rows", "operator", "kernel")
+LAYOUTS = ("array",) * 7 + ("strided", "list", "list", "columns", "rows", "operator", "kernel")
+LONG = 60_000  # terms of sums in layouts that BLAS may not take
 
 
 def _choice(rng: np.random.Generator, among: tuple) -> object:
@@ -104,6 +105,8 @@ def _program(rng: np.random.Generator) -> Program:
     n, m = _choice(rng, SHAPES)  # type: ignore[misc]
     if layout == "rows":
         n, m = max(n, m), min(n, m)
+    if layout == "strided":
+        n, m = (2, LONG) if rng.random() < 0.5 else (LONG, 2)
     method, named = str(_choice(rng, METHODS)), str(_choice(rng, ("float32", "float64")))
     if layout not in ("array", "list") and method in ("svd", "qr"):
         method = "cholesky"
