@@ -15,7 +15,7 @@ OUT = docs/benchmarks
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
-targets = help demo test lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
+targets = help demo test fuzz lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
 
 # Without this, `make tests` would find that folder and have nothing to do.
 near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
@@ -37,6 +37,10 @@ demo: ## solve a real problem and show it (ARGS="--quick" for the short version)
 test: ## run the tests on NumPy, array-api-strict and whatever else is installed (REQUIRE="torch jax", ARGS=...)
 	$(bootstrap) test
 	$(python) -m pytest -n auto --maxprocesses 4 $(REQUIRE:%=--require-backend %) $(ARGS)
+
+fuzz: ## search for damped solves that are wrong without a word, against exact answers (ARGS=--quick)
+	$(bootstrap) test
+	$(python) tools/fuzz_solves.py $(ARGS)
 
 lint: ## check style, types and the import contract
 	$(bootstrap) lint

@@ -1947,7 +1947,7 @@ def repeated_rows(a: Arguments, dtype: str, n: int = 12, m: int = 40) -> tuple[A
 
 INDEFINITE = (
     r"not positive definite in {dtype}.*`?damping`? is {ratio} of \|`?S`?\|(_F)?\^2.*"
-    r"Raise (`damping`|it).* \d+e-\d+ .*float64.*`null`.*method='qr'"
+    r"Raise (`damping`|it).* [\d.]+e-\d+ .*float64.*`null`.*method='qr'"
 )
 
 

@@ -46,7 +46,7 @@ def test_one_bit_in_one_number_is_a_line() -> None:
     x = np.linspace(1.0, 2.0, 6).reshape(2, 3)
     y = x.copy()
     y[1, 2] = np.nextafter(y[1, 2], 0)
-    info = ngdla.SolveInfo(*[x] * 5)
+    info = ngdla.SolveInfo(*[x] * 7)
     (line,) = lines((x, info), (x, info._replace(error_bound=y)))
     expected = "numpy eager: a case: result[1].error_bound: 1 of 6 numbers differ by up to 1 u"
     assert line == expected

@@ -1,11 +1,11 @@
-"""Search for damped solves that are wrong without a word: hostile problems against exact answers.
+"""Search for damped solves that are wrong without a word: hostile problems, and exact answers.
 
     python tools/fuzz_solves.py                       # 20,000 cases on every library
     python tools/fuzz_solves.py --quick               # a few hundred
-    python tools/fuzz_solves.py --case 4711           # one case, with its traceback
+    python tools/fuzz_solves.py --case 4711           # one case
 
-A case is one integer: number modulo 200 is the program (shapes, dtypes, options), and the rest seeds
-its data. Findings are lines on stdout; exit code 1: there are some that are faults.
+A case is one integer: its number modulo 200 is the program (shapes, dtypes, options), and all of it
+seeds its data. Findings are lines on stdout; exit code 1: some of them are faults.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-
-for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 from fuzz.cases import make_case
@@ -30,42 +27,51 @@ from fuzz.judge import KINDS, Finding, findings, solutions
 from fuzz.libraries import LIBRARIES, installed
 from fuzz.programs import PROGRAMS
 
-QUICK_DRAWS, QUICK_COMPILED = 2, 5  # of each program; of every so many programs under jit
+QUICK_COMPILED = 10  # of so many programs one is compiled
 FAULTS = ("bound", "silent", "unsaid", "rounded", "refused", "raised")
+SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",
+}
+
+Found = tuple[Counter[str], list[Finding]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the cases and return the exit code."""
+    os.environ |= SETTINGS  # which processes inherit before they import anything
     options = parsed(arguments)
     start = time.perf_counter()
-    if options.case is not None:
-        counts, found = run(options.libraries, [options.case])
-    else:
-        draws = QUICK_DRAWS if options.quick else options.draws
-        work = [(options.libraries, chunk, options.quick) for chunk in chunks(draws)]
-        counts, found = Counter(), []
-        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            for more, others in pool.imap_unordered(_run, work):
-                counts, found = counts + more, found + others
+    counts: Counter[str] = Counter()
+    found: list[Finding] = []
+    for more, others in results(options):
+        counts, found = counts + more, found + others
+        for finding in others:
+            if finding.kind in FAULTS:
                 print(
-                    *(
-                        f"{f.kind}: {f.library} {f.case}: {f.text}"
-                        for f in others
-                        if f.kind != "list"
-                    ),
-                    sep="\n",
-                    end="\n" if any(f.kind != "list" for f in others) else "",
-                    flush=True,
+                    f"{finding.kind}: {finding.library} {finding.case}: {finding.text}", flush=True
                 )
     report(counts, found, time.perf_counter() - start, options.output)
-    return int(any(f.kind in FAULTS for f in found))
+    return int(any(finding.kind in FAULTS for finding in found))
+
+
+def results(options: argparse.Namespace) -> Iterator[Found]:
+    """Yield what the cases of one program after the other gave."""
+    if options.case is not None:
+        yield run(options.libraries, [options.case])
+        return
+    draws = 1 if options.quick else options.draws
+    work = [(options.libraries, numbers, options.quick) for numbers in programs(draws)]
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        yield from pool.imap_unordered(_run, work)
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    layout = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=installed())
     parser.add_argument("--draws", type=int, default=100, help="cases of each of the 200 programs")
     parser.add_argument("--quick", action="store_true", help="less than a minute")
@@ -75,22 +81,22 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def chunks(draws: int) -> Iterator[list[int]]:
+def programs(draws: int) -> Iterator[list[int]]:
     """Yield the cases of each program, so that it is compiled once."""
     for program in range(len(PROGRAMS)):
         yield [program + len(PROGRAMS) * draw for draw in range(draws)]
 
 
-def _run(work: tuple[list[str], list[int], bool]) -> tuple[Counter, list[Finding]]:
+def _run(work: tuple[list[str], list[int], bool]) -> Found:
     libraries, numbers, quick = work
-    if quick and (numbers[0] + 1) % QUICK_COMPILED:
+    if quick and numbers[0] % QUICK_COMPILED:
         libraries = [name for name in libraries if not LIBRARIES[name].traced]
     return run(libraries, numbers)
 
 
-def run(libraries: list[str], numbers: list[int]) -> tuple[Counter, list[Finding]]:
+def run(libraries: list[str], numbers: list[int]) -> Found:
     """Return how many cases were run on each library, and what was found."""
-    counts: Counter = Counter()
+    counts: Counter[str] = Counter()
     found: list[Finding] = []
     with np.errstate(all="ignore"):
         for number in numbers:
@@ -99,11 +105,9 @@ def run(libraries: list[str], numbers: list[int]) -> tuple[Counter, list[Finding
             for name in libraries:
                 library = LIBRARIES[name]()
                 if library.serves(case.program):
-                    answer = library.answer(case)
+                    again = partial(library.answer, case, check=False)
                     counts[name] += 1
-                    found += findings(
-                        case, name, answer, right, lambda: library.answer(case, check=False)
-                    )
+                    found += findings(case, name, library.answer(case), right, again)
     if "jax" in libraries:
         import jax
 

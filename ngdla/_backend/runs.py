@@ -27,12 +27,21 @@ from .namespace import (
 )
 from .shapes import spans
 
-__all__ = ["LONG", "blas_takes", "long_mean", "long_product", "pieces", "sum_over_copies"]
+__all__ = [
+    "LONG",
+    "blas_takes",
+    "length_in_lanes",
+    "long_mean",
+    "long_product",
+    "pieces",
+    "sum_over_copies",
+]
 
 LONG = 2048  # terms, from which on a sum is looked at
 _LONG_JAX = 2**16  # whose layouts are not known
 _LONG_TORCH = 2**18  # of a matrix times a vector, whose lanes are few
 _COLUMNS_JAX = 2048
+_LANES_JAX = 512  # terms, beyond which errors grow with their number
 _BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
 _SHORTEST = 64  # run
 
@@ -49,6 +58,13 @@ def long_product(A: AnyArray, B: AnyArray, *, lanes: bool = True) -> AnyArray:
     if is_jax_namespace(xp):
         return _product_jax()(A, B)
     return _by_runs(A, B)
+
+
+def length_in_lanes(length: int, like: AnyArray) -> float:
+    """Return how long a sum in lanes would be that errs as one of this length of a library does."""
+    if is_jax_namespace(namespace(like)) and _LANES_JAX < length <= _LONG_JAX:
+        return length * (length / _LANES_JAX)
+    return length
 
 
 def _by_runs(A: AnyArray, B: AnyArray) -> AnyArray:

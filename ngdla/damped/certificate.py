@@ -19,20 +19,10 @@ from ngdla.score_matrices.score_matrix import Vector
 
 from .null_vectors import without_null
 from .right_hand_side import Solve
+from .roundings import rounding
 from .spaces import Iterate, ParameterSpace, SampleSpace, System
 
-__all__ = ["SolveInfo", "certificate", "rounded_bound", "rounding"]
-
-
-def rounding(u: float, length: int) -> float:
-    """Return the error of a product with S, sums of `length` terms, over |S|_F |x|.
-
-    4 u covers the few operations of a term. Sums of many numbers of one sign, made in many lanes as
-    BLAS does or in runs of sqrt(length) terms, err by up to about sqrt(length) u (measured to
-    length 3e6). Every long sum of a product with stored scores is made so, in any layout; those of
-    Dask and of the functions of an operator are as they come.
-    """
-    return 4.0 * u * max(1.0, length**0.5 / 4)
+__all__ = ["SolveInfo", "certificate", "rounded_bound"]
 
 
 class SolveInfo(NamedTuple):
@@ -107,8 +97,8 @@ def _sample_certificate(
     r_norm = layout.norm(without_null(whole, system.null))
     # of all sweeps, also of those that diverged and were taken back
     y_norm = reduce(add, (layout.norm(w) for w in iterate.corrections))
-    by_rows = rounding(system.u, system.scores.rows)
-    by_columns = rounding(system.u, system.scores.columns)
+    by_rows = rounding(system.u, system.scores.rows, t)
+    by_columns = rounding(system.u, system.scores.columns, t)
     by_one = rounding(system.u, 1)
     lost = _lost(system, whole, by_columns * t) / damping
     rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
@@ -150,7 +140,7 @@ def _parameter_certificate(
     x_norm, residual = layout.norm(iterate.x), layout.norm(r)
     scale = (t * t + damping) * x_norm + t * size.f + damping * size.start
     length = max(system.scores.rows, system.scores.columns)
-    error = residual + rounding(system.u, length) * scale
+    error = residual + rounding(system.u, length, t) * scale
     given = 0.0
     if isinstance(system.rhs, Solve):
         given = 16.0 * u_given * layout.norm(system.rhs.v)
@@ -220,7 +210,7 @@ def _info(system: System, iterate: Iterate, sizes: _Sizes, ok: Array) -> SolveIn
         unit = layout.of_columns(system.unit)
         error = error * unit
         residual, step, misfit, gain = (x * unit for x in (residual, step, misfit, gain * unit))
-        error, certain = _within_range(system, error, certain, x_norm * unit, step)
+        error, certain = _within_range(system, error, certain, x_norm * unit)
     real = real_name(layout.dtype)
     fields = (astype(as_array(x), real) for x in (residual, backward, error, step, gain, misfit))
     residual, backward, error, step, gain, misfit = fields
@@ -238,12 +228,12 @@ def _gain(system: System, iterate: Iterate) -> Array:
 
 
 def _within_range(
-    system: System, error: Array, certain: Array, x_norm: Array, step: Array
+    system: System, error: Array, certain: Array, x_norm: Array
 ) -> tuple[Array, Array]:
     """Return a bound and a verdict that allow for numbers below the range of the dtype.
 
     Entries of x below the smallest normal number are rounded to multiples of a smaller one, or to
-    0, and where |S|^2 is below it nothing is known, unless S is 0.
+    0, and where |S|^2 is below it nothing is known.
     """
     xp, layout = namespace(error), system.layout
     least, _ = normal_range(real_name(layout.rounded))
@@ -251,4 +241,4 @@ def _within_range(
     error = xp.where(error > 0, error + floor, error)
     t2 = layout.per_column(system.squared_norm)
     enough = t2 >= normal_range(dtype_name(t2.dtype))[0]
-    return error, certain & (error <= x_norm / 2) & (enough | (step == 0))
+    return error, certain & (error <= x_norm / 2) & enough

@@ -33,7 +33,7 @@ from .factorisation import Factor, Factorisation, damping_below, factorise, reda
 from .methods import NOTHING, FirstPass, Start
 from .precision import LIFT, NATIVE, Measured, Plan, next_plan, warn_of_precision
 from .problem import DampedProblem
-from .refusal import Moves, acceptable, given_too_coarsely, vanished
+from .refusal import Moves, acceptable, given_too_coarsely, unconverged, vanished
 
 __all__ = ["Outcome", "choose_rung", "climb", "reuse", "with_damping"]
 
@@ -127,6 +127,8 @@ def _look_closer(
             factor = anew(next_one)
     if description:
         _warn(asked, description, anew is not None)
+    elif outcome is not None:
+        _warn_of_convergence(factor, outcome)
     assert outcome is not None
     _warn_of_rounding(factor, outcome)
     return outcome.result
@@ -184,8 +186,8 @@ def _refusal_error(factor: Factorisation) -> Exception:
     return LinAlgError(
         f"the step is refused: with `damping` at {_worst_ratio(factor):.1e} of "
         f"|{factor.scores.name}|_F^2 and in {factor.plan.factor} it may err by more than half of "
-        f"its length. Raise `damping`, pass float64 arrays, or use precision='auto', more `refine`, "
-        f"or method='qr'; damped_lstsq with f errs less than damped_solve with S^H f."
+        f"its length. Raise `damping`, pass float64 arrays, or use precision='auto', a larger "
+        f"`refine`, or method='qr'; damped_lstsq with f errs less than damped_solve with S^H f."
     )
 
 
@@ -245,6 +247,19 @@ def _warn(factor: Factorisation, description: str, anew: bool) -> None:
         f"`damping` is too small for {factor.plan.factor} alone: {description}. Raise `damping`, "
         f"or {remedy}."
     )
+
+
+def _warn_of_convergence(factor: Factorisation, outcome: Outcome) -> None:
+    """Warn of an iteration that ended too early to be called converged."""
+    moves = outcome.moves
+    if moves is None or moves.left is None:
+        return
+    if concrete(namespace(moves.length).any(unconverged(moves))):
+        warn_of_precision(
+            f"refinement with `{factor.scores.name}` ended before it had converged. Look at "
+            f"SolveInfo.converged; raise `damping`, or choose another `method` or a higher "
+            f"`precision`."
+        )
 
 
 def _warn_of_rounding(factor: Factorisation, outcome: Outcome) -> None:

@@ -23,11 +23,11 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import choose_if_free
 
-from .certificate import rounding
 from .factorisation import Factorisation
 from .inverses import eigenvalue_below
 from .precision import LIFT, NATIVE
 from .right_hand_side import Solve
+from .roundings import rounding
 from .spaces import Iterate, System
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "least_eigenvalue",
     "moves_of",
     "plainly_right",
+    "unconverged",
     "vanished",
 ]
 
@@ -57,6 +58,9 @@ class Moves(NamedTuple):
     start: Array | None = None  # |x0| of a solve with n < m
     u_given: float = 0.0  # unit roundoff of the dtype in which v came
     bound: Array | None = None  # of the error before the last sweep
+    gradients: bool = (
+        False  # what is solved for is S^H (f - S x), formed with the error u |S|_F^2 |x|
+    )
     left: Array | None = None  # the error, never squared, that a residual shows
     iterated: Array | bool = False  # that counts
 
@@ -71,6 +75,7 @@ _MODERATE = {
 }
 # Errors of rounded right-hand sides over u_v |v|, measured (asv_benchmarks/claims/spin_chains.py).
 _GIVEN = 16.0
+_NOTICEABLE = 0.01  # error over length where one iterated, from which a caller must know
 
 
 def plainly_right(factor: Factorisation, moves: Moves) -> Array:
@@ -82,11 +87,11 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Array:
     dtype = problem.plan.factor
     least, most = _MODERATE[dtype]
     if moves.left is None:
-        theta = _theta(factor, problem.damping_in(dtype))
+        theta = _theta(factor, problem.damping_in(dtype), moves)
         ok = theta <= LIFT / NATIVE
         error = expanded(4.0 * theta * theta, 1) * moves.last  # (2 error)^2
     else:
-        error = 4.0 * moves.left * moves.left
+        error = (moves.left / _NOTICEABLE) ** 2
     ok = ok & (t2 >= least) & (t2 <= most)
     if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
         error = 2.0 * error + 8.0 * (_GIVEN * max(moves.u, moves.u_given)) ** 2 * moves.start
@@ -125,6 +130,7 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
         largest=reduce(namespace(length).maximum, sweeps) if sweeps else None,
         dtype=layout.rounded,
         u=system.u,
+        gradients=not system.scores.wide and isinstance(rhs, Solve),
         first=iterate.moves[0] if iterate.moves else None,
         start=start,
         u_given=u_given,
@@ -138,7 +144,7 @@ def _of_sweeps(factor: Factorisation, moves: Moves) -> Array:
     xp = namespace(moves.length)
     if not factor.plan.method.exact:  # nothing is known of what the factor leaves
         return moves.largest
-    theta = _like(_theta(factor, least_eigenvalue(factor)), moves)
+    theta = _like(_theta(factor, least_eigenvalue(factor), moves), moves)
     contracting = theta <= 0.5
     theta = xp.where(contracting, theta, xp.ones_like(theta))
     largest = moves.largest if moves.bound is None else xp.maximum(moves.largest, moves.bound)
@@ -154,6 +160,11 @@ def given_too_coarsely(moves: Moves) -> Array:
     """Tell, (..., k), of solves that what v lost when it was rounded may be most of x."""
     assert moves.start is not None
     return 2.0 * _GIVEN * moves.u_given * moves.start > moves.length
+
+
+def unconverged(moves: Moves) -> Array:
+    """Tell, (..., k), of iterations that ended with a noticeable error."""
+    return moves.left > _NOTICEABLE * moves.length
 
 
 def vanished(factor: Factorisation, moves: Moves) -> Array:
@@ -203,15 +214,16 @@ def inverse_norm(factor: Factorisation, certain: Array) -> Array:
     def proved() -> Array:
         u = unit_roundoff(plan.factor)
         lift = LIFT * u * t2 - damping if plan.lifted else xp.zeros_like(t2)
-        roundings = sum(rounding(u, length) for length in (scores.rows, scores.columns)) * t2
+        roundings = sum(rounding(u, length, t2) for length in (scores.rows, scores.columns)) * t2
         least = eigenvalue_below(small.inverse) - roundings - xp.where(lift > 0, lift, 0 * lift)
         return 1 / xp.where(least > damping, least, damping)
 
     return choose_if_free(certain, lambda: 1 / damping, proved)
 
 
-def _theta(factor: Factorisation, mu: Any) -> Array:
+def _theta(factor: Factorisation, mu: Any, moves: Moves | None = None) -> Array:
     """Return theta, (...), not cut at 1, for the smallest eigenvalue mu."""
     plan = factor.problem.plan
     u, ratio = LIFT * unit_roundoff(plan.factor), factor.small.squared_norm / mu
-    return u * ratio if plan.method.squares_condition else u * ratio**0.5
+    squared = plan.method.squares_condition or (moves is not None and moves.gradients)
+    return u * ratio if squared else u * ratio**0.5

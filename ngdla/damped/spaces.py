@@ -13,6 +13,7 @@ from functools import reduce
 from operator import add, sub
 from typing import Any, NamedTuple
 
+from ngdla._backend.dtypes import unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
@@ -20,8 +21,9 @@ from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 from .inverses import Inverse, SpectralInverse
 from .methods import FirstPass
 from .null_vectors import without_null
-from .precision import Plan
+from .precision import LIFT, Plan
 from .right_hand_side import Layout, LeastSquares, RightHandSide, column_norms
+from .roundings import rounding
 
 __all__ = ["Iterate", "ParameterSpace", "SampleSpace", "Space", "System"]
 
@@ -178,7 +180,8 @@ class SampleSpace(_Space):
         """
         t, damping = _sizes(self.system)
         assert iterate.x is not None
-        size = size + self.system.u * t * column_norms(iterate.x)
+        rounding_r = rounding(self.system.u, self.system.scores.columns, t) * t
+        size = size + rounding_r * column_norms(iterate.x)
         a, b = size / (2 * damping**0.5), size / smallest**0.5
         return namespace(size).minimum(a, b)
 
@@ -270,14 +273,19 @@ class ParameterSpace(_Space):
         t, _ = _sizes(self.system)
         assert iterate.x is not None
         misfit = self.system.rhs.misfit(iterate.Sx)
-        rounding = self.system.u * t
-        of_product = rounding * column_norms(iterate.x) / smallest**0.5
-        return (size + rounding * column_norms((misfit,))) / smallest + of_product
+        length = max(self.system.scores.rows, self.system.scores.columns)
+        by_length = rounding(self.system.u, length, t) * t
+        of_product = by_length * column_norms(iterate.x) / smallest**0.5
+        return (size + by_length * column_norms((misfit,))) / smallest + of_product
 
     def energy_error(self, energy: Array) -> Array:
         """Return |P^-1 r| at most for r^H P^-1 r, where P is about A and not less than damping."""
-        _, damping = _sizes(self.system)
-        return namespace(energy).sqrt(energy / damping)
+        (t, least), plan = _sizes(self.system), self.system.plan
+        xp = namespace(t)
+        if plan.lifted:
+            lift = LIFT * unit_roundoff(plan.factor) * t * t
+            least = xp.where(lift > least, lift, least)
+        return xp.sqrt(energy / least)
 
     def target(self, iterate: Iterate) -> Array:
         """Return the |r| that moves x by a rounding."""

@@ -3,8 +3,8 @@
 S, damping, right-hand side and solution may all be normal numbers while multipliers, of the size
 of |S|^-3, are not. The problem is linear: its right-hand side over a power of two U, each column
 of its own, has the solution x / U, bit for bit as long as nothing leaves the range. U is chosen so
-that nothing does, wherever |S|^2 is a normal number: with n < m x / U is about 1 or less and multipliers
-are about 1 / |S|; with n >= m x / U is about 1 / |S|, and f / U is 1.
+that nothing does, wherever |S|^2 is a normal number: with n < m x / U is about 1 or less, and
+multipliers are about 1 / |S|; with n >= m x / U is about 1 / |S|, and f / U is 1.
 """
 
 from __future__ import annotations

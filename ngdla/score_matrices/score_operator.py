@@ -192,8 +192,8 @@ class ScoreOperator(SampleScores, ParameterScores):
         """Raise for a function that gives a Gram matrix in lower precision than that of S."""
         if callable(self._gram):
             msg = (
-                f"`gram` of `{self.name}` returns {dtype_name(K.dtype)}, but `like` is {self.dtype}; "
-                f"return that, or pass `like` in single precision, or the matrix itself."
+                f"`gram` of `{self.name}` returns {dtype_name(K.dtype)}, but `like` is "
+                f"{self.dtype}; return that, or pass `like` in single precision, or the matrix itself."
             )
             raise TypeError(msg)
 

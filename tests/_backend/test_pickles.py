@@ -49,6 +49,7 @@ INSTANCES: dict[str, Any] = {
     "ScoreOperator": ngdla.ScoreOperator(np.sin, np.cos, (6, 20), like=S),
     "SeriesResult": ngdla.expm_series(A, 3, full_output=True),
     "SolveInfo": ngdla.damped_lstsq(S, F, 0.1, full_output=True)[1],
+    "HermitianInfo": ngdla.hermitian_solve(S @ S.T + np.eye(len(S)), F, full_output=True)[1],
     "StepSizeWarning": ngdla.StepSizeWarning("said"),
     "WeightSharing": ngdla.weight_sharing_init("every", 8, period=2),
     "structures.Masked": MASKED,

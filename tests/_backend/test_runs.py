@@ -11,7 +11,7 @@ from backends import BACKENDS, Backend, inside
 
 from ngdla._backend.gram import gram
 from ngdla._backend.runs import blas_takes, long_mean, long_norm, long_product
-from ngdla.damped.certificate import rounding
+from ngdla.damped.roundings import rounding
 from ngdla.score_matrices.column_blocks import column_blocks
 
 U32 = 2.0**-24

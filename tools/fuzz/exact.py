@@ -1,7 +1,7 @@
 """Exact solutions of damped problems: with fifty digits where that is cheap, else in long double.
 
-In both, S D^-1 S^H + damping is factored as L diag(d) L^H and the residual refined. Long doubles have
-64 bits and the range that NumPy's doubles lack.
+In both, the smaller matrix is factored as L diag(d) L^H and the residual refined. Long doubles have
+64 bits, and the range that NumPy's doubles lack.
 """
 
 from __future__ import annotations

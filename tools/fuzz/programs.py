@@ -25,9 +25,7 @@ class Program(NamedTuple):
 
     function: str  # "solve", "lstsq" or "sr"
     door: str  # "function", "factor", or "redamped": a factor of another damping
-    layout: (
-        str  # "array", "strided", "list", "columns", "rows", "operator" or "kernel"
-    )
+    layout: str  # "array", "strided", "list", "columns", "rows", "operator" or "kernel"
     dtype: str  # of S
     other: str  # of right-hand sides
     n: int

@@ -33,6 +33,7 @@ DAMPING = 0.3
 def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
     yield from solutions()
+    yield from hermitian_systems()
     yield from factors()
     yield from paths()
     yield from averages()
@@ -62,6 +63,7 @@ ANY: dict[str, Given] = {
     "metric and null": lambda p: ((p.S, DAMPING), {"metric": p.metric, "null": p.null}),
     "array of dampings": lambda p: ((p.S, p.damping), {}),
     "unchecked": lambda p: ((p.S, DAMPING), {"check": False}),
+    "unread": lambda p: ((p.S, DAMPING), {"check": "nan"}),
     "small damping": lambda p: ((p.S, 1e-6), {}),
     "tiny damping": lambda p: ((p.S, 1e-14), {}),
     "tiny damping, null": lambda p: ((p.S, 1e-14), {"null": p.null}),
@@ -101,6 +103,59 @@ def solutions() -> Iterator[Case]:
     large = {"shape": LARGE, "method": ("cholesky", "eigh", "cg"), "precision": ("auto", "mixed")}
     yield from grid("damped_solve, large", damped_solve, **INTERPRETED, **large)
     yield from grid("damped_lstsq, large", damped_lstsq, **INTERPRETED, **large)
+
+
+HERMITIAN: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "null": {"null": wide.null},
+    "trace": {"trace": 7.5},
+    "unread": {"check": "nan"},
+    "unchecked": {"check": False},
+}
+
+
+def hermitian_systems() -> Iterator[Case]:
+    """Yield solves with a Gram matrix that has its damping inside."""
+    rights = {"one": wide.f, "columns": wide.F, "complex": wide.f.like("imaginary")}
+    damped = {"damped": DAMPING, "hardly": 1e-12}
+    options = {"damping": damped, "b": rights, "options": HERMITIAN, "full_output": (True, False)}
+    yield from grid("hermitian_solve", hermitian_solve, **options)
+    v = {"one": wide.v, "columns": wide.V}
+    row_space = {"v": v, "damping": damped, "method": ("auto", "eigh"), "door": ROW_SPACE}
+    yield from grid("row_space", in_row_space, **row_space)
+
+
+def hermitian_solve(damping: float, b: Any, options: Any, full_output: bool) -> Expression:
+    """Return a solve with S S^H + damping."""
+    W = damped_gram(wide.S, damping)
+    return ngdla.hermitian_solve(W, b, full_output=full_output, **options)
+
+
+@lifted
+def damped_gram(S: Any, damping: float) -> Any:
+    """Return S S^H + damping."""
+    from array_api_compat import array_namespace
+
+    xp = array_namespace(S)
+    adjoint = xp.matrix_transpose(S)
+    if xp.isdtype(S.dtype, "complex floating"):
+        adjoint = xp.conj(adjoint)
+    return xp.matmul(S, adjoint) + damping * xp.eye(S.shape[0], dtype=S.dtype)
+
+
+ROW_SPACE: dict[str, Callable[..., Expression]] = {
+    "function": lambda v, damping, method: ngdla.damped_solve(
+        wide.S, v, damping, method=method, row_space=True, **FULL
+    ),
+    "factor": lambda v, damping, method: ngdla.damped_factor(wide.S, damping, method=method).solve(
+        v, row_space=True, **FULL
+    ),
+}
+
+
+def in_row_space(v: Any, damping: float, method: str, door: Any) -> Expression:
+    """Return a solve for a v that is taken for S^H f."""
+    return door(v, damping, method)
 
 
 # Right-hand sides: one and several, complex ones of a real S, x alone.
