@@ -265,7 +265,7 @@ def _warn_of_convergence(factor: Factorisation, outcome: Outcome) -> None:
 def _warn_of_rounding(factor: Factorisation, outcome: Outcome) -> None:
     """Warn of a solve for v that may be S^H f, rounded."""
     moves = outcome.moves
-    if moves is None or moves.start is None or factor.plan.rung is None:
+    if moves is None or moves.start is None or factor.plan.rung is None or not factor.scores.wide:
         return
     if concrete(namespace(moves.length).any(given_too_coarsely(moves))):
         warn_of_precision(

@@ -9,7 +9,8 @@ what a sweep leaves of an error. A step is refused where
                                       last residual but one allows for more than that,
 
 for the corrections dx_k of the sweeps, or x - x0 without a sweep. A solve with n < m starts from
-x0 = v / damping, whose roundings 4 u |x0| are added. Where one iterated until it converged, or by
+x0 = v / damping, whose roundings 4 u |x0| are added, and so are 4 u |v| / mu where singular vectors
+solve with n >= m. Where one iterated until it converged, or by
 conjugate gradients, the residual that is left is judged instead. Each right-hand side by itself.
 """
 
@@ -55,7 +56,7 @@ class Moves(NamedTuple):
     dtype: str  # of the result
     u: float  # unit roundoff of the work
     first: Array | None = None  # of the solve, where it was asked for
-    start: Array | None = None  # |x0| of a solve with n < m
+    start: Array | None = None  # |v| over the damping, or the smallest eigenvalue with n >= m
     u_given: float = 0.0  # unit roundoff of the dtype in which v came
     bound: Array | None = None  # of the error before the last sweep
     gradients: bool = (
@@ -87,7 +88,7 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Array:
     dtype = problem.plan.factor
     least, most = _MODERATE[dtype]
     if moves.left is None:
-        theta = _theta(factor, problem.damping_in(dtype), moves)
+        theta = _theta(factor, problem.damping_in(dtype))
         ok = theta <= LIFT / NATIVE
         error = expanded(4.0 * theta * theta, 1) * moves.last  # (2 error)^2
     else:
@@ -120,8 +121,7 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
     assert x is not None
     if isinstance(rhs, Solve):
         u_given = rhs.unit_roundoff()
-        if system.scores.wide:
-            start = system.size(system.rhs.start(system.damping) or ())
+        start = _start(system)
     length = system.size(x)
     sweeps = iterate.moves[1:] or iterate.moves
     return Moves(
@@ -130,7 +130,6 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
         largest=reduce(namespace(length).maximum, sweeps) if sweeps else None,
         dtype=layout.rounded,
         u=system.u,
-        gradients=not system.scores.wide and isinstance(rhs, Solve),
         first=iterate.moves[0] if iterate.moves else None,
         start=start,
         u_given=u_given,
@@ -140,11 +139,26 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
     )
 
 
+def _start(system: System) -> Array | None:
+    """Return the size of |A^-1| |v|, whose roundings no correction shows.
+
+    With n >= m they are those of V^H v, where singular vectors err less than a Gram matrix.
+    """
+    if system.scores.wide:
+        return system.size(system.rhs.start(system.damping) or ())
+    if system.plan.method.squares_condition or not isinstance(system.rhs, Solve):
+        return None
+    v = system.size(system.rhs.v)
+    if system.unit is None:
+        return v / expanded(system.damping, 1) ** 2
+    return v / system.smallest()
+
+
 def _of_sweeps(factor: Factorisation, moves: Moves) -> Array:
     xp = namespace(moves.length)
     if not factor.plan.method.exact:  # nothing is known of what the factor leaves
         return moves.largest
-    theta = _like(_theta(factor, least_eigenvalue(factor), moves), moves)
+    theta = _like(_theta(factor, least_eigenvalue(factor)), moves)
     contracting = theta <= 0.5
     theta = xp.where(contracting, theta, xp.ones_like(theta))
     largest = moves.largest if moves.bound is None else xp.maximum(moves.largest, moves.bound)
@@ -221,9 +235,8 @@ def inverse_norm(factor: Factorisation, certain: Array) -> Array:
     return choose_if_free(certain, lambda: 1 / damping, proved)
 
 
-def _theta(factor: Factorisation, mu: Any, moves: Moves | None = None) -> Array:
+def _theta(factor: Factorisation, mu: Any) -> Array:
     """Return theta, (...), not cut at 1, for the smallest eigenvalue mu."""
     plan = factor.problem.plan
     u, ratio = LIFT * unit_roundoff(plan.factor), factor.small.squared_norm / mu
-    squared = plan.method.squares_condition or (moves is not None and moves.gradients)
-    return u * ratio if squared else u * ratio**0.5
+    return u * ratio if plan.method.squares_condition else u * ratio**0.5

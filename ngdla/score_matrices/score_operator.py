@@ -193,7 +193,7 @@ class ScoreOperator(SampleScores, ParameterScores):
         if callable(self._gram):
             msg = (
                 f"`gram` of `{self.name}` returns {dtype_name(K.dtype)}, but `like` is "
-                f"{self.dtype}; return that, or pass `like` in single precision, or the matrix itself."
+                f"{self.dtype}; return that, pass `like` in single precision, or the matrix itself."
             )
             raise TypeError(msg)
 
@@ -242,6 +242,8 @@ class ScoreOperator(SampleScores, ParameterScores):
     def _apply(self, function: Function, columns: Array, name: str, length: int) -> Array:
         """Return the function of every column, (length, k), in the dtype of the columns."""
         xp, k = namespace(columns), columns.shape[-1]
+        if dtype_name(columns.dtype) != self.dtype:
+            function = self._widened(function, name, dtype_name(columns.dtype))
         if self.batched:
             result = function(columns)
             self._require_result(result, name, (length, k))
@@ -251,6 +253,22 @@ class ScoreOperator(SampleScores, ParameterScores):
                 self._require_result(one, name, (length,))
             result = xp.stack(results, axis=-1)
         return astype(result, dtype_name(columns.dtype))
+
+    def _widened(self, function: Function, name: str, dtype: str) -> Function:
+        """Return the function, which says what is amiss where it takes only the dtype of S."""
+
+        def called(x: Array) -> Array:
+            try:
+                return function(x)
+            except (RuntimeError, TypeError) as error:
+                msg = (
+                    f"`{name}` of `{self.name}` fails for {dtype}, in which residuals are computed: "
+                    f"{error}. Convert what it multiplies by to the dtype of its argument, or "
+                    f"choose precision='native' and right-hand sides of {self.dtype}."
+                )
+                raise TypeError(msg) from error
+
+        return called
 
     def _require_result(self, result: Any, name: str, shape: tuple[int, ...]) -> None:
         """Raise unless a function returned an array of the library, shape and kind of S."""
