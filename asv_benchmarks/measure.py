@@ -43,6 +43,7 @@ CLAIMS = (
     "structures",
     "inverse_free",
     "sample_weights",
+    "spin_chains",
 )
 MODULES = (*CLAIMS, "calls", "instruments", "newcomer")
 LIBRARIES = (

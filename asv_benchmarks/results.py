@@ -254,3 +254,37 @@ def peers_table(result: dict[str, Any]) -> str:
         cells = [number(x, ".3g") for x in ratios] + [number(x, ".0e") for x in errors]
         rows.append([*start, *cells, number(row.get("mixed error"), ".0e")])
     return table(rows)
+
+
+# --------------------------------------------------------------------------- spin chains
+
+
+def largest_of_seeds(result: dict[str, Any]) -> dict[tuple[str, str], list[tuple[float, bool]]]:
+    """Return, by chain and solver, at each damping the largest error and whether all is well.
+
+    Not where a step did not converge or another solver had to be taken; without a step the error
+    is infinite.
+    """
+    seeds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in result["details"]["rows"]:
+        if "skipped" not in row:
+            seeds.setdefault((row["chain"], row["solver"]), []).append(row)
+    found = {}
+    for key, rows in seeds.items():
+        errors = zip(*([math.inf if e is None else e for e in row["error"]] for row in rows))
+        said = zip(*(row["said"] for row in rows))
+        well = (all(s.startswith(("converged", "nothing")) for s in one) for one in said)
+        found[key] = list(zip(map(max, errors), well))
+    return found
+
+
+def spin_chains_table(result: dict[str, Any]) -> str:
+    """Return the largest errors at three dampings, with a star where not all is well."""
+    dampings = result["details"]["dampings"]
+    shown = [dampings.index(damping) for damping in (1e-3, 1e-6, 1e-9)]
+    rows = [["chain", "call; λ =", *(number(dampings[i], ".0e") for i in shown)]]
+    for (chain, solver), errors in largest_of_seeds(result).items():
+        cells = (f"{number(errors[i][0], '.0e')}{'' if errors[i][1] else ' *'}" for i in shown)
+        rows.append([chain, f"`{solver}`", *cells])
+    sigmas = [problem["sigma_1^2"] for problem in result["details"]["problems"]]
+    return f"{table(rows)}\n\nσ₁² lies between {min(sigmas):.2g} and {max(sigmas):.2g}."

@@ -25,6 +25,7 @@ import misses
 import offline_site
 import peers_picture
 import results
+import spin_chains_picture
 from benchmarks import (
     damped_solve,
     gram,
@@ -39,6 +40,7 @@ from benchmarks import (
 from claims import methods
 from claims import peers as peers_claim
 from claims import precision as precision_claim
+from claims import spin_chains as spin_chains_claim
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "asv_benchmarks"
@@ -450,6 +452,56 @@ def test_peer_on_jax(peer, small_peers):
         except NotImplementedError as reason:
             pytest.skip(str(reason))
         assert row["ngdla error"] <= max(row["peer error"], 1e-13)
+
+
+@pytest.fixture
+def small_spin_chains(monkeypatch):
+    """Measure steps on chains of six spins, from one seed, and no other library."""
+    small = {"SITES": 6, "SAMPLES": 24, "SEEDS": (0,), "DAMPINGS": (1e-3, 1e-6, 1e-9)}
+    for name, value in small.items():
+        monkeypatch.setattr(spin_chains_claim, name, value)
+    monkeypatch.setattr(spin_chains_claim, "optional", lambda name: absent())
+    monkeypatch.setattr(spin_chains_claim, "installed", lambda name: absent())
+    caches = [getattr(spin_chains_claim, name) for name in ("table", "problem", "spectrum")]
+    for cached in caches:
+        cached.cache_clear()
+    yield spin_chains_claim
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_steps_on_spin_chains_are_right_or_said_to_be_wrong(small_spin_chains):
+    details = small_spin_chains.details()
+    assert len(details["rows"]) == 2 * 5
+    assert [row for row in details["rows"] if "skipped" in row] == details["rows"][4::5]
+    assert small_spin_chains.track_given_f() <= 2e-6
+    assert small_spin_chains.track_row_space() <= 2e-2
+    assert small_spin_chains.track_silently_wrong() == 0
+    assert small_spin_chains.track_silently_wrong_hermitian() == 0
+    with pytest.raises(NotImplementedError):
+        small_spin_chains.track_netket()
+    results.require_result(RESULT | {"details": details})
+    table = results.spin_chains_table({"details": details}).splitlines()
+    assert len(table) == 2 + 2 * 4 + 2
+
+
+def test_largest_of_seeds():
+    row = {"chain": "a", "solver": "b", "said": ["converged", "raised"], "error": [1.0, None]}
+    rows = [row, row | {"said": ["converged, warned", "nothing"], "error": [2.0, 3.0]}]
+    found = results.largest_of_seeds({"details": {"rows": rows}})
+    assert found == {("a", "b"): [(2.0, True), (np.inf, False)]}
+
+
+def test_the_picture_of_spin_chains_is_made_of_the_recorded_errors(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    made = spin_chains_picture.description(MEASURED["spin_chains"])
+    assert spin_chains_picture.PICTURE.stat().st_size < 100_000
+    with pillow.open(spin_chains_picture.PICTURE) as picture:
+        assert picture.text["Description"] == made
+    pytest.importorskip("matplotlib")
+    spin_chains_picture.draw(MEASURED["spin_chains"], tmp_path / "spin_chains.png")
+    with pillow.open(tmp_path / "spin_chains.png") as picture:
+        assert picture.text["Description"] == made
 
 
 # ----------------------------------------------------------------------------------- claims

@@ -237,6 +237,7 @@ OF_A_FILE = {
     "structures": measured_tables.toeplitz,
     "inverse_free": measured_tables.structured_steps,
     "sample_weights": measured_tables.sample_weights_cost,
+    "spin_chains": measured_tables.spin_chains,
 }
 NO_TABLES = {"DamagedResultError", "files", "gpu_pages"}
 

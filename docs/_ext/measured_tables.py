@@ -39,6 +39,7 @@ __all__ = [
     "sample_gram_ways",
     "sample_weights_cost",
     "sample_weights_errors",
+    "spin_chains",
     "storage",
     "stored_numbers",
     "structured_steps",
@@ -146,6 +147,14 @@ def sample_gram_ways(folder: Path = MEASURED) -> str:
 def sample_weights_errors(folder: Path = MEASURED) -> str:
     """Return errors of weights in single precision."""
     return _some_lists(folder / "sample_weights.json", "single")
+
+
+def spin_chains(folder: Path = MEASURED) -> str:
+    """Return errors of float32 steps on spin chains, by what the solver is given."""
+    return _of_file(
+        folder / "spin_chains.json",
+        lambda result: f"{results.spin_chains_table(result)}\n\n{_measured_on(result)}",
+    )
 
 
 def claims(folder: Path = MEASURED) -> str:
