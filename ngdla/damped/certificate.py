@@ -241,4 +241,5 @@ def _within_range(
     error = xp.where(error > 0, error + floor, error)
     t2 = layout.per_column(system.squared_norm)
     enough = t2 >= normal_range(dtype_name(t2.dtype))[0]
+    error = xp.where(enough, error, xp.full_like(error, xp.inf))
     return error, certain & (error <= x_norm / 2) & enough

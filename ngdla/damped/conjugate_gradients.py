@@ -23,10 +23,10 @@ def conjugate_gradients(
     steps: int,
     target: Array,
     early: bool = True,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Return w with |r - A w| <= target, (..., 1, k), or after `steps` steps, from w = 0.
 
-    And the energy of what is left of r, (..., 1, k).
+    And the energy and the norm of what is left of r, (..., 1, k).
 
     `product` and `preconditioner` apply A and an approximate inverse, both Hermitian and positive
     definite, to (..., n, k). A column that has reached its target stays as it is; `early` lets the
@@ -56,7 +56,7 @@ def conjugate_gradients(
     z = preconditioner(r)
     start = _State(namespace(r).zeros_like(r), r, z, energy(r, z))
     end = repeated(step, unfinished, start, steps, early=early)
-    return end.w * scale, end.rho * scale * scale
+    return end.w * scale, end.rho * scale * scale, _norms(end.r) * scale
 
 
 def energy(r: Array, z: Array) -> Array:

@@ -74,7 +74,7 @@ def _accelerated(
     r, iterate = space.residual(iterate)
     xp = namespace(r)
 
-    def steps() -> tuple[Array, Array]:
+    def steps() -> tuple[Array, Array, Array]:
         return conjugate_gradients(
             space.product,
             inverse,
@@ -84,15 +84,16 @@ def _accelerated(
             early=False,
         )
 
-    def once() -> tuple[Array, Array]:
+    def once() -> tuple[Array, Array, Array]:
         w = inverse(r)
-        return w, energy(r, w)
+        return w, energy(r, w), namespace(r).linalg.vector_norm(r, axis=-2, keepdims=True)
 
     if isinstance(flag, bool):
-        w, left = steps() if flag else once()
+        w, *left = steps() if flag else once()
     else:
-        w, left = choose(flag, steps, once)
-    return w, space.with_energy(iterate, xp.squeeze(left, axis=-2))
+        w, *left = choose(flag, steps, once)
+    left = [xp.squeeze(x, axis=-2) for x in left]
+    return w, space.with_rest(iterate, *left)
 
 
 def sweep_until_converged(
@@ -120,7 +121,9 @@ def sweep_until_converged(
             return space.with_error(iterate, size)
         if pace.slow:
             target = namespace(r).expand_dims(space.target(iterate), axis=-2)
-            w, _ = conjugate_gradients(space.product, inverse, r, steps=_MOST_STEPS, target=target)
+            w, _, _ = conjugate_gradients(
+                space.product, inverse, r, steps=_MOST_STEPS, target=target
+            )
         else:
             w = inverse(r)
         product = last_product or careful or not pace.next_is_last

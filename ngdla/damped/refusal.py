@@ -8,10 +8,11 @@ what a sweep leaves of an error. A step is refused where
     max_k |dx_k| > |x| / 2            else, where sweeps say little of what is left, or where the
                                       last residual but one allows for more than that,
 
-for the corrections dx_k of the sweeps, or x - x0 without a sweep. A solve with n < m starts from
-x0 = v / damping, whose roundings 4 u |x0| are added, and so are 4 u |v| / mu where singular vectors
-solve with n >= m. Where one iterated until it converged, or by
-conjugate gradients, the residual that is left is judged instead. Each right-hand side by itself.
+for the corrections dx_k of the sweeps, or x - x0 without a sweep. Roundings that no correction
+shows are added: 4 u |x0| of a solve with n < m, which starts from x0 = v / damping, 4 u |v| / mu
+where singular vectors solve with n >= m, and u |S| |y| of x = x0 + S^H y where f is given. Where
+one iterated until it converged, or by conjugate gradients, the residual that is left is judged
+instead. Each right-hand side by itself.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ class Moves(NamedTuple):
     u: float  # unit roundoff of the work
     first: Array | None = None  # of the solve, where it was asked for
     start: Array | None = None  # |v| over the damping, or the smallest eigenvalue with n >= m
+    multipliers: Array | None = (
+        None  # |y| with n < m where f is given: x has the roundings of S^H y
+    )
     u_given: float = 0.0  # unit roundoff of the dtype in which v came
     bound: Array | None = None  # of the error before the last sweep
     gradients: bool = (
@@ -96,6 +100,9 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Array:
     ok = ok & (t2 >= least) & (t2 <= most)
     if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
         error = 2.0 * error + 8.0 * (_GIVEN * max(moves.u, moves.u_given)) ** 2 * moves.start
+    if moves.multipliers is not None:
+        size = expanded(16.0 * moves.u * moves.u * t2, 1)
+        error = 2.0 * error + size * moves.multipliers
     least, most = _MODERATE[moves.dtype]
     length = moves.length
     return expanded(ok, 1) & (error <= length) & (length >= least) & (length <= most)
@@ -112,6 +119,9 @@ def acceptable(factor: Factorisation, moves: Moves) -> Array:
             error = xp.where(moves.iterated, moves.left, error)
     if moves.start is not None:
         error = error + 4.0 * moves.u * moves.start
+    if moves.multipliers is not None:
+        size = _like(xp.sqrt(factor.small.squared_norm), moves)
+        error = error + moves.u * size * moves.multipliers
     return (error <= moves.length / 2) & xp.isfinite(moves.length)
 
 
@@ -132,11 +142,19 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
         u=system.u,
         first=iterate.moves[0] if iterate.moves else None,
         start=start,
+        multipliers=_multipliers(system, iterate),
         u_given=u_given,
         bound=iterate.bound,
         left=iterate.left,
         iterated=iterated if iterate.left is not None else False,
     )
+
+
+def _multipliers(system: System, iterate: Iterate) -> Array | None:
+    """Return |y| after the first solve, to which sweeps add little."""
+    if not iterate.corrections or isinstance(system.rhs, Solve):
+        return None
+    return system.size((iterate.corrections[0],))
 
 
 def _start(system: System) -> Array | None:
@@ -150,7 +168,7 @@ def _start(system: System) -> Array | None:
         return None
     v = system.size(system.rhs.v)
     if system.unit is None:
-        return v / expanded(system.damping, 1) ** 2
+        return v / expanded(system.damping, 1) / expanded(system.damping, 1)
     return v / system.smallest()
 
 
@@ -189,11 +207,12 @@ def vanished(factor: Factorisation, moves: Moves) -> Array:
     return expanded(t2 < least, 1) & (moves.first > 0)
 
 
-def least_eigenvalue(factor: Factorisation) -> Array:
+def least_eigenvalue(factor: Factorisation, *, measured: bool = False) -> Array:
     """Return what the smallest eigenvalue of the damped matrix is at least, about, (...).
 
-    It is the damping where that is far above the roundings of the Gram matrix, else half of what
-    inverse iterations with the factor give, less what the factor was lifted by.
+    It is the damping where that is far above the roundings of the Gram matrix, else, or where it is
+    to be `measured`, half of what inverse iterations with the factor give, less what the factor was
+    lifted by.
     """
     small, plan = factor.small, factor.plan
     xp, t2 = namespace(small.squared_norm), small.squared_norm
@@ -201,15 +220,18 @@ def least_eigenvalue(factor: Factorisation) -> Array:
     if not plan.method.exact:
         return damping
     normal = _theta(factor, damping) <= LIFT / NATIVE
+    if measured:
+        normal = normal & ~normal
 
-    def measured() -> Array:
+    def by_iterations() -> Array:
         return xp.real(small.inverse.smallest_eigenvalue()) / 2
 
-    mu = choose_if_free(xp.all(normal), lambda: damping, measured)
+    mu = choose_if_free(xp.all(normal), lambda: damping, by_iterations)
     if plan.lifted:
         lift = LIFT * unit_roundoff(plan.factor) * t2 - damping
         mu = mu - xp.where(lift > 0, lift, xp.zeros_like(lift))
-    mu = xp.where(mu > damping, mu, damping) if plan.lifted else mu
+    if plan.lifted or measured:
+        mu = xp.where(mu > damping, mu, damping)
     return xp.where(normal, damping, mu)
 
 

@@ -201,7 +201,7 @@ def _system(
         plan=problem.plan,
         layout=layout,
         judged=judged,
-        smallest=lambda: expanded(least_eigenvalue(factor), 1),
+        smallest=lambda: expanded(least_eigenvalue(factor, measured=careful), 1),
         inverse_norm=partial(inverse_norm, factor),
     )
 

@@ -13,7 +13,7 @@ from functools import reduce
 from operator import add, sub
 from typing import Any, NamedTuple
 
-from ngdla._backend.dtypes import unit_roundoff
+from ngdla._backend.dtypes import has_double, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
@@ -110,9 +110,19 @@ class _Space(ABC):
             error = namespace(error).maximum(error, move)
         return self._with_left(iterate, error)
 
-    def with_energy(self, iterate: Iterate, energy: Array) -> Iterate:
-        """Return the iterate with its error for r^H P^-1 r, (..., k), with P about the matrix."""
-        return self._with_left(iterate, self.energy_error(energy))
+    def with_rest(self, iterate: Iterate, energy: Array, size: Array) -> Iterate:
+        """Return the iterate with its error for a rest r of a residual.
+
+        The energy is r^H P^-1 r, (..., k), where P is about the matrix. It tells too little where
+        r is along eigenvectors that P does not know; where double precision could do no better,
+        the worst is assumed of a rest of this size.
+        """
+        if not self.system.judged:
+            return iterate
+        if has_double(self.system.squared_norm):
+            return self._with_left(iterate, self.energy_error(energy))
+        smallest = expanded(self.system.damping, 1)
+        return self._with_left(iterate, self.error(size, iterate, smallest))
 
     def _with_left(self, iterate: Iterate, error: Array) -> Iterate:
         hypot = namespace(error).hypot

@@ -262,7 +262,7 @@ class ScoreOperator(SampleScores, ParameterScores):
                 return function(x)
             except (RuntimeError, TypeError) as error:
                 msg = (
-                    f"`{name}` of `{self.name}` fails for {dtype}, in which residuals are computed: "
+                    f"`{name}` of `{self.name}` fails for {dtype}, in which residuals are formed: "
                     f"{error}. Convert what it multiplies by to the dtype of its argument, or "
                     f"choose precision='native' and right-hand sides of {self.dtype}."
                 )

@@ -36,7 +36,7 @@ def test_it_solves(
 
     def solve(A: Any, r: Any) -> Any:
         target = 0.0 * abs(r[..., :1, :])  # never reached
-        w, _ = conjugate_gradients(
+        w, _, _ = conjugate_gradients(
             lambda p: A @ p, same, r, steps=2 * n, target=target, early=False
         )
         return w
@@ -57,9 +57,10 @@ def test_a_preconditioner_saves_steps(rng: np.random.Generator) -> None:
         return A @ p
 
     target = 1e-12 * np.linalg.norm(r, axis=0, keepdims=True)
-    w, left = conjugate_gradients(product, lambda r: inverse @ r, r, steps=40, target=target)
+    w, left, size = conjugate_gradients(product, lambda r: inverse @ r, r, steps=40, target=target)
     rest = r - A @ w
     np.testing.assert_allclose(left, rest.T @ inverse @ rest, atol=1e-20)
+    np.testing.assert_allclose(size, np.linalg.norm(rest), atol=1e-10)
     assert np.linalg.norm(A @ w - r) <= 1e-9 * np.linalg.norm(r)
     assert len(calls) <= 6
 
@@ -82,7 +83,7 @@ def test_columns_that_are_solved_stay_as_they_are(rng: np.random.Generator) -> N
     r[:, 0] = 0.0
     r[:, 1] = A[:, 0] * 1e-14
     target = np.full((1, 3), 1e-10)
-    w, _ = conjugate_gradients(lambda p: A @ p, same, r, steps=100, target=target)
+    w, _, _ = conjugate_gradients(lambda p: A @ p, same, r, steps=100, target=target)
     assert not np.any(w[:, 0])
     assert not np.any(w[:, 1])
     assert np.linalg.norm(A @ w[:, 2] - r[:, 2]) <= 1e-9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,22 @@ def test_singular_vectors_solve_with_the_damping_that_was_asked_for(
             O, E = S, rng.standard_normal(7)
             S, f = ngdla.scores(O), ngdla.residuals(E)
             x = ngdla.stochastic_reconfiguration(O, E, damping, method=method, check=False)
-            expected = ngdla.damped_lstsq(S, f, damping, method=method, precision="native")
+            expected = ngdla.damped_lstsq(S, f, damping, method=method, check=False)
             assert length(x - expected) <= 1e-6 * length(expected)
             continue
-        exact = exact_solve(S, v[:, None], damping)[:, 0]
+        exact = of_rank_2(S, v, damping)
         if door == "factor":
             x = ngdla.damped_factor(S, damping, method=method, check=False).solve(v)
         else:
             x = ngdla.damped_solve(S, v, damping, method=method, check=False)
         assert length(x - exact) <= 1e-6 * length(exact)
+
+
+def of_rank_2(S: np.ndarray, v: np.ndarray, damping: float) -> np.ndarray:
+    """Return (S^T S + damping)^-1 v, whose other singular values are roundings."""
+    _, s, Vh = np.linalg.svd(S)
+    V, g = Vh[:2].T, s[:2] ** 2
+    return (v - V @ (g / (g + damping) * (V.T @ v))) / damping
 
 
 @pytest.mark.parametrize("method", ["svd", "qr"])
@@ -71,13 +79,13 @@ def test_least_squares_by_singular_vectors_lose_nothing(
     S = np.concatenate([block] * 4)
     f = S @ random_array(rng, (20, 1), dtype)
     damping = scale * float(np.linalg.norm(S)) ** 2
-    exact = exact_lstsq(block, 2 * f[:5] / 2, damping / 4)  # four equal rows are one, twice as long
+    exact = exact_lstsq(block, f[:5], damping / 4)  # four equal rows are one, twice as long
     x = ngdla.damped_lstsq(S, f, damping, method=method, refine=refine)
     assert length(x - exact) <= 1e3 * U[dtype] * length(exact)
     factor = ngdla.damped_factor(S, damping, method=method, refine=refine)
     x0 = random_array(rng, (20, 1), dtype)
     moved = factor.lstsq(f, x0)
-    exact = exact_lstsq(S, f, damping, x0)
+    exact = exact_lstsq(block, f[:5], damping / 4, x0)
     assert length(moved - exact) <= 1e-6 * length(exact)
 
 
@@ -101,11 +109,11 @@ def test_native_precision_refuses_what_it_cannot_solve(
         options: Any = {"method": method, "precision": "native"}
         for call, exact in (
             (
-                lambda: ngdla.damped_lstsq(S, f, damping, **options),
+                partial(ngdla.damped_lstsq, S, f, damping, **options),
                 exact_lstsq(S, f[:, None], damping),
             ),
             (
-                lambda: ngdla.damped_solve(S, v, damping, **options),
+                partial(ngdla.damped_solve, S, v, damping, **options),
                 exact_solve(S, v[:, None], damping),
             ),
         ):
@@ -126,10 +134,10 @@ def test_right_steps_are_not_refused(precision: str, rng: np.random.Generator) -
             f, v = random_array(rng, (n, 2), dtype), random_array(rng, (m, 2), dtype)
             for method in ("cholesky", "eigh", "svd", "qr"):
                 options: Any = {"method": method, "precision": precision}
-                x = told(lambda: ngdla.damped_lstsq(S, f, damping, **options))  # noqa: B023
+                x = told(partial(ngdla.damped_lstsq, S, f, damping, **options))
                 exact = exact_lstsq(S, f, damping)
                 assert np.all(length(x - exact) <= 0.1 * length(exact))
-                x = told(lambda: ngdla.damped_solve(S, v, damping, **options))  # noqa: B023
+                x = told(partial(ngdla.damped_solve, S, v, damping, **options))
                 exact = exact_solve(S, v, damping)
                 assert np.all(length(x - exact) <= 0.1 * length(exact))
 
@@ -150,19 +158,21 @@ def test_each_right_hand_side_is_judged_by_itself(rng: np.random.Generator) -> N
     assert not np.any(info.converged & refused)
 
 
-def test_what_nothing_can_read_is_nan() -> None:
+def test_what_nothing_can_read_is_nan(rng: np.random.Generator) -> None:
     jax = pytest.importorskip("jax")
-    rng = np.random.default_rng(0)
-    S = scores_with_spectrum(rng, 128, 1000, "float32", 6)
-    f = random_array(rng, (128,), "float32")
+    S = scores_with_spectrum(rng, 30, 90, "float32", 6)
+    f = random_array(rng, (30,), "float32")
     with jax.enable_x64(False):
         solve = jax.jit(lambda S, f, d: ngdla.damped_lstsq(S, f, d, full_output=True))
-        good, info = solve(S, f, 1e-2)
-        assert np.all(np.isfinite(good))
-        assert info.converged
-        x, info = solve(S, f, 1e-10)
-    assert np.all(np.isnan(x))
-    assert not info.converged
+        for damping in (1e-2, 1e-6, 1e-10, 1e-13):
+            exact = exact_lstsq(S, f[:, None], damping)[:, 0]
+            x, info = solve(S, f, damping)
+            x = np.asarray(x)
+            right = length(x - exact) <= 0.5 * length(exact)
+            assert right or np.all(np.isnan(x))
+            assert right or not info.converged
+            assert right or damping < 1e-5
+        assert np.all(np.isnan(x))
 
 
 # --------------------------------------------------------------------------- conjugate gradients
@@ -177,9 +187,8 @@ def test_conjugate_gradients_that_end_early_say_so(rng: np.random.Generator) -> 
         v = (H(S) @ f).astype("float32")
         for damping in (1e-9, 1e-12, 1e-15):
             for precision in ("auto", "native"):
-                x = told(
-                    lambda: ngdla.damped_solve(S, v, damping, method="cg", precision=precision)  # noqa: B023
-                )
+                options = {"method": "cg", "precision": precision}
+                x = told(partial(ngdla.damped_solve, S, v, damping, **options))
                 if x is not None:
                     exact = exact_solve(S, v, damping)
                     assert length(x - exact) <= 0.5 * length(exact)
@@ -242,12 +251,10 @@ def test_a_rounded_right_hand_side_is_not_certified(library: str, rng: np.random
         assert bool(np.all(backend.numpy(info.converged))) is (not said)
         assert said or np.all(error <= 0.5)
         assert said is (damping < 1e-6) or damping == 1e-6
-        y, info = ngdla.damped_lstsq(Sb, fb, damping, full_output=True) if damping > 1e-7 else (
-            None,
-            None,
-        )  # fmt: skip
-        if y is not None:
-            assert np.all(length(backend.numpy(y) - exact) <= 1e-4 * length(exact))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ngdla.PrecisionWarning)
+            y = ngdla.damped_lstsq(Sb, fb, damping)
+        assert np.all(length(backend.numpy(y) - exact) <= 1e-4 * length(exact))
 
 
 def test_full_rank_loses_nothing_at_any_damping(rng: np.random.Generator) -> None:
