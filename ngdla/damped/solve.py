@@ -67,6 +67,9 @@ def damped_solve(
 ) -> Any:
     r"""Return the damped natural-gradient step x with (S^H S + damping D) x = v.
 
+    S is the matrix of scores itself. A Gram matrix S S^H or S^H S that has been formed already,
+    with its damping inside, is a case for `hermitian_solve`: taken for S, it would be squared.
+
     The matrix is m x m, but only the smaller of the two Gram matrices of S is formed: with n < m,
 
     .. math:: x = D^{-1} (v - S^H W^{-1} S D^{-1} v) / \lambda, \quad W = S D^{-1} S^H + \lambda.
@@ -81,7 +84,7 @@ def damped_solve(
         single arrays.
     v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k)
         Right-hand side, or k of them. If v = S^H f with f at hand, `damped_lstsq` is faster and
-        more accurate. For real `S` complex `v` is allowed.
+        more accurate; without f see `row_space`. For real `S` complex `v` is allowed.
     damping : float or array, shape () or (...)
         Positive, in units of squared singular values of `S`.
     method : {"auto", "cholesky", "eigh", "svd", "qr", "cg"}
@@ -105,9 +108,15 @@ def damped_solve(
     null : array, shape (..., n) or (..., n, p), optional
         Orthonormal columns N with S^H N = 0, such as sqrt(p) for centred scores: they would make
         the Gram matrix exactly singular.
-    check : bool
-        Test values (NaN, Inf, signs, definiteness): one host read a call. Nothing is read inside
-        `jax.jit` and the like, and of Dask arrays, where the diagnostics carry the verdict.
+    row_space : bool
+        v is S^H f for some f, and what it has outside of the row space of S is what rounding did to
+        it: that is filtered out, by the eigenvectors of the float64 Gram matrix. For n < m, with
+        `method` "auto" or "eigh"; neither refined nor linear in `v`.
+    check : bool or "nan"
+        True: values (NaN, Inf, signs) are tested, and a step that may err by more than half of its
+        length is refused, all with one host read a call. Where nothing can be read, inside
+        `jax.jit` and the like and of Dask arrays, refused steps are NaN. "nan": nothing is read,
+        and refused steps are NaN everywhere. False: nothing is read or refused.
     full_output : bool
         Also return a `SolveInfo`; costs two more products with `S`.
 
@@ -124,16 +133,18 @@ def damped_solve(
         Integer or object dtypes, sparse or dict `S`, mixed libraries.
     ValueError
         Shapes or Dask chunks that do not fit, mixed devices, empty arrays, unknown options; NaN or
-        Inf; damping or metric that is not positive; `null` that is not one.
+        Inf; damping or metric that is not positive; `null` that is not one; |S|_F^2 or x beyond
+        the range of the dtype.
     numpy.linalg.LinAlgError
-        If the damped Gram matrix is not positive definite in the chosen precision. The same
-        exception on every array library; ``precision="auto"`` avoids it where it can.
+        If the damped Gram matrix is not positive definite in the chosen precision, or the step is
+        refused in it. The same exception on every array library; ``precision="auto"`` goes on in
+        higher precision, and warns where the last one does not suffice.
 
     Warns
     -----
     PrecisionWarning
         `precision="auto"` had to use a higher precision, or refinement stopped before it
-        converged.
+        converged, or v, if it is S^H f, was rounded too coarsely for this damping.
 
     Notes
     -----
@@ -147,13 +158,12 @@ def damped_solve(
     Other products take views, and make sums of more than 2048 terms in runs where the layout calls
     for it; torch then copies 64 MB at a time of views with two strides, and JAX on the CPU 2048
     columns of more than 65536. For Dask the Gram matrix is a sum over chunks and one block,
-    factored by one worker; each
-    chunk is loaded once, and held from the Gram matrix to the last product, by all that is computed
-    in one ``dask.compute(x, info)``.
+    factored by one worker; each chunk is loaded once, and held from the Gram matrix to the last
+    product, by all that is computed in one ``dask.compute(x, info)``.
     Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
-    / damping and u kappa << 1. Differentiable in PyTorch and JAX, by other methods than
-    "cholesky" only where the singular values are distinct. Batches are stacked problems, not
-    broadcast.
+    / damping and u kappa << 1. See `ngdla/damped/refusal.py` for how a step is judged.
+    Differentiable in PyTorch and JAX, by other methods than "cholesky" only where the singular
+    values are distinct. Batches are stacked problems, not broadcast.
 
     References
     ----------

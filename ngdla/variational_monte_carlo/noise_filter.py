@@ -34,7 +34,7 @@ from ngdla.damped.null_vectors import lift, without_null
 from ngdla.damped.problem import Options, damped_problem
 from ngdla.damped.right_hand_side import Layout, LeastSquares
 from ngdla.score_matrices.sample_rows import Rows, is_stacked, sample_rows
-from ngdla.score_matrices.score_matrix import ScoreMatrix
+from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 __all__ = ["SNRInfo", "filtered_step"]
 
@@ -52,7 +52,7 @@ class SNRInfo(NamedTuple):
     kept : array, shape (..., d)
         1 / (1 + (snr_0 / snr)^6) for the threshold snr_0: the fraction that the step keeps.
     step_norm : array, shape (...)
-        |S (x - x0)|.
+        |S x|, x0 included.
     """
 
     snr: AnyArray
@@ -155,10 +155,22 @@ def _filtered(
     else:
         pieces = scores.split(y)
         x = pieces if x0 is None else tuple(a + b for a, b in zip(x0, pieces))
-    lengths = spectrum.values if scores.wide else spectrum.values**0.5
-    step_norm = layout.norm(xp.expand_dims(lengths, axis=-1) * step)
+    step_norm = layout.norm(_moved_samples(factor, first, spectrum, step, x0))
     info = SNRInfo(ratio, spectrum.values, kept, step_norm)
     return Outcome((layout.from_columns(scores.scaled(x)), info))
+
+
+def _moved_samples(
+    factor: Factorisation, first: FirstPass, spectrum: _Spectrum, step: Array, x0: Vector | None
+) -> Array:
+    """Return S x in the eigenbasis, or with n < m as it is, (..., d, k)."""
+    xp, values = namespace(step), spectrum.values
+    if factor.scores.wide:
+        moved = xp.matmul(spectrum.X, xp.expand_dims(values, axis=-1) * step)
+        return moved if first.S_start is None else first.S_start + moved
+    if x0 is not None:
+        step = step + rmatvec(spectrum.X, joined(list(x0), axis=-2))
+    return xp.expand_dims(xp.sqrt(values), axis=-1) * step
 
 
 def _spectrum(factor: Factorisation, first: FirstPass, rhs: LeastSquares) -> _Spectrum:

@@ -19,7 +19,7 @@ __all__ = ["KINDS", "Finding", "findings", "solutions"]
 KINDS = {
     "bound": "error bound below the error",
     "silent": "finite step off by more than |x| / 2 with converged=True, without a warning",
-    "unsaid": "eager step off by more than |x| / 2 without an error or a warning",
+    "unsaid": "eager step off by more than |x| / 2 that converged=False alone tells (not a fault)",
     "rounded": "step for v = S^H f off by more than |x| / 2 from that for f, with converged=True",
     "refused": "right step refused where damping >= 256 u |S|_F^2 and refine >= 1",
     "raised": "an error that is no verdict on the precision",
