@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 from array_api_compat import device
 
 from .array import AnyArray
@@ -69,6 +70,8 @@ def dtype_name(dtype: Any) -> str:
 
 def is_complex(x: Array) -> bool:
     """Tell whether `x` has a complex dtype."""
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind == "c"
     return dtype_name(x.dtype).startswith("complex")
 
 

@@ -68,8 +68,9 @@ def climb(
     if not checks.readable:
         problem = problem.with_plan(_unlifted(problem.plan))
     factor, first = factorise(problem, checks, start, keep=keep)
-    _ask(factor, checks)
     outcome = use(factor, first, False)
+    if outcome.moves is None:
+        _ask(factor, checks)
     if checks.read():
         return outcome.result
 
@@ -135,7 +136,10 @@ def _look_closer(
 
 
 def _ask(factor: Factorisation, checks: ValueChecks) -> None:
-    """Ask whether the factor is good enough, or require that it is one where nothing is next."""
+    """Ask whether the factor is good enough, or require that it is one where nothing is next.
+
+    A step tells as much: without a factor it is NaN.
+    """
     ok, least = factor.small.ok, factor.problem.plan.least
     if least > 0:
         checks.ask(lambda: ok & ~damping_below(factor, least))

@@ -52,14 +52,16 @@ def sweep(
 
     `accelerate`, also a 0-d flag on the device, lets the first sweep use conjugate gradients.
     """
-    careful = space.system.unit is not None
+    system = space.system
     for i in range(1 + sweeps):
+        before = iterate
         if accelerate is not False and i:
             w, iterate = _accelerated(space, inverse, iterate, accelerate if i == 1 else False)
         else:
             w, iterate = space.correct(inverse, iterate)
-        after = space.advance(iterate, w, product=last_product or i < sweeps)
-        iterate = space.moved(iterate, after, wanted=i > 0 or not sweeps or careful)
+        iterate = space.advance(iterate, w, product=last_product or i < sweeps)
+        if system.judged and (i or not sweeps or system.bounds):
+            iterate = space.moved(before, iterate)
     return iterate
 
 
@@ -109,8 +111,10 @@ def sweep_until_converged(
     r, iterate = space.residual(iterate)
     # a solve starts from v / damping, whose S x is far larger than any later residual
     pace = _Pace(column_norms((r,)) if isinstance(space.system.rhs, LeastSquares) else None)
-    before, careful = iterate, space.system.unit is not None
-    iterate = space.moved(before, space.advance(before, inverse(r), product=True), wanted=careful)
+    before, careful = iterate, space.system.bounds
+    iterate = space.advance(before, inverse(r), product=True)
+    if careful:
+        iterate = space.moved(before, iterate)
     while not pace.next_is_last:
         r, iterate = space.residual(iterate)
         size = column_norms((r,))

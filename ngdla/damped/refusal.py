@@ -20,14 +20,16 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ngdla._backend.dtypes import astype, dtype_name, normal_range, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import choose_if_free
+from ngdla._backend.tracing import choose_if_free, number_if_free
 
 from .factorisation import Factorisation
 from .inverses import eigenvalue_below
-from .precision import LIFT, NATIVE
+from .precision import LIFT, NATIVE, Plan
 from .right_hand_side import Solve
 from .roundings import rounding
 from .spaces import Iterate, System
@@ -38,6 +40,7 @@ __all__ = [
     "given_too_coarsely",
     "inverse_norm",
     "least_eigenvalue",
+    "moderate",
     "moves_of",
     "plainly_right",
     "unconverged",
@@ -83,29 +86,47 @@ _GIVEN = 16.0
 _NOTICEABLE = 0.01  # error over length where one iterated, from which a caller must know
 
 
-def plainly_right(factor: Factorisation, moves: Moves) -> Array:
+def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     """Tell at a glance, (..., k), that steps are right, well within the range of the dtype.
 
-    A no asks for another look.
+    A no asks for another look, as does a factorisation that failed, after which they are NaN.
     """
-    problem, t2, ok = factor.problem, factor.small.squared_norm, True
-    dtype = problem.plan.factor
+    problem, t2 = factor.problem, factor.small.squared_norm
+    dtype, damping = problem.plan.factor, problem.damping_in(problem.plan.factor)
+    if moves.length.ndim > 1:  # one number beside all right-hand sides of a problem
+        t2, damping = expanded(t2, 1), expanded(damping, 1)
+    t2, length = _at_hand(t2), _at_hand(moves.length)
     least, most = _MODERATE[dtype]
+    ok = (t2 >= least) & (t2 <= most)
     if moves.left is None:
-        theta = _theta(factor, problem.damping_in(dtype))
-        ok = theta <= LIFT / NATIVE
-        error = expanded(4.0 * theta * theta, 1) * moves.last  # (2 error)^2
+        theta = _theta(problem.plan, t2, damping)
+        ok = ok & (theta <= LIFT / NATIVE)
+        error = (4.0 * theta * theta) * _at_hand(moves.last)  # (2 error)^2
     else:
-        error = (moves.left / _NOTICEABLE) ** 2
-    ok = ok & (t2 >= least) & (t2 <= most)
+        left = _at_hand(moves.left) / _NOTICEABLE
+        error = left * left
     if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
-        error = 2.0 * error + 8.0 * (_GIVEN * max(moves.u, moves.u_given)) ** 2 * moves.start
-    if moves.multipliers is not None:
-        size = expanded(16.0 * moves.u * moves.u * t2, 1)
-        error = 2.0 * error + size * moves.multipliers
+        u = _GIVEN * max(moves.u, moves.u_given)
+        error = 2.0 * error + 8.0 * u * u * _at_hand(moves.start)
+    elif moves.multipliers is not None:
+        error = 2.0 * error + (16.0 * moves.u * moves.u * t2) * _at_hand(moves.multipliers)
     least, most = _MODERATE[moves.dtype]
-    length = moves.length
-    return expanded(ok, 1) & (error <= length) & (length >= least) & (length <= most)
+    right = ok & (error <= length) & (length >= least) & (length <= most)
+    return np.bool_(right) if isinstance(right, bool) else right
+
+
+def _at_hand(x: Any) -> Any:
+    """Return one number of NumPy as one of Python, with which sums take no time; others as is."""
+    return x.item() if isinstance(x, (np.ndarray, np.generic)) and x.size == 1 else x
+
+
+def moderate(factor: Factorisation) -> bool:
+    """Tell whether |S|^2 is known to be well within the range of its dtype, at no cost."""
+    t2 = factor.small.squared_norm
+    xp = namespace(t2)
+    low, high = (number_if_free(x) for x in (xp.min(t2), xp.max(t2)))
+    least, most = _MODERATE[factor.plan.factor]
+    return low is not None and high is not None and least <= low and high <= most
 
 
 def acceptable(factor: Factorisation, moves: Moves) -> Array:
@@ -133,14 +154,16 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
         u_given = rhs.unit_roundoff()
         start = _start(system)
     length = system.size(x)
-    sweeps = iterate.moves[1:] or iterate.moves
+    moves, first = iterate.moves, None
+    if system.bounds and moves:
+        first, moves = moves[0], moves[1:] or moves
     return Moves(
         length=length,
-        last=sweeps[-1] if sweeps else None,
-        largest=reduce(namespace(length).maximum, sweeps) if sweeps else None,
+        last=moves[-1] if moves else None,
+        largest=reduce(namespace(length).maximum, moves) if len(moves) > 1 else (*moves, None)[0],
         dtype=layout.rounded,
         u=system.u,
-        first=iterate.moves[0] if iterate.moves else None,
+        first=first,
         start=start,
         multipliers=_multipliers(system, iterate),
         u_given=u_given,
@@ -176,7 +199,7 @@ def _of_sweeps(factor: Factorisation, moves: Moves) -> Array:
     xp = namespace(moves.length)
     if not factor.plan.method.exact:  # nothing is known of what the factor leaves
         return moves.largest
-    theta = _like(_theta(factor, least_eigenvalue(factor)), moves)
+    theta = _like(_theta(factor.plan, factor.small.squared_norm, least_eigenvalue(factor)), moves)
     contracting = theta <= 0.5
     theta = xp.where(contracting, theta, xp.ones_like(theta))
     largest = moves.largest if moves.bound is None else xp.maximum(moves.largest, moves.bound)
@@ -219,7 +242,7 @@ def least_eigenvalue(factor: Factorisation, *, measured: bool = False) -> Array:
     damping = xp.zeros_like(t2) + factor.problem.damping_in(plan.factor)
     if not plan.method.exact:
         return damping
-    normal = _theta(factor, damping) <= LIFT / NATIVE
+    normal = _theta(plan, t2, damping) <= LIFT / NATIVE
     if measured:
         normal = normal & ~normal
 
@@ -257,8 +280,7 @@ def inverse_norm(factor: Factorisation, certain: Array) -> Array:
     return choose_if_free(certain, lambda: 1 / damping, proved)
 
 
-def _theta(factor: Factorisation, mu: Any) -> Array:
+def _theta(plan: Plan, squared_norm: Array, mu: Any) -> Array:
     """Return theta, (...), not cut at 1, for the smallest eigenvalue mu."""
-    plan = factor.problem.plan
-    u, ratio = LIFT * unit_roundoff(plan.factor), factor.small.squared_norm / mu
+    u, ratio = LIFT * unit_roundoff(plan.factor), squared_norm / mu
     return u * ratio if plan.method.squares_condition else u * ratio**0.5

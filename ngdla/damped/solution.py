@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,7 @@ from .refusal import (
     acceptable,
     inverse_norm,
     least_eigenvalue,
+    moderate,
     moves_of,
     plainly_right,
     vanished,
@@ -86,35 +86,47 @@ def solution(
 
     `rhs` is a `RightHandSide`, or what becomes one by `to_columns`.
     """
-    use = partial(
-        _refine,
-        rhs=rhs,
-        layout=layout,
-        reads=checks.enabled,
-        judged=judged and checks.refuses,
-        full_output=full_output,
-    )
+    judged = judged and checks.refuses
     if checks.readable:
-        x, info, moves = use(factor, first, careful=careful)
+        x, info, moves = _refine(
+            factor,
+            first,
+            careful=careful,
+            rhs=rhs,
+            layout=layout,
+            reads=True,
+            judged=judged,
+            full_output=full_output,
+        )
         if careful:
             checks.require(lambda: all_finite(*x), partial(_solution_error, factor, rhs, layout))
         elif moves is not None:
             checks.ask(partial(plainly_right, factor, moves))
     else:
-        (x, info), moves = choose_rung(factor, first, partial(_refused, use=use)), None
+        use = partial(
+            _refused if judged or not moderate(factor) else _unjudged,
+            rhs=rhs,
+            layout=layout,
+            reads=checks.enabled,
+            judged=judged,
+            full_output=full_output,
+        )
+        (x, info), moves = choose_rung(factor, first, use), None
     result = layout.from_columns(x)
     return Outcome((result, info) if full_output else result, moves)
 
 
+def _unjudged(*args: Any, **options: Any) -> tuple[Vector, SolveInfo | None]:
+    """Return x as it is, and its certificate."""
+    x, info, _ = _refine(*args, careful=False, **options)
+    return x, info
+
+
 def _refused(
-    factor: Factorisation,
-    first: FirstPass,
-    accelerate: Array | bool,
-    *,
-    use: Callable[..., tuple[Vector, SolveInfo | None, Moves | None]],
+    factor: Factorisation, first: FirstPass, accelerate: Array | bool, **options: Any
 ) -> tuple[Vector, SolveInfo | None]:
     """Return x, NaN where it is refused, and its certificate, where nothing can be read."""
-    x, info, moves = use(factor, first, accelerate, careful=True)
+    x, info, moves = _refine(factor, first, accelerate, careful=True, **options)
     if moves is None:
         return x, info
     xp = namespace(moves.length)

@@ -67,7 +67,7 @@ class Iterate(NamedTuple):
     Sx: Array | None = None  # S x, where it came with x
     S_start: Array | None = None  # S times what the iteration started from
     gradient: Vector | None = None  # S^H (f - S x), where it came with something else
-    moves: tuple[Array | None, ...] = ()  # the size of each correction, (..., k); None: not wanted
+    moves: tuple[Array, ...] = ()  # sizes of corrections, (..., k): of sweeps, or of all if bounded
     bound: Array | None = None  # |x - solution| at most, (..., k), before the last correction
     left: Array | None = None  # |x - solution|, (..., k), where a residual tells
 
@@ -78,14 +78,12 @@ class _Space(ABC):
     def __init__(self, system: System) -> None:
         self.system = system
 
-    def moved(self, before: Iterate, after: Iterate, *, wanted: bool = True) -> Iterate:
-        """Return `after` with how far it is from `before`, if that is `wanted` at all."""
-        move = None
-        if wanted and self.system.judged:
-            assert after.x is not None
-            x = after.x if before.x is None else tuple(map(sub, after.x, before.x))
-            move = self.system.size(x)
-        return after._replace(moves=(*after.moves, move))
+    def moved(self, before: Iterate, after: Iterate) -> Iterate:
+        """Return `after` with how far it is from `before`."""
+        x, corrections, Sx, S_start, gradient, moves, bound, left = after
+        assert x is not None
+        size = self.system.size(x if before.x is None else tuple(map(sub, x, before.x)))
+        return Iterate(x, corrections, Sx, S_start, gradient, (*moves, size), bound, left)
 
     def bounded(self, iterate: Iterate, size: Array) -> Iterate:
         """Return the iterate with what its error is at most for a residual of this size."""
@@ -167,15 +165,17 @@ class SampleSpace(_Space):
         if Sx is None and iterate.x is not None:
             Sx = system.scores.matvec(iterate.x)
         r = system.rhs.misfit(Sx)
-        if not iterate.corrections:
-            return r, iterate._replace(Sx=Sx, S_start=Sx)
-        r = r - expanded(system.damping, 2) * reduce(add, iterate.corrections)
-        return r, iterate._replace(Sx=Sx)
+        x, corrections, _, S_start, _, moves, bound, left = iterate
+        if not corrections:
+            return r, Iterate(x, corrections, Sx, Sx)
+        r = r - expanded(system.damping, 2) * reduce(add, corrections)
+        return r, Iterate(x, corrections, Sx, S_start, None, moves, bound, left)
 
     def advance(self, iterate: Iterate, w: Array, *, product: bool) -> Iterate:
         """Return x + S^H w, and if `product` S times it."""
         x, Sx = self.system.scores.samples.add_rmatvec(iterate.x, w, product=product)
-        return iterate._replace(x=x, corrections=(*iterate.corrections, w), Sx=Sx)
+        _, corrections, _, S_start, _, moves, bound, left = iterate
+        return Iterate(x, (*corrections, w), Sx, S_start, None, moves, bound, left)
 
     def product(self, p: Array) -> Array:
         """Return W p = S S^H p + damping p."""
