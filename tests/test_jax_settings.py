@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from spectra import quick_compilation  # noqa: F401, a fixture
 
 import ngdla
 
@@ -108,8 +109,7 @@ def reconfiguration(mode: str) -> Callable[..., Any]:
 
         spring = {"previous": previous, "full_output": True}
         return (
-            step(E, None),
-            step(E, weights, momentum=0.9, **spring),
+            step(E, None, momentum=0.9, **spring),
             step(E, weights, momentum=number, **spring),
             step(E, weights, snr=2.0),
             jax.grad(lambda E: squares(step(E, weights)))(E),

@@ -13,6 +13,7 @@ from functools import reduce
 from operator import add, sub
 from typing import Any, NamedTuple
 
+from ngdla._backend.dtypes import unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded, joined
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
@@ -20,7 +21,7 @@ from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 from .inverses import Inverse, SpectralInverse
 from .methods import FirstPass
 from .null_vectors import without_null
-from .precision import Plan
+from .precision import LIFT, Plan
 from .right_hand_side import Layout, LeastSquares, RightHandSide, column_norms
 
 __all__ = ["Iterate", "ParameterSpace", "SampleSpace", "Space", "System"]
@@ -109,7 +110,14 @@ class _Space(ABC):
         return self._with_left(iterate, error)
 
     def with_energy(self, iterate: Iterate, energy: Array) -> Iterate:
-        """Return the iterate with its error for r^H P^-1 r, (..., k), with P about the matrix."""
+        """Return the iterate with its error for r^H P^-1 r, (..., k), with P about the matrix A.
+
+        If P is lifted, r^H A^-1 r may be larger than that by as much as P's damping is than A's.
+        """
+        plan, (t, damping) = self.system.plan, _sizes(self.system)
+        if plan.lifted:
+            ratio = LIFT * unit_roundoff(plan.factor) * t * t / damping
+            energy = energy * namespace(energy).where(ratio > 1, ratio, 0 * ratio + 1)
         return self._with_left(iterate, self.energy_error(energy))
 
     def _with_left(self, iterate: Iterate, error: Array) -> Iterate:
