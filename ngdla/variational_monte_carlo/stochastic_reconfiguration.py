@@ -267,5 +267,5 @@ def _momentum(momentum: Any, scores: ScoreMatrix, checks: ValueChecks) -> float 
         raise ValueError(msg)
     legal = (momentum >= 0) & (momentum < 1)
     checks.require(lambda: legal, lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."))
-    value = astype(momentum, real_name(scores.dtype))
-    return value * nan_unless(legal, value)
+    values = astype(momentum, real_name(scores.dtype))
+    return values * nan_unless(legal, values)
