@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,33 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
     Products of float32 matrices run in float32, never in TF32 or bfloat16, nor in half precision by
     `torch.autocast` (a Gram matrix squares the condition number, so that their 1e-3 would drown
     every damping in use), and NumPy keeps silent about NaN and overflow, which are reported by the
-    checks with the argument's name.
+    checks with the argument's name. JAX may be told to raise where dtypes or shapes are promoted,
+    as a help in finding faults of the caller's code; here numbers of rows, columns and matrices are
+    checked first.
     With `tf32`, products may drop to TF32 where the device has it. Of the settings, those of torch
     and CuPy are of the whole process: threads share them, and full precision wins.
     """
     if is_torch_namespace(xp):
         return _Unchanged() if torch_compiling() else _TorchProducts(full=not tf32)
     if is_jax_namespace(xp):
-        import jax
-
-        precision = "tensorfloat32" if tf32 else "highest"
-        held: AbstractContextManager[Any] = jax.default_matmul_precision(precision)
-        return held
+        return _jax_settings("tensorfloat32" if tf32 else "highest")
     if is_cupy_namespace(xp):
         from cupy._core import _routines_linalg as routines
 
         return _Held([_cupy_products(routines)], full=not tf32)
     return np.errstate(all="ignore")  # array-api-strict computes by NumPy
+
+
+@contextmanager
+def _jax_settings(precision: str) -> Iterator[None]:
+    import jax
+
+    with (
+        jax.default_matmul_precision(precision),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
 
 
 class _Unchanged:

@@ -17,6 +17,7 @@ from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded, joined
+from ngdla._backend.tracing import nan_unless
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.sample_rows import is_stacked
 from ngdla.score_matrices.score_matrix import Scores
@@ -160,7 +161,7 @@ def _dampings(dampings: Any, like: Array, real: str, checks: ValueChecks) -> Arr
         zero = astype(xp.real(xp.sum(like)) if is_complex(like) else xp.sum(like), real)
         values = xp.stack([xp.full_like(zero, value) for value in _numbers(dampings)])
     checks.positive("dampings", values)
-    return xp.where(values > 0, values, xp.full_like(values, xp.nan))
+    return values * nan_unless(values > 0, values)
 
 
 def _numbers(dampings: Any) -> list[float]:

@@ -197,4 +197,5 @@ def _largest(size: Array, other: Array, counted: Array | None = None) -> Array:
     """Return the largest size / other of the columns that are counted and not 0."""
     xp = namespace(size)
     counted = size > 0 if counted is None else counted
-    return xp.max(xp.where(counted, size / other, xp.zeros_like(size)))
+    zero, one = xp.zeros_like(size), xp.ones_like(size)
+    return xp.max(xp.where(counted, size, zero) / xp.where(counted, other, one))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks, all_finite
 from ngdla._backend.checks import require_flag
@@ -88,45 +88,35 @@ def solution(
     """
     judged = judged and checks.refuses
     if checks.readable:
+        manner = _Manner(careful, judged, True)
         x, info, moves = _refine(
-            factor,
-            first,
-            careful=careful,
-            rhs=rhs,
-            layout=layout,
-            reads=True,
-            judged=judged,
-            full_output=full_output,
+            factor, first, manner=manner, rhs=rhs, layout=layout, full_output=full_output
         )
         if careful:
             checks.require(lambda: all_finite(*x), partial(_solution_error, factor, rhs, layout))
         elif moves is not None:
             checks.ask(partial(plainly_right, factor, moves))
     else:
-        use = partial(
-            _refused if judged or not moderate(factor) else _unjudged,
-            rhs=rhs,
-            layout=layout,
-            reads=checks.enabled,
-            judged=judged,
-            full_output=full_output,
-        )
+        manner = _Manner(judged or not moderate(factor), judged, checks.enabled)
+        use = partial(_refused, manner=manner, rhs=rhs, layout=layout, full_output=full_output)
         (x, info), moves = choose_rung(factor, first, use), None
     result = layout.from_columns(x)
     return Outcome((result, info) if full_output else result, moves)
 
 
-def _unjudged(*args: Any, **options: Any) -> tuple[Vector, SolveInfo | None]:
-    """Return x as it is, and its certificate."""
-    x, info, _ = _refine(*args, careful=False, **options)
-    return x, info
+class _Manner(NamedTuple):
+    """How a right-hand side is solved for."""
+
+    careful: bool  # whatever its size
+    judged: bool  # by how far corrections moved
+    reads: bool  # values on the way
 
 
 def _refused(
     factor: Factorisation, first: FirstPass, accelerate: Array | bool, **options: Any
 ) -> tuple[Vector, SolveInfo | None]:
     """Return x, NaN where it is refused, and its certificate, where nothing can be read."""
-    x, info, moves = _refine(factor, first, accelerate, careful=True, **options)
+    x, info, moves = _refine(factor, first, accelerate, **options)
     if moves is None:
         return x, info
     xp = namespace(moves.length)
@@ -144,11 +134,9 @@ def _refine(
     first: FirstPass,
     accelerate: Array | bool = False,
     *,
-    careful: bool,
+    manner: _Manner,
     rhs: Any,
     layout: Layout,
-    reads: bool,
-    judged: bool,
     full_output: bool,
 ) -> tuple[Vector, SolveInfo | None, Moves | None]:
     """Return x, rounded to the dtype of the result, its certificate, and how it was reached."""
@@ -156,14 +144,14 @@ def _refine(
     scores, plan, refine = problem.scores, problem.plan, problem.refine
     if plan.double:
         layout = layout.doubled()
-    system = _system(factor, rhs, layout, careful=careful, judged=judged)
+    system = _system(factor, rhs, layout, manner)
     space = SampleSpace(system) if scores.wide else ParameterSpace(system)
     first = first if system.unit is None else first.over(system.unit)
     inverse, iterate = factor.small.inverse, space.begin(first)
     if layout.working != plan.factor:
         inverse = cast_inverse(inverse, layout.working)
     low = plan.iterate or unit_roundoff(plan.factor) > system.u
-    if low and refine and reads:
+    if low and refine and manner.reads:
         iterate = sweep_until_converged(space, inverse, iterate, refine, last_product=full_output)
     else:
         iterate = sweep(
@@ -175,7 +163,7 @@ def _refine(
             accelerate=low or accelerate,
         )
     assert iterate.x is not None
-    moves = moves_of(system, iterate, rhs, low or accelerate) if judged else None
+    moves = moves_of(system, iterate, rhs, low or accelerate) if manner.judged else None
     x = iterate.x if system.unit is None else tuple(p * system.unit for p in iterate.x)
     x = scores.scaled(x)
     if layout.working != layout.rounded:
@@ -186,9 +174,7 @@ def _refine(
     return x, certificate(space, iterate, factor.small.ok, u_given), moves
 
 
-def _system(
-    factor: Factorisation, rhs: Any, layout: Layout, *, careful: bool, judged: bool
-) -> System:
+def _system(factor: Factorisation, rhs: Any, layout: Layout, manner: _Manner) -> System:
     """Return the problem and its right-hand side in the working dtype, over its unit."""
     problem, small, dtype = factor.problem, factor.small, layout.working
     real, null, leak, unit = real_name(dtype), problem.null, small.leak, None
@@ -196,7 +182,7 @@ def _system(
         null, leak = astype(null, dtype), astype(leak, real)
     damping, squared_norm = problem.damping_in(dtype), astype(small.squared_norm, real)
     columns = rhs.to_columns(problem.scores, layout)
-    if careful:
+    if manner.careful:
         wide = problem.scores.wide
         unit = unit_of(columns, layout, squared_norm, damping, wide=wide)
         columns = columns.over(unit)
@@ -212,8 +198,8 @@ def _system(
         u=unit_roundoff(dtype),
         plan=problem.plan,
         layout=layout,
-        judged=judged,
-        smallest=lambda: expanded(least_eigenvalue(factor, measured=careful), 1),
+        judged=manner.judged,
+        smallest=lambda: expanded(least_eigenvalue(factor, measured=manner.careful), 1),
         inverse_norm=partial(inverse_norm, factor),
     )
 

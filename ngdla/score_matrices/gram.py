@@ -71,7 +71,7 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
         G, _ = scores.samples.gram(dtype)
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
     if dtype_name(G.dtype) != dtype:
-        msg = f"`accumulate` is {dtype!r}, which is off; set jax_enable_x64 to have it."
+        msg = f"`accumulate` is {dtype!r}, which JAX has only in jax.enable_x64()."
         raise ValueError(msg)
     return G
 

@@ -27,6 +27,7 @@ from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded, joined
+from ngdla._backend.tracing import nan_unless
 from ngdla.damped.factorisation import Factorisation
 from ngdla.damped.ladder import Outcome, climb
 from ngdla.damped.methods import Eigenvectors, FirstPass
@@ -146,7 +147,7 @@ def _filtered(
         count = int(null.shape[-1])
         ratio, kept = _zero_at_first(ratio, count), _zero_at_first(kept, count)
     if not isinstance(damping, float):  # one that is illegal, where it cannot raise, gives NaN
-        damping = xp.where(damping > 0, damping, xp.full_like(damping, xp.nan))
+        damping = damping * nan_unless(damping > 0, damping)
     weights = kept / (spectrum.values + expanded(damping, 1))
     step = xp.expand_dims(weights, axis=-1) * spectrum.amplitudes
     y = xp.matmul(spectrum.X, step)

@@ -15,8 +15,9 @@ from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import Array
 from ngdla._backend.scalars import as_float
+from ngdla._backend.tracing import nan_unless
 from ngdla.damped.certificate import SolveInfo
 from ngdla.damped.problem import Options
 from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_vector
@@ -264,9 +265,7 @@ def _momentum(momentum: Any, scores: ScoreMatrix, checks: ValueChecks) -> float 
     if momentum.ndim:
         msg = f"`momentum` has shape {tuple(momentum.shape)}; it must be a number or 0-d array."
         raise ValueError(msg)
-    xp = namespace(momentum)
     legal = (momentum >= 0) & (momentum < 1)
     checks.require(lambda: legal, lambda: ValueError("`momentum` must satisfy 0 <= momentum < 1."))
-    # a constant NaN: the gradient of what is not chosen must not be NaN
-    value = xp.where(legal, momentum, xp.full_like(momentum, xp.nan))
-    return astype(value, real_name(scores.dtype))
+    values = astype(momentum, real_name(scores.dtype))
+    return values * nan_unless(legal, values)

@@ -20,7 +20,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.tracing import detached, differentiable, number_if_free
+from ngdla._backend.tracing import detached, differentiable, nan_unless, number_if_free
 from ngdla.damped.right_hand_side import sample_vector
 from ngdla.score_matrices.score_matrix import ScoreMatrix
 
@@ -106,7 +106,7 @@ def _probabilities(column: Array, legal: Array, dtype: str) -> Array:
     far = 2.0**64 if dtype_name(column.dtype) == "float32" else 2.0**512
     one = xp.ones_like(largest)
     scale = xp.where(largest > far / 16, one / far, xp.where(largest < 16 / far, one * far, one))
-    largest = xp.where(legal, largest * scale, xp.full_like(largest, xp.nan))
+    largest = largest * scale * nan_unless(legal, largest)
     p = astype(column * scale / largest, dtype)
     return p / xp.sum(p, axis=-2, keepdims=True)
 

@@ -177,7 +177,10 @@ def test_auto_where_values_cannot_be_read(
             full_output=True,
         )
         error, length = errors(backend.numpy(x), exact)
-        assert np.isfinite(error)
+        if np.isnan(error):  # refused
+            assert scale < 1e-6
+            assert not backend.numpy(info.converged)
+            continue
         limit = 2e-5 if name == "jax" else 2e-3
         assert error <= limit or scale < 1e-6, (scale, error)
         assert 0.5 <= length <= 2 or not backend.numpy(info.converged), (scale, length)
