@@ -108,8 +108,8 @@ class DampedFactor(Factorisation):
         The factorisation succeeded.
     refine : int
         Number of sweeps of each solve.
-    check : bool
-        Whether values are tested.
+    check : bool or "nan"
+        Whether values are tested, as in `damped_solve`.
     """
 
     check: Check

@@ -10,9 +10,9 @@ what a sweep leaves of an error. A step is refused where
 
 for the corrections dx_k of the sweeps, or x - x0 without a sweep. Roundings that no correction
 shows are added: 4 u |x0| of a solve with n < m, which starts from x0 = v / damping, 4 u |v| / mu
-where singular vectors solve with n >= m, and u |S| |y| of x = x0 + S^H y where f is given. Where
-one iterated until it converged, or by conjugate gradients, the residual that is left is judged
-instead. Each right-hand side by itself.
+where singular vectors solve with n >= m, and, with dampings below 256 u |S|_F^2, u |S| |y| of
+x = x0 + S^H y where f is given. Where one iterated until it converged, or by conjugate gradients,
+the residual that is left is judged instead. Each right-hand side by itself.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     ok = (t2 >= least) & (t2 <= most)
     if moves.left is None:
         theta = _theta(problem.plan, t2, damping)
-        ok = ok & (theta <= LIFT / NATIVE)
+        ok = ok & (_above_roundings(problem.plan, t2, damping))
         error = (4.0 * theta * theta) * _at_hand(moves.last)  # (2 error)^2
     else:
         left = _at_hand(moves.left) / _NOTICEABLE
@@ -108,8 +108,6 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
         u = _GIVEN * max(moves.u, moves.u_given)
         error = 2.0 * error + 8.0 * u * u * _at_hand(moves.start)
-    elif moves.multipliers is not None:
-        error = 2.0 * error + (16.0 * moves.u * moves.u * t2) * _at_hand(moves.multipliers)
     least, most = _MODERATE[moves.dtype]
     right = ok & (error <= length) & (length >= least) & (length <= most)
     return np.bool_(right) if isinstance(right, bool) else right
@@ -141,8 +139,9 @@ def acceptable(factor: Factorisation, moves: Moves) -> Array:
     if moves.start is not None:
         error = error + 4.0 * moves.u * moves.start
     if moves.multipliers is not None:
-        size = _like(xp.sqrt(factor.small.squared_norm), moves)
-        error = error + moves.u * size * moves.multipliers
+        t2, damping = factor.small.squared_norm, factor.problem.damping_in(factor.plan.factor)
+        size = xp.where(_above_roundings(factor.plan, t2, damping), 0 * t2, xp.sqrt(t2))
+        error = error + moves.u * _like(size, moves) * moves.multipliers
     return (error <= moves.length / 2) & xp.isfinite(moves.length)
 
 
@@ -175,7 +174,7 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
 
 def _multipliers(system: System, iterate: Iterate) -> Array | None:
     """Return |y| after the first solve, to which sweeps add little."""
-    if not iterate.corrections or isinstance(system.rhs, Solve):
+    if not (iterate.corrections and system.bounds) or isinstance(system.rhs, Solve):
         return None
     return system.size((iterate.corrections[0],))
 
@@ -278,6 +277,11 @@ def inverse_norm(factor: Factorisation, certain: Array) -> Array:
         return 1 / xp.where(least > damping, least, damping)
 
     return choose_if_free(certain, lambda: 1 / damping, proved)
+
+
+def _above_roundings(plan: Plan, squared_norm: Array, damping: Any) -> Any:
+    """Tell where the damping is far above the roundings of a Gram matrix."""
+    return damping >= NATIVE * unit_roundoff(plan.factor) * squared_norm
 
 
 def _theta(plan: Plan, squared_norm: Array, mu: Any) -> Array:

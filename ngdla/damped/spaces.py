@@ -21,7 +21,7 @@ from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 from .inverses import Inverse, SpectralInverse
 from .methods import FirstPass
 from .null_vectors import without_null
-from .precision import LIFT, Plan
+from .precision import LIFT, NATIVE, Plan
 from .right_hand_side import Layout, LeastSquares, RightHandSide, column_norms
 from .roundings import rounding
 
@@ -77,6 +77,15 @@ class _Space(ABC):
 
     def __init__(self, system: System) -> None:
         self.system = system
+
+    def rounding(self, length: int) -> Array:
+        """Return the error of a product with S over |S|_F |x|, (..., 1), where it is to be counted.
+
+        It is not with dampings far above the roundings of a Gram matrix.
+        """
+        (t, damping), u = _sizes(self.system), self.system.u
+        counted = namespace(t).ones_like(t) * rounding(u, length, t)
+        return namespace(t).where(damping >= NATIVE * u * t * t, 0 * t, counted)
 
     def moved(self, before: Iterate, after: Iterate) -> Iterate:
         """Return `after` with how far it is from `before`."""
@@ -190,7 +199,7 @@ class SampleSpace(_Space):
         """
         t, damping = _sizes(self.system)
         assert iterate.x is not None
-        rounding_r = rounding(self.system.u, self.system.scores.columns, t) * t
+        rounding_r = self.rounding(self.system.scores.columns) * t
         size = size + rounding_r * column_norms(iterate.x)
         a, b = size / (2 * damping**0.5), size / smallest**0.5
         return namespace(size).minimum(a, b)
@@ -284,7 +293,7 @@ class ParameterSpace(_Space):
         assert iterate.x is not None
         misfit = self.system.rhs.misfit(iterate.Sx)
         length = max(self.system.scores.rows, self.system.scores.columns)
-        by_length = rounding(self.system.u, length, t) * t
+        by_length = self.rounding(length) * t
         of_product = by_length * column_norms(iterate.x) / smallest**0.5
         return (size + by_length * column_norms((misfit,))) / smallest + of_product
 
