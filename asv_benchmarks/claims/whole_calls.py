@@ -1,0 +1,82 @@
+"""Whole calls with all their checks, over those of the commit before steps were judged."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import ngdla
+
+from .calls import ROOT, imported
+from .tracked import tracked
+
+BEFORE = "12efcbf"
+BLOCKS = 5
+SIZES = {(16, 200): 1000, (1024, 50_000): 1}  # calls in a block
+CALLS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "damped_lstsq": lambda library, S, f, v: library.damped_lstsq(S, f, 1e-2 * S.shape[1]),
+    "damped_solve": lambda library, S, f, v: library.damped_solve(S, v, 1e-2 * S.shape[1]),
+    "stochastic_reconfiguration": lambda library, S, f, v: library.stochastic_reconfiguration(
+        S, f, 1e-2
+    ),
+}
+
+
+@cache
+def ratios() -> dict[str, float]:
+    """Return the median of the ratios of alternating blocks, for each function, size and dtype."""
+    command = ["git", "-C", str(ROOT), "archive", BEFORE, "ngdla"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise NotImplementedError(f"commit {BEFORE} is not in this clone")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        before = imported(folder)
+        for (n, m), calls in SIZES.items():
+            for dtype in ("float32", "float64"):
+                rng = np.random.default_rng(0)
+                arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((n, m), n, m)]
+                for name, call in CALLS.items():
+                    ratio = _ratio(call, before, arrays, calls)
+                    found[f"{name}, {n} x {m}, {dtype}"] = ratio
+    return found
+
+
+def _ratio(call: Callable[..., Any], before: Any, arrays: list[Any], calls: int) -> float:
+    blocks = []
+    for _ in range(BLOCKS + 1):  # the first one warms up
+        seconds = []
+        for library in (before, ngdla):
+            times = []
+            for _ in range(calls):
+                start = time.perf_counter()
+                call(library, *arrays)
+                times.append(time.perf_counter() - start)
+            seconds.append(float(np.median(times)))
+        blocks.append(seconds[1] / seconds[0])
+    return float(np.median(blocks[1:]))
+
+
+@tracked(f"n = 1024, m = 50,000: largest ratio of whole calls to commit {BEFORE}", at_most=1.05)
+def track_large() -> float:
+    return max(ratio for name, ratio in ratios().items() if "1024" in name)
+
+
+@tracked(f"n = 16, m = 200: largest ratio of whole calls to commit {BEFORE}", at_most=1.05)
+def track_small() -> float:
+    return max(ratio for name, ratio in ratios().items() if "16 x" in name)
+
+
+def details() -> dict[str, Any]:
+    """Return the ratio of each function, size and dtype."""
+    return {name: round(ratio, 3) for name, ratio in ratios().items()}
