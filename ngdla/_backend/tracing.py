@@ -23,6 +23,8 @@ from .namespace import (
 from .sums import writable
 
 __all__ = [
+    "as_flag",
+    "at_hand",
     "choose",
     "choose_if_free",
     "chooses",
@@ -48,6 +50,16 @@ def concrete(flag: AnyArray) -> bool | None:
 def number(x: AnyArray) -> float | None:
     """Return the value of a real 0-d array, or None where it cannot be read."""
     return None if (value := _read(float, x)) is None else float(value)
+
+
+def at_hand(x: AnyArray) -> Any:
+    """Return one number of NumPy as one of Python, with which sums take no time; others as is."""
+    return x.item() if isinstance(x, (np.ndarray, np.generic)) and x.size == 1 else x
+
+
+def as_flag(x: Any) -> AnyArray:
+    """Return a truth value of Python as one of NumPy; arrays as they are."""
+    return np.bool_(x) if isinstance(x, bool) else x
 
 
 def largest_number(x: AnyArray) -> float:

@@ -206,9 +206,12 @@ def _indefinite_error(factor: Factorisation) -> Exception:
 
 
 def _worst_ratio(factor: Factorisation) -> float:
-    """Return damping / |S|_F^2, the least of a batch."""
-    t2 = factor.small.squared_norm
-    ratio = number(namespace(t2).min(factor.problem.damping / t2))
+    """Return damping / |S|_F^2, the least of a batch, of what has no factor where that is some."""
+    t2, ok = factor.small.squared_norm, factor.small.ok
+    xp, ratios = namespace(t2), factor.problem.damping / t2
+    if number(xp.min(xp.astype(ok, t2.dtype))) == 0:
+        ratios = xp.where(ok, xp.full_like(ratios, xp.inf), ratios)
+    ratio = number(xp.min(ratios))
     assert ratio is not None
     return ratio
 

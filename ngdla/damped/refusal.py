@@ -20,12 +20,10 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ngdla._backend.dtypes import astype, dtype_name, normal_range, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import choose_if_free, number_if_free
+from ngdla._backend.tracing import as_flag, at_hand, choose_if_free, number_if_free
 
 from .factorisation import Factorisation
 from .inverses import eigenvalue_below
@@ -95,27 +93,22 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     dtype, damping = problem.plan.factor, problem.damping_in(problem.plan.factor)
     if moves.length.ndim > 1:  # one number beside all right-hand sides of a problem
         t2, damping = expanded(t2, 1), expanded(damping, 1)
-    t2, length = _at_hand(t2), _at_hand(moves.length)
+    t2, length = at_hand(t2), at_hand(moves.length)
     least, most = _MODERATE[dtype]
     ok = (t2 >= least) & (t2 <= most)
     if moves.left is None:
         theta = _theta(problem.plan, t2, damping)
         ok = ok & (_above_roundings(problem.plan, t2, damping))
-        error = (4.0 * theta * theta) * _at_hand(moves.last)  # (2 error)^2
+        error = (4.0 * theta * theta) * at_hand(moves.last)  # (2 error)^2
     else:
-        left = _at_hand(moves.left) / _NOTICEABLE
+        left = at_hand(moves.left) / _NOTICEABLE
         error = left * left
     if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
         u = _GIVEN * max(moves.u, moves.u_given)
-        error = 2.0 * error + 8.0 * u * u * _at_hand(moves.start)
+        error = 2.0 * error + 8.0 * u * u * at_hand(moves.start)
     least, most = _MODERATE[moves.dtype]
     right = ok & (error <= length) & (length >= least) & (length <= most)
-    return np.bool_(right) if isinstance(right, bool) else right
-
-
-def _at_hand(x: Any) -> Any:
-    """Return one number of NumPy as one of Python, with which sums take no time; others as is."""
-    return x.item() if isinstance(x, (np.ndarray, np.generic)) and x.size == 1 else x
+    return as_flag(right)
 
 
 def moderate(factor: Factorisation) -> bool:
