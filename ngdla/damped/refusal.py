@@ -59,14 +59,9 @@ class Moves(NamedTuple):
     u: float  # unit roundoff of the work
     first: Array | None = None  # of the solve, where it was asked for
     start: Array | None = None  # |v| over the damping, or the smallest eigenvalue with n >= m
-    multipliers: Array | None = (
-        None  # |y| with n < m where f is given: x has the roundings of S^H y
-    )
+    multipliers: Array | None = None  # |y| of x = x0 + S^H y, with n < m where f is given
     u_given: float = 0.0  # unit roundoff of the dtype in which v came
     bound: Array | None = None  # of the error before the last sweep
-    gradients: bool = (
-        False  # what is solved for is S^H (f - S x), formed with the error u |S|_F^2 |x|
-    )
     left: Array | None = None  # the error, never squared, that a residual shows
     iterated: Array | bool = False  # that counts
 
@@ -98,7 +93,7 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     ok = (t2 >= least) & (t2 <= most)
     if moves.left is None:
         theta = _theta(problem.plan, t2, damping)
-        ok = ok & (_above_roundings(problem.plan, t2, damping))
+        ok = ok & _above_roundings(problem.plan, t2, damping)
         error = (4.0 * theta * theta) * at_hand(moves.last)  # (2 error)^2
     else:
         left = at_hand(moves.left) / _NOTICEABLE
@@ -107,8 +102,7 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
         u = _GIVEN * max(moves.u, moves.u_given)
         error = 2.0 * error + 8.0 * u * u * at_hand(moves.start)
     least, most = _MODERATE[moves.dtype]
-    right = ok & (error <= length) & (length >= least) & (length <= most)
-    return as_flag(right)
+    return as_flag(ok & (error <= length) & (length >= least) & (length <= most))
 
 
 def moderate(factor: Factorisation) -> bool:
@@ -152,7 +146,7 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
     return Moves(
         length=length,
         last=moves[-1] if moves else None,
-        largest=reduce(namespace(length).maximum, moves) if len(moves) > 1 else (*moves, None)[0],
+        largest=reduce(namespace(length).maximum, moves) if moves else None,
         dtype=layout.rounded,
         u=system.u,
         first=first,
