@@ -11,9 +11,12 @@ seeds its data. Findings are lines on stdout; exit code 1: some of them are faul
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
 import multiprocessing
 import os
+import platform
 import sys
 import time
 from collections import Counter
@@ -115,6 +118,22 @@ def run(libraries: list[str], numbers: list[int]) -> Found:
     return counts, found
 
 
+def environment() -> dict[str, object]:
+    """Return what the cases were run with."""
+    versions = {}
+    for name in ("numpy", "scipy", "torch", "jax", "array-api-strict", "mpmath"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
 def report(counts: Counter, found: list[Finding], seconds: float, output: Path | None) -> None:
     """Print, and keep, what was found."""
     kinds = {kind: Counter(f.library for f in found if f.kind == kind) for kind in KINDS}
@@ -122,7 +141,8 @@ def report(counts: Counter, found: list[Finding], seconds: float, output: Path |
     for kind, text in KINDS.items():
         print(f"{text}: {dict(kinds[kind]) or 'none'}")
     if output is not None:
-        record = {"cases": counts, "seconds": round(seconds), "found": kinds}
+        record = {"environment": environment(), "cases": counts, "seconds": round(seconds)}
+        record["found"] = {KINDS[kind]: dict(libraries) for kind, libraries in kinds.items()}
         record["faults"] = [f._asdict() for f in found if f.kind in FAULTS]
         output.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -180,7 +180,7 @@ def test_what_nothing_can_read_is_nan(rng: np.random.Generator) -> None:
 
 def test_conjugate_gradients_that_end_early_say_so(rng: np.random.Generator) -> None:
     """A step far shorter than v / damping, whose residual is small against neither."""
-    for seed in range(20):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         S = scores_with_spectrum(rng, 20, 60, "float32", 7)
         f = random_array(rng, (20, 1), "float32")
