@@ -24,7 +24,7 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint
-from .runs import LONG, blas_takes, long_product, sum_over_copies
+from .runs import LONG, blas_takes, in_loop_jax, long_product, sum_over_copies
 from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
@@ -38,6 +38,7 @@ _TORCH_FEW = 3  # rows, up to which a product of matrices has one accumulator
 _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16
+_JAX_FEW = (2, 3)  # rows, of which XLA makes sums in one accumulator if they lie transposed
 _JAX_LEAVES = 4
 _JAX_COLUMNS = 2048
 _CUPY_LEAF = 512
@@ -198,6 +199,8 @@ def _gram_jax() -> Any:
 
     @jax.custom_jvp
     def gram(S: AnyArray) -> AnyArray:
+        if S.shape[-2] in _JAX_FEW and S.shape[-1] > LONG:
+            return jax.lax.platform_dependent(S, cpu=_few_rows_jax, default=_whole_jax)
         rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
         if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < 2 * _JAX_COLUMNS:
             return _whole_jax(S)
@@ -220,6 +223,10 @@ def _product_jax(A: AnyArray, B: AnyArray) -> AnyArray:
 
 def _whole_jax(S: AnyArray) -> AnyArray:
     return _product_jax(S, S)
+
+
+def _few_rows_jax(S: AnyArray) -> AnyArray:
+    return in_loop_jax(S, adjoint(S))
 
 
 def _by_columns_jax(S: AnyArray) -> AnyArray:

@@ -30,6 +30,7 @@ from .shapes import spans
 __all__ = [
     "LONG",
     "blas_takes",
+    "in_loop_jax",
     "length_in_lanes",
     "long_mean",
     "long_product",
@@ -88,12 +89,13 @@ def _product_jax() -> Any:
     import jax
 
     def product(A: AnyArray, B: AnyArray) -> AnyArray:
-        return jax.lax.platform_dependent(A, B, cpu=_in_loop_jax, default=jax.numpy.matmul)
+        return jax.lax.platform_dependent(A, B, cpu=in_loop_jax, default=jax.numpy.matmul)
 
     return jax.jit(product)
 
 
-def _in_loop_jax(A: AnyArray, B: AnyArray) -> AnyArray:
+def in_loop_jax(A: AnyArray, B: AnyArray) -> AnyArray:
+    """Return A B by a loop over blocks of columns of A, inside compiled code."""
     import jax
 
     steps, columns = divmod(A.shape[-1], _COLUMNS_JAX)
