@@ -47,8 +47,7 @@ def ratios() -> dict[str, float]:
                 rng = np.random.default_rng(0)
                 arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((n, m), n, m)]
                 for name, call in CALLS.items():
-                    ratio = _ratio(call, before, arrays, calls)
-                    found[f"{name}, {n} x {m}, {dtype}"] = ratio
+                    found[f"{name}, {n} x {m}, {dtype}"] = _ratio(call, before, arrays, calls)
     return found
 
 
