@@ -42,7 +42,7 @@ LONG = 2048  # terms, from which on a sum is looked at
 _LONG_JAX = 2**16  # whose layouts are not known
 _LONG_TORCH = 2**18  # of a matrix times a vector, whose lanes are few
 _COLUMNS_JAX = 2048
-_LANES_JAX = 512  # terms, beyond which errors grow with their number
+_LANES_JAX = 256  # terms, beyond which errors grow with their number
 _BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
 _SHORTEST = 64  # run
 

@@ -135,6 +135,7 @@ class Solve(NamedTuple):
 
     v: Vector
     vector: bool
+    whole: tuple[Vector, Array] | None = None  # v before it was divided by a unit, and that
 
     @classmethod
     def checked(cls, scores: ScoreMatrix, v: Any) -> Solve:
@@ -160,15 +161,22 @@ class Solve(NamedTuple):
 
     def over(self, unit: Array) -> Solve:
         """Return the problem whose solution is that of this one over `unit`, (..., 1, k)."""
-        return self._replace(v=_over(self.v, unit))
+        return Solve(_over(self.v, unit), self.vector, (self.v, unit))
 
     def unit_roundoff(self) -> float:
         """Return that of the dtype in which v came, the largest of its pieces."""
         return max(unit_roundoff(dtype_name(piece.dtype)) for piece in self.v)
 
     def start(self, damping: Any) -> Vector:
-        """Return v / damping, from which a solve in the sample space starts."""
-        return tuple(piece / expanded(damping, 2) for piece in self.v)
+        """Return v / damping, from which a solve in the sample space starts.
+
+        v over its unit is about as small as the damping, and parts of it may be too small.
+        """
+        v, divisor = self.v, expanded(damping, 2)
+        if self.whole is not None:
+            v, unit = self.whole
+            divisor = divisor * unit
+        return tuple(piece / divisor for piece in v)
 
     def misfit(self, Sx: Array | None) -> Array:
         """Return f - S x, where f = 0."""
@@ -188,7 +196,10 @@ class Solve(NamedTuple):
 
     def norms(self, layout: Layout, damping: Any) -> tuple[Any, Any]:
         """Return |f|, which is 0, and the size |v| / damping of what the iteration starts from."""
-        return 0.0, layout.norm(self.v) / damping
+        if self.whole is None:
+            return 0.0, layout.norm(self.v) / damping
+        v, unit = self.whole
+        return 0.0, layout.norm(v) / (layout.of_columns(unit) * damping)
 
 
 class LeastSquares(NamedTuple):

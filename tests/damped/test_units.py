@@ -99,6 +99,18 @@ def test_scores_whose_square_underflows_are_named(
         ngdla.damped_lstsq(S * 1e170 * 1e170, f, 1.0)
 
 
+def test_dampings_at_the_end_of_the_range(library: Backend) -> None:
+    """Right-hand sides over their unit are as small, and no part of them may be lost."""
+    rng = np.random.default_rng(2)
+    S = random_array(rng, (4, 12), "float32") * np.float32(1e-12)
+    v = random_array(rng, (12,), "float32") * np.float32(1e-25)
+    x = ngdla.damped_solve(
+        library.asarray(S), library.asarray(v), 2e-38, method="eigh", precision="float64"
+    )
+    exact = ngdla.damped_solve(S.astype("float64"), v.astype("float64"), 2e-38, method="svd")
+    assert np.linalg.norm(library.numpy(x) - exact) <= 1e-5 * np.linalg.norm(exact)
+
+
 def test_scores_of_zeros_are_legal() -> None:
     v = np.arange(5.0)
     with warnings.catch_warnings():
