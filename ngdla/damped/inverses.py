@@ -16,6 +16,7 @@ from ngdla._backend.pickles import part
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
+    largest_entry,
     preserved,
     real_diagonal,
     rmatvec,
@@ -146,9 +147,13 @@ def smallest_by_iterations(inverse: Inverse, like: Array) -> Array:
     """
     xp = namespace(like)
     z = xp.sin(xp.cumulative_sum(xp.ones_like(like[..., :1]), axis=-2) ** 2)
+    size = largest_entry(z, -2)  # so that squares neither overflow nor underflow, whatever W is
     for _ in range(_INVERSE_ITERATIONS):
+        z = z / size
         z = inverse(z / xp.linalg.vector_norm(z, axis=-2, keepdims=True))
-    return 1 / xp.linalg.vector_norm(z, axis=(-2, -1))
+        size = largest_entry(z, -2)
+    norm = xp.linalg.vector_norm(z / size, axis=(-2, -1))
+    return 1 / norm / xp.squeeze(size, axis=(-2, -1))
 
 
 def eigenvalue_below(inverse: Any) -> Array:

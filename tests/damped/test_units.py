@@ -11,7 +11,6 @@ from backends import BACKENDS, Backend
 from references import U, random_array, scores_with_spectrum
 
 import ngdla
-from ngdla._backend.powers import power_of_two
 
 METHODS = ("cholesky", "cg", "eigh", "svd", "qr")
 # Powers of two for S; x stays as it is.
@@ -127,14 +126,17 @@ def test_columns_of_all_sizes_are_solved_together(rng: np.random.Generator) -> N
     assert np.all(info.converged)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_powers_of_two(dtype: str, library: Backend) -> None:
-    limits = np.finfo(dtype)
-    x = np.array([1, 3, 1e-30, 1e30, limits.tiny, limits.max], dtype=dtype)
-    powers = library.numpy(power_of_two(library.asarray(x)))
-    assert np.all(np.frexp(powers)[0] == 0.5)
-    assert np.all((powers[:4] <= x[:4]) & (x[:4] < 2 * powers[:4]))
-    assert np.all(np.isfinite(1 / powers))
-    odd = power_of_two(library.asarray(np.array([0, np.inf, np.nan], dtype=dtype)))
-    np.testing.assert_array_equal(library.numpy(odd)[1:], 1.0)
-    assert library.numpy(odd)[0] > 0
+@pytest.mark.parametrize("size", [1e-142, 1e-100, 1e100, 1e148])
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)], ids=str)
+def test_small_eigenvalues_are_found_at_any_scale(shape: tuple[int, int], size: float) -> None:
+    """The damping is below the roundings of the Gram matrix, but does not matter here."""
+    rng = np.random.default_rng(3)
+    S, v = rng.standard_normal(shape), rng.standard_normal(shape[1])
+    f = rng.standard_normal(shape[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = ngdla.damped_lstsq(S * size, f * size, 1e-17 * size * size)
+    np.testing.assert_allclose(x, ngdla.damped_lstsq(S, f, 1e-17), rtol=1e-9)
+    if shape[0] > shape[1]:
+        y = ngdla.damped_solve(S * size, v, 1e-17 * size * size)
+        np.testing.assert_allclose(y * size * size, ngdla.damped_solve(S, v, 1e-17), rtol=1e-9)
