@@ -19,7 +19,7 @@ from ngdla.score_matrices.score_matrix import Vector
 
 from .null_vectors import without_null
 from .right_hand_side import Solve
-from .roundings import rounding
+from .roundings import GIVEN, rounding
 from .spaces import Iterate, ParameterSpace, SampleSpace, System
 
 __all__ = ["SolveInfo", "certificate", "rounded_bound"]
@@ -109,7 +109,7 @@ def _sample_certificate(
         scale = (t * t + damping) * x_norm + damping * size.start
     else:
         residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
-    given = 16.0 * u_given * size.start  # |v| / damping
+    given = GIVEN * u_given * size.start  # |v| / damping
     return _info(system, iterate, _Sizes(residual, scale, error, given), ok)
 
 
@@ -143,7 +143,7 @@ def _parameter_certificate(
     error = residual + rounding(system.u, length, t) * scale
     given = 0.0
     if isinstance(system.rhs, Solve):
-        given = 16.0 * u_given * layout.norm(system.rhs.v)
+        given = GIVEN * u_given * layout.norm(system.rhs.v)
     certain = (error + given) / damping <= x_norm / 2
     norm = layout.per_column(system.inverse_norm(namespace(certain).all(certain)))
     return _info(system, iterate, _Sizes(residual, scale, error * norm, given * norm), ok)

@@ -53,6 +53,7 @@ from .inverses import CholeskyInverse, smallest_by_iterations
 from .null_vectors import are_null, lift, null_error, without_null
 from .precision import PrecisionWarning
 from .right_hand_side import Layout
+from .roundings import rounding
 
 __all__ = ["HermitianInfo", "hermitian_solve"]
 
@@ -302,19 +303,19 @@ def _factor(K: Array, shift: Array) -> _Factor:
     return _Factor(L, ok, xp.where(ok, smallest, xp.zeros_like(smallest)), shift)
 
 
-def _guarded(problem: _Problem, rounding: Array, checks: ValueChecks) -> Any:
+def _guarded(problem: _Problem, error: Array, checks: ValueChecks) -> Any:
     """Return the solution and its certificate, of a matrix that is lifted where it has to be.
 
-    `rounding` is u tr W.
+    `error` is u tr W.
     """
-    K, xp = problem.K, namespace(rounding)
-    zero = xp.zeros_like(rounding)
+    K, xp = problem.K, namespace(error)
+    zero = xp.zeros_like(error)
     first = _factor(K, zero)
-    good = first.ok & (first.smallest >= _LEAST * rounding)
+    good = first.ok & (first.smallest >= _LEAST * error)
     every = xp.all(good)
 
     def lifted() -> _Factor:
-        return _factor(K, xp.where(good, zero, _LIFT * rounding))
+        return _factor(K, xp.where(good, zero, _LIFT * error))
 
     if not checks.enabled or is_traced(every):
         factor = choose_if_free(every, lambda: first, lifted)
@@ -367,8 +368,7 @@ def _certificate(
     K, r, _, layout = problem
     xp, real = namespace(K), real_name(layout.dtype)
     size, y_norm, norm = frobenius_norm(K), layout.norm(y), layout.norm(residual)
-    # sums of n terms err by about sqrt(n) u, in a few dozen lanes, and a few operations a term
-    relative = unit_roundoff(layout.working) * max(4.0, K.shape[-1] ** 0.5)
+    relative = rounding(unit_roundoff(layout.working), int(K.shape[-1]))
     scale = layout.per_column(size) * y_norm + layout.norm(r)
     room = layout.per_column(factor.smallest - relative * size)
     one = xp.ones_like(scale)

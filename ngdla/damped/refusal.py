@@ -29,7 +29,7 @@ from .factorisation import Factorisation
 from .inverses import eigenvalue_below
 from .precision import LIFT, NATIVE, Plan
 from .right_hand_side import Solve
-from .roundings import rounding
+from .roundings import GIVEN, rounding
 from .spaces import Iterate, System
 
 __all__ = [
@@ -74,8 +74,6 @@ _MODERATE = {
     "float64": _DOUBLE,
     "complex128": _DOUBLE,
 }
-# Errors of rounded right-hand sides over u_v |v|, measured (asv_benchmarks/claims/spin_chains.py).
-_GIVEN = 16.0
 _NOTICEABLE = 0.01  # error over length where one iterated, from which a caller must know
 
 
@@ -99,7 +97,7 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
         left = at_hand(moves.left) / _NOTICEABLE
         error = left * left
     if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
-        u = _GIVEN * max(moves.u, moves.u_given)
+        u = GIVEN * max(moves.u, moves.u_given)
         error = 2.0 * error + 8.0 * u * u * at_hand(moves.start)
     least, most = _MODERATE[moves.dtype]
     return as_flag(ok & (error <= length) & (length >= least) & (length <= most))
@@ -200,7 +198,7 @@ def _like(x: Array, moves: Moves) -> Array:
 def given_too_coarsely(moves: Moves) -> Array:
     """Tell, (..., k), of solves that what v lost when it was rounded may be most of x."""
     assert moves.start is not None
-    return 2.0 * _GIVEN * moves.u_given * moves.start > moves.length
+    return 2.0 * GIVEN * moves.u_given * moves.start > moves.length
 
 
 def unconverged(moves: Moves) -> Array:

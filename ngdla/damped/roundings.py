@@ -5,7 +5,10 @@ from __future__ import annotations
 from ngdla._backend.namespace import Array
 from ngdla._backend.runs import length_in_lanes
 
-__all__ = ["rounding"]
+__all__ = ["GIVEN", "rounding"]
+
+# Errors of a v = S^H f that came rounded, over u_v |v|, as on real gradients.
+GIVEN = 16.0
 
 
 def rounding(u: float, length: int, like: Array | None = None) -> float:
