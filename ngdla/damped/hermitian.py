@@ -29,6 +29,7 @@ from ngdla._backend.dtypes import (
     unit_roundoff,
 )
 from ngdla._backend.namespace import Array, LinAlgError, as_array, namespace
+from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
@@ -194,10 +195,15 @@ def hermitian_solve(
     N = None if null is None else _null(W, null)
     tr = trace_of(W) if trace is None else _trace(W, trace)
     with opened(W, check, nan=True) as checks:
-        _require_values(W, columns, N, tr, u, checks)
+        unit = power_of_two(tr)  # so that squares of entries stay in the range of their dtype
+        W, tr = W / expanded(unit, 2), tr / unit
+        _require_values(W, columns, N, tr, u, checks, unit)
         problem = _problem(W, unchunked(columns), N, tr, layout)
         y, info = _guarded(problem, astype(tr, real_name(layout.working)) * u, checks)
-    return (y, info) if full_output else y
+        y = y / expanded(unit, y.ndim - unit.ndim)
+    if not full_output:
+        return y
+    return y, info._replace(smallest=info.smallest * astype(unit, dtype_name(info.smallest.dtype)))
 
 
 # ----------------------------------------------------------------------------- arguments
@@ -239,9 +245,9 @@ def _trace(W: Array, trace: Any) -> Array:
 
 
 def _require_values(
-    W: Array, b: Array, N: Array | None, tr: Array, u: float, checks: ValueChecks
+    W: Array, b: Array, N: Array | None, tr: Array, u: float, checks: ValueChecks, unit: Array
 ) -> None:
-    """Add to the checks what W, b and null vectors must be."""
+    """Add to the checks what W, which is over its unit, b and null vectors must be."""
     if is_traced(W):
         return
     xp, n = namespace(W), int(W.shape[-1])
@@ -256,7 +262,7 @@ def _require_values(
 
     checks.require(
         lambda: deviation() <= 8 * u * n**0.5 * size,
-        lambda: not_hermitian("W", largest_number(deviation()), largest_number(size)),
+        lambda: not_hermitian("W", largest_number(deviation() * unit), largest_number(size * unit)),
     )
     if N is not None:
         given = dtype_name(W.dtype)

@@ -282,3 +282,21 @@ def test_rounding_is_not_taken_for_asymmetry(rng: np.random.Generator) -> None:
         S = scores_with_spectrum(rng, 60, 20, "complex64", decades)
         W = (S.conj().T @ S + np.float32(1e-2) * np.eye(20)).astype("complex64")
         ngdla.hermitian_solve(W, np.ones(20, "complex64"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("float64", 1e-250), ("float64", 1e160), ("float64", 1e250)]
+    + [("float32", 1e-30), ("float32", 1e22), ("float32", 1e30)],
+)
+def test_matrices_of_any_size(dtype: str, size: float) -> None:
+    rng = np.random.default_rng(0)
+    S, b = rng.standard_normal((6, 40)), rng.standard_normal(6)
+    W = S @ S.T + 0.1 * np.eye(6)
+    y, info = ngdla.hermitian_solve((W * size).astype(dtype), b.astype(dtype), full_output=True)
+    exact, expected = ngdla.hermitian_solve(W, b, full_output=True)
+    assert info.converged
+    assert not info.lifted
+    eps = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(y.astype("float64") * size, exact, rtol=1e3 * eps)
+    np.testing.assert_allclose(info.smallest / size, expected.smallest, rtol=1e3 * eps)
