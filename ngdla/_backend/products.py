@@ -35,6 +35,7 @@ __all__ = [
     "adjoint_product",
     "centred_rows",
     "frobenius_norm",
+    "hermitian_part",
     "inner_columns",
     "largest_entry",
     "matmul_stored",
@@ -55,6 +56,11 @@ def adjoint(A: AnyArray) -> AnyArray:
         return A.mH  # a view, conjugated inside GEMM; array-api-compat's conj copies
     A = xp.matrix_transpose(A)
     return xp.conj(A) if is_complex(A) else A
+
+
+def hermitian_part(A: AnyArray) -> AnyArray:
+    """Return (A + A^H) / 2."""
+    return 0.5 * (A + adjoint(A))
 
 
 def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:

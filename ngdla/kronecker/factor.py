@@ -8,12 +8,21 @@ from ngdla._backend.calls import ValueChecks
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, is_array, namespace
-from ngdla._backend.products import trace
+from ngdla._backend.products import hermitian_part, trace
+from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.spectral import eigh
-from ngdla.low_rank.low_rank_eigh import LowRankEigh, clipped
-from ngdla.matrix_functions.positive import require_hermitian, require_positive_values
+from ngdla._backend.tracing import detached
+from ngdla.low_rank.low_rank_eigh import LowRankEigh, combined
+from ngdla.matrix_functions.positive import positive_values, require_hermitian
 
-__all__ = ["eigenbasis", "kronecker_factor"]
+__all__ = [
+    "eigenbasis",
+    "from_parts",
+    "in_working_dtype",
+    "kronecker_factor",
+    "parts_of",
+    "times_factor",
+]
 
 
 def kronecker_factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankEigh:
@@ -31,7 +40,7 @@ def kronecker_factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankE
     require_like(F, name, V, "V")
     if tuple(F.shape) != (*batch, size, size):
         raise _shape_error(name, "", F, (*batch, size, size), V)
-    return astype(F, result_name(dtype_name(F.dtype)))
+    return F
 
 
 def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
@@ -68,12 +77,40 @@ def _without_tail(values: Array, U: Array, total: Array) -> LowRankEigh:
 
 
 def eigenbasis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEigh:
-    """Return the eigenpairs of a factor: of a dense one, all of them."""
+    """Return the eigenpairs of a factor: of a dense one all of them, which have no derivatives."""
     if isinstance(F, LowRankEigh):
-        require_positive_values(F.eigenvalues, name, checks)
-        return F
+        values = positive_values(F.eigenvalues, name, dtype_name(F.eigenvalues.dtype), checks)
+        return F._replace(eigenvalues=values)
+    dtype, F = dtype_name(F.dtype), in_working_dtype(F)
     require_hermitian(F, name, checks)
-    values, U = eigh(F)
+    values, U = eigh(detached(F))
     checks.finite(name, values)
-    require_positive_values(values, name, checks)
-    return _without_tail(clipped(values), U, trace(F))
+    return _without_tail(positive_values(values, name, dtype, checks), U, trace(F))
+
+
+def in_working_dtype(F: Array) -> Array:
+    """Return a dense factor in the dtype that is computed with."""
+    return astype(F, result_name(dtype_name(F.dtype)))
+
+
+def parts_of(F: Array | LowRankEigh) -> tuple[Array, ...]:
+    """Return the arrays that a factor depends on; the Hermitian part of a dense one."""
+    if isinstance(F, LowRankEigh):
+        return F.eigenvalues, F.eigenvectors, F.tail
+    return (hermitian_part(in_working_dtype(F)),)
+
+
+def from_parts(parts: tuple[Array, ...]) -> Array | LowRankEigh:
+    """Return the factor that depends on these arrays alone."""
+    if len(parts) == 1:
+        return parts[0]
+    values, U, tail = parts
+    return LowRankEigh(values, U, tail, tail, tail)
+
+
+def times_factor(F: Array | LowRankEigh, X: Array) -> Array:
+    """Return F X, in the dtype that both promote to."""
+    if not isinstance(F, LowRankEigh):
+        return in_common_dtype(namespace(X).matmul, F, X)
+    tail = expanded(F.tail, 1)
+    return combined(F.eigenvectors, X, tail, F.eigenvalues - tail)

@@ -11,20 +11,20 @@ from ngdla._backend.checks import require_array, require_choice, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
+from ngdla._backend.products import add_to_diagonal, adjoint, preserved, trace
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values
 from ngdla._backend.shapes import expanded, in_common_dtype
-from ngdla._backend.sums import add_multiple
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.low_rank.low_rank_eigh import LowRankEigh
 from ngdla.matrix_functions.positive import (
     not_finite,
     not_positive_with_damping,
+    positive_values,
     require_hermitian,
-    require_positive_values,
 )
 
-from .factor import eigenbasis, kronecker_factor
+from .factor import in_working_dtype, kronecker_factor
+from .joint import solve_jointly
 
 __all__ = ["COUPLINGS", "Coupling", "ema", "kronecker_solve"]
 
@@ -205,88 +205,17 @@ def _solve_shifted(
 ) -> Array:
     """Return (F + shift)^-1 V."""
     if isinstance(F, LowRankEigh):
-        require_positive_values(F.eigenvalues, name, checks)
-        return F.solve(V, shift, check=False)
+        dtype = dtype_name(F.eigenvalues.dtype)
+        values = positive_values(F.eigenvalues, name, dtype, checks)
+        return F._replace(eigenvalues=values).solve(V, shift, check=False)
+    F = in_working_dtype(F)
     require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
     checks.require(lambda: ok, lambda: not_positive_with_damping(name))
     return in_common_dtype(cho_solve, L, V)
 
 
-# ---------------------------------------------------------------------------- coupling "joint"
-
-
-def _solve_joint(
-    A: Array | LowRankEigh, G: Array | LowRankEigh, V: Array, damping: Any, checks: ValueChecks
-) -> Array:
-    """Return X with G X A + damping X = V."""
-    return _solve_in_bases(eigenbasis(A, "A", checks), eigenbasis(G, "G", checks), V, damping)
-
-
-def _solve_in_bases(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
-    """Return X with G X A + damping X = V, from eigenpairs (alpha, U) of A and (gamma, W) of G.
-
-    With the tails a and g of A and G, and f(x, y) = 1 / (x y + damping), the part of V in the span
-    of both bases is multiplied by f(alpha, gamma), that in the span of one of them by f(alpha, g)
-    or f(a, gamma), the rest by f(a, g). Outside of a complete basis nothing is left, and nothing
-    is subtracted.
-    """
-    if G.complete and not A.complete:
-        return adjoint(_solve_in_bases(G, A, adjoint(V), damping))
-    weights = _Weights(A, G, damping)
-    solution = weights.truncated
-    if A.complete:
-        solution = weights.complete if G.complete else weights.complete_in_A
-    return in_common_dtype(solution, A.eigenvectors, G.eigenvectors, V)
-
-
-class _Weights:
-    """Weights f(x, y) of eigenvalues alpha, gamma and tails a, g, and solutions by them.
-
-    Rows belong to eigenvectors W of G, columns to eigenvectors U of A. Differences of f are formed
-    without cancellation: f(x, y) - f(x, z) = x (z - y) f(x, y) f(x, z).
-    """
-
-    def __init__(self, A: LowRankEigh, G: LowRankEigh, damping: Any) -> None:
-        xp = namespace(A.eigenvalues)
-        self.alpha = alpha = xp.expand_dims(A.eigenvalues, axis=-2)  # (..., 1, r_A)
-        self.gamma = gamma = xp.expand_dims(G.eigenvalues, axis=-1)  # (..., r_G, 1)
-        self.a, self.g = a, g = expanded(A.tail, 2), expanded(G.tail, 2)
-        shift = expanded(damping, 2)
-        self.both, self.in_A, self.in_G, self.neither = (
-            1 / (x * y + shift) for x, y in ((alpha, gamma), (alpha, g), (a, gamma), (a, g))
-        )
-
-    def complete(self, U: Array, W: Array, V: Array) -> Array:
-        """Return the solution where nothing of V is outside of either basis."""
-        xp = namespace(V)
-        return xp.matmul(xp.matmul(W, self.both * xp.matmul(rmatvec(W, V), U)), adjoint(U))
-
-    def complete_in_A(self, U: Array, W: Array, V: Array) -> Array:
-        """Return the solution where nothing of V is outside of U."""
-        xp = namespace(V)
-        Q = xp.matmul(V, U)
-        # f(alpha, gamma) - f(alpha, g), of the part inside of W
-        weights = (self.g - self.gamma) * self.both * (self.alpha * self.in_A * rmatvec(W, Q))
-        return xp.matmul(self.in_A * Q + xp.matmul(W, weights), adjoint(U))
-
-    def truncated(self, U: Array, W: Array, V: Array) -> Array:
-        """Return f(a, g) V, and what eigenvectors of A, of G and of both change."""
-        xp, alpha, gamma, a, g = namespace(V), self.alpha, self.gamma, self.a, self.g
-        P, Q = rmatvec(W, V), xp.matmul(V, U)
-        # f(alpha, gamma) - f(alpha, g) - (f(a, gamma) - f(a, g)), of W^H V U
-        in_both = (g - gamma) * self.both * (alpha * self.in_A)
-        in_both = in_both - (g - gamma) * self.in_G * (a * self.neither)
-        # f(alpha, g) - f(a, g), of V U
-        right = (a - alpha) * self.in_A * (g * self.neither) * Q
-        right = right + xp.matmul(W, in_both * xp.matmul(P, U))
-        # f(a, gamma) - f(a, g), of W^H V
-        left = (g - gamma) * self.in_G * (a * self.neither) * P
-        inside = xp.matmul(xp.concat([right, W], axis=-1), xp.concat([adjoint(U), left], axis=-2))
-        return add_multiple(inside, self.neither, V)
-
-
 COUPLINGS: dict[Coupling, Callable[..., Array]] = {
-    "joint": _solve_joint,
+    "joint": solve_jointly,
     "factored": _solve_factored,
 }

@@ -21,6 +21,7 @@ __all__ = [
     "LowRankEigh",
     "Tail",
     "clipped",
+    "combined",
     "require_rank",
     "tail_of",
     "truncate_eigenpairs",
@@ -203,15 +204,20 @@ class LowRankEigh(NamedTuple):
 
     def _combine(self, V: Array, outside: Array | None, weights: Array) -> Array:
         """Return outside V + U diag(weights) U^H V, for (..., 1) and (..., r)."""
-        xp = namespace(V)
-        weights = xp.expand_dims(weights, axis=-1)
-        outside = None if outside is None else xp.expand_dims(outside, axis=-1)
+        return combined(self.eigenvectors, V, outside, weights)
 
-        def combined(U: Array, V: Array) -> Array:
-            inside = xp.matmul(U, weights * rmatvec(U, V))
-            return inside if outside is None else outside * V + inside
 
-        return in_common_dtype(combined, self.eigenvectors, V)
+def combined(U: Array, V: Array, outside: Array | None, weights: Array) -> Array:
+    """Return outside V + U diag(weights) U^H V of columns V, for (..., 1) and (..., r)."""
+    xp = namespace(V)
+    weights = xp.expand_dims(weights, axis=-1)
+    outside = None if outside is None else xp.expand_dims(outside, axis=-1)
+
+    def combine(U: Array, V: Array) -> Array:
+        inside = xp.matmul(U, weights * rmatvec(U, V))
+        return inside if outside is None else outside * V + inside
+
+    return in_common_dtype(combine, U, V)
 
 
 def truncate_eigenpairs(

@@ -8,33 +8,60 @@ from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import rmatvec
 from ngdla._backend.random import gaussian
-from ngdla._backend.tracing import is_traced, largest_number
+from ngdla._backend.tracing import is_traced, largest_number, nan_unless
 
 __all__ = [
     "not_finite",
     "not_finite_or_beyond",
     "not_positive",
     "not_positive_with_damping",
+    "positive_values",
     "require_hermitian",
-    "require_positive_values",
+    "rounding_of",
 ]
 
 
-def require_positive_values(
-    values: Array, name: str, checks: ValueChecks, *, definite: bool = False
-) -> None:
-    """Require eigenvalues (..., r) that are negative by rounding at most; positive if `definite`.
+def positive_values(
+    values: Array, name: str, dtype: str, checks: ValueChecks, *, definite: bool = False
+) -> Array:
+    """Return checked eigenvalues (..., r) of a positive semi-definite matrix, or a definite one.
 
-    Rounding is r u times the largest eigenvalue.
+    `dtype` is that in which the matrix came. Eigenvalues that are negative by rounding at most
+    count as 0. Where others cannot raise, all of a matrix are NaN.
     """
     xp = namespace(values)
+    rounding = rounding_of(values, dtype)
+    least = xp.min(values, axis=-1)
 
     def positive() -> Array:
-        least, largest = xp.min(values, axis=-1), xp.max(values, axis=-1)
-        rounding = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
-        return least > rounding if definite else least >= -rounding
+        if not definite:
+            return least >= -rounding
+        largest = xp.max(values, axis=-1)
+        return least > values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
 
-    checks.require(positive, lambda: not_positive(name, float(xp.min(values)), definite=definite))
+    def error() -> Exception:
+        worst = xp.argmin(xp.reshape(least + (0 if definite else rounding), (-1,)))
+        found, allowed = (float(xp.reshape(x, (-1,))[worst]) for x in (least, rounding))
+        return not_positive(name, found, allowed, dtype, definite=definite)
+
+    checks.require(positive, error)
+    if checks.refuses and not checks.readable:
+        values = values * xp.expand_dims(nan_unless(positive(), least), axis=-1)
+    return values if definite else xp.where(values < 0, xp.zeros_like(values), values)
+
+
+def rounding_of(values: Array, dtype: str) -> Array:
+    """Return how far below 0 rounding takes eigenvalues, (..., r), of a semi-definite A, (...).
+
+    It is 4 u |A|_F for the roundoff of the dtype in which A came, and r u max(values) for that of
+    eigenvalues.
+    """
+    xp = namespace(values)
+    largest = xp.max(xp.abs(values), axis=-1)
+    size = xp.where(largest > 0, largest, xp.ones_like(largest))
+    norm = size * xp.linalg.vector_norm(values / xp.expand_dims(size, axis=-1), axis=-1)
+    own = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
+    return xp.maximum(4 * unit_roundoff(dtype) * norm, own)
 
 
 def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
@@ -64,12 +91,19 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
 # -------------------------------------------------------------------------------- errors
 
 
-def not_positive(name: str, least: float, *, definite: bool = False) -> Exception:
+def not_positive(
+    name: str, least: float, rounding: float, dtype: str, *, definite: bool = False
+) -> Exception:
     """Return the error of a Hermitian matrix whose smallest eigenvalue is not positive enough."""
-    kind, remedy = ("definite", "") if definite else ("semi-definite", ", or clip its eigenvalues")
+    if definite:
+        return ValueError(
+            f"`{name}` is not positive definite: its smallest eigenvalue is {least:.2e}, not "
+            f"positive beyond rounding. Pass {name} plus a damping times the identity."
+        )
     return ValueError(
-        f"`{name}` is not positive {kind}: its smallest eigenvalue is {least:.2e}, not positive "
-        f"beyond rounding. Pass {name} plus a multiple of the identity{remedy}."
+        f"`{name}` is not positive semi-definite: its smallest eigenvalue is {least:.2e}, where "
+        f"roundings of {dtype} allow {-rounding:.2e}. Pass {name} plus a multiple of the identity, "
+        f"or clip its eigenvalues."
     )
 
 

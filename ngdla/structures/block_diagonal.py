@@ -10,13 +10,14 @@ from ngdla._backend import general
 from ngdla._backend.checks import require_count
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, trace
+from ngdla._backend.products import add_to_diagonal, adjoint, hermitian_part, trace
 from ngdla._backend.shapes import expanded, joined
+from ngdla.matrix_functions.hermitian import inverse_square_root
 from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .base import Structure
-from .dense import inverse_cholesky, inverse_root
-from .kernels import Leaves, hermitian_part
+from .dense import inverse_cholesky
+from .kernels import Leaves
 
 __all__ = ["BlockDiagonal", "bound_of_blocks"]
 
@@ -123,7 +124,7 @@ class BlockDiagonal(Structure):
         return tuple(map(general.expm, K))
 
     def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
-        return tuple(map(inverse_root, K))
+        return tuple(map(inverse_square_root, K))
 
 
 def bound_of_blocks(K: Leaves, sufficient: Any) -> Array:

@@ -7,16 +7,23 @@ from typing import Any
 
 from ngdla._backend import general
 from ngdla._backend.gram import gram
-from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, adjoint_product, preserved, trace
+from ngdla._backend.namespace import Array
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    adjoint_product,
+    hermitian_part,
+    preserved,
+    trace,
+)
 from ngdla._backend.triangular import cholesky, inverse_triangular
-from ngdla.matrix_functions.hermitian import hermitian_function
+from ngdla.matrix_functions.hermitian import inverse_square_root
 from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
 
 from .base import Structure
-from .kernels import Leaves, hermitian_part
+from .kernels import Leaves
 
-__all__ = ["Dense", "StoredDensely", "inverse_cholesky", "inverse_root"]
+__all__ = ["Dense", "StoredDensely", "inverse_cholesky"]
 
 
 class StoredDensely(Structure):
@@ -97,16 +104,10 @@ class Dense(StoredDensely):
         return tuple(map(general.expm, K))
 
     def inv_sqrtm(self, K: Leaves, d: int) -> Leaves:
-        return tuple(map(inverse_root, K))
+        return tuple(map(inverse_square_root, K))
 
 
 def inverse_cholesky(S: Array) -> Array:
     """Return the upper triangular K with K K^H = S^-1, for Hermitian positive definite S."""
     L, _ = cholesky(preserved(S))
     return adjoint(inverse_triangular(L))
-
-
-def inverse_root(S: Array) -> Array:
-    """Return S^(-1/2) of Hermitian positive definite S."""
-    xp = namespace(S)
-    return hermitian_function(S, lambda w: 1 / xp.sqrt(w))

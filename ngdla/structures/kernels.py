@@ -15,7 +15,7 @@ from ngdla._backend.products import adjoint
 from ngdla._backend.shapes import joined
 from ngdla._backend.sums import add_multiple
 
-__all__ = ["Kernels", "Leaves", "hermitian_part", "real_constant", "realified"]
+__all__ = ["Kernels", "Leaves", "real_constant", "realified"]
 
 Leaves = tuple[Array, ...]
 
@@ -179,11 +179,6 @@ def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
         if all(shape)
     ]
     return joined(rows, axis=-1)
-
-
-def hermitian_part(N: Array) -> Array:
-    """Return (N + N^H) / 2."""
-    return 0.5 * (N + adjoint(N))
 
 
 def realified(x: Array) -> Array:

@@ -9,13 +9,14 @@ from ngdla._backend import general
 from ngdla._backend.creation import host_array, identity_like
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import adjoint, adjoint_product, preserved
+from ngdla._backend.products import adjoint, adjoint_product, hermitian_part, preserved
 from ngdla._backend.triangular import cho_solve, cholesky
+from ngdla.matrix_functions.hermitian import inverse_square_root
 
 from .block_diagonal import bound_of_blocks
-from .dense import StoredDensely, inverse_cholesky, inverse_root
+from .dense import StoredDensely, inverse_cholesky
 from .indices import inverse_permutation, taken
-from .kernels import Leaves, hermitian_part, real_constant
+from .kernels import Leaves, real_constant
 from .preorder import Preorder
 
 __all__ = ["Masked"]
@@ -128,7 +129,7 @@ class Masked(StoredDensely):
             L, _ = cholesky(preserved(_selected(S, support, support)))
             E = _selected(one, support, group)
             X = cho_solve(L, E)  # S_ss^-1 E
-            X = xp.matmul(X, inverse_root(adjoint_product(E, X)))  # K_sJ
+            X = xp.matmul(X, inverse_square_root(adjoint_product(E, X)))  # K_sJ
             full = xp.matmul(_selected(one, range(d), support), X)
             for i, j in enumerate(group):
                 columns[j] = full[..., :, i]

@@ -15,8 +15,8 @@ from ngdla._backend.calls import ValueChecks
 from ngdla.matrix_functions.positive import (
     not_finite,
     not_positive,
+    positive_values,
     require_hermitian,
-    require_positive_values,
 )
 
 D = 30
@@ -35,6 +35,10 @@ def error_of(require: Callable[..., None], A: Any, name: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def positive_in(dtype: str, values: Any, name: str, checks: ValueChecks, **options: Any) -> None:
+    positive_values(values, name, dtype, checks, **options)
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
@@ -67,7 +71,7 @@ def test_negative_by_more_than_roundings(valued_backend: Backend, dtype: str) ->
     real = np.zeros(0, dtype).real.dtype
     for least, refused in ((-U[dtype], False), (-20 * U[dtype], True)):
         values = valued_backend.asarray(np.array([least, 0.5, 1.0], real))
-        message = error_of(require_positive_values, values, "A")
+        message = error_of(partial(positive_in, dtype), values, "A")
         assert message.startswith("`A` is not positive semi-definite") == refused
 
 
@@ -77,12 +81,16 @@ def test_definite_by_more_than_roundings(valued_backend: Backend, dtype: str) ->
     real = np.zeros(0, dtype).real.dtype
     for least, refused in ((20 * U[dtype], False), (U[dtype], True), (0.0, True)):
         values = valued_backend.asarray(np.array([least, 0.5, 1.0], real))
-        message = error_of(partial(require_positive_values, definite=True), values, "A")
+        message = error_of(partial(positive_in, dtype, definite=True), values, "A")
         assert message.startswith("`A` is not positive definite") == refused
 
 
 def test_errors_name_the_matrix_what_was_found_and_a_remedy() -> None:
-    assert str(not_positive("G", -0.5)) == (
-        "`G` is not positive semi-definite: its smallest eigenvalue is -5.00e-01, not positive "
-        "beyond rounding. Pass G plus a multiple of the identity, or clip its eigenvalues."
+    assert str(not_positive("G", -0.5, 1e-3, "bfloat16")) == (
+        "`G` is not positive semi-definite: its smallest eigenvalue is -5.00e-01, where roundings "
+        "of bfloat16 allow -1.00e-03. Pass G plus a multiple of the identity, or clip its "
+        "eigenvalues."
+    )
+    assert "Pass A plus a damping times the identity" in str(
+        not_positive("A", 0.0, 1e-3, "float32", definite=True)
     )

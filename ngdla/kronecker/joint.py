@@ -1,0 +1,123 @@
+"""The joint damping of two Kronecker factors: X with G X A + damping X = V, by their eigenpairs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ngdla._backend.calls import ValueChecks
+from ngdla._backend.implicit import implicit
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import adjoint, rmatvec
+from ngdla._backend.shapes import expanded, in_common_dtype
+from ngdla._backend.sums import add_multiple
+from ngdla.low_rank.low_rank_eigh import LowRankEigh
+
+from .factor import eigenbasis, from_parts, parts_of, times_factor
+
+__all__ = ["solve_jointly"]
+
+
+def solve_jointly(
+    A: Array | LowRankEigh, G: Array | LowRankEigh, V: Array, damping: Any, checks: ValueChecks
+) -> Array:
+    """Return X with G X A + damping X = V.
+
+    Derivatives by dense factors follow from that equation, and not from their eigenvectors, which
+    have none where eigenvalues are equal.
+    """
+    bases = eigenbasis(A, "A", checks), eigenbasis(G, "G", checks)
+    X = _solve_in_bases(*bases, V, damping)
+    if isinstance(A, LowRankEigh) and isinstance(G, LowRankEigh):
+        return X
+    shift = namespace(V).zeros_like(bases[0].tail) + damping
+    of_A, of_G = parts_of(A), parts_of(G)
+    return implicit(
+        partial(_equation, of_A=len(of_A)),
+        _solution,
+        X,
+        lambda: (shift, *parts_of(bases[0]), *parts_of(bases[1])),
+        (V, shift, *of_A, *of_G),
+    )
+
+
+def _equation(X: Array, V: Array, damping: Array, *parts: Array, of_A: int) -> Array:
+    """Return G X A + damping X - V; the first parts are those of A."""
+    A, G = from_parts(parts[:of_A]), from_parts(parts[of_A:])
+    return times_factor(G, _times(X, A)) + expanded(damping, 2) * X - V
+
+
+def _times(X: Array, A: Array | LowRankEigh) -> Array:
+    """Return X A = (A X^H)^H."""
+    return adjoint(times_factor(A, adjoint(X)))
+
+
+def _solution(B: Array, damping: Array, *parts: Array) -> Array:
+    """Return X with G X A + damping X = B, from three parts of each factor."""
+    A, G = from_parts(parts[:3]), from_parts(parts[3:])
+    assert isinstance(A, LowRankEigh)
+    assert isinstance(G, LowRankEigh)
+    return _solve_in_bases(A, G, B, damping)
+
+
+def _solve_in_bases(A: LowRankEigh, G: LowRankEigh, V: Array, damping: Any) -> Array:
+    """Return X with G X A + damping X = V, from eigenpairs (alpha, U) of A and (gamma, W) of G.
+
+    With the tails a and g of A and G, and f(x, y) = 1 / (x y + damping), the part of V in the span
+    of both bases is multiplied by f(alpha, gamma), that in the span of one of them by f(alpha, g)
+    or f(a, gamma), the rest by f(a, g). Outside of a complete basis nothing is left, and nothing
+    is subtracted.
+    """
+    if G.complete and not A.complete:
+        return adjoint(_solve_in_bases(G, A, adjoint(V), damping))
+    weights = _Weights(A, G, damping)
+    solution = weights.truncated
+    if A.complete:
+        solution = weights.complete if G.complete else weights.complete_in_A
+    return in_common_dtype(solution, A.eigenvectors, G.eigenvectors, V)
+
+
+class _Weights:
+    """Weights f(x, y) of eigenvalues alpha, gamma and tails a, g, and solutions by them.
+
+    Rows belong to eigenvectors W of G, columns to eigenvectors U of A. Differences of f are formed
+    without cancellation: f(x, y) - f(x, z) = x (z - y) f(x, y) f(x, z).
+    """
+
+    def __init__(self, A: LowRankEigh, G: LowRankEigh, damping: Any) -> None:
+        xp = namespace(A.eigenvalues)
+        self.alpha = alpha = xp.expand_dims(A.eigenvalues, axis=-2)  # (..., 1, r_A)
+        self.gamma = gamma = xp.expand_dims(G.eigenvalues, axis=-1)  # (..., r_G, 1)
+        self.a, self.g = a, g = expanded(A.tail, 2), expanded(G.tail, 2)
+        shift = expanded(damping, 2)
+        self.both, self.in_A, self.in_G, self.neither = (
+            1 / (x * y + shift) for x, y in ((alpha, gamma), (alpha, g), (a, gamma), (a, g))
+        )
+
+    def complete(self, U: Array, W: Array, V: Array) -> Array:
+        """Return the solution where nothing of V is outside of either basis."""
+        xp = namespace(V)
+        return xp.matmul(xp.matmul(W, self.both * xp.matmul(rmatvec(W, V), U)), adjoint(U))
+
+    def complete_in_A(self, U: Array, W: Array, V: Array) -> Array:
+        """Return the solution where nothing of V is outside of U."""
+        xp = namespace(V)
+        Q = xp.matmul(V, U)
+        # f(alpha, gamma) - f(alpha, g), of the part inside of W
+        weights = (self.g - self.gamma) * self.both * (self.alpha * self.in_A * rmatvec(W, Q))
+        return xp.matmul(self.in_A * Q + xp.matmul(W, weights), adjoint(U))
+
+    def truncated(self, U: Array, W: Array, V: Array) -> Array:
+        """Return f(a, g) V, and what eigenvectors of A, of G and of both change."""
+        xp, alpha, gamma, a, g = namespace(V), self.alpha, self.gamma, self.a, self.g
+        P, Q = rmatvec(W, V), xp.matmul(V, U)
+        # f(alpha, gamma) - f(alpha, g) - (f(a, gamma) - f(a, g)), of W^H V U
+        in_both = (g - gamma) * self.both * (alpha * self.in_A)
+        in_both = in_both - (g - gamma) * self.in_G * (a * self.neither)
+        # f(alpha, g) - f(a, g), of V U
+        right = (a - alpha) * self.in_A * (g * self.neither) * Q
+        right = right + xp.matmul(W, in_both * xp.matmul(P, U))
+        # f(a, gamma) - f(a, g), of W^H V
+        left = (g - gamma) * self.in_G * (a * self.neither) * P
+        inside = xp.matmul(xp.concat([right, W], axis=-1), xp.concat([adjoint(U), left], axis=-2))
+        return add_multiple(inside, self.neither, V)
