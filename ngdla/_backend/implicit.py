@@ -13,6 +13,7 @@ any order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from .array import AnyArray
@@ -20,7 +21,7 @@ from .dtypes import is_complex
 from .namespace import is_jax_namespace, namespace, torch_compiling
 from .tracing import detached, differentiable
 
-__all__ = ["implicit"]
+__all__ = ["implicit", "with_derivatives_of"]
 
 Residual = Callable[..., AnyArray]
 Solve = Callable[..., AnyArray]
@@ -48,7 +49,22 @@ def implicit(
     if torch_compiling():  # which knows first derivatives alone
         r = residual(X, *parameters)
         return X - solve(r - r.detach(), *constants)
-    return _root_of_torch()(residual, solve, X, constants, parameters)
+    return _root_of_torch(residual, solve, X, constants, parameters)
+
+
+def with_derivatives_of(
+    function: Callable[..., AnyArray], value: AnyArray, parameters: tuple[AnyArray, ...]
+) -> AnyArray:
+    """Return function(*parameters), whose value is known, and computed better than by it."""
+    return implicit(partial(_difference, function), _itself, value, tuple, parameters)
+
+
+def _difference(function: Callable[..., AnyArray], X: AnyArray, *parameters: AnyArray) -> AnyArray:
+    return X - function(*parameters)
+
+
+def _itself(B: AnyArray) -> AnyArray:
+    return B
 
 
 def _root_of_jax(
@@ -71,22 +87,30 @@ def _root_of_jax(
     return root
 
 
-_ROOT: list[Any] = []
+# --------------------------------------------------------------------------------- PyTorch
 
 
-def _root_of_torch() -> Any:
-    """Return a function of the arguments of `_root_of_jax`."""
-    if not _ROOT:
-        _ROOT.append(_make_root_of_torch())
-    return _ROOT[0]
+def _root_of_torch(
+    residual: Residual, solve: Solve, X: AnyArray, known: Any, parameters: Any
+) -> AnyArray:
+    import torch
+
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    if [level.key() for level in levels].count(torch._C._functorch.TransformType.Jvp) > 1:
+        msg = (
+            "PyTorch drops the forward-mode derivative of a forward-mode derivative here; take one "
+            "of the two in reverse mode, as torch.func.hessian does."
+        )
+        raise NotImplementedError(msg)
+    return _root_function().apply(residual, solve, len(known), X, *known, *parameters)
 
 
-def _make_root_of_torch() -> Any:
+@cache
+def _root_function() -> Any:
+    """Return the function of the arguments of `_root_of_torch` and the number of the known."""
     import torch
 
     class Root(torch.autograd.Function):  # type: ignore[misc]
-        """X for parameters p; `count` of the tensors are known, the others p."""
-
         generate_vmap_rule = True
 
         @staticmethod
@@ -100,50 +124,44 @@ def _make_root_of_torch() -> Any:
             ctx.save_for_forward(output, *tensors)
 
         @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            X, known, p = parts(ctx)
-            _, pull = torch.func.vjp(lambda *p: ctx.residual(X, *p), *p)
-            gradients = pull(-linear(ctx, gradient, X, known, p))
-            return (None,) * (4 + ctx.count) + gradients
+        def backward(ctx: Any, dX: Any) -> Any:
+            by_parameters, _ = _pull_back(ctx)
+            return (None,) * (4 + ctx.count) + by_parameters(-_linear_root(ctx, dX))
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Any:
-            X, known, p = parts(ctx)
+            by_parameters, p = _pull_back(ctx)
             dp = tuple(
                 torch.zeros_like(x) if dx is None else dx
                 for x, dx in zip(p, tangents[4 + ctx.count :])
             )
-            _, pull = torch.func.vjp(lambda *p: ctx.residual(X, *p), *p)
-            _, push = torch.func.vjp(pull, torch.zeros_like(X))  # the adjoint of the adjoint
-            return -linear(ctx, push(dp)[0], X, known, p)
+            # dR / dp is the adjoint of its adjoint
+            _, push = torch.func.vjp(by_parameters, torch.zeros_like(ctx.saved_tensors[0]))
+            return -_linear_root(ctx, push(dp)[0])
 
-    def parts(ctx: Any) -> tuple[Any, Any, Any]:
-        X, *tensors = ctx.saved_tensors
-        return X, tuple(tensors[: ctx.count]), tuple(tensors[ctx.count :])
+    return Root
 
-    def linear(ctx: Any, B: Any, X: Any, known: Any, p: Any) -> Any:
-        """Return M^-1 B, which depends on B, X and p, as the root of M Y - B."""
-        residual = Linear(ctx.residual)
-        return root(residual, ctx.solve, ctx.solve(B.detach(), *known), known, (B, X, *p))
 
-    class Linear:
-        """M Y - B, of the derivative M = M^H of a residual by X."""
+def _pull_back(ctx: Any) -> tuple[Any, Any]:
+    """Return the adjoint of dR / dp, and p."""
+    import torch
 
-        def __init__(self, residual: Residual) -> None:
-            self.residual = residual
+    X, *tensors = ctx.saved_tensors
+    p = tuple(tensors[ctx.count :])
+    return torch.func.vjp(lambda *p: ctx.residual(X, *p), *p)[1], p
 
-        def __call__(self, Y: Any, B: Any, X: Any, *p: Any) -> Any:
-            _, pull = torch.func.vjp(lambda X: self.residual(X, *p), X)
-            return pull(Y)[0] - B
 
-    def root(residual: Residual, solve: Solve, X: Any, known: Any, parameters: Any) -> Any:
-        levels = torch._C._functorch.get_interpreter_stack() or ()
-        if [level.key() for level in levels].count(torch._C._functorch.TransformType.Jvp) > 1:
-            msg = (
-                "torch takes no forward-mode derivative of a forward-mode derivative here; take "
-                "one of the two in reverse mode, as torch.func.hessian does."
-            )
-            raise NotImplementedError(msg)
-        return Root.apply(residual, solve, len(known), X, *known, *parameters)
+def _linear_root(ctx: Any, B: AnyArray) -> AnyArray:
+    """Return Y = M^-1 B, which depends on B, X and p: the root of M Y - B."""
+    X, *tensors = ctx.saved_tensors
+    known, p = tuple(tensors[: ctx.count]), tensors[ctx.count :]
+    Y = ctx.solve(B.detach(), *known)
+    return _root_of_torch(partial(_linear, ctx.residual), ctx.solve, Y, known, (B, X, *p))
 
-    return root
+
+def _linear(residual: Residual, Y: AnyArray, B: AnyArray, X: AnyArray, *p: AnyArray) -> AnyArray:
+    """Return M Y - B for M = M^H, the derivative of a residual by X."""
+    import torch
+
+    _, pull = torch.func.vjp(lambda X: residual(X, *p), X)
+    return pull(Y)[0] - B

@@ -105,15 +105,17 @@ def qr(A: AnyArray) -> tuple[AnyArray, AnyArray]:
 
 
 def qr_r(A: AnyArray) -> AnyArray:
-    """Return the triangular factor R, (..., n, n), of A = Q R for A (..., m, n) with m >= n."""
+    """Return the triangular factor R, (..., n, n), of A = Q R for A (..., m, n) with m >= n.
+
+    torch knows no derivative of R without Q.
+    """
     xp = namespace(A)  # array-api-compat 1.16 unpacks the lone R of mode="r" as a pair
     if is_numpy_namespace(xp):
         return np.linalg.qr(A, mode="r")
     if is_torch_namespace(xp):
         import torch
 
-        # torch differentiates through Q only
-        return torch.linalg.qr(A, mode="reduced" if A.requires_grad else "r").R
+        return torch.linalg.qr(A, mode="r").R
     if is_cupy_namespace(xp):
         import cupy
 

@@ -29,6 +29,7 @@ __all__ = [
     "choose_if_free",
     "chooses",
     "concrete",
+    "derivative_where",
     "detached",
     "differentiable",
     "is_traced",
@@ -128,6 +129,19 @@ def nan_unless(ok: AnyArray, like: AnyArray) -> AnyArray:
     xp = namespace(like)
     one = xp.astype(ok, like.dtype)
     return one / one if is_jax_namespace(xp) else xp.where(ok, one, xp.full_like(one, xp.nan))
+
+
+def derivative_where(ok: AnyArray, x: AnyArray) -> AnyArray:
+    """Return `x`, whose derivatives are NaN where a flag, which broadcasts, is not set.
+
+    That of 0 * z^(1/2) is 0 / 0 at z = 0, in each library and mode, and the value is not touched.
+    """
+    if not differentiable(x):
+        return x
+    xp, value = namespace(x), detached(x)
+    z = x - value
+    refused = 0 * xp.sqrt(xp.where(ok, xp.ones_like(z), z))
+    return value + xp.where(ok, z, refused)
 
 
 def detached(x: AnyArray) -> AnyArray:

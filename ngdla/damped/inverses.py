@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, Self
 
+from ngdla._backend import general
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name
+from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import (
@@ -23,7 +25,9 @@ from ngdla._backend.products import (
     trace,
 )
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import detached
 from ngdla._backend.triangular import cho_solve, cholesky, solve_triangular
+from ngdla.matrix_functions.hermitian import inverse_square_root
 
 from .null_vectors import without_null
 
@@ -174,15 +178,20 @@ def eigenvalue_below(inverse: Any) -> Array:
 
 @part
 class SpectralInverse(NamedTuple):
-    """U diag(1 / shifted) U^H, with shifted = eigenvalues + damping, (..., n, 1)."""
+    """U diag(1 / shifted) U^H, with shifted = eigenvalues + damping, (..., n, 1).
+
+    Derivatives are those of W^-1 where W is given: eigenvectors have none where eigenvalues are
+    equal.
+    """
 
     shifted: Array
     U: Array
     back: Array | None = None  # U^H S^H, (..., m, n), with n >= m, from singular vectors of S
+    W: Array | None = None  # (..., n, n)
 
     def __call__(self, r: Array) -> Array:
         """Return the inverse times r, (..., n, k)."""
-        return namespace(r).matmul(self.U, rmatvec(self.U, r) / self.shifted)
+        return self._of_components(rmatvec(self.U, r))
 
     def fit(self, misfit: Array, moved: Array | None, damping: Any) -> Array:
         """Return A^-1 (S^H misfit - damping moved), (..., m, k), where `back` is known.
@@ -190,35 +199,70 @@ class SpectralInverse(NamedTuple):
         A rounding of S^H misfit in one direction does not reach another one, whose eigenvalue may
         be the damping alone.
         """
-        xp = namespace(misfit)
-        r = xp.matmul(self.back, misfit)
+        r = namespace(misfit).matmul(self.back, misfit)
         if moved is not None:
             r = r - expanded(damping, 2) * rmatvec(self.U, moved)
-        return xp.matmul(self.U, r / self.shifted)
+        return self._of_components(r)
+
+    def _of_components(self, c: Array) -> Array:
+        """Return W^-1 U c, for W = U diag(shifted) U^H."""
+        Y = namespace(c).matmul(self.U, c / self.shifted)
+        if self.W is None:
+            return Y
+        known = (self.shifted, self.U)
+        return implicit(_equation, _spectral_solution, Y, lambda: known, (self.W, self.U, c))
 
     def smallest_eigenvalue(self) -> Array:
         """Return the smallest eigenvalue, (...)."""
         return namespace(self.shifted).min(self.shifted, axis=(-2, -1))
 
     def diagonalised(self, null: Array | None) -> tuple[Array, Array]:
-        """Return X = P U and weights 1 / shifted."""
-        return without_null(self.U, null), 1 / self.shifted
+        """Return X = P U and weights 1 / shifted; X = P W^(-1/2) and 1 where W is given."""
+        if self.W is None:
+            return without_null(self.U, null), 1 / self.shifted
+        root = inverse_square_root(self.W, namespace(self.U).squeeze(self.shifted, axis=-1), self.U)
+        return without_null(root, null), self.shifted / self.shifted
+
+
+def _equation(Y: Array, W: Array, U: Array, c: Array) -> Array:
+    """Return W Y - U c."""
+    xp = namespace(Y)
+    return xp.matmul(W, Y) - xp.matmul(U, c)
+
+
+def _spectral_solution(B: Array, shifted: Array, U: Array) -> Array:
+    """Return U diag(1 / shifted) U^H B."""
+    return namespace(B).matmul(U, rmatvec(U, B) / shifted)
 
 
 @part
 class Spectrum(NamedTuple):
-    """Eigenvalues, (..., n), and eigenvectors, (..., n, n), of G."""
+    """Eigenvalues, (..., n), and eigenvectors, (..., n, n), of G.
+
+    G itself is there where derivatives may be asked for. Those of the inverse, and of sums over all
+    eigenvalues, are derivatives by G.
+    """
 
     values: Array
     U: Array
     back: Array | None = None  # as in `SpectralInverse`
+    G: Array | None = None
 
     def inverse(self, damping: Any) -> tuple[SpectralInverse, Array]:
         """Return U diag(1 / (values + damping)) U^H and whether that is finite."""
-        xp = namespace(self.values)
-        shifted = self.values + expanded(damping, 1)
-        inverse = SpectralInverse(xp.expand_dims(shifted, axis=-1), self.U, self.back)
-        return inverse, xp.all(xp.isfinite(shifted), axis=-1)
+        values, U, W = self.values, self.U, None
+        if self.G is not None:
+            values, U = detached(values), detached(U)
+            W = self._damped(damping)
+        xp = namespace(values)
+        shifted = values + expanded(damping, 1)
+        ok = xp.all(xp.isfinite(shifted), axis=-1)
+        shifted = xp.expand_dims(shifted, axis=-1)
+        return SpectralInverse(shifted if W is None else detached(shifted), U, self.back, W), ok
+
+    def _damped(self, damping: Any) -> Array:
+        """Return G + damping."""
+        return add_to_diagonal(preserved(self.G), damping)
 
     def copy(self) -> Spectrum:
         """Return this, as nothing is used up."""
@@ -226,13 +270,29 @@ class Spectrum(NamedTuple):
 
     def log_determinant(self, inverse: Any, damping: Array) -> Array:
         """Return sum_k log(values_k + damping)."""
-        xp = namespace(damping)
-        return xp.sum(xp.log(self.values + expanded(damping, 1)), axis=-1)
+        xp, values = namespace(damping), self.values
+        if self.G is None:
+            return xp.sum(xp.log(values + expanded(damping, 1)), axis=-1)
+        sums = xp.sum(xp.log(detached(values + expanded(damping, 1))), axis=-1)
+        return with_derivatives_of(_log_determinant, sums, (self._damped(damping),))
 
     def effective_dimension(self, inverse: Any, damping: Array) -> Array:
         """Return sum_k values_k / (values_k + damping)."""
-        values = self.values
-        return namespace(values).sum(values / (values + expanded(damping, 1)), axis=-1)
+        xp, values = namespace(damping), self.values
+        if self.G is None:
+            return xp.sum(values / (values + expanded(damping, 1)), axis=-1)
+        sums = xp.sum(detached(values / (values + expanded(damping, 1))), axis=-1)
+        return with_derivatives_of(_dimension, sums, (self.G, self._damped(damping)))
+
+
+def _log_determinant(W: Array) -> Array:
+    """Return log det W."""
+    return general.logabsdet(W)
+
+
+def _dimension(G: Array, W: Array) -> Array:
+    """Return tr G W^-1."""
+    return trace(general.solve(W, G))
 
 
 def cast_inverse(inverse: Any, dtype: str) -> Any:

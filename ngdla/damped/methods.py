@@ -13,11 +13,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
+from ngdla._backend.gram import gram
+from ngdla._backend.implicit import with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, trace
 from ngdla._backend.shapes import joined
 from ngdla._backend.spectral import eigh, left_singular, qr, qr_r, svd
+from ngdla._backend.tracing import detached, differentiable
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .inverses import ExactSmallMatrix, GramMatrix, SmallMatrix, Spectrum
@@ -167,7 +170,7 @@ class Eigenvectors(GramMethod):
     def small_matrix(self, G: Array) -> ExactSmallMatrix:
         """Return eigenvalues, clipped at 0, and eigenvectors."""
         values, U = eigh(G)
-        return Spectrum(namespace(G).clip(values, min=0.0), U)
+        return Spectrum(namespace(G).clip(values, min=0.0), U, G=G if differentiable(G) else None)
 
 
 class _Singular(Method):
@@ -185,15 +188,21 @@ class _Singular(Method):
         start: Start,
     ) -> SmallProblem:
         """Return the squared singular values, singular vectors, and with n >= m U^H S^H."""
-        S, back = scores.stored.to_dense(dtype), None
+        S, back, G = scores.stored.to_dense(dtype), None, None
         xp = namespace(S)
         if scores.wide:
-            s, U = self._of_wide(S)
+            s, U = self._of_wide(detached(S))
         else:
-            left, s, U = self._of_tall(S)
+            left, s, U = self._of_tall(detached(S))
             back = xp.expand_dims(s, axis=-1) * adjoint(left)
         values = s * s
-        return SmallProblem(Spectrum(values, U, back), xp.sum(values, axis=-1))
+        squared_norm = xp.sum(values, axis=-1)
+        if differentiable(S):
+            G = gram(S) if scores.wide else gram(adjoint(S))
+            squared_norm = with_derivatives_of(trace, squared_norm, (G,))
+            if back is not None:
+                back = with_derivatives_of(_components, back, (S, U))
+        return SmallProblem(Spectrum(values, U, back, G), squared_norm)
 
     @abstractmethod
     def _of_wide(self, S: Array) -> tuple[Array, Array]:
@@ -202,6 +211,11 @@ class _Singular(Method):
     @abstractmethod
     def _of_tall(self, S: Array) -> tuple[Array, Array, Array]:
         """Return left singular vectors, (..., n, m), singular values and right singular vectors."""
+
+
+def _components(S: Array, U: Array) -> Array:
+    """Return U^H S^H."""
+    return adjoint(namespace(S).matmul(S, U))
 
 
 @part

@@ -141,9 +141,11 @@ def inv_sqrtm_psd(A: Array, *, check: Check = True) -> AnyArray:
     return _psd_function(A, INVERSE_SQUARE_ROOT, check=check)
 
 
-def inverse_square_root(A: Array) -> Array:
-    """Return A^(-1/2) of a Hermitian positive definite matrix, unchecked."""
-    return _function_of(A, *eigh(detached(A)), INVERSE_SQUARE_ROOT)
+def inverse_square_root(A: Array, w: Array | None = None, U: Array | None = None) -> Array:
+    """Return A^(-1/2) of a Hermitian positive definite matrix, from eigenpairs where known."""
+    if w is None or U is None:
+        w, U = eigh(detached(A))
+    return _function_of(A, w, U, INVERSE_SQUARE_ROOT)
 
 
 # ------------------------------------------------------------------------------- functions
