@@ -14,7 +14,7 @@ import scipy.linalg
 
 from .array import AnyArray
 from .chunks import in_one_block
-from .dtypes import dtype_name, is_complex
+from .dtypes import dtype_name, is_complex, unit_roundoff
 from .namespace import (
     LinAlgError,
     is_cupy_namespace,
@@ -26,7 +26,7 @@ from .namespace import (
 )
 from .triangular import over_batch
 
-__all__ = ["eigh", "left_singular", "qr", "qr_r", "svd"]
+__all__ = ["apart", "eigh", "left_singular", "qr", "qr_r", "svd"]
 
 
 _SMALL = 512
@@ -40,6 +40,24 @@ def eigh(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     if is_dask_namespace(xp):
         return in_one_block(eigh, A, results=(_values_like(A), A))
     return _nan_on_failure(xp.linalg.eigh, A, A)
+
+
+def apart(values: AnyArray, kept: int, *, rest: bool = True) -> AnyArray:
+    """Tell whether derivatives of the `kept` largest eigenpairs are to be trusted, (...).
+
+    `values` are in descending order. Each gap of those kept, also to what follows, must exceed
+    16 sqrt(u) of the largest: derivatives of eigenvectors have errors of u over the gap. Where no
+    more values are known but there is a `rest` it counts as 0.
+    """
+    xp = namespace(values)
+    ends = xp.zeros_like(values[..., :1])
+    if kept < values.shape[-1]:
+        ends = values[..., kept : kept + 1]
+    elif not rest:
+        ends = ends - values[..., :1] - 1
+    gaps = values[..., :kept] - xp.concat([values[..., 1:kept], ends], axis=-1)
+    least = 16 * unit_roundoff(dtype_name(values.dtype)) ** 0.5
+    return xp.all(gaps > least * values[..., :1], axis=-1)
 
 
 def _eigh_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:

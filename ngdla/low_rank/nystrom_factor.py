@@ -15,6 +15,7 @@ from ngdla._backend.triangular import cho_solve, cholesky
 
 from .cholesky_qr import column_gram
 from .columns import apply_to_columns
+from .derivatives import trusted_root
 from .low_rank_eigh import clipped, require_rank
 from .operand import ProductPrecision, hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
@@ -209,7 +210,7 @@ def nystrom_factor(
         require_finite_columns(checks, basis, rng)
         sketch = sketch_root(SketchRequest(operand, options, rank, basis, rng), checks)
         xp = namespace(operand.like)
-        B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
+        B = trusted_root(sketch.root.B, sketch.root.L) * expanded(xp.sqrt(operand.unit), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest
         return NystromFactor(B, column_gram(B), rest, operand.trace, sketch.error * operand.unit)

@@ -14,6 +14,7 @@ from ngdla._backend.scalars import fraction_values
 from ngdla._backend.shapes import expanded
 
 from .cholesky_qr import column_gram
+from .derivatives import trusted
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
 from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
@@ -137,6 +138,7 @@ def online_eigh_init(
         request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
         root = sketch_root(request, ValueChecks(enabled=False)).root
         values, U = root_eigenpairs(root, int(rank))
+        values, U = trusted(values, int(rank), values, U)
         return OnlineEigh(
             eigenvalues=values[..., :rank] * expanded(A.trace, 1),
             eigenvectors=U,
@@ -289,6 +291,7 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
     Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)  # (M + shift) U
     values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
+    values, vectors = trusted(values, r, values, vectors)
     return OnlineEigh(
         eigenvalues=clipped(values - shift) * expanded(average, 1),
         eigenvectors=vectors,

@@ -14,6 +14,7 @@ from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular
 
 from .cholesky_qr import cholesky_qr
+from .derivatives import exact_derivatives, trusted
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpairs
 from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
 from .nystrom_root import NystromRoot, nystrom_root, stabilising_shift
@@ -60,6 +61,10 @@ class SketchRequest(NamedTuple):
         """Number of columns of the basis."""
         return 0 if self.basis is None else int(self.basis.shape[-1])
 
+    def vectors(self, width: int) -> int:
+        """Return how many eigenvectors are made of a sketch of that width: all if it spans A."""
+        return width if width == self.A.size else self.rank
+
     def columns(self, start: int, fresh: int) -> SketchColumns:
         """Return `start` columns to start from, those of the basis first, and `fresh` others."""
         A = self.A
@@ -87,11 +92,23 @@ def sketch_options(method: Any, passes: Any, oversample: Any, tail: Any) -> Sket
 
 def decompose(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
     """Return the decomposition by the method of the request."""
-    if request.options.method == "nystrom":
-        sketch = sketch_root(request, checks)
-        values, U = root_eigenpairs(sketch.root, request.rank)
-        return _in_units_of_A(request, values, U, sketch.error)
-    return _project(request, checks)
+    A, rank = request.A, request.rank
+    nystrom = request.options.method == "nystrom"
+    values, U, error = (_by_nystrom if nystrom else _by_projection)(request, checks)
+    if U.shape[-1] == A.size:
+        values, U = exact_derivatives(A, values, U, rank)
+    else:
+        values, U, error = trusted(values, rank, values, U, error)
+    if not nystrom:  # whose error is that of the pairs kept
+        values = values[..., :rank]
+    return _in_units_of_A(request, values, U, error)
+
+
+def _by_nystrom(request: SketchRequest, checks: ValueChecks) -> tuple[Array, Array, Array]:
+    """Return all eigenvalues of A / unit, eigenvectors and the error of all of them."""
+    sketch = sketch_root(request, checks)
+    values, U = root_eigenpairs(sketch.root, request.vectors(sketch.root.B.shape[-1]))
+    return values, U, sketch.error
 
 
 def _in_units_of_A(request: SketchRequest, values: Array, U: Array, error: Array) -> LowRankEigh:
@@ -199,7 +216,7 @@ def _leave_one_out_error(root: NystromRoot, R: Array) -> Array:
 # ------------------------------------------------------------------------------ projection
 
 
-def _project(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
+def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, Array, Array]:
     """Return Rayleigh-Ritz pairs or singular vectors of A Q; Gaussian columns measure the error."""
     A, options, rank = request.A, request.options, request.rank
     wanted = min(max(rank + options.oversample, request.known), A.size)
@@ -218,13 +235,16 @@ def _project(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
     values, W = in_descending_order(*eigh((core + adjoint(core)) / 2))
     allowed = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(AQ)
     require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
+    made = request.vectors(width)
     if options.method == "rsvd":
-        values, U = _left_singular(AQ, _add_shift(A, AQ, Q), rank)
+        values, U = _left_singular(AQ, _add_shift(A, AQ, Q), made)
     else:
-        U = xp.matmul(Q, W[..., :rank])
-    values = clipped(values[..., :rank])
-    error = A.trace + xp.nan if G is None else probed_error(values, U, G, AG)
-    return _in_units_of_A(request, values, U, error)
+        U = xp.matmul(Q, W[..., :made])
+    values = clipped(values)
+    error = A.trace + xp.nan
+    if G is not None:
+        error = probed_error(values[..., :rank], U[..., :rank], G, AG)
+    return values, U, error
 
 
 def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:

@@ -1,0 +1,75 @@
+"""Derivatives of truncated decompositions, which are right or NaN.
+
+Eigenvectors turn by u over the gap to the next eigenvalue, so that derivatives exist only where all
+gaps are large enough. Where a sketch spans all of A, they are those of exact eigenpairs. Else they
+are those of the sketch, through Cholesky factors whose roundings grow as u |A| over the smallest
+eigenvalue that the sketch saw.
+"""
+
+from __future__ import annotations
+
+from ngdla._backend.dtypes import astype, conjugate, dtype_name
+from ngdla._backend.implicit import with_derivatives_of
+from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import hermitian_part, rmatvec
+from ngdla._backend.spectral import apart, eigh
+from ngdla._backend.tracing import derivative_where, detached, differentiable
+from ngdla._backend.triangular import inverse_triangular
+
+from .operand import HermitianOperand
+
+__all__ = ["exact_derivatives", "trusted", "trusted_root"]
+
+
+def trusted(values: Array, kept: int, *arrays: Array) -> tuple[Array, ...]:
+    """Return arrays made of the `kept` first of eigenvalues, with NaN for derivatives in doubt."""
+    ends = namespace(values).concat([values[..., :1], values[..., -1:]], axis=-1)
+    ok = apart(values, kept) & apart(ends, 2)
+    return tuple(_derivative_where(ok, x) for x in arrays)
+
+
+def trusted_root(B: Array, L: Array) -> Array:
+    """Return the root B = Y L^-H, with NaN for derivatives where L is too close to singular."""
+    if not differentiable(B):
+        return B
+    xp = namespace(L)
+    most, least = (xp.linalg.matrix_norm(x) ** 2 for x in (L, inverse_triangular(L)))
+    return _derivative_where(apart(xp.stack([most, 1 / least], axis=-1), 2), B)
+
+
+def exact_derivatives(
+    A: HermitianOperand, values: Array, U: Array, kept: int
+) -> tuple[Array, Array]:
+    """Return all eigenpairs of A / unit, in descending order, with the derivatives of exact ones.
+
+    In the basis of the eigenvectors as they are, A is diagonal but for its derivatives.
+    """
+    values, U = detached(values), detached(U)
+    T = hermitian_part(rmatvec(U, A.times(U)))
+    if not differentiable(T):
+        return values, U
+    complete = kept == values.shape[-1]
+    ok = apart(values, kept, rest=not complete)
+    values = with_derivatives_of(_eigenvalues, values, (T,))
+    U = with_derivatives_of(_eigenvectors, U, (T, U))
+    return _derivative_where(ok, values), _derivative_where(ok, U)
+
+
+def _derivative_where(ok: Array, x: Array) -> Array:
+    """Return x, (..., k) or (..., d, k) or (...), with derivatives where a flag, (...), is set."""
+    ok = namespace(ok).reshape(ok, ok.shape + (1,) * (x.ndim - ok.ndim))
+    return derivative_where(ok, x)
+
+
+def _eigenvalues(T: Array) -> Array:
+    values, _ = eigh(T)
+    return namespace(T).flip(values, axis=-1)
+
+
+def _eigenvectors(T: Array, U: Array) -> Array:
+    """Return U W for the eigenvectors W of an almost diagonal T, with positive diagonal."""
+    xp = namespace(T)
+    W = xp.flip(eigh(T)[1], axis=-1)
+    diagonal = detached(xp.linalg.diagonal(W))
+    phases = conjugate(diagonal) / astype(xp.abs(diagonal), dtype_name(W.dtype))
+    return xp.matmul(U, W * xp.expand_dims(phases, axis=-2))
