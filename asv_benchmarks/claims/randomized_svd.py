@@ -171,7 +171,7 @@ def track_excess() -> float:
     return largest_gap("float64")
 
 
-@tracked("randomized_svd, the same in float32", unit="per cent of the least error", at_most=0.001)
+@tracked("randomized_svd, the same in float32", unit="per cent of the least error")
 def track_excess_single() -> float:
     return largest_gap("float32")
 
