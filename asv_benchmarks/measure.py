@@ -45,7 +45,7 @@ CLAIMS = (
     "sample_weights",
     "spin_chains",
 )
-MODULES = (*CLAIMS, "calls", "whole_calls", "instruments", "newcomer")
+MODULES = (*CLAIMS, "calls", "whole_calls", "instruments", "newcomer", "randomized_svd")
 LIBRARIES = (
     "ngdla",
     "numpy",

@@ -7,7 +7,7 @@ from typing import Any
 from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal
+from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal, rmatvec
 from ngdla._backend.tracing import choose_if_free
 from ngdla._backend.triangular import cholesky, inverse_triangular
 
@@ -16,11 +16,16 @@ __all__ = [
     "column_gram",
     "equilibrated_cholesky",
     "nearly_orthogonal",
+    "orthonormal",
+    "orthonormal_beside",
+    "project_out",
+    "well_conditioned",
 ]
 
 _SWEEPS = 3
 _SHRINK = 4.0  # of off-diagonal entries, in roundings
 _LEAST_DISTANCE = 0.99  # of a column of norm 1 from the span of those before it
+_LEAST_DISTANCE_OF_TWO = 0.9999  # shrinking what is not orthogonal costs less than a rounding
 
 
 def cholesky_qr(Y: Array) -> tuple[Array, Array]:
@@ -35,21 +40,58 @@ def cholesky_qr(Y: Array) -> tuple[Array, Array]:
 
     Cost: 3 (d l^2 + 2 d l^2) flops in products.
     """
-    Q, R, L = _sweep_thrice(Y)
+    Q, R, L = _swept(Y, _SWEEPS)
 
     def again() -> tuple[Array, Array]:
-        P, T, _ = _sweep_thrice(Q)
+        P, T, _ = _swept(Q, _SWEEPS)
         return P, namespace(R).matmul(T, R)
 
     return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE), lambda: (Q, R), again)
 
 
-def _sweep_thrice(Y: Array) -> tuple[Array, Array, Array]:
-    """Return Q and R after three sweeps, and the last factor."""
+def well_conditioned(Y: Array) -> Array:
+    """Return columns with the range of Y whose condition is near 1, but that are not orthonormal.
+
+    Two sweeps of the three of `cholesky_qr`, which is what products between orthonormal columns
+    need: directions down to l u of the largest one are told apart.
+    """
+    return _swept(Y, 2)[0]
+
+
+def orthonormal(Y: Array) -> Array:
+    """Return the Q of `cholesky_qr`, by two sweeps where the second one finds that they suffice."""
+    Q, _, L = _swept(Y, 2)
+    return choose_if_free(
+        nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO), lambda: Q, lambda: _swept(Q, _SWEEPS)[0]
+    )
+
+
+def orthonormal_beside(Q: Array, Y: Array) -> Array:
+    """Return orthonormal columns P, orthogonal to those of Q, with the range of Y in [Q, P].
+
+    Projected out twice: the first time, what is left may be as small as roundings of what is not.
+    Where it was, what the second sweep finds is not orthonormal yet, and all is done again.
+    """
+    P = well_conditioned(project_out(Q, Y))
+    P, _, L = _swept(project_out(Q, P), 1)
+
+    def again() -> Array:
+        return cholesky_qr(project_out(Q, P))[0]
+
+    return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE), lambda: P, again)
+
+
+def project_out(Q: Array, Y: Array) -> Array:
+    """Return (1 - Q Q^H) Y for orthonormal columns Q."""
+    return Y - namespace(Y).matmul(Q, rmatvec(Q, Y))
+
+
+def _swept(Y: Array, sweeps: int) -> tuple[Array, Array, Array]:
+    """Return Q and R after some sweeps, and the last factor."""
     xp = namespace(Y)
     R: Any = None
     L: Any = None
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
         Y = xp.matmul(Y, adjoint(inverse_triangular(L)))
         R = adjoint(L) if R is None else xp.matmul(adjoint(L), R)

@@ -13,7 +13,7 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular
 
-from .cholesky_qr import cholesky_qr
+from .cholesky_qr import cholesky_qr, project_out
 from .derivatives import exact_derivatives, trusted
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpairs
 from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
@@ -177,12 +177,8 @@ def _complete_basis(Q: Array | None, G: Array) -> tuple[Array, Array]:
     """Return F and R with F R = (1 - Q Q^H) G, F orthonormal and orthogonal to Q."""
     if Q is None:
         return cholesky_qr(G)
-    F, R = cholesky_qr(_project_out(Q, G))
-    return _project_out(Q, F), R  # again: a small difference of G and its projection lost digits
-
-
-def _project_out(Q: Array, G: Array) -> Array:
-    return G - namespace(G).matmul(Q, rmatvec(Q, G))
+    F, R = cholesky_qr(project_out(Q, G))
+    return project_out(Q, F), R  # again: a small difference of G and its projection lost digits
 
 
 def _nearly_identity(overlap: Array) -> Array:

@@ -161,6 +161,119 @@ def test_half_precision_is_stored_only(shape: str, rng: np.random.Generator) -> 
     assert relative(product(result), product(expected)) <= 100 * U["float32"]
 
 
+# ----------------------------------------------------------------------- slow decay, by default
+
+SLOW = {
+    "1/k": lambda k: 1 / k,
+    "0.9^k": lambda k: 0.9**k,
+    "even": lambda k: 2 - k / len(k),
+    "20 equal ones": lambda k: np.where(k <= 20, 1.0, 0.5),
+}
+
+
+def subspace_iteration(A: np.ndarray, rank: int, seed: int) -> np.ndarray:
+    """Return the approximation by the products that scikit-learn makes by default: 16, or 10."""
+    Q = np.random.default_rng(seed).standard_normal((A.shape[1], rank + 10))
+    for _ in range(7 if 10 * rank < min(A.shape) else 4):
+        Q = np.linalg.qr(H(A) @ np.linalg.qr(A @ Q).Q).Q
+    Q = np.linalg.qr(A @ Q).Q
+    W, s, Zh = np.linalg.svd(H(Q) @ A, full_matrices=False)
+    return Q @ (W[:, :rank] * s[:rank]) @ Zh[:rank]
+
+
+@pytest.mark.parametrize("spectrum", list(SLOW))
+@pytest.mark.parametrize("rank", [8, 20])
+def test_slow_decay(spectrum: str, rank: int, rng: np.random.Generator) -> None:
+    """Errors, on average over seeds, are not above those of scikit-learn's more products."""
+    left, right = (orthonormal(rng, size, 160, "float64") for size in (240, 160))
+    sigma = SLOW[spectrum](np.arange(1.0, 161))
+    A = (left * sigma) @ right.T
+    least = norm(sigma[rank:])
+    ours = [norm(A - product(randomized_svd(A, rank, rng=seed))) / least for seed in range(3)]
+    theirs = [norm(A - subspace_iteration(A, rank, seed)) / least for seed in range(3)]
+    assert np.mean(ours) <= np.mean(theirs) + 1e-5
+
+
+# ---------------------------------------------------------------------------- the error estimate
+
+
+def random_problem(seed: int) -> tuple[np.ndarray, int]:
+    """Return a matrix of random dtype, shape and spectrum, and a rank."""
+    rng = np.random.default_rng(seed)
+    dtype = list(U)[seed % len(U)]
+    m, n = (int(x) for x in rng.integers(20, 80, size=2))
+    k = np.arange(1.0, min(m, n) + 1)
+    step = np.where(k <= 5, 1.0, 10.0 ** -rng.uniform(0, 6))
+    sigma = [k ** -rng.uniform(0.3, 3), rng.uniform(0.5, 0.99) ** k, 2 - k / len(k), step][seed % 3]
+    left, right = (orthonormal(rng, size, len(k), dtype) for size in (m, n))
+    return ((left * sigma) @ H(right)).astype(dtype), int(rng.integers(1, len(k) // 2))
+
+
+def test_the_estimate_is_within_a_factor_of_two() -> None:
+    """Of ten columns: a chi-squared number of ten degrees of freedom at worst, 1 % outside."""
+    ratios = []
+    for seed in range(40):
+        A, rank = random_problem(seed)
+        passes = [None, 1, 2, 3, 4][seed % 5]
+        result, error = randomized_svd(A, rank, passes=passes, rng=seed, full_output=True)
+        true = norm(wide(A) - product(result))
+        if true > 8 * U[A.dtype.name] * norm(wide(A)):
+            ratios.append(float(error) / true)
+    assert len(ratios) >= 20
+    assert np.mean([0.5 <= ratio <= 2 for ratio in ratios]) >= 0.95
+    assert 0.9 <= np.median(ratios) <= 1.1
+
+
+@pytest.mark.thinned(0)
+def test_full_output(backend: Backend, rng: np.random.Generator) -> None:
+    """The triplets are those of a call without it, and the estimate one real number for each."""
+    dtype = backend.dtypes[-1]
+    A = np.stack([matrix(rng, SHAPES["tall"], geometric(SHORT, q), dtype) for q in (0.5, 0.8)])
+    like = backend.asarray(A)
+    result, error = backend.call(randomized_svd, like, RANK, passes=2, full_output=True)
+    backend.assert_kind(error, like=like, dtype=REAL[dtype], shape=(2,))
+    if not backend.has_values:
+        return
+    assert isinstance(result, SVDResult)
+    result, error = map_arrays(backend.numpy, result), backend.numpy(error)
+    true = np.linalg.norm(wide(A) - product(result), axis=(-2, -1))
+    assert np.all((true / 2 <= error) & (error <= 2 * true))
+    plain = product(randomized_svd(A, RANK, passes=2))
+    assert relative(product(result), plain) <= 1e3 * U[dtype]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float32", 1e-30), ("float32", 1e30), ("float64", 1e-200), ("float64", 1e200)],
+)
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_odd_scales(dtype: str, scale: float, shape: str, rng: np.random.Generator) -> None:
+    A = matrix(rng, SHAPES[shape], geometric(SHORT, 0.8), dtype)
+    for passes in (None, 1, 5):
+        options: dict[str, Any] = {"passes": passes, "oversample": 2, "full_output": True}
+        (result, error), (scaled, its) = (
+            randomized_svd(B, RANK, **options) for B in (A, (A * scale).astype(dtype))
+        )
+        np.testing.assert_allclose(scaled.S / scale, result.S, rtol=100 * U[dtype])
+        np.testing.assert_allclose(its / scale, error, rtol=1e3 * U[dtype])
+    zero, error = randomized_svd(0 * A, RANK, full_output=True)
+    assert error == 0
+    assert not zero.S.any()
+
+
+def test_fresh_columns_of_the_caller(rng: np.random.Generator) -> None:
+    """They are the last ones; without any there is no estimate."""
+    A = matrix(rng, SHAPES["tall"], geometric(SHORT, 0.8), "float64")
+    columns = rng.standard_normal((SHORT, RANK + 4))
+    options: dict[str, Any] = {"oversample": 2, "full_output": True}
+    result, error = randomized_svd(A, RANK, rng=columns, **options)
+    plain = randomized_svd(A, RANK, oversample=2, rng=columns[:, : RANK + 2].copy())
+    np.testing.assert_allclose(result.S, plain.S, rtol=1e-13)
+    rest = (A - product(result)) @ columns[:, RANK + 2 :]
+    np.testing.assert_allclose(error, norm(rest) / 2**0.5)
+    assert np.isnan(randomized_svd(A, RANK, oversample=0, full_output=True)[1])
+
+
 # -------------------------------------------------------------------------------- bad input
 
 A = np.random.default_rng(2).standard_normal((5, 12))
@@ -181,6 +294,7 @@ WRONG: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "passes -1": ("passes", ValueError, {"passes": -1}),
     "passes 2.0": ("passes", TypeError, {"passes": 2.0}),
     "oversample -1": ("oversample", ValueError, {"oversample": -1}),
+    "full_output 1": ("full_output", TypeError, {"full_output": 1}),
     "oversample True": ("oversample", TypeError, {"oversample": True}),
     "seed": ("rng", TypeError, {"rng": 0.5}),
     "test matrix": ("rng", ValueError, {"rng": np.ones((12, 2))}),

@@ -131,8 +131,17 @@ def low_rank() -> Iterator[Case]:
             Array("normal", shape), RANK, passes=passes, oversample=oversample
         ),
         shape=shapes,
-        passes=(1, 2, 3, 4),
+        passes=(None, 1, 2, 3, 4),
         oversample=(0, 2, 10),
+    )
+    yield from grid(
+        "randomized_svd, error",
+        lambda shape, passes, oversample: ngdla.randomized_svd(
+            Array("normal", shape), RANK, passes=passes, oversample=oversample, full_output=True
+        ),
+        shape=shapes,
+        passes=(None, 1, 2),
+        oversample=(0, 2),
     )
     yield from grid(
         "randomized_svd, given",
