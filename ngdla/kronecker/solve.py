@@ -8,10 +8,17 @@ from typing import Any, Literal
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
 from ngdla._backend.checks import require_array, require_choice, require_like
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.dtypes import astype, dtype_name, normal_range, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, trace
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    preserved,
+    real_diagonal,
+    rmatvec,
+    trace,
+)
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.sums import add_multiple
@@ -37,8 +44,8 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        The current average, Hermitian. If it starts from zeros, divide the average by 1 - decay^t
-        after t updates.
+        The current average, Hermitian positive semi-definite. If it starts from zeros, divide the
+        average by 1 - decay^t after t updates.
     X : array, shape (..., N, d)
         One row per sample, scaled by the caller, for example by 1 / sqrt(N).
     decay : float or array, shape () or (...)
@@ -64,6 +71,8 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
     Cost: N d^2 flops by syrk and herk in NumPy, by blocks of a triangle in torch, 2 N d^2
     elsewhere, and one pass over `A`; d^2 numbers for the result. In NumPy, from d = 256, only the
     upper triangle of `A` is read.
+    If `decay` times the largest entry of the diagonal of `A` is below the smallest normal number,
+    the past counts as exactly 0. An average over zeros would be stuck at subnormal numbers.
 
     References
     ----------
@@ -91,11 +100,25 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
     with opened(A, check) as checks:
         decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
         A, X = astype(A, dtype), astype(X, dtype)
+        old = _unless_vanished(decay, A)
         # decay A + (1 - decay) X^T conj(X)
-        average = weighted_sum_with_gram(A, expanded(decay, 2), X, expanded(1 - decay, 2))
+        average = weighted_sum_with_gram(A, expanded(old, 2), X, expanded(1 - decay, 2))
         diagonal = namespace(A).linalg.diagonal(average)
         checks.require(lambda: all_finite(diagonal), lambda: not_finite("X", "A"))
         return average
+
+
+def _unless_vanished(decay: Any, A: Array) -> Array:
+    """Return the weight of the past, (...), or 0 where that is below the normal range of A.
+
+    The largest entry is one of the diagonal. Numbers below that range are stuck: 0.95 times the
+    least one rounds to itself.
+    """
+    xp = namespace(A)
+    largest = xp.max(xp.abs(real_diagonal(A)), axis=-1)
+    least, _ = normal_range(dtype_name(largest.dtype))
+    weight = xp.ones_like(largest) * decay
+    return xp.where(weight * largest < least, xp.zeros_like(weight), weight)  # NaN stays
 
 
 def kronecker_solve(

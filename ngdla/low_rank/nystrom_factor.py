@@ -209,7 +209,7 @@ def nystrom_factor(
         require_finite_columns(checks, basis, rng)
         sketch = sketch_root(SketchRequest(operand, options, rank, basis, rng), checks)
         xp = namespace(operand.like)
-        B = sketch.root.B * expanded(xp.sqrt(operand.unit), 2)
+        B = sketch.root.B * expanded(xp.sqrt(operand.scale), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest
         return NystromFactor(B, column_gram(B), rest, operand.trace, sketch.error * operand.unit)

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
 from ngdla._backend.checks import require_array, require_choice, require_count, require_like
-from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, unit_roundoff
+from ngdla._backend.dtypes import (
+    astype,
+    dtype_name,
+    is_complex,
+    normal_range,
+    result_name,
+    unit_roundoff,
+)
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
@@ -17,7 +24,7 @@ from .cholesky_qr import column_gram
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
 from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
-from .operand import HermitianOperand, trace_unit
+from .operand import HermitianOperand, trace_unit, unit_or_zero
 from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
 from .sketches import SketchRequest, probed_error, sketch_options, sketch_root, sketch_widths
 
@@ -95,7 +102,8 @@ def online_eigh_init(
     Notes
     -----
     Cost: 8 N d (rank + 20) flops and about 30 d (rank + 20)^2; no d x d and no N x N matrix. A
-    batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0.
+    batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0; one with
+    |X|^2 below the smallest normal number counts as zero.
 
     References
     ----------
@@ -120,16 +128,22 @@ def online_eigh_init(
     start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
     with opened(X, check) as checks:
         X = astype(X, dtype)
+        xp, size = namespace(X), squared_norm(X)
+        checks.require(lambda: all_finite(size), _not_finite)
+        trace = _unless_vanished(size, size)
         A = HermitianOperand(
             like=X,
             batch=tuple(batch),
             size=d,
             dtype=dtype,
-            roundoff=unit_roundoff(dtype),
-            trace=squared_norm(X),
-            product=lambda V: transposed_product(X, _conjugate_times(X, V)),
+            product_eps=unit_roundoff(dtype),
+            trace=trace,
+            product=lambda V: xp.where(
+                expanded(trace != 0, 2),
+                transposed_product(X, _conjugate_times(X, V)),
+                xp.zeros_like(V),
+            ),
         )
-        checks.require(lambda: all_finite(A.trace), _not_finite)
         require_finite_columns(checks, None, rng)
         count, shape = start + int(probes), (*batch, d)
         drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
@@ -138,10 +152,10 @@ def online_eigh_init(
         root = sketch_root(request, ValueChecks(enabled=False)).root
         values, U = root_eigenpairs(root, int(rank))
         return OnlineEigh(
-            eigenvalues=values[..., :rank] * expanded(A.trace, 1),
+            eigenvalues=values[..., :rank] * expanded(A.scale, 1),
             eigenvectors=U,
             trace=A.trace,
-            weight=namespace(X).ones_like(A.trace),
+            weight=xp.ones_like(A.trace),
             probes=G,
             sketch=A.product(G),
         )
@@ -185,6 +199,8 @@ def online_eigh_update(
     the Nystrom approximation M U (U^H M U)^-1 U^H M.
     A direction that is not kept is seen in single batches only, so that the state needs several
     updates to follow a sudden change of the data. The probes show it.
+    Below the normal range a part counts as exactly zero: a batch by |X|^2, the past by its weighted
+    trace. The eigenvectors then stay, with eigenvalues 0, until a batch follows that is not zero.
     Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
     Cholesky factors and one eigendecomposition. Memory: some four arrays of the size of the
     eigenvectors; no d x d matrix. Where many new directions come at once, and always on a GPU, 9 d
@@ -279,6 +295,7 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     xp, U, r = namespace(X), state.eigenvectors, state.eigenvalues.shape[-1]
     weight = decay * state.weight + 1  # w_t = decay w_(t - 1) + 1
     new, old = 1 / weight, decay * state.weight / weight
+    new, old = _unless_vanished(new, size), _unless_vanished(old, old * state.trace)
     average = old * state.trace + new * size  # tr M, with the trace of A itself
     unit = trace_unit(average)
     rows = _conjugate_times(X, xp.concat([U, state.probes], axis=-1))  # conj(X) [U, G]
@@ -290,13 +307,24 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)  # (M + shift) U
     values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
     return OnlineEigh(
-        eigenvalues=clipped(values - shift) * expanded(average, 1),
+        eigenvalues=clipped(values - shift) * expanded(unit_or_zero(average, unit), 1),
         eigenvectors=vectors,
         trace=average,
         weight=weight,
         probes=state.probes,
         sketch=products[..., r:] + expanded(old, 2) * state.sketch,  # M G, of A itself
     )
+
+
+def _unless_vanished(weight: Array, size: Array) -> Array:
+    """Return the weight of a part, or 0 where its size is below the normal range; NaN is not.
+
+    Numbers below it are stuck, since 0.95 times the least one rounds to itself, and the eigenpairs
+    of what is left of a part there are of roundings alone.
+    """
+    xp = namespace(size)
+    least, _ = normal_range(dtype_name(size.dtype))
+    return xp.where(size < least, xp.zeros_like(size), weight)
 
 
 def _conjugate_times(X: Array, V: Array) -> Array:

@@ -96,9 +96,8 @@ def decompose(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
 
 def _in_units_of_A(request: SketchRequest, values: Array, U: Array, error: Array) -> LowRankEigh:
     """Return the decomposition of A from that of A / unit; of zero it is zero."""
-    A = request.A
-    values = values * expanded(clipped(A.trace), 1)
-    tail = request.options.tail
+    A, tail = request.A, request.options.tail
+    values = values * expanded(A.scale, 1)
     return truncate_eigenpairs(values, U, A.trace, error * A.unit, request.rank, tail)
 
 

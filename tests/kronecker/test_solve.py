@@ -26,7 +26,14 @@ from spectra import (
     relative,
 )
 
-from ngdla import LowRankEigh, ema, kronecker_solve, online_eigh_init, randomized_eigh
+from ngdla import (
+    LowRankEigh,
+    ema,
+    kronecker_solve,
+    nystrom_factor,
+    online_eigh_init,
+    randomized_eigh,
+)
 from ngdla.kronecker.solve import COUPLINGS, Coupling
 
 IN, OUT, DAMPING = 7, 5, 1e-3
@@ -254,6 +261,47 @@ def test_an_average_promotes(rng: np.random.Generator) -> None:
     assert ema(A, X, decay=0.5).dtype == "complex128"
     assert ema(A.astype("float32"), X, decay=np.asarray(0.5)).dtype == "complex64"
     assert ema(A.astype("float16"), A.astype("float16"), decay=0).dtype == "float32"
+
+
+def test_an_average_of_a_dead_layer_vanishes(rng: np.random.Generator) -> None:
+    """2,000 zero batches: it is exactly zero then, decomposed at any time, and wakes up again."""
+    X = random_array(rng, (9, 5), "float32")
+    average = ema(np.zeros((5, 5), "float32"), X, decay=0.5)
+    for step in range(2000):
+        average = ema(average, 0 * X, decay=0.9)
+        if step > 800 and step % 10 == 0:
+            low, factor = randomized_eigh(average, 3, oversample=2), nystrom_factor(average, 3)
+            assert np.isfinite(low.eigenvectors).all()
+            assert np.isfinite(factor.root).all()
+    assert not average.any()
+    assert not low.eigenvalues.any()
+    assert not factor.root.any()
+    np.testing.assert_array_equal(ema(average, X, decay=0.5), ema(0 * average, X, decay=0.5))
+
+
+@pytest.mark.thinned(0)
+def test_one_of_two_averages_vanishes(backend: Backend, rng: np.random.Generator) -> None:
+    """Where the largest entry of the past is below the normal range; the other one is kept."""
+    real = backend.dtypes[0]
+    least = float(np.finfo(real).smallest_normal)
+    A = psd(rng, power_law(IN), real)
+    A = np.stack([A / A.max() * 3 * least, A]).astype(real)
+    X = np.zeros((2, 4, IN), real)
+    X[1] = random_array(rng, (4, IN), real)
+    decay = np.array([0.5, 0.9], real)
+
+    def run(A: Any, X: Any, decay: Any) -> Any:
+        first = ema(A, X, decay=decay, check=False)
+        return first, ema(first, X, decay=decay, check=False)
+
+    found = backend.call(run, *backend.asarray([A, X, decay]))
+    if not backend.has_values:
+        return
+    first, second = map(backend.numpy, found)
+    assert first[0].any()
+    assert not second[0].any()
+    gram = X[1].T.astype(float) @ X[1]
+    assert relative(second[1], 0.81 * A[1] + 0.19 * gram) <= 40 * U[real]
 
 
 # -------------------------------------------------------------------------------- bad input

@@ -173,6 +173,66 @@ def test_zero_batches(dtype: str, zeros: tuple[int, ...], rng: np.random.Generat
         assert_below(state.eigenvalues, state.eigenvectors, A, U[dtype])
 
 
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_a_layer_wakes_up_again(decay: float, rng: np.random.Generator) -> None:
+    """After 2,000 zero batches the average is exactly zero, and the next batch is all of it."""
+    first, last = batches(rng, 2, RANK, "float32")
+    state = online_eigh_init(first, RANK, probes=PROBES)
+    zero = np.zeros_like(first)
+    for _ in range(2000):
+        state = online_eigh_update(state, zero, decay=decay)
+    assert not any(np.any(x) for x in (state.eigenvalues, state.trace, state.sketch))
+    for count in (1, 2):  # the second one turns the vectors into those of the batch
+        state = online_eigh_update(state, last, decay=decay)
+        A = covariance(last) * (1 - decay**count)
+        assert_consistent(state, A, U["float32"], 2)
+    exact = np.linalg.eigvalsh(A)[: -RANK - 1 : -1]
+    np.testing.assert_allclose(state.eigenvalues, exact, atol=1e-5 * exact[0])
+
+
+@pytest.mark.thinned(0)
+def test_one_of_two_layers_vanishes(backend: Backend, rng: np.random.Generator) -> None:
+    """Below the normal range its past is zero, and a batch is; the other one is followed."""
+    real = backend.dtypes[0]
+    least = float(np.finfo(real).smallest_normal)
+    (X,) = batches(rng, 1, 6, real)
+    X = X / norm(X)
+    both = np.stack([X * (2 * least) ** 0.5, X]).astype(real)
+    tiny = np.stack([X * (least / 2) ** 0.5, X]).astype(real)
+
+    def run(both: Any, tiny: Any, decay: Any) -> Any:
+        state = online_eigh_init(both, RANK, probes=PROBES, check=False)
+        state = online_eigh_update(state, tiny, decay=decay, check=False)
+        return list(state), list(online_eigh_init(tiny, RANK, probes=PROBES, check=False))
+
+    decay = np.array([0.1, 0.5], real)
+    fields, first = backend.call(run, *backend.asarray([both, tiny, decay]))
+    if not backend.has_values:
+        return
+    for found in (fields, first):
+        state = OnlineEigh(*(backend.numpy(field) for field in found))
+        dead, alive = (OnlineEigh(*(field[i] for field in state)) for i in range(2))
+        assert not any(np.any(x) for x in (dead.eigenvalues, dead.trace, dead.sketch))
+        assert_consistent(dead, np.zeros((D, D)), U[real], 3)
+        assert_consistent(alive, covariance(X.astype(real)), U[real], 3)
+
+
+def test_batches_of_any_size_in_float32(rng: np.random.Generator) -> None:
+    """Followed where each part of the average is in the normal range; below it X is zero."""
+    X = batches(rng, 1, RANK, "float64")[0]
+    X /= norm(X)
+    for size in (*10.0 ** rng.uniform(-45, 38, 15), 1e-45, 1e-40, 1e-36, 3e38):
+        batch = (X * size**0.5).astype("float32")
+        state = followed([batch] * 4, RANK, 0.5)
+        exact = np.linalg.eigvalsh(covariance(batch))[: -RANK - 1 : -1]
+        if exact.sum() < 2.0**-126:
+            assert not np.any(state.eigenvalues), size
+        elif exact.sum() > 2.0**-122:  # whose parts, of weights down to 1 / 4, are normal numbers
+            np.testing.assert_allclose(state.eigenvalues, exact, atol=1e-5 * exact[0])
+        V = state.eigenvectors
+        assert np.abs(V.T @ V - np.eye(RANK)).max() <= 30 * RANK * U["float32"]
+
+
 def test_a_sudden_change(rng: np.random.Generator) -> None:
     """Directions that the state has never seen are learned, and vectors stay orthonormal."""
     axes = np.eye(D)[:, ::-1] * power_law(D)
