@@ -49,12 +49,12 @@ class NystromFactor(NamedTuple):
     trace: AnyArray
     error: AnyArray
 
-    def matmul(self, V: Array) -> AnyArray:
+    def matmul(self, V: Array, *, check: bool = True) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
         ----------
-        V
+        V, check
             As for `LowRankEigh.matmul`.
 
         Returns
@@ -69,7 +69,7 @@ class NystromFactor(NamedTuple):
         def promoted(V: Array, checks: ValueChecks) -> Array:
             return in_common_dtype(product, self.root, expanded(self.tail, 2), V)
 
-        return apply_to_columns(promoted, V, self.root, "root")
+        return apply_to_columns(promoted, V, self.root, "root", check=check)
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
         """Return X with (B B^H + tail + damping) X = V.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_array, require_choice, require_count, require_like
 from ngdla._backend.dtypes import (
     astype,
@@ -19,6 +19,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import choose_if_free, is_traced
 
 from .cholesky_qr import column_gram
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
@@ -56,6 +57,8 @@ class OnlineEigh(NamedTuple):
         Standard normal columns G, which the eigenvectors never see.
     sketch : array, shape (..., d, p)
         The average times G, exact to rounding.
+    skipped : array, shape (...), bool
+        Whether the last batch was left out, because it held NaN or Inf.
     """
 
     eigenvalues: AnyArray
@@ -64,10 +67,11 @@ class OnlineEigh(NamedTuple):
     weight: AnyArray
     probes: AnyArray
     sketch: AnyArray
+    skipped: AnyArray
 
 
 def online_eigh_init(
-    X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: bool = True
+    X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: Check = True
 ) -> OnlineEigh:
     """Return the state of an online eigendecomposition after its first batch.
 
@@ -84,8 +88,10 @@ def online_eigh_init(
     probes : int, default 8
         Columns whose products with the average are kept exactly, to show the error. With 0, the
         error is NaN.
-    check : bool, default True
-        Refuse NaN and Inf: reads one flag on the host.
+    check : bool or "nan", default True
+        Refuse NaN and Inf: reads one flag on the host. If False or "nan", and if values cannot be
+        read (compiled and mapped code, Dask), such a batch is skipped: the state is zero with
+        weight 0, so that the average starts with the next batch.
 
     Returns
     -------
@@ -122,30 +128,18 @@ def online_eigh_init(
     require_array(X, "X", ndim=2, blocks=False)
     require_rng(rng)
     require_count(probes, "probes")
-    *batch, _, d = X.shape
+    d = X.shape[-1]
     require_rank(rank, d, "the number of columns of `X`")
     dtype = result_name(dtype_name(X.dtype))
     start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
-    with opened(X, check) as checks:
+    with opened(X, check, nan=True) as checks:
         X = astype(X, dtype)
         xp, size = namespace(X), squared_norm(X)
-        checks.require(lambda: all_finite(size), _not_finite)
-        trace = _unless_vanished(size, size)
-        A = HermitianOperand(
-            like=X,
-            batch=tuple(batch),
-            size=d,
-            dtype=dtype,
-            product_eps=unit_roundoff(dtype),
-            trace=trace,
-            product=lambda V: xp.where(
-                expanded(trace != 0, 2),
-                transposed_product(X, _conjugate_times(X, V)),
-                xp.zeros_like(V),
-            ),
-        )
+        finite = xp.isfinite(size)
+        checks.require(lambda: finite, _not_finite)
+        A = _second_moment(X, xp.where(finite, _unless_vanished(size, size), xp.zeros_like(size)))
         require_finite_columns(checks, None, rng)
-        count, shape = start + int(probes), (*batch, d)
+        count, shape = start + int(probes), (*A.batch, d)
         drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
@@ -155,14 +149,15 @@ def online_eigh_init(
             eigenvalues=values[..., :rank] * expanded(A.scale, 1),
             eigenvectors=U,
             trace=A.trace,
-            weight=xp.ones_like(A.trace),
+            weight=astype(finite, dtype_name(size.dtype)),
             probes=G,
             sketch=A.product(G),
+            skipped=~finite,
         )
 
 
 def online_eigh_update(
-    state: OnlineEigh, X: Array, *, decay: Any, check: bool = True
+    state: OnlineEigh, X: Array, *, decay: Any, check: Check = True
 ) -> OnlineEigh:
     """Return the state after another batch: of decay A + (1 - decay) X^T conj(X), never formed.
 
@@ -177,13 +172,15 @@ def online_eigh_update(
         Rows are samples; N may change from batch to batch.
     decay : float or array, shape () or (...)
         The weight of the past, in [0, 1).
-    check : bool, default True
-        Refuse NaN and Inf, read off |X|^2: reads one flag on the host.
+    check : bool or "nan", default True
+        Refuse NaN and Inf, read off |X|^2: reads one flag on the host. If False or "nan", and if
+        values cannot be read (compiled and mapped code, Dask), such a batch is skipped.
 
     Returns
     -------
     OnlineEigh
-        The new state, in the dtype of the old one; after one in half precision in float32.
+        The new state, in the dtype of the old one; after one in half precision in float32. Where
+        the batch was skipped, the old state with `skipped` set.
 
     Raises
     ------
@@ -226,13 +223,15 @@ def online_eigh_update(
     rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
     X = _require_batch(X, U)
-    with opened(X, check) as checks:
+    with opened(X, check, nan=True) as checks:
         decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
-        size = squared_norm(X)
-        checks.require(lambda: all_finite(size), _not_finite)
-        state = _update(state, X, size, decay, rounding)
-        checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
-    return state
+        xp, size = namespace(X), squared_norm(X)
+        new = _update(state, X, size, decay, rounding)
+        finite = xp.isfinite(size) & xp.all(xp.isfinite(new.eigenvalues), axis=-1)
+        checks.require(lambda: finite, _not_finite)
+        if check is not True or is_traced(finite):
+            new = _unless_skipped(new, state, finite)
+        return new._replace(skipped=~finite)
 
 
 def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEigh:
@@ -285,6 +284,25 @@ def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEig
         return truncate_eigenpairs(d, U, state.trace, error, d.shape[-1], tail)
 
 
+def _second_moment(X: Array, trace: Array) -> HermitianOperand:
+    """Return X^T conj(X), which is zero where `trace`, (...), is, whatever X holds there."""
+    xp, dtype = namespace(X), dtype_name(X.dtype)
+
+    def product(V: Array) -> Array:
+        AV = transposed_product(X, _conjugate_times(X, V))
+        return xp.where(expanded(trace != 0, 2), AV, xp.zeros_like(AV))
+
+    return HermitianOperand(
+        like=X,
+        batch=tuple(X.shape[:-2]),
+        size=X.shape[-1],
+        dtype=dtype,
+        product_eps=unit_roundoff(dtype),
+        trace=trace,
+        product=product,
+    )
+
+
 def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
     """Return the state after a batch of squared norm `size`.
 
@@ -313,7 +331,22 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
         weight=weight,
         probes=state.probes,
         sketch=products[..., r:] + expanded(old, 2) * state.sketch,  # M G, of A itself
+        skipped=state.skipped,
     )
+
+
+def _unless_skipped(new: OnlineEigh, old: OnlineEigh, made: Array) -> OnlineEigh:
+    """Return the new state where it was made, (...), and the old one elsewhere."""
+    xp = namespace(made)
+
+    def mixed() -> OnlineEigh:
+        fields: dict[str, Any] = {
+            name: xp.where(expanded(made, one.ndim - made.ndim), one, other)
+            for name, one, other in zip(new._fields[:-1], new, old)
+        }
+        return old._replace(**fields)
+
+    return choose_if_free(xp.all(made), lambda: new, mixed)
 
 
 def _unless_vanished(weight: Array, size: Array) -> Array:
@@ -341,7 +374,11 @@ def _widen(state: Any) -> OnlineEigh:
             f"saved fields it is made anew by OnlineEigh(*fields)."
         )
         raise TypeError(msg)
-    return OnlineEigh(*(astype(x, result_name(dtype_name(x.dtype))) for x in state))
+    numbers = zip(state._fields[:-1], state)
+    wide: dict[str, Any] = {
+        name: astype(x, result_name(dtype_name(x.dtype))) for name, x in numbers
+    }
+    return state._replace(**wide)
 
 
 def _require_batch(X: Array, U: Array) -> Array:
