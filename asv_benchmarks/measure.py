@@ -45,7 +45,7 @@ CLAIMS = (
     "sample_weights",
     "spin_chains",
 )
-MODULES = (*CLAIMS, "calls", "whole_calls", "instruments", "newcomer")
+MODULES = (*CLAIMS, "calls", "whole_calls", "instruments", "newcomer", "positions")
 LIBRARIES = (
     "ngdla",
     "numpy",
@@ -59,6 +59,7 @@ LIBRARIES = (
     "netket",
     "quantax",
     "singd",
+    "curvlinops-for-pytorch",
 )
 
 

@@ -56,7 +56,9 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
         The current average, Hermitian positive semi-definite. If it starts from zeros, divide the
         average by 1 - decay^t after t updates.
     X : array, shape (..., N, d)
-        One row per sample, scaled by the caller, for example by 1 / sqrt(N).
+        One row per sample, scaled by the caller, for example by 1 / sqrt(N). Of T positions per
+        sample, inputs are scaled by 1 / sqrt(N) with N = M T, and output gradients of per-sample
+        losses by 1 / sqrt(M): G is a mean over samples of sums over positions.
     decay : float or array, shape () or (...)
         The weight of the current average, in [0, 1).
     check : bool or "nan", default True
