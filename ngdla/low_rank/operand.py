@@ -6,7 +6,6 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Literal
 
 from ngdla._backend.calls import ValueChecks, all_finite
@@ -64,12 +63,12 @@ class HermitianOperand:
     trace: Array
     product: Callable[[Array], Array]
 
-    @cached_property
+    @property
     def unit(self) -> Array:
         """The unit for this trace, (...)."""
         return trace_unit(self.trace)
 
-    @cached_property
+    @property
     def roundoff(self) -> Array:
         """What a product with A loses over the size of A, (...).
 
@@ -89,9 +88,10 @@ class HermitianOperand:
         Half of the division comes before the product: entries of X / unit would be below the normal
         range for the largest A, and compiled JAX code takes such numbers for 0.
         """
-        before = power_of_two(namespace(self.unit).sqrt(self.unit))
+        unit = self.unit
+        before = power_of_two(namespace(unit).sqrt(unit))
         AX = self.product(X / expanded(before, 2))
-        return AX / expanded(self.unit / before, 2)
+        return AX / expanded(unit / before, 2)
 
     @property
     def scale(self) -> Array:
