@@ -45,7 +45,15 @@ CLAIMS = (
     "sample_weights",
     "spin_chains",
 )
-MODULES = (*CLAIMS, "calls", "whole_calls", "instruments", "newcomer", "randomized_svd")
+MODULES = (
+    *CLAIMS,
+    "calls",
+    "whole_calls",
+    "instruments",
+    "newcomer",
+    "positions",
+    "randomized_svd",
+)
 LIBRARIES = (
     "ngdla",
     "numpy",
@@ -59,6 +67,7 @@ LIBRARIES = (
     "netket",
     "quantax",
     "singd",
+    "curvlinops-for-pytorch",
 )
 
 

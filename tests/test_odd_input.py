@@ -150,9 +150,11 @@ def calls() -> dict[str, Call]:
             {"A": A, "rank": "auto", "damping": 0.1, "target": 1.0, "max_rank": 5},
         ),
         "LowRankEigh.solve": (eigh.solve, {"V": V, "damping": 0.1, "check": True}),
+        "LowRankEigh.matmul": (eigh.matmul, {"V": V, "check": True}),
         "LowRankEigh.truncate": sweep(eigh.truncate, rank=1),
         "nystrom_factor": sweep(ngdla.nystrom_factor, A=A, rank=2),
         "NystromFactor.solve": (nystrom.solve, {"V": V, "damping": 0.1, "check": True}),
+        "NystromFactor.matmul": (nystrom.matmul, {"V": V, "check": True}),
         "randomized_svd": sweep(ngdla.randomized_svd, A=A, rank=2),
         "online_eigh_init": sweep(ngdla.online_eigh_init, X=V, rank=2),
         "online_eigh_update": sweep(ngdla.online_eigh_update, state=online, X=V, decay=0.5),
@@ -161,7 +163,7 @@ def calls() -> dict[str, Call]:
             ngdla.inverse_free_statistics, state=state, **rows, weights=c
         ),
         "inverse_free_update": sweep(ngdla.inverse_free_update, **update),
-        "inverse_free_apply": (ngdla.inverse_free_apply, {"state": state, "V": np.ones((3, 4))}),
+        "inverse_free_apply": sweep(ngdla.inverse_free_apply, state=state, V=np.ones((3, 4))),
         "structured_factor": sweep(
             ngdla.structured_factor, statistics=A, structure="dense", damping=0.1
         ),

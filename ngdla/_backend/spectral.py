@@ -24,6 +24,7 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
+from .tracing import is_traced
 from .triangular import over_batch
 
 __all__ = ["apart", "eigh", "left_singular", "qr", "qr_r", "svd"]
@@ -162,8 +163,19 @@ def _nan_on_failure(factorise: Callable[[AnyArray], Any], A: AnyArray, *vectors:
                 for i in range(A.shape[0])
             ]
             return tuple(xp.stack(parts) for parts in zip(*each))
-        nan = [xp.full_like(V, xp.nan) for V in vectors]
-        return (_values_like(vectors[0]) + xp.nan, *nan)
+        nan = [_values_like(vectors[0]) + xp.nan, *(xp.full_like(V, xp.nan) for V in vectors)]
+        return _finite_ones(factorise, A, nan) if is_traced(A) else tuple(nan)
+
+
+def _finite_ones(factorise: Callable[[AnyArray], Any], A: AnyArray, nan: list[AnyArray]) -> Any:
+    """Return what `torch.vmap` asks for: of many matrices, which look like one, some failed."""
+    xp = namespace(A)
+    finite = xp.all(xp.isfinite(A))
+    try:
+        results = factorise(xp.where(finite, A, xp.zeros_like(A)))
+    except _failures(xp):
+        return tuple(nan)
+    return tuple(xp.where(finite, one, other) for one, other in zip(results, nan))
 
 
 def _failures(xp: Any) -> Any:

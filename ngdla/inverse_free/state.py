@@ -201,7 +201,7 @@ def inverse_free_init(
     return InverseFreeState(K, C, m_K, m_C, compensation_K, compensation_C, step, report)
 
 
-def inverse_free_apply(state: InverseFreeState, V: Array) -> AnyArray:
+def inverse_free_apply(state: InverseFreeState, V: Array, *, check: bool = True) -> AnyArray:
     """Return the preconditioned gradient C C^H V K K^H.
 
     Parameters
@@ -209,7 +209,9 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> AnyArray:
     state : InverseFreeState
         The state that holds the factors K and C.
     V : array, shape (..., d_out, d_in), real or complex
-        For example the gradient of the weight. Not checked for NaN and Inf.
+        For example the gradient of the weight.
+    check : bool, default True
+        Refuse NaN and Inf in `V`: reads one flag on the host.
 
     Returns
     -------
@@ -221,7 +223,7 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> AnyArray:
     TypeError
         If `V` is no floating-point array of the library of the state.
     ValueError
-        If `V` has another shape.
+        If `V` has another shape, or contains NaN or Inf.
 
     Notes
     -----
@@ -247,7 +249,8 @@ def inverse_free_apply(state: InverseFreeState, V: Array) -> AnyArray:
         msg = f"`V` has shape {tuple(V.shape)}; for this state it must be {expected}."
         raise ValueError(msg)
     K, C = factor_values(state)
-    with opened(V):
+    with opened(V, check) as checks:
+        checks.finite("V", V)
         return C.square_matmul(K.square_rmatmul(V))  # C C^H V K K^H
 
 

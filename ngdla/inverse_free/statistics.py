@@ -73,8 +73,8 @@ def inverse_free_statistics(
     inputs : array, shape (..., N, d_in)
         a, rows are samples, or samples and positions.
     output_gradients : array, shape (..., N, d_out)
-        g, gradients of per-sample losses. If the loss is a mean over samples, multiply by their
-        number.
+        g, gradients of per-sample losses. If the loss is a mean over M samples, multiply by M. If
+        T positions of each sample are rows, multiply by sqrt(T) as well; see Notes.
     weights : array, shape (..., N), optional
         w >= 0, one per row; 1 by default.
     loss_scale : float or array, shape () or (...)
@@ -98,10 +98,17 @@ def inverse_free_statistics(
     Notes
     -----
     Cost: `StructuredMatrix.project_inner` of both factors. Neither second moment is formed.
+    Positions (sequences, patches of convolutions): an update divides both sums by the rows, M T of
+    them, but the curvature of a sample is a sum over its T positions. What a backward pass leaves
+    is multiplied by sqrt(T) for a loss that is a sum over samples, by M sqrt(T) for a mean over
+    samples, and by M T for a mean over samples and positions, where each token is a sample.
+    Otherwise G is T times too small.
 
     References
     ----------
     W. Lin et al., arXiv:2312.05705, figure 3 (H_K and H_C).
+    R. Eschenhagen, A. Immer, R. E. Turner, F. Schneider, P. Hennig, "Kronecker-factored approximate
+    curvature for modern neural network architectures", arXiv:2311.00636 (KFAC-expand).
 
     Examples
     --------

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, all_finite, opened
-from ngdla._backend.checks import require_array, require_choice, require_like
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.calls import Check, ValueChecks, all_finite, opened
+from ngdla._backend.checks import require_array, require_choice, require_flag, require_like
+from ngdla._backend.dtypes import astype, dtype_name, normal_range, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, preserved, trace
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    preserved,
+    real_diagonal,
+    trace,
+)
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values
 from ngdla._backend.shapes import expanded, in_common_dtype
+from ngdla._backend.tracing import choose_if_free, is_traced
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.low_rank.low_rank_eigh import LowRankEigh
 from ngdla.matrix_functions.positive import (
@@ -31,26 +38,42 @@ __all__ = ["COUPLINGS", "Coupling", "ema", "kronecker_solve"]
 Coupling = Literal["joint", "factored"]
 
 
-def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
+@overload
+def ema(
+    A: Array, X: Array, *, decay: Any, check: Check = True, full_output: Literal[True]
+) -> tuple[AnyArray, AnyArray]: ...
+@overload
+def ema(
+    A: Array, X: Array, *, decay: Any, check: Check = True, full_output: bool = False
+) -> AnyArray: ...
+def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: bool = False) -> Any:
     """Return the exponential average decay A + (1 - decay) X^T conj(X) of a Kronecker factor.
 
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        The current average, Hermitian. If it starts from zeros, divide the average by 1 - decay^t
-        after t updates.
+        The current average, Hermitian positive semi-definite. If it starts from zeros, divide the
+        average by 1 - decay^t after t updates.
     X : array, shape (..., N, d)
-        One row per sample, scaled by the caller, for example by 1 / sqrt(N).
+        One row per sample, scaled by the caller, for example by 1 / sqrt(N). Of T positions per
+        sample, inputs are scaled by 1 / sqrt(N) with N = M T, and output gradients of per-sample
+        losses by 1 / sqrt(M): G is a mean over samples of sums over positions.
     decay : float or array, shape () or (...)
         The weight of the current average, in [0, 1).
-    check : bool, default True
+    check : bool or "nan", default True
         Refuse NaN and Inf, read off the diagonal, and decays in arrays that are out of range:
-        reads one flag on the host.
+        reads one flag on the host. If False or "nan", and if values cannot be read (compiled and
+        mapped code, Dask), the average stays as it was for such a batch.
+    full_output : bool, default False
+        Also return whether the batch was skipped.
 
     Returns
     -------
-    array, shape (..., d, d)
+    average : array, shape (..., d, d)
         A new array, Hermitian to rounding, of the dtype that `A` and `X` promote to.
+    skipped : array, shape (...), bool
+        Only with ``full_output=True``: whether the average is `A`, because `X` holds NaN or Inf or
+        numbers whose squares are beyond the dtype, as with loss scaling.
 
     Raises
     ------
@@ -64,6 +87,8 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
     Cost: N d^2 flops by syrk and herk in NumPy, by blocks of a triangle in torch, 2 N d^2
     elsewhere, and one pass over `A`; d^2 numbers for the result. In NumPy, from d = 256, only the
     upper triangle of `A` is read.
+    If `decay` times the largest entry of the diagonal of `A` is below the smallest normal number,
+    the past counts as exactly 0. An average over zeros would be stuck at subnormal numbers.
 
     References
     ----------
@@ -87,15 +112,41 @@ def ema(A: Array, X: Array, *, decay: Any, check: bool = True) -> AnyArray:
             f"samples they must be (..., d, d) and (..., N, d)."
         )
         raise ValueError(msg)
+    require_flag(full_output, "full_output")
     dtype = result_name(dtype_name(A.dtype), dtype_name(X.dtype))
-    with opened(A, check) as checks:
+    with opened(A, check, nan=True) as checks:
         decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
         A, X = astype(A, dtype), astype(X, dtype)
+        old = _unless_vanished(decay, A)
         # decay A + (1 - decay) X^T conj(X)
-        average = weighted_sum_with_gram(A, expanded(decay, 2), X, expanded(1 - decay, 2))
-        diagonal = namespace(A).linalg.diagonal(average)
-        checks.require(lambda: all_finite(diagonal), lambda: not_finite("X", "A"))
-        return average
+        average = weighted_sum_with_gram(A, expanded(old, 2), X, expanded(1 - decay, 2))
+        xp = namespace(A)
+        finite = xp.all(xp.isfinite(xp.linalg.diagonal(average)), axis=-1)
+        checks.require(lambda: finite, lambda: not_finite("X", "A"))
+        if check is not True or is_traced(finite):
+            average = _unless_skipped(average, A, finite)
+        return (average, ~finite) if full_output else average
+
+
+def _unless_vanished(decay: Any, A: Array) -> Array:
+    """Return the weight of the past, (...), or 0 where that is below the normal range of A.
+
+    The largest entry is one of the diagonal. Numbers below that range are stuck: 0.95 times the
+    least one rounds to itself.
+    """
+    xp = namespace(A)
+    largest = xp.max(xp.abs(real_diagonal(A)), axis=-1)
+    least, _ = normal_range(dtype_name(largest.dtype))
+    weight = xp.ones_like(largest) * decay
+    return xp.where(weight * largest < least, xp.zeros_like(weight), weight)  # NaN stays
+
+
+def _unless_skipped(average: Array, A: Array, made: Array) -> Array:
+    """Return the average where it was made, (...), and A elsewhere."""
+    xp = namespace(A)
+    return choose_if_free(
+        xp.all(made), lambda: average, lambda: xp.where(expanded(made, 2), average, A)
+    )
 
 
 def kronecker_solve(

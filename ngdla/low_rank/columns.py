@@ -22,10 +22,11 @@ def apply_to_columns(
 ) -> Array:
     """Return function(V, checks) of V, (..., d) or (..., d, k), in the shape of V.
 
-    V must fit the rows of `basis`, (..., d, r), the field `name` of the model.
+    V must fit the rows of `basis`, (..., d, r), the field `name` of the model, and be finite.
     """
     shape = tuple(basis.shape)
     columns, vector = require_columns(V, "V", shape[:-1], basis, name, shape)
     with opened(columns, check) as checks:
+        checks.finite("V", columns)
         X = function(columns, checks)
     return as_given(X, vector)

@@ -78,13 +78,15 @@ class LowRankEigh(NamedTuple):
         xp = namespace(self.trace)
         return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))
 
-    def matmul(self, V: Array) -> AnyArray:
+    def matmul(self, V: Array, *, check: bool = True) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
         ----------
         V : array, shape (..., d) or (..., d, k)
             One or k columns.
+        check : bool, default True
+            Refuse NaN and Inf in `V`: reads one flag on the host.
 
         Returns
         -------
@@ -96,7 +98,7 @@ class LowRankEigh(NamedTuple):
             tail = expanded(self.tail, 1)
             return self._combine(V, tail, self.eigenvalues - tail)
 
-        return apply_to_columns(product, V, self.eigenvectors, "eigenvectors")
+        return apply_to_columns(product, V, self.eigenvectors, "eigenvectors", check=check)
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
         """Return X with (U diag(d) U^H + tail (I - U U^H) + damping) X = V.
@@ -108,7 +110,8 @@ class LowRankEigh(NamedTuple):
         damping : float or array, shape () or (...)
             Positive, in units of eigenvalues of A.
         check : bool, default True
-            Refuse dampings in arrays that are not positive: reads one flag on the host.
+            Refuse NaN and Inf in `V`, and dampings in arrays that are not positive: reads one flag
+            on the host.
 
         Returns
         -------

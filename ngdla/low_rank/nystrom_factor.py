@@ -50,12 +50,12 @@ class NystromFactor(NamedTuple):
     trace: AnyArray
     error: AnyArray
 
-    def matmul(self, V: Array) -> AnyArray:
+    def matmul(self, V: Array, *, check: bool = True) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
         ----------
-        V
+        V, check
             As for `LowRankEigh.matmul`.
 
         Returns
@@ -70,7 +70,7 @@ class NystromFactor(NamedTuple):
         def promoted(V: Array, checks: ValueChecks) -> Array:
             return in_common_dtype(product, self.root, expanded(self.tail, 2), V)
 
-        return apply_to_columns(promoted, V, self.root, "root")
+        return apply_to_columns(promoted, V, self.root, "root", check=check)
 
     def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
         """Return X with (B B^H + tail + damping) X = V.
@@ -210,7 +210,7 @@ def nystrom_factor(
         require_finite_columns(checks, basis, rng)
         sketch = sketch_root(SketchRequest(operand, options, rank, basis, rng), checks)
         xp = namespace(operand.like)
-        B = trusted_root(sketch.root.B, sketch.root.L) * expanded(xp.sqrt(operand.unit), 2)
+        B = trusted_root(sketch.root.B, sketch.root.L) * expanded(xp.sqrt(operand.scale), 2)
         rest = clipped((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest
         return NystromFactor(B, column_gram(B), rest, operand.trace, sketch.error * operand.unit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
@@ -41,14 +41,14 @@ class NystromRoot(NamedTuple):
     ok: Array
 
 
-def nystrom_root(omega: Array, Y: Array, roundoff: float) -> NystromRoot:
+def nystrom_root(omega: Array, Y: Array, roundoff: Any) -> NystromRoot:
     """Return the root of the approximation from Y = A Omega, with columns of norm 1 in Omega.
 
     B B^H = (A + shift) Omega (Omega^H (A + shift) Omega)^-1 Omega^H (A + shift) is the largest
     positive semi-definite matrix below A + shift with that range. The shift, at the level of the
     roundings of Y, keeps the Cholesky factor from failing: algorithm 3 of J. A. Tropp et al.,
     "Fixed-rank approximation of a positive-semidefinite matrix from streaming data", NIPS 2017,
-    arXiv:1706.05736. `roundoff` is that of the product with A.
+    arXiv:1706.05736. `roundoff` is that of the product with A, a number or an array (...).
 
     Where a factor does not exist, the shift grows to what sums of d terms may err by: sqrt(d)
     roundings, then d, as they do for terms of one sign. The product with the inverse of L is
@@ -81,7 +81,7 @@ def _factor_again(
     return choose_if_free(flag, lambda: factored, lambda: _factor(core, overlap, shift))
 
 
-def stabilising_shift(Y: Array, roundoff: float) -> Array:
+def stabilising_shift(Y: Array, roundoff: Any) -> Array:
     """Return 4 u |Y|_F, (...), or a tiny number where Y is zero."""
     return positive_shift(SHIFT * roundoff * namespace(Y).linalg.matrix_norm(Y))
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_array, require_choice, require_count, require_like
-from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, unit_roundoff
+from ngdla._backend.dtypes import (
+    astype,
+    dtype_name,
+    is_complex,
+    normal_range,
+    result_name,
+    unit_roundoff,
+)
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
 from ngdla._backend.scalars import fraction_values
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import choose_if_free, is_traced
 
 from .cholesky_qr import column_gram
 from .derivatives import trusted
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
 from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
-from .operand import HermitianOperand, trace_unit
+from .operand import HermitianOperand, trace_unit, unit_or_zero
 from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
 from .sketches import SketchRequest, probed_error, sketch_options, sketch_root, sketch_widths
 
@@ -50,6 +58,8 @@ class OnlineEigh(NamedTuple):
         Standard normal columns G, which the eigenvectors never see.
     sketch : array, shape (..., d, p)
         The average times G, exact to rounding.
+    skipped : array, shape (...), bool
+        Whether the last batch was left out, because it held NaN or Inf.
     """
 
     eigenvalues: AnyArray
@@ -58,10 +68,11 @@ class OnlineEigh(NamedTuple):
     weight: AnyArray
     probes: AnyArray
     sketch: AnyArray
+    skipped: AnyArray
 
 
 def online_eigh_init(
-    X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: bool = True
+    X: Array, rank: int, *, rng: Any = 0, probes: int = 8, check: Check = True
 ) -> OnlineEigh:
     """Return the state of an online eigendecomposition after its first batch.
 
@@ -78,8 +89,10 @@ def online_eigh_init(
     probes : int, default 8
         Columns whose products with the average are kept exactly, to show the error. With 0, the
         error is NaN.
-    check : bool, default True
-        Refuse NaN and Inf: reads one flag on the host.
+    check : bool or "nan", default True
+        Refuse NaN and Inf: reads one flag on the host. If False or "nan", and if values cannot be
+        read (compiled and mapped code, Dask), such a batch is skipped: the state is zero with
+        weight 0, so that the average starts with the next batch.
 
     Returns
     -------
@@ -96,7 +109,8 @@ def online_eigh_init(
     Notes
     -----
     Cost: 8 N d (rank + 20) flops and about 30 d (rank + 20)^2; no d x d and no N x N matrix. A
-    batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0.
+    batch of lower rank than `rank` is filled up with orthonormal columns of eigenvalue 0; one with
+    |X|^2 below the smallest normal number counts as zero.
 
     References
     ----------
@@ -115,24 +129,18 @@ def online_eigh_init(
     require_array(X, "X", ndim=2, blocks=False)
     require_rng(rng)
     require_count(probes, "probes")
-    *batch, _, d = X.shape
+    d = X.shape[-1]
     require_rank(rank, d, "the number of columns of `X`")
     dtype = result_name(dtype_name(X.dtype))
     start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
-    with opened(X, check) as checks:
+    with opened(X, check, nan=True) as checks:
         X = astype(X, dtype)
-        A = HermitianOperand(
-            like=X,
-            batch=tuple(batch),
-            size=d,
-            dtype=dtype,
-            roundoff=unit_roundoff(dtype),
-            trace=squared_norm(X),
-            product=lambda V: transposed_product(X, _conjugate_times(X, V)),
-        )
-        checks.require(lambda: all_finite(A.trace), _not_finite)
+        xp, size = namespace(X), squared_norm(X)
+        finite = xp.isfinite(size)
+        checks.require(lambda: finite, _not_finite)
+        A = _second_moment(X, xp.where(finite, _unless_vanished(size, size), xp.zeros_like(size)))
         require_finite_columns(checks, None, rng)
-        count, shape = start + int(probes), (*batch, d)
+        count, shape = start + int(probes), (*A.batch, d)
         drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
@@ -140,17 +148,18 @@ def online_eigh_init(
         values, U = root_eigenpairs(root, int(rank))
         values, U = trusted(values, int(rank), values, U)
         return OnlineEigh(
-            eigenvalues=values[..., :rank] * expanded(A.trace, 1),
+            eigenvalues=values[..., :rank] * expanded(A.scale, 1),
             eigenvectors=U,
             trace=A.trace,
-            weight=namespace(X).ones_like(A.trace),
+            weight=astype(finite, dtype_name(size.dtype)),
             probes=G,
             sketch=A.product(G),
+            skipped=~finite,
         )
 
 
 def online_eigh_update(
-    state: OnlineEigh, X: Array, *, decay: Any, check: bool = True
+    state: OnlineEigh, X: Array, *, decay: Any, check: Check = True
 ) -> OnlineEigh:
     """Return the state after another batch: of decay A + (1 - decay) X^T conj(X), never formed.
 
@@ -165,13 +174,15 @@ def online_eigh_update(
         Rows are samples; N may change from batch to batch.
     decay : float or array, shape () or (...)
         The weight of the past, in [0, 1).
-    check : bool, default True
-        Refuse NaN and Inf, read off |X|^2: reads one flag on the host.
+    check : bool or "nan", default True
+        Refuse NaN and Inf, read off |X|^2: reads one flag on the host. If False or "nan", and if
+        values cannot be read (compiled and mapped code, Dask), such a batch is skipped.
 
     Returns
     -------
     OnlineEigh
-        The new state, in the dtype of the old one; after one in half precision in float32.
+        The new state, in the dtype of the old one; after one in half precision in float32. Where
+        the batch was skipped, the old state with `skipped` set.
 
     Raises
     ------
@@ -187,6 +198,8 @@ def online_eigh_update(
     the Nystrom approximation M U (U^H M U)^-1 U^H M.
     A direction that is not kept is seen in single batches only, so that the state needs several
     updates to follow a sudden change of the data. The probes show it.
+    Below the normal range a part counts as exactly zero: a batch by |X|^2, the past by its weighted
+    trace. The eigenvectors then stay, with eigenvalues 0, until a batch follows that is not zero.
     Cost: 4 N d (rank + probes) + 3 d rank^2 flops in products, and some 15 rank^3 for two
     Cholesky factors and one eigendecomposition. Memory: some four arrays of the size of the
     eigenvectors; no d x d matrix. Where many new directions come at once, and always on a GPU, 9 d
@@ -212,13 +225,15 @@ def online_eigh_update(
     rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
     X = _require_batch(X, U)
-    with opened(X, check) as checks:
+    with opened(X, check, nan=True) as checks:
         decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
-        size = squared_norm(X)
-        checks.require(lambda: all_finite(size), _not_finite)
-        state = _update(state, X, size, decay, rounding)
-        checks.require(lambda: all_finite(state.eigenvalues), _not_finite)
-    return state
+        xp, size = namespace(X), squared_norm(X)
+        new = _update(state, X, size, decay, rounding)
+        finite = xp.isfinite(size) & xp.all(xp.isfinite(new.eigenvalues), axis=-1)
+        checks.require(lambda: finite, _not_finite)
+        if check is not True or is_traced(finite):
+            new = _unless_skipped(new, state, finite)
+        return new._replace(skipped=~finite)
 
 
 def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEigh:
@@ -271,6 +286,25 @@ def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEig
         return truncate_eigenpairs(d, U, state.trace, error, d.shape[-1], tail)
 
 
+def _second_moment(X: Array, trace: Array) -> HermitianOperand:
+    """Return X^T conj(X), which is zero where `trace`, (...), is, whatever X holds there."""
+    xp, dtype = namespace(X), dtype_name(X.dtype)
+
+    def product(V: Array) -> Array:
+        AV = transposed_product(X, _conjugate_times(X, V))
+        return xp.where(expanded(trace != 0, 2), AV, xp.zeros_like(AV))
+
+    return HermitianOperand(
+        like=X,
+        batch=tuple(X.shape[:-2]),
+        size=X.shape[-1],
+        dtype=dtype,
+        product_eps=unit_roundoff(dtype),
+        trace=trace,
+        product=product,
+    )
+
+
 def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: float) -> OnlineEigh:
     """Return the state after a batch of squared norm `size`.
 
@@ -281,6 +315,7 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     xp, U, r = namespace(X), state.eigenvectors, state.eigenvalues.shape[-1]
     weight = decay * state.weight + 1  # w_t = decay w_(t - 1) + 1
     new, old = 1 / weight, decay * state.weight / weight
+    new, old = _unless_vanished(new, size), _unless_vanished(old, old * state.trace)
     average = old * state.trace + new * size  # tr M, with the trace of A itself
     unit = trace_unit(average)
     rows = _conjugate_times(X, xp.concat([U, state.probes], axis=-1))  # conj(X) [U, G]
@@ -293,13 +328,39 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
     values, vectors = trusted(values, r, values, vectors)
     return OnlineEigh(
-        eigenvalues=clipped(values - shift) * expanded(average, 1),
+        eigenvalues=clipped(values - shift) * expanded(unit_or_zero(average, unit), 1),
         eigenvectors=vectors,
         trace=average,
         weight=weight,
         probes=state.probes,
         sketch=products[..., r:] + expanded(old, 2) * state.sketch,  # M G, of A itself
+        skipped=state.skipped,
     )
+
+
+def _unless_skipped(new: OnlineEigh, old: OnlineEigh, made: Array) -> OnlineEigh:
+    """Return the new state where it was made, (...), and the old one elsewhere."""
+    xp = namespace(made)
+
+    def mixed() -> OnlineEigh:
+        fields: dict[str, Any] = {
+            name: xp.where(expanded(made, one.ndim - made.ndim), one, other)
+            for name, one, other in zip(new._fields[:-1], new, old)
+        }
+        return old._replace(**fields)
+
+    return choose_if_free(xp.all(made), lambda: new, mixed)
+
+
+def _unless_vanished(weight: Array, size: Array) -> Array:
+    """Return the weight of a part, or 0 where its size is below the normal range; NaN is not.
+
+    Numbers below it are stuck, since 0.95 times the least one rounds to itself, and the eigenpairs
+    of what is left of a part there are of roundings alone.
+    """
+    xp = namespace(size)
+    least, _ = normal_range(dtype_name(size.dtype))
+    return xp.where(size < least, xp.zeros_like(size), weight)
 
 
 def _conjugate_times(X: Array, V: Array) -> Array:
@@ -316,7 +377,11 @@ def _widen(state: Any) -> OnlineEigh:
             f"saved fields it is made anew by OnlineEigh(*fields)."
         )
         raise TypeError(msg)
-    return OnlineEigh(*(astype(x, result_name(dtype_name(x.dtype))) for x in state))
+    numbers = zip(state._fields[:-1], state)
+    wide: dict[str, Any] = {
+        name: astype(x, result_name(dtype_name(x.dtype))) for name, x in numbers
+    }
+    return state._replace(**wide)
 
 
 def _require_batch(X: Array, U: Array) -> Array:

@@ -14,18 +14,22 @@ from ngdla._backend.dtypes import (
     astype,
     dtype_name,
     is_complex,
+    normal_range,
     real_name,
     result_name,
     unit_roundoff,
 )
 from ngdla._backend.messages import shown
-from ngdla._backend.namespace import Array, is_array, namespace
+from ngdla._backend.namespace import Array, is_array, is_jax_namespace, namespace
+from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import adjoint, matmul_stored, trace
 from ngdla._backend.scalars import as_float, real_values
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
-from ngdla._backend.tracing import largest_number
+from ngdla._backend.tracing import detached, largest_number
+
+from .low_rank_eigh import clipped
 
 __all__ = [
     "PRODUCT_PRECISIONS",
@@ -35,36 +39,64 @@ __all__ = [
     "operand_like",
     "require_positive",
     "trace_unit",
+    "unit_or_zero",
 ]
 
 ProductPrecision = Literal["native", "tf32"]
 PRODUCT_PRECISIONS = ("native", "tf32")
+_STUCK = 2.0**-16  # of the smallest normal number: 2^7 subnormal ones in float32
 
 
 @dataclasses.dataclass(frozen=True)
 class HermitianOperand:
-    """A, (..., d, d), in the dtype that is worked in; `roundoff` is that of its products.
+    """A, (..., d, d), in the dtype that is worked in; `product_eps` is that of its products.
 
-    What is worked with is A / unit, for its trace as `unit`, (...): squares of the entries of a
-    factor of small gradients would underflow in float32.
+    What is worked with is A / unit, for a power of two next to its trace as `unit`, (...): squares
+    of the entries of a factor of small gradients would underflow in float32.
     """
 
     like: Array
     batch: tuple[int, ...]
     size: int
     dtype: str
-    roundoff: float
+    product_eps: float
     trace: Array
     product: Callable[[Array], Array]
 
     @property
     def unit(self) -> Array:
-        """The trace, or 1 where it is not positive and finite, (...)."""
+        """The unit for this trace, (...)."""
         return trace_unit(self.trace)
 
+    @property
+    def roundoff(self) -> Array:
+        """What a product with A loses over the size of A, (...).
+
+        Besides its roundoff that is what entries below the normal range have lost: averages that
+        decay are stuck there, up to 128 times the least number for a decay of 0.99, and JAX takes
+        such entries for 0.
+        """
+        xp = namespace(self.trace)
+        least, _ = normal_range(self.real)
+        lost = self.size * (least if is_jax_namespace(xp) else _STUCK * least)
+        trace = detached(xp.where(self.trace > 0, self.trace, self.unit))
+        return self.product_eps + xp.full_like(trace, lost) / trace
+
     def times(self, X: Array) -> Array:
-        """Return A X / unit."""
-        return self.product(X / expanded(self.unit, 2))
+        """Return A X / unit.
+
+        Half of the division comes before the product: entries of X / unit would be below the normal
+        range for the largest A, and compiled JAX code takes such numbers for 0.
+        """
+        unit = self.unit
+        before = power_of_two(namespace(unit).sqrt(unit))
+        AX = self.product(X / expanded(before, 2))
+        return AX / expanded(unit / before, 2)
+
+    @property
+    def scale(self) -> Array:
+        """What results for A / unit are multiplied by, (...): the unit, or 0 where A is zero."""
+        return unit_or_zero(self.trace, self.unit)
 
     @property
     def real(self) -> str:
@@ -73,10 +105,18 @@ class HermitianOperand:
 
 
 def trace_unit(trace: Array) -> Array:
-    """Return a trace, or 1 where it is not positive and finite, (...)."""
+    """Return the power of two next to a trace, or 1 where it is not positive and finite, (...).
+
+    It is a normal number, and so is its reciprocal, however small the trace is; dividing by it does
+    not round, and it is a constant for derivatives.
+    """
     xp = namespace(trace)
-    usual = (trace > 0) & xp.isfinite(trace)
-    return xp.where(usual, trace, xp.ones_like(trace))
+    return power_of_two(xp.where(trace > 0, trace, xp.ones_like(trace)))
+
+
+def unit_or_zero(trace: Array, unit: Array) -> Array:
+    """Return the unit, or 0 where the trace is not positive: A is zero there. NaN stays."""
+    return namespace(trace).where(trace > 0, unit, clipped(trace))
 
 
 def operand_like(A: Any, columns: Any) -> Array:
@@ -120,7 +160,7 @@ def hermitian_operand(
         batch=batch,
         size=A.shape[-1],
         dtype=dtype,
-        roundoff=_roundoff(dtype, precision, product_eps),
+        product_eps=_product_eps(dtype, precision, product_eps),
         trace=traced,
         product=_product_in(lambda X: matmul_stored(A, X), precision),
     )
@@ -148,7 +188,7 @@ def _object_operand(
         batch=batch,
         size=A.shape[-1],
         dtype=dtype,
-        roundoff=_roundoff(dtype, precision, product_eps),
+        product_eps=_product_eps(dtype, precision, product_eps),
         trace=_require_trace(trace_of_A, columns, dtype, batch),
         product=_product_in(lambda X: A @ X, precision),
     )
@@ -175,7 +215,7 @@ def _require_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) 
     return astype(real_values(value, "trace", like, "A", real, batch), real)
 
 
-def _roundoff(dtype: str, precision: str, product_eps: float | None) -> float:
+def _product_eps(dtype: str, precision: str, product_eps: float | None) -> float:
     if product_eps is not None:
         if not isinstance(product_eps, numbers.Real) or not 0 < product_eps < 1:
             msg = f"`product_eps` is {shown(product_eps)}; it must be a unit roundoff, in (0, 1)."

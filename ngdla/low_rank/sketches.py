@@ -113,9 +113,8 @@ def _by_nystrom(request: SketchRequest, checks: ValueChecks) -> tuple[Array, Arr
 
 def _in_units_of_A(request: SketchRequest, values: Array, U: Array, error: Array) -> LowRankEigh:
     """Return the decomposition of A from that of A / unit; of zero it is zero."""
-    A = request.A
-    values = values * expanded(clipped(A.trace), 1)
-    tail = request.options.tail
+    A, tail = request.A, request.options.tail
+    values = values * expanded(A.scale, 1)
     return truncate_eigenpairs(values, U, A.trace, error * A.unit, request.rank, tail)
 
 

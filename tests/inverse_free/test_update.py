@@ -179,9 +179,11 @@ def test_at_most_one_host_read(
         with counted_host_reads() as reads:
             inverse_free_update(state, statistics, safeguard=safeguard, check=check, **options)
         assert len(reads) == check
+        with counted_host_reads() as reads:
+            inverse_free_apply(state, V, check=check)
+        assert len(reads) == check
     with counted_host_reads() as reads:
         inverse_free_statistics(state, a, g)
-        inverse_free_apply(state, V)
     assert reads == []
 
 
@@ -385,6 +387,20 @@ def test_steps_are_counted(rng: np.random.Generator) -> None:
     skipped = after(state, a * np.nan, g, **options)
     assert skipped.step == 3
     assert after(skipped, a, g, **options).step == 4
+
+
+def test_a_gradient_must_be_finite(valued_backend: Backend) -> None:
+    """In any entry, unless checks are off."""
+    if valued_backend.name.startswith("jax"):
+        pytest.skip("compiled operation by operation, which takes seconds")
+    V = np.ones((OUT, IN), valued_backend.dtypes[0])
+    state = inverse_free_init(IN, OUT, like=valued_backend.asarray(V))
+    for bad in (np.nan, -np.inf):
+        V[1, 2] = bad
+        apply = partial(inverse_free_apply, state, valued_backend.asarray(V))
+        refused(ValueError, "V", apply)
+        with np.errstate(invalid="ignore"):
+            assert not np.all(np.isfinite(valued_backend.numpy(apply(check=False))))
 
 
 def test_factors_of_a_product(rng: np.random.Generator) -> None:

@@ -26,7 +26,14 @@ from spectra import (
     relative,
 )
 
-from ngdla import LowRankEigh, ema, kronecker_solve, online_eigh_init, randomized_eigh
+from ngdla import (
+    LowRankEigh,
+    ema,
+    kronecker_solve,
+    nystrom_factor,
+    online_eigh_init,
+    randomized_eigh,
+)
 from ngdla.kronecker.solve import COUPLINGS, Coupling
 
 IN, OUT, DAMPING = 7, 5, 1e-3
@@ -256,6 +263,85 @@ def test_an_average_promotes(rng: np.random.Generator) -> None:
     assert ema(A.astype("float16"), A.astype("float16"), decay=0).dtype == "float32"
 
 
+def test_an_average_of_a_dead_layer_vanishes(rng: np.random.Generator) -> None:
+    """2,000 zero batches: it is exactly zero then, decomposed at any time, and wakes up again."""
+    X = random_array(rng, (9, 5), "float32")
+    average = ema(np.zeros((5, 5), "float32"), X, decay=0.5)
+    for step in range(2000):
+        average = ema(average, 0 * X, decay=0.9)
+        if step > 800 and step % 10 == 0:
+            low, factor = randomized_eigh(average, 3, oversample=2), nystrom_factor(average, 3)
+            assert np.isfinite(low.eigenvectors).all()
+            assert np.isfinite(factor.root).all()
+    assert not average.any()
+    assert not low.eigenvalues.any()
+    assert not factor.root.any()
+    np.testing.assert_array_equal(ema(average, X, decay=0.5), ema(0 * average, X, decay=0.5))
+
+
+@pytest.mark.thinned(0)
+def test_one_of_two_averages_vanishes(backend: Backend, rng: np.random.Generator) -> None:
+    """Where the largest entry of the past is below the normal range; the other one is kept."""
+    real = backend.dtypes[0]
+    least = float(np.finfo(real).smallest_normal)
+    A = psd(rng, power_law(IN), real)
+    A = np.stack([A / A.max() * 3 * least, A]).astype(real)
+    X = np.zeros((2, 4, IN), real)
+    X[1] = random_array(rng, (4, IN), real)
+    decay = np.array([0.5, 0.9], real)
+
+    def run(A: Any, X: Any, decay: Any) -> Any:
+        first = ema(A, X, decay=decay, check=False)
+        return first, ema(first, X, decay=decay, check=False)
+
+    found = backend.call(run, *backend.asarray([A, X, decay]))
+    if not backend.has_values:
+        return
+    first, second = map(backend.numpy, found)
+    assert first[0].any()
+    assert not second[0].any()
+    gram = X[1].T.astype(float) @ X[1]
+    assert relative(second[1], 0.81 * A[1] + 0.19 * gram) <= 40 * U[real]
+
+
+@pytest.mark.thinned(0)
+def test_batches_that_are_not_finite_are_skipped(
+    backend: Backend, rng: np.random.Generator
+) -> None:
+    """The average of that layer stays as it was, bit for bit; others are made."""
+    real = backend.dtypes[0]
+    A = np.stack([psd(rng, power_law(IN), real)] * 4)
+    X = random_array(rng, (4, 9, IN), real)
+    X[0, 3, 1], X[2, 0, 0], X[3, 1] = np.nan, -np.inf, np.finfo(real).max
+
+    def run(A: Any, X: Any) -> Any:
+        return ema(A, X, decay=0.5, check="nan", full_output=True), ema(
+            A, X, decay=0.5, check=False
+        )
+
+    like = backend.asarray(A)
+    with np.errstate(invalid="ignore", over="ignore"):
+        (average, skipped), again = backend.call(run, like, backend.asarray(X))
+    backend.assert_kind(average, like=like, dtype=real, shape=A.shape)
+    backend.assert_kind(skipped, like=like, dtype="bool", shape=(4,))
+    if not backend.has_values:
+        return
+    average, skipped = backend.numpy(average), backend.numpy(skipped)
+    assert list(skipped) == [True, False, True, True]
+    np.testing.assert_array_equal(average, backend.numpy(again))
+    np.testing.assert_array_equal(average[skipped], A[skipped])
+    assert relative(average[1], A[1] / 2 + X[1].T.astype(float) @ X[1] / 2) <= 20 * U[real]
+
+
+def test_what_is_said_of_a_good_batch(rng: np.random.Generator) -> None:
+    X = random_array(rng, (9, IN), "float64")
+    checks: tuple[Any, ...] = (True, "nan", False)
+    for check in checks:
+        average, skipped = ema(A, X, decay=0.5, check=check, full_output=True)
+        assert not skipped
+        np.testing.assert_array_equal(average, ema(A, X, decay=0.5))
+
+
 # -------------------------------------------------------------------------------- bad input
 
 RNG = np.random.default_rng(4)
@@ -343,8 +429,6 @@ def test_values_are_looked_at_on_every_library(valued_backend: Backend) -> None:
             refused(ValueError, "A", call)
         refused(ValueError, "decay", lambda: ema(a, x, decay=on(np.asarray(1.5))))
         refused(ValueError, "X", lambda: ema(a, on(X * np.nan), decay=0.5))
-        result = valued_backend.numpy(ema(a, on(X * np.nan), decay=0.5, check=False))
-    assert np.isnan(result).any()
 
 
 @pytest.mark.parametrize("coupling", ["joint", "factored"])

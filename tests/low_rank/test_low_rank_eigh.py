@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from spectra import (
     refused,
 )
 
-from ngdla import LowRankEigh
+from ngdla import LowRankEigh, NystromFactor, nystrom_factor, randomized_eigh
 from ngdla.low_rank.low_rank_eigh import TAILS, clipped, tail_of, truncate_eigenpairs
 
 D, RANK, DAMPING = 12, 4, 0.125
@@ -73,8 +74,9 @@ def test_against_dense_matrices(
 
     def run(fields: list[Any], *right: Any) -> list[Any]:
         eigh = LowRankEigh(*fields)
-        solved = [eigh.solve(V, DAMPING) for V in right]
-        return [eigh.matmul(V) for V in right] + solved + [eigh.logdet(DAMPING), eigh.to_dense()]
+        solved = [eigh.solve(V, DAMPING, check=False) for V in right]
+        products = [eigh.matmul(V, check=False) for V in right]
+        return products + solved + [eigh.logdet(DAMPING), eigh.to_dense()]
 
     like = backend.asarray(eigh.eigenvectors)
     fields = backend.asarray(list(eigh))
@@ -273,17 +275,40 @@ def test_wrong_tails() -> None:
 
 
 def test_nothing_is_read_without_checks() -> None:
-    """Nor with a number; an array of dampings is one read."""
+    """With them, dampings in an array and the right-hand side are one flag."""
     device = Device("device1")
     eigh = map_arrays(lambda x: strict_array(x, device=device), EIGH)
     damping, v = strict_array(0.5, device=device), strict_array(V, device=device)
     with counted_host_reads() as reads:
-        eigh.solve(v, 0.5)
+        eigh.solve(v, 0.5, check=False)
         eigh.solve(v, damping, check=False)
         eigh.logdet(damping, check=False)
-        eigh.matmul(v)
+        eigh.logdet(0.5)
+        eigh.matmul(v, check=False)
         eigh.truncate(2).to_dense()
     assert reads == []
-    with counted_host_reads() as reads:
-        eigh.solve(v, damping)
-    assert len(reads) == 1
+    calls = partial(eigh.solve, v, damping), partial(eigh.solve, v, 0.5), partial(eigh.matmul, v)
+    for call in calls:
+        with counted_host_reads() as reads:
+            call()
+        assert len(reads) == 1
+
+
+def test_columns_must_be_finite(valued_backend: Backend) -> None:
+    """In products and solves, of one column or several; unless checks are off."""
+    if valued_backend.name.startswith("jax"):
+        pytest.skip("compiled operation by operation, which takes seconds")
+    real = valued_backend.dtypes[0]
+    A = EIGH.to_dense().astype(real)
+    models = randomized_eigh(valued_backend.asarray(A), 3), nystrom_factor(A, 3)
+    models = models[0], NystromFactor(*valued_backend.asarray(list(models[1])))
+    for bad in (np.nan, np.inf):
+        V = np.ones((A.shape[0], 2), real)
+        V[1, 1] = bad
+        for columns in map(valued_backend.asarray, (V, V[:, 1])):
+            for M in models:
+                refused(ValueError, "V", partial(M.solve, columns, 0.5))
+                refused(ValueError, "V", partial(M.matmul, columns))
+                with np.errstate(invalid="ignore"):
+                    M.solve(columns, 0.5, check=False)
+                    M.matmul(columns, check=False)

@@ -60,8 +60,9 @@ def test_against_dense_matrices(
 
     def run(fields: list[Any], *right: Any) -> list[Any]:
         factor = NystromFactor(*fields)
-        products = [factor.matmul(V) for V in right]
-        return products + [factor.solve(V, DAMPING) for V in right] + [factor.logdet(DAMPING)]
+        products = [factor.matmul(V, check=False) for V in right]
+        solved = [factor.solve(V, DAMPING, check=False) for V in right]
+        return products + solved + [factor.logdet(DAMPING)]
 
     like = backend.asarray(factor.root)
     results = backend.call(run, backend.asarray(list(factor)), *backend.asarray(right))

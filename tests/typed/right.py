@@ -42,3 +42,14 @@ def natural_gradient(O: NDArray[np.complex128], E: NDArray[np.complex128]) -> fl
         O, E, 1e-3, mode="holomorphic", snr=2.0, full_output=True
     )
     return float(info.step_norm) + float(filtered.snr[0]) + float(np.linalg.norm(d))
+
+
+def averages(A: NDArray[np.float64], X: NDArray[np.float64], full_output: bool) -> object:
+    average: NDArray[np.float64] = ngdla.ema(A, X, decay=0.9, check="nan")
+    average, skipped = ngdla.ema(average, X, decay=0.9, full_output=True)
+    state = ngdla.online_eigh_update(ngdla.online_eigh_init(X, 3), X, decay=0.9, check="nan")
+    eigen = ngdla.online_eigh_result(state)
+    factor = ngdla.nystrom_factor(A, 3)
+    y = eigen.matmul(factor.matmul(X.T, check=False), check=False)
+    flags = bool(np.any(skipped)) or bool(np.any(state.skipped))
+    return flags, y, ngdla.ema(average, X, decay=0.9, full_output=full_output)

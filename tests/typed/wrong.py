@@ -19,3 +19,4 @@ def step(S: NDArray[np.float64], f: NDArray[np.float64]) -> None:
     ngdla.kronecker_solve(S, S, S, 1e-3, coupling="split")  # type: ignore[arg-type]
     ngdla.randomized_eigh(S, 3, method="lanczos")  # type: ignore[arg-type]
     ngdla.weight_sharing_init("never", 64)  # type: ignore[arg-type]
+    ngdla.ema(S, S, decay=0.9, check="none")  # type: ignore[call-overload]
