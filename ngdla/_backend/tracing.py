@@ -31,6 +31,7 @@ __all__ = [
     "concrete",
     "detached",
     "differentiable",
+    "free_to_read",
     "is_traced",
     "largest_number",
     "nan_unless",
@@ -159,10 +160,11 @@ def choose(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]
 
 def number_if_free(x: AnyArray) -> float | None:
     """Return the value of a real 0-d array where reading it costs no waiting, else None."""
-    return number(x) if _on_host(x) else None
+    return number(x) if free_to_read(x) else None
 
 
-def _on_host(x: AnyArray) -> bool:
+def free_to_read(x: AnyArray) -> bool:
+    """Tell whether `x` lies on the host, where reading it, if it has values, costs no waiting."""
     xp = namespace(x)
     return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
 
@@ -174,7 +176,7 @@ def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[
     """
     if is_traced(flag) and chooses(flag):
         return choose(flag, then, otherwise)
-    return then() if _on_host(flag) and concrete(flag) else otherwise()
+    return then() if free_to_read(flag) and concrete(flag) else otherwise()
 
 
 State = TypeVar("State")

@@ -211,7 +211,7 @@ def _update_factor(
     K = retract(K, m, step.step, retraction, order)  # K <- K f(step m)
     matrix, compensation = store(K, old.matrix, old.compensation)
     kept = _tangent_to_keep(m, step.kept, old.momentum)
-    fits = reduce(and_, (_finite(M.frobenius_norm()) for M in (matrix, *_narrowed(kept))))
+    fits = reduce(and_, (_finite(M.max_abs()) for M in (matrix, *_narrowed(kept))))
     return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, fits)
 
 

@@ -6,7 +6,7 @@ from ngdla._backend.calls import ValueChecks
 from ngdla._backend.checks import not_hermitian
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import rmatvec
+from ngdla._backend.products import frobenius_norm, rmatvec
 from ngdla._backend.random import gaussian
 from ngdla._backend.tracing import is_traced, largest_number
 
@@ -49,14 +49,14 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
     Fg = xp.matmul(F, g)
 
     def deviation() -> Array:
-        return xp.linalg.matrix_norm(Fg - rmatvec(F, g))
+        return frobenius_norm(Fg - rmatvec(F, g))
 
-    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * xp.linalg.matrix_norm(Fg)
+    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * frobenius_norm(Fg)
     checks.finite(name, Fg)
     checks.require(
         lambda: deviation() <= rounding,
         lambda: not_hermitian(
-            name, largest_number(deviation()), largest_number(xp.linalg.matrix_norm(Fg))
+            name, largest_number(deviation()), largest_number(frobenius_norm(Fg))
         ),
     )
 

@@ -11,10 +11,10 @@ from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
+    frobenius_norm,
     largest_entry,
     real_diagonal,
     rmatvec,
-    squared_norm,
 )
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ngdla._backend.shapes import expanded
@@ -179,9 +179,8 @@ def solve_weights(
     if relative:
         scale = xp.where(positive, largest, xp.ones_like(largest))
         K = K / expanded(scale, 2)
-        square = squared_norm(K)
-        zero = square == 0
-        norm = xp.sqrt(xp.where(zero, xp.ones_like(square), square))
+        norm = frobenius_norm(K)
+        zero = norm == 0
         shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
         checks.require(lambda: positive | zero, _indefinite)
         if not normalized:

@@ -221,7 +221,8 @@ def test_bounds_on_the_spectral_radius(scale: float, rng: np.random.Generator) -
     assert np.all(spectral_radius_bound(A, sufficient=enough) <= enough)
     v = random_array(rng, (5, 1), "complex128")
     assert spectral_radius_bound(v @ H(v)) == pytest.approx(norm(v) ** 2)
-    assert spectral_radius_bound(np.zeros((5, 5))) == 0
+    for nilpotent in (np.zeros((5, 5)), np.eye(5, k=1)):
+        assert spectral_radius_bound(nilpotent) == 0
 
 
 @pytest.mark.parametrize("library", ["jax", "torch"])
