@@ -28,7 +28,7 @@ from .powers import power_of_two
 from .runs import LONG, long_product
 from .shapes import CHUNK_BYTES, spans
 from .sums import writable
-from .tracing import detached, free_to_read, number_if_free
+from .tracing import compiled, detached, free_to_read, number_if_free
 
 __all__ = [
     "add_diagonal",
@@ -130,7 +130,7 @@ def norm_along(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool = Fal
         return _plain_norm(X, axis, keepdims=keepdims)
     if free_to_read(X) and _squares_fit(norm := _plain_norm(X, axis, keepdims=keepdims)):
         return norm
-    return _scaled_norm(X, axis, keepdims=keepdims)
+    return compiled(_scaled_norm, X, axis=axis, keepdims=keepdims)
 
 
 def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:

@@ -6,6 +6,7 @@ and fake devices, and they are not read of lazy Dask arrays.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ __all__ = [
     "choose",
     "choose_if_free",
     "chooses",
+    "compiled",
     "concrete",
     "detached",
     "differentiable",
@@ -177,6 +179,24 @@ def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[
     if is_traced(flag) and chooses(flag):
         return choose(flag, then, otherwise)
     return then() if free_to_read(flag) and concrete(flag) else otherwise()
+
+
+def compiled(function: Callable[..., Any], *arrays: AnyArray, **options: Any) -> Any:
+    """Return function(*arrays, **options), by JAX compiled in one piece for each shape.
+
+    There each operation by itself would be compiled, and sent, by itself. `function` is one of a
+    module, and options are hashable.
+    """
+    if not is_jax_namespace(namespace(arrays[0])):
+        return function(*arrays, **options)
+    return _compiled(function, tuple(options))(*arrays, **options)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], options: tuple[str, ...]) -> Any:
+    import jax
+
+    return jax.jit(function, static_argnames=options)
 
 
 State = TypeVar("State")

@@ -967,3 +967,14 @@ def test_derivatives_of_norms_and_bounds_at_zero(library: str) -> None:
         return K.frobenius_norm() + K.spectral_bound()
 
     np.testing.assert_array_equal(np.asarray(grad(numbers)(zeros)), 0)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_exponentials_of_what_is_close_to_multiples_of_the_identity(name: str) -> None:
+    """Of -40 I + R, where exp(K) - I rounds to -I."""
+    rng = np.random.default_rng(0)
+    structure = one_of_each(name, 6)
+    K = structure.project(random_array(rng, (6, 6), "float64")).add_identity(-40.0)
+    exact = wide_expm(K.to_dense() + 40 * np.eye(6)) * np.exp(np.longdouble(-40))
+    error = norm(K.expm().to_dense() - exact)
+    assert error <= 256 * U["float64"] * K.frobenius_norm() * norm(exact)
