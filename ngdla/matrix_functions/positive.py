@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ngdla._backend.calls import ValueChecks
+from ngdla._backend.calls import ValueChecks, place_in_batch
 from ngdla._backend.checks import not_hermitian
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
@@ -52,7 +52,7 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
         return frobenius_norm(Fg - rmatvec(F, g))
 
     rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * frobenius_norm(Fg)
-    checks.finite(name, Fg)
+    checks.finite(name, Fg, batch=F.ndim - 2)
     checks.require(
         lambda: deviation() <= rounding,
         lambda: not_hermitian(
@@ -84,13 +84,21 @@ def not_positive_with_damping(name: str, *, example: str = "") -> Exception:
     )
 
 
-def not_finite(*names: str) -> Exception:
-    """Return the error of arguments that are not finite."""
+def not_finite(*names: str, place: str = "") -> Exception:
+    """Return the error of arguments that are not finite, at a `place_in_batch`."""
     text = " or ".join(f"`{name}`" for name in names)
-    return ValueError(f"{text} contains NaN or Inf; pass finite values.")
+    return ValueError(f"{text} contains NaN or Inf{place}; pass finite values.")
 
 
-def not_finite_or_beyond() -> Exception:
-    """Return the error of an `A` that is not finite, or of which a function is not."""
-    msg = "`A` contains NaN or Inf, or the result is beyond its dtype; pass finite values."
+def not_finite_or_beyond(*values: Array) -> Exception:
+    """Return the error of an `A` that is not finite, or of which a function is not.
+
+    The place in the batch is that of A, or of a result, (..., d, d).
+    """
+    place = place_in_batch(values[0].ndim - 2, *values) if values else ""
+    comma = "," if place else ""
+    msg = (
+        f"`A` contains NaN or Inf, or the result is beyond its dtype{comma}{place}; pass finite "
+        f"values."
+    )
     return ValueError(msg)
