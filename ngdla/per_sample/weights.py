@@ -144,9 +144,9 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyA
     with opened(K, check) as checks:
         dtype = result_name(*(dtype_name(x.dtype) for x in (K, c, d)))
         K, c, d = (astype(x, dtype) for x in (K, c, d))
-        checks.finite("K", K)
-        checks.finite("c", c)
-        checks.finite("d", d)
+        checks.finite("K", K, batch=K.ndim - 2)
+        for name, x in (("c", c), ("d", d)):
+            checks.finite(name, x, batch=K.ndim - 2, kind="vector")
         return cosine(K, c, d)
 
 
@@ -181,6 +181,7 @@ def solve_weights(
         K = K / expanded(scale, 2)
         norm = frobenius_norm(K)
         zero = norm == 0
+        norm = xp.where(zero, xp.ones_like(norm), norm)
         shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
         checks.require(lambda: positive | zero, _indefinite)
         if not normalized:
