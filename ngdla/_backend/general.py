@@ -151,14 +151,14 @@ def _exp_of_small(A: AnyArray) -> AnyArray:
 
 def _squared(E: AnyArray, s: AnyArray, steps: int, *, counted: bool) -> AnyArray:
     """Return E^(2^s), for one s of each matrix."""
-    xp = namespace(E)
-    if counted and E.ndim == 2:
-        return reduce(lambda E, _: xp.matmul(E, E), range(steps), E)
+    xp, alone = namespace(E), counted and E.ndim == 2
 
     def step(state: tuple[AnyArray, AnyArray]) -> tuple[AnyArray, AnyArray]:
-        E, left = state
-        return xp.where(expanded(left > 0, 2), xp.matmul(E, E), E), left - 1
+        (E, left), square = state, xp.matmul(state[0], state[0])
+        return square if alone else xp.where(expanded(left > 0, 2), square, E), left - 1
 
+    if counted:
+        return reduce(lambda state, _: step(state), range(steps), (E, s))[0]
     return repeated(step, lambda state: xp.any(state[1] > 0), (E, s), steps, early=False)[0]
 
 
