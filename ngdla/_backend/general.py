@@ -27,7 +27,7 @@ from .namespace import (
 )
 from .products import add_diagonal, add_to_diagonal, frobenius_norm, preserved
 from .shapes import expanded
-from .tracing import compiled, detached, nan_unless, number, repeated
+from .tracing import chooses, compiled, detached, nan_unless, number, repeated
 
 __all__ = ["SQUARINGS", "expm", "expm1_series", "inverse", "logabsdet", "solve"]
 
@@ -151,15 +151,21 @@ def _exp_of_small(A: AnyArray) -> AnyArray:
 
 def _squared(E: AnyArray, s: AnyArray, steps: int, *, counted: bool) -> AnyArray:
     """Return E^(2^s), for one s of each matrix."""
-    xp, alone = namespace(E), counted and E.ndim == 2
+    xp, alone, s = namespace(E), counted and E.ndim == 2, expanded(s, 2)
 
-    def step(state: tuple[AnyArray, AnyArray]) -> tuple[AnyArray, AnyArray]:
-        (E, left), square = state, xp.matmul(state[0], state[0])
-        return square if alone else xp.where(expanded(left > 0, 2), square, E), left - 1
+    def step(E: AnyArray, unfinished: AnyArray) -> AnyArray:
+        square = xp.matmul(E, E)
+        return square if alone else xp.where(unfinished, square, E)
 
-    if counted:
-        return reduce(lambda state, _: step(state), range(steps), (E, s))[0]
-    return repeated(step, lambda state: xp.any(state[1] > 0), (E, s), steps, early=False)[0]
+    if counted or not chooses(s):
+        return reduce(lambda E, i: step(E, s > i), range(steps), E)
+    return repeated(
+        lambda state: (step(state[0], state[1] > 0), state[1] - 1),
+        lambda state: xp.any(state[1] > 0),
+        (E, s),
+        steps,
+        early=False,
+    )[0]
 
 
 Ring = TypeVar("Ring", bound=Any)
