@@ -15,17 +15,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from .dtypes import dtype_name, normal_range
+import numpy as np
+
+from .dtypes import dtype_name, normal_range, real_part
 from .messages import shown
 from .namespace import Array, namespace
 from .settings import library_settings
-from .tracing import concrete, is_traced
+from .tracing import concrete, is_traced, nan_unless
 
-__all__ = ["Check", "ValueChecks", "all_finite", "opened", "warn_caller"]
+__all__ = ["Check", "ValueChecks", "all_finite", "opened", "place_in_batch", "warn_caller"]
 
 # True: values are read, and errors raised. "nan": nothing is read, and what is refused is NaN.
 # False: nothing is read or refused.
 Check = bool | Literal["nan"]
+Kind = Literal["matrix", "vector"]
 
 
 class opened:
@@ -100,10 +103,25 @@ class ValueChecks:
         """Add a question, the answer to which `read` returns."""
         self.require(question, None)
 
-    def finite(self, name: str, *arrays: Array) -> None:
-        """Require that an argument holds no NaN and no Inf."""
-        msg = f"`{name}` contains NaN or Inf; pass finite values."
-        self.require(lambda: all_finite(*arrays), lambda: ValueError(msg))
+    def or_nan(self, test: Callable[[], Array], x: Array) -> Array:
+        """Return x with NaN where a test for leading axes, (...), fails and cannot raise."""
+        if self.readable or not self.refuses:
+            return x
+        ok = test()
+        ok = namespace(x).reshape(ok, ok.shape + (1,) * (x.ndim - ok.ndim))
+        return x * nan_unless(ok, real_part(x))
+
+    def finite(self, name: str, *arrays: Array, batch: int = 0, kind: Kind = "matrix") -> None:
+        """Require that an argument holds no NaN and no Inf.
+
+        The error names the first bad matrix or vector of the batch, as `place_in_batch` does.
+        """
+
+        def error() -> Exception:
+            place = place_in_batch(batch, *arrays, kind=kind)
+            return ValueError(f"`{name}` contains NaN or Inf{place}; pass finite values.")
+
+        self.require(lambda: all_finite(*arrays), error)
 
     def positive(self, name: str, *arrays: Array) -> None:
         """Require that an argument is positive, finite and not subnormal."""
@@ -140,6 +158,32 @@ def all_finite(*arrays: Array) -> Array:
         flag = xp.all(xp.isfinite(x))
         finite = flag if finite is None else finite & flag
     return finite
+
+
+def place_in_batch(batch: int, *arrays: Array, kind: Kind = "matrix") -> str:
+    """Return " in matrix (1, 0) of the batch" of the first one that is not finite, for a message.
+
+    `batch` is the number of leading axes that all arrays share; "" if there is none, or nothing
+    is wrong. Entries of one matrix each, such as its norm, are enough: one index is read.
+    """
+    shape = tuple(arrays[0].shape[:batch])
+    if not shape:
+        return ""
+    flags = [_finite_entries(x, batch) for x in arrays]
+    xp, finite = namespace(arrays[0]), reduce(and_, flags)
+    if concrete(xp.all(finite)):
+        return ""
+    first = int(xp.argmin(xp.reshape(xp.astype(finite, xp.int32), (-1,))))
+    index = tuple(map(int, np.unravel_index(first, shape)))
+    return f" in {kind} {index if batch > 1 else index[0]} of the batch"
+
+
+def _finite_entries(x: Array, batch: int) -> Array:
+    """Return flags, (...): no NaN and no Inf in what lies behind the leading axes."""
+    xp = namespace(x)
+    axes = tuple(range(batch, x.ndim))
+    finite = xp.isfinite(x)
+    return xp.all(finite, axis=axes) if axes else finite
 
 
 def _positive(x: Array) -> Array:

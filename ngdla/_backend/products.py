@@ -24,9 +24,11 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
+from .powers import power_of_two
 from .runs import LONG, long_product
 from .shapes import CHUNK_BYTES, spans
 from .sums import writable
+from .tracing import compiled, detached, free_to_read, number_if_free
 
 __all__ = [
     "add_diagonal",
@@ -39,6 +41,7 @@ __all__ = [
     "inner_columns",
     "largest_entry",
     "matmul_stored",
+    "norm_along",
     "preserved",
     "real_diagonal",
     "rmatvec",
@@ -111,6 +114,57 @@ def largest_entry(X: AnyArray, axis: int | tuple[int, ...]) -> AnyArray:
     return xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
+# ------------------------------------------------------------------------------------ norms
+
+
+def frobenius_norm(A: AnyArray) -> AnyArray:
+    """Return |A|_F, (...), as `norm_along` does."""
+    return norm_along(A, (-2, -1))
+
+
+# Where a norm lies in here, squares that underflow do not count, and none overflows.
+_SQUARES_FIT = {"float32": (2.0**-40, 2.0**60), "float64": (2.0**-400, 2.0**500)}
+
+
+def norm_along(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool = False) -> AnyArray:
+    """Return the 2-norm of X along some axes, right wherever it is a normal number itself.
+
+    Its derivatives where all entries are 0 are 0. Where the host may look, entries are divided by
+    a power of two only if their squares do not fit.
+    """
+    if 0 in X.shape:
+        return _plain_norm(X, axis, keepdims=keepdims)
+    if free_to_read(X) and _squares_fit(norm := _plain_norm(X, axis, keepdims=keepdims)):
+        return norm
+    return compiled(_scaled_norm, X, axis=axis, keepdims=keepdims)
+
+
+def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:
+    if isinstance(X, np.ndarray) and X.ndim == 2 and axis == (-2, -1) and not keepdims:
+        return np.asarray(np.linalg.norm(X))  # without a copy
+    return as_array(namespace(X).linalg.vector_norm(X, axis=axis, keepdims=keepdims))
+
+
+def _squares_fit(norm: AnyArray) -> bool:
+    """Tell whether all norms are known to lie where plain squares are right."""
+    xp, (least, largest) = namespace(norm), _SQUARES_FIT[dtype_name(norm.dtype)]
+    ends = (xp.min(norm), xp.max(norm)) if norm.ndim else (norm, norm)
+    smallest, greatest = map(number_if_free, ends)
+    return smallest is not None and greatest is not None and least < smallest <= greatest < largest
+
+
+def _scaled_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:
+    xp = namespace(X)
+    unit = power_of_two(xp.max(xp.abs(detached(X)), axis=axis, keepdims=True))
+    parts = (xp.real(X), xp.imag(X)) if is_complex(X) else (X,)
+    squares = (xp.sum((part / unit) ** 2, axis=axis, keepdims=True) for part in parts)
+    square = reduce(add, squares)
+    zero = square == 0
+    root = xp.sqrt(xp.where(zero, xp.ones_like(square), square))  # whose slope at 0 is infinite
+    norm = unit * xp.where(zero, xp.zeros_like(root), root)
+    return norm if keepdims else xp.squeeze(norm, axis=axis)
+
+
 def squared_norm(X: AnyArray) -> AnyArray:
     """Return |X|_F^2, (...), of X (..., n, m)."""
     xp = namespace(X)
@@ -138,11 +192,6 @@ def inner_columns(X: AnyArray, Y: AnyArray) -> AnyArray:
 
 
 # -------------------------------------------------------------------------------- diagonal
-
-
-def frobenius_norm(A: AnyArray) -> AnyArray:
-    """Return |A|_F, (...)."""
-    return as_array(namespace(A).linalg.matrix_norm(A))
 
 
 def real_diagonal(A: AnyArray) -> AnyArray:

@@ -6,6 +6,7 @@ and fake devices, and they are not read of lazy Dask arrays.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,10 +29,12 @@ __all__ = [
     "choose",
     "choose_if_free",
     "chooses",
+    "compiled",
     "concrete",
     "derivative_where",
     "detached",
     "differentiable",
+    "free_to_read",
     "is_traced",
     "largest_number",
     "nan_unless",
@@ -173,10 +176,11 @@ def choose(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]
 
 def number_if_free(x: AnyArray) -> float | None:
     """Return the value of a real 0-d array where reading it costs no waiting, else None."""
-    return number(x) if _on_host(x) else None
+    return number(x) if free_to_read(x) else None
 
 
-def _on_host(x: AnyArray) -> bool:
+def free_to_read(x: AnyArray) -> bool:
+    """Tell whether `x` lies on the host, where reading it, if it has values, costs no waiting."""
     xp = namespace(x)
     return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
 
@@ -188,7 +192,25 @@ def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[
     """
     if is_traced(flag) and chooses(flag):
         return choose(flag, then, otherwise)
-    return then() if _on_host(flag) and concrete(flag) else otherwise()
+    return then() if free_to_read(flag) and concrete(flag) else otherwise()
+
+
+def compiled(function: Callable[..., Any], *arrays: AnyArray, **options: Any) -> Any:
+    """Return function(*arrays, **options), by JAX compiled in one piece for each shape.
+
+    There each operation by itself would be compiled, and sent, by itself. `function` is one of a
+    module, and options are hashable.
+    """
+    if not is_jax_namespace(namespace(arrays[0])):
+        return function(*arrays, **options)
+    return _compiled(function, tuple(options))(*arrays, **options)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], options: tuple[str, ...]) -> Any:
+    import jax
+
+    return jax.jit(function, static_argnames=options)
 
 
 State = TypeVar("State")

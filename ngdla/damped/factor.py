@@ -336,7 +336,7 @@ class DampedFactor(Factorisation):
         paired = is_stacked(stacked, null, scores)
         with opened(scores.like, self.check, nan=True) as checks:
             _require_exact(self, checks)
-            checks.finite("f", rhs.f)
+            checks.finite("f", rhs.f, batch=len(scores.batch), kind="vector")
             inverse = cast_inverse(self.small.inverse, layout.working)
             null = None if null is None else astype(null, layout.working)
             right = layout.to_columns(rhs.f)

@@ -252,9 +252,9 @@ def _require_values(
         return
     xp, n = namespace(W), int(W.shape[-1])
     size = frobenius_norm(W)
-    checks.finite("W", size)
-    checks.finite("b", b)
-    checks.finite("trace", tr)
+    checks.finite("W", size, batch=size.ndim)
+    checks.finite("b", b, batch=size.ndim, kind="vector")
+    checks.finite("trace", tr, batch=tr.ndim)
     g = gaussian(0, (n, 1), W, dtype_name(W.dtype))
 
     def deviation() -> Array:

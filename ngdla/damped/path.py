@@ -136,7 +136,7 @@ def damping_path(
         problem = damped_problem(scores, any_damping, options, layout.working)
         paired = is_stacked(stacked, problem.null, scores)
         values = _dampings(dampings, rhs.f, real_name(layout.working), checks)
-        checks.finite("f", rhs.f)
+        checks.finite("f", rhs.f, batch=len(scores.batch), kind="vector")
         right = layout.to_columns(rhs.f)
         inside = without_null(right, problem.null)
 

@@ -69,7 +69,7 @@ class DampedProblem:
         if self.metric is not None:
             checks.positive("metric", *self.metric)
         if self.null is not None:
-            checks.finite("null", self.null)
+            checks.finite("null", self.null, batch=self.null.ndim - 2)
 
     def damping_in(self, dtype: str) -> Any:
         """Return the damping in the real dtype of the same precision, or as a Python number."""

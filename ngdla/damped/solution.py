@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-from ngdla._backend.calls import ValueChecks, all_finite
+from ngdla._backend.calls import ValueChecks, all_finite, place_in_batch
 from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, real_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
@@ -209,7 +209,8 @@ def _solution_error(factor: Factorisation, rhs: Any, layout: Layout) -> Exceptio
     arguments = rhs.named()
     for name, arrays in arguments:
         if not bool(all_finite(*arrays)):
-            return ValueError(f"`{name}` contains NaN or Inf; pass finite values.")
+            place = place_in_batch(len(factor.scores.batch), *arrays, kind="vector")
+            return ValueError(f"`{name}` contains NaN or Inf{place}; pass finite values.")
     if fault := factor.scores.fault(layout.working):
         return fault
     names = " and ".join(f"`{name}`" for name, _ in arguments)

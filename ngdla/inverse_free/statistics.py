@@ -194,7 +194,7 @@ def _checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueCheck
         raise ValueError(msg)
     w = real_values(weights, "weights", inputs, "inputs", dtype, tuple(inputs.shape[:-1]))
     w = astype(w, dtype)
-    checks.finite("weights", w)
+    checks.finite("weights", w, batch=w.ndim - 1, kind="vector")
     msg = "`weights` holds negative numbers; each must be 0 or more."
     checks.require(lambda: w >= 0, lambda: ValueError(msg))
     return w

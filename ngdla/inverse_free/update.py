@@ -7,7 +7,7 @@ from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
 
-from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.calls import ValueChecks, opened, place_in_batch
 from ngdla._backend.checks import require_choice, require_count, require_flag
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.messages import shown
@@ -165,7 +165,8 @@ def inverse_free_update(
         new_C = _update_factor(old_C, C, m_C, options)
         finite = _finite(new_K.staleness) & _finite(new_C.staleness)
         fits = new_K.fits & new_C.fits
-        checks.require(lambda: finite, _not_finite)
+        lengths = new_K.staleness, new_C.staleness
+        checks.require(lambda: finite, lambda: _not_finite(*lengths))
         checks.require(lambda: fits, lambda: _too_large(state))
         made = finite & _all_positive(damping, step_size) & fits
         report = _report(new_K, new_C, made)
@@ -211,7 +212,7 @@ def _update_factor(
     K = retract(K, m, step.step, retraction, order)  # K <- K f(step m)
     matrix, compensation = store(K, old.matrix, old.compensation)
     kept = _tangent_to_keep(m, step.kept, old.momentum)
-    fits = reduce(and_, (_finite(M.frobenius_norm()) for M in (matrix, *_narrowed(kept))))
+    fits = reduce(and_, (_finite(M.max_abs()) for M in (matrix, *_narrowed(kept))))
     return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, fits)
 
 
@@ -310,11 +311,13 @@ def _all_positive(*values: Any) -> Array | bool:
     return reduce(and_, (x > 0 for x in values if not isinstance(x, float)), True)
 
 
-def _not_finite() -> Exception:
-    """Return the error of statistics that are not finite."""
+def _not_finite(*lengths: Array) -> Exception:
+    """Return the error of statistics that are not finite, as numbers (...) made of them tell."""
+    place = place_in_batch(lengths[0].ndim, *lengths)
     msg = (
-        "`statistics` contains NaN or Inf, or numbers beyond the range of its dtype, or no row of "
-        "positive weight; the state is left as it was. Scale the gradients, or leave the batch out."
+        f"`statistics` contains NaN or Inf{place}, or numbers beyond the range of its dtype, or no "
+        f"row of positive weight; the state is left as it was. Scale the gradients, or leave the "
+        f"batch out."
     )
     return ValueError(msg)
 

@@ -41,7 +41,7 @@ class NystromRoot(NamedTuple):
     ok: Array
 
 
-def nystrom_root(omega: Array, Y: Array, roundoff: Any) -> NystromRoot:
+def nystrom_root(omega: Array, Y: Array, roundoff: Any, rounded: float = 1.0) -> NystromRoot:
     """Return the root of the approximation from Y = A Omega, with columns of norm 1 in Omega.
 
     B B^H = (A + shift) Omega (Omega^H (A + shift) Omega)^-1 Omega^H (A + shift) is the largest
@@ -51,14 +51,16 @@ def nystrom_root(omega: Array, Y: Array, roundoff: Any) -> NystromRoot:
     arXiv:1706.05736. `roundoff` is that of the product with A, a number or an array (...).
 
     Where a factor does not exist, the shift grows to what sums of d terms may err by: sqrt(d)
-    roundings, then d, as they do for terms of one sign. The product with the inverse of L is
+    roundings, then d, as they do for terms of one sign, then what A itself was `rounded` by, in
+    roundings of products. The product with the inverse of L is
     corrected once, since B B^H would exceed A + shift by up to thousands of shifts otherwise.
     """
     xp, d = namespace(Y), Y.shape[-2]
     core, overlap = rmatvec(omega, Y), column_gram(omega)
     least = shift = stabilising_shift(Y, roundoff)
     factored = _factor(core, overlap, shift)
-    for roundings in (math.sqrt(d), float(d)):
+    rungs = math.sqrt(d), float(d), rounded
+    for roundings in rungs if rounded > d else rungs[:2]:
         shift = xp.where(factored[1], shift, least * roundings)
         factored = _factor_again(factored, core, overlap, shift)
     L, ok = factored

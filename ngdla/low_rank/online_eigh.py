@@ -144,7 +144,7 @@ def online_eigh_init(
         drawn = gaussian_columns(rng, count, like=X, shape=shape, dtype=dtype, name="X")
         columns, G = drawn[..., :start], 1 * drawn[..., start:]  # which lives on by itself
         request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
-        root = sketch_root(request, ValueChecks(enabled=False)).root
+        root = sketch_root(request, ValueChecks(enabled=False, refuses=False)).root
         values, U = root_eigenpairs(root, int(rank))
         values, U = trusted(values, int(rank), values, U)
         return OnlineEigh(
@@ -300,6 +300,7 @@ def _second_moment(X: Array, trace: Array) -> HermitianOperand:
         size=X.shape[-1],
         dtype=dtype,
         product_eps=unit_roundoff(dtype),
+        came_in=dtype,
         trace=trace,
         product=product,
     )

@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ngdla._backend.calls import ValueChecks, all_finite
+from ngdla._backend.calls import ValueChecks, all_finite, place_in_batch
 from ngdla._backend.checks import not_hermitian, require_array, require_choice
 from ngdla._backend.dtypes import (
     astype,
@@ -60,6 +60,7 @@ class HermitianOperand:
     size: int
     dtype: str
     product_eps: float
+    came_in: str  # the dtype of A
     trace: Array
     product: Callable[[Array], Array]
 
@@ -67,6 +68,11 @@ class HermitianOperand:
     def unit(self) -> Array:
         """The unit for this trace, (...)."""
         return trace_unit(self.trace)
+
+    @property
+    def rounded(self) -> float:
+        """How many roundings of products those of A itself may be, which came in half precision."""
+        return unit_roundoff(self.came_in) / self.product_eps
 
     @property
     def roundoff(self) -> Array:
@@ -161,6 +167,7 @@ def hermitian_operand(
         size=A.shape[-1],
         dtype=dtype,
         product_eps=_product_eps(dtype, precision, product_eps),
+        came_in=dtype_name(A.dtype),
         trace=traced,
         product=_product_in(lambda X: matmul_stored(A, X), precision),
     )
@@ -189,6 +196,7 @@ def _object_operand(
         size=A.shape[-1],
         dtype=dtype,
         product_eps=_product_eps(dtype, precision, product_eps),
+        came_in=dtype_name(A.dtype),
         trace=_require_trace(trace_of_A, columns, dtype, batch),
         product=_product_in(lambda X: A @ X, precision),
     )
@@ -242,24 +250,31 @@ def _product_in(product: Callable[[Array], Array], precision: str) -> Callable[[
 
 def require_positive(
     checks: ValueChecks, A: HermitianOperand, Y: Array, core: Array, positive: Array
-) -> None:
+) -> Array:
     """Require that A is finite, Hermitian and positive semi-definite, as far as it was seen.
 
     Seen are Y = A Omega / unit and core = Omega^H Y for orthonormal Omega; `positive` says whether
-    the factorisation of the core, which is to be positive up to rounding, went through.
+    the factorisation of the core, which is to be positive up to rounding, went through. Returned is
+    a flag, (...), for where nothing can raise.
     """
     xp = namespace(Y)
     checks.require(
         lambda: all_finite(Y, A.trace),
-        lambda: ValueError("`A` or its trace contains NaN or Inf; pass finite values."),
+        lambda: not_finite_with_trace(len(A.batch), Y, A.trace),
     )
     skew = core - adjoint(core)
     size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))  # zero and shifted
     rounding = 4 * A.roundoff * A.size**0.5 * size
-    checks.require(
-        lambda: xp.linalg.matrix_norm(skew) <= rounding, lambda: _not_hermitian(A, core, skew)
-    )
+    hermitian = xp.linalg.matrix_norm(skew) <= rounding
+    checks.require(lambda: hermitian, lambda: _not_hermitian(A, core, skew))
     checks.require(lambda: positive, lambda: _negative(A, core))
+    return hermitian & positive
+
+
+def not_finite_with_trace(batch: int, *values: Array) -> Exception:
+    """Return the error of an A that is not finite, which these values show."""
+    place = place_in_batch(batch, *values)
+    return ValueError(f"`A` or its trace contains NaN or Inf{place}; pass finite values.")
 
 
 def _not_hermitian(A: HermitianOperand, core: Array, skew: Array) -> Exception:
@@ -275,6 +290,7 @@ def _negative(A: HermitianOperand, core: Array) -> Exception:
     least, largest = (largest_number(A.unit * value) for value in extremes)
     return ValueError(
         f"`A` is not positive semi-definite: W^H A W has the eigenvalue {-least:.2e} beside "
-        f"{largest:.2e} for the test matrix W. If products with A are less exact than its dtype, "
-        f"say so by `product_eps`; a `basis` must have orthonormal columns."
+        f"{largest:.2e} for the test matrix W, more than roundings of {A.came_in} explain. Pass A "
+        f"plus a multiple of the identity; if products with A are less exact than its dtype, say "
+        f"so by `product_eps`; a `basis` must have orthonormal columns."
     )

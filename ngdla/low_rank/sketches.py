@@ -142,9 +142,10 @@ def sketch_root(request: SketchRequest, checks: ValueChecks) -> SketchedRoot:
         blocks.append(F)
     omega = xp.concat(blocks, axis=-1) if len(blocks) > 1 else blocks[0]
     Y = A.times(omega)
-    root = nystrom_root(omega, Y, A.roundoff)
+    root = nystrom_root(omega, Y, A.roundoff, A.rounded)
     checks.require(lambda: _nearly_identity(root.overlap), _not_orthonormal)
-    require_positive(checks, A, Y, root.core, root.ok)
+    right = require_positive(checks, A, Y, root.core, root.ok)
+    root = root._replace(B=checks.or_nan(lambda: right, root.B))
     size = xp.linalg.matrix_norm(Y)
     error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
     if R is not None and omega.shape[-1] < A.size:  # nothing is missing where all are used
@@ -228,14 +229,14 @@ def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, 
     AQ, AG = Y[..., :width], Y[..., width:]
     core = rmatvec(Q, AQ)
     values, W = in_descending_order(*eigh((core + adjoint(core)) / 2))
-    allowed = 4 * A.roundoff * A.size**0.5 * xp.linalg.matrix_norm(AQ)
-    require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
+    allowed = 4 * A.roundoff * max(A.size**0.5, A.rounded) * xp.linalg.matrix_norm(AQ)
+    right = require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
     made = request.vectors(width)
     if options.method == "rsvd":
         values, U = _left_singular(AQ, _add_shift(A, AQ, Q), made)
     else:
         U = xp.matmul(Q, W[..., :made])
-    values = clipped(values)
+    values = checks.or_nan(lambda: right, clipped(values))
     error = A.trace + xp.nan
     if G is not None:
         error = probed_error(values[..., :rank], U[..., :rank], G, AG)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import reduce
+import math
 from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend import general
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
 from ngdla._backend.checks import require_count, require_flag, square_matrix
+from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
@@ -57,15 +58,18 @@ def expm(A: Array, *, check: bool = True) -> AnyArray:
 
     Notes
     -----
-    By the function of the library itself: `torch.linalg.matrix_exp`, `jax.scipy.linalg.expm`,
-    CuPy's (one matrix at a time, one host read each); for NumPy by a series and squarings of
-    exp - 1, 2 (13 + log2 |A|) d^3 flops. Precision: some
-    u max(1, |A|), but up to 2e-11 by torch in float64 for |A| of 0.01 to 0.06 (torch 2.13).
+    Method: exp(A) = e^mu exp(A - mu I), mu the mean of the diagonal where that makes the norm
+    smaller; s squarings of 16 terms of the series for a matrix of norm 1/2 or less, on every
+    library. The host reads s; inside `jax.jit`, `jax.vmap` and `torch.vmap` it cannot, and what
+    needs more than 25 squarings (float32; 54 in float64, |A - mu I|_F > 1 / u) is NaN.
+    Cost: 2 (6 + s) d^3 flops, s = 1 + log2 |A - mu I|_F, for d x d matrices; what is mapped by
+    `jax.vmap` or `torch.vmap` makes all 25 or 54.
+    Precision: some u max(1, |A|_F) relative to |exp(A)|_F, derivatives too.
 
     References
     ----------
-    N. J. Higham, "The scaling and squaring method for the matrix exponential revisited", SIAM J.
-    Matrix Anal. Appl. 26 (2005) 1179.
+    C. Moler and C. Van Loan, "Nineteen dubious ways to compute the exponential of a matrix,
+    twenty-five years later", SIAM Rev. 45 (2003) 3, method 3.
 
     Examples
     --------
@@ -140,16 +144,22 @@ def expm_series(A: Array, order: int, *, check: bool = True, full_output: bool =
 
 
 def _require_finite(value: Array, checks: ValueChecks) -> None:
-    """Require a function of A to be finite, by its norm."""
-    checks.require(lambda: all_finite(frobenius_norm(value)), not_finite_or_beyond)
+    """Require a function of A to be finite."""
+    checks.require(lambda: all_finite(value), lambda: not_finite_or_beyond(value))
 
 
 def _remainder_bound(A: Array, p: int) -> Array:
-    """Return a bound on sum_{j > p} q^j / j! for q = |A|_F: at most exp(q), Inf if that is."""
+    """Return a bound on sum_{j > p} q^j / j! for q = |A|_F: at most exp(q), Inf if that is.
+
+    By logarithms: q^(p+1) or (p+1)! may leave the range where their ratio does not.
+    """
     xp, q = namespace(A), frobenius_norm(A)
-    first = reduce(lambda term, j: term * (q / j), range(1, p + 2), xp.ones_like(q))
-    ratio = q / (p + 2)
+    zero = q == 0
+    power = (p + 1) * xp.log(xp.where(zero, xp.ones_like(q), q))
+    factorial, ratio = math.lgamma(p + 2), q / (p + 2)
     usual = ratio < 1
-    # q^(p+1) / (p+1)! / (1 - q / (p+2))
-    geometric = first / (1 - xp.where(usual, ratio, xp.zeros_like(ratio)))
-    return xp.where(usual & (geometric < xp.exp(q)), geometric, xp.exp(q))
+    # log of q^(p+1) / (p+1)! / (1 - q / (p+2))
+    geometric = power - factorial - xp.log1p(-xp.where(usual, ratio, xp.zeros_like(ratio)))
+    log = xp.where(usual & (geometric < q), geometric, q)
+    rounding = 4 * unit_roundoff(dtype_name(q.dtype)) * (xp.abs(power) + factorial + 1)
+    return xp.where(zero, xp.zeros_like(q), xp.exp(log + rounding))

@@ -223,7 +223,7 @@ def _psd_function(A: Array, f: HermitianFunction, *, check: Check) -> Array:
     A, dtype = square_matrix(A, "A"), dtype_name(A.dtype)
     with opened(A, check, nan=True) as checks:
         w, U = eigh(detached(A))
-        checks.require(lambda: all_finite(w), not_finite_or_beyond)
+        checks.require(lambda: all_finite(w), lambda: not_finite_or_beyond(A))
         w = positive_values(w, "A", dtype, checks, definite=f.definite)
         return _function_of(A, w, U, f)
 

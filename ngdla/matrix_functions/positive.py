@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ngdla._backend.calls import ValueChecks
+from ngdla._backend.calls import ValueChecks, place_in_batch
 from ngdla._backend.checks import not_hermitian
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import rmatvec
+from ngdla._backend.products import frobenius_norm, rmatvec
 from ngdla._backend.random import gaussian
-from ngdla._backend.tracing import is_traced, largest_number, nan_unless
+from ngdla._backend.tracing import is_traced, largest_number
 
 __all__ = [
     "not_finite",
@@ -45,8 +45,7 @@ def positive_values(
         return not_positive(name, found, allowed, dtype, definite=definite)
 
     checks.require(positive, error)
-    if checks.refuses and not checks.readable:
-        values = values * xp.expand_dims(nan_unless(positive(), least), axis=-1)
+    values = checks.or_nan(positive, values)
     return values if definite else xp.where(values < 0, xp.zeros_like(values), values)
 
 
@@ -76,14 +75,14 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
     Fg = xp.matmul(F, g)
 
     def deviation() -> Array:
-        return xp.linalg.matrix_norm(Fg - rmatvec(F, g))
+        return frobenius_norm(Fg - rmatvec(F, g))
 
-    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * xp.linalg.matrix_norm(Fg)
-    checks.finite(name, Fg)
+    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * frobenius_norm(Fg)
+    checks.finite(name, Fg, batch=F.ndim - 2)
     checks.require(
         lambda: deviation() <= rounding,
         lambda: not_hermitian(
-            name, largest_number(deviation()), largest_number(xp.linalg.matrix_norm(Fg))
+            name, largest_number(deviation()), largest_number(frobenius_norm(Fg))
         ),
     )
 
@@ -118,13 +117,21 @@ def not_positive_with_damping(name: str, *, example: str = "") -> Exception:
     )
 
 
-def not_finite(*names: str) -> Exception:
-    """Return the error of arguments that are not finite."""
+def not_finite(*names: str, place: str = "") -> Exception:
+    """Return the error of arguments that are not finite, at a `place_in_batch`."""
     text = " or ".join(f"`{name}`" for name in names)
-    return ValueError(f"{text} contains NaN or Inf; pass finite values.")
+    return ValueError(f"{text} contains NaN or Inf{place}; pass finite values.")
 
 
-def not_finite_or_beyond() -> Exception:
-    """Return the error of an `A` that is not finite, or of which a function is not."""
-    msg = "`A` contains NaN or Inf, or the result is beyond its dtype; pass finite values."
+def not_finite_or_beyond(*values: Array) -> Exception:
+    """Return the error of an `A` that is not finite, or of which a function is not.
+
+    The place in the batch is that of A, or of a result, (..., d, d).
+    """
+    place = place_in_batch(values[0].ndim - 2, *values) if values else ""
+    comma = "," if place else ""
+    msg = (
+        f"`A` contains NaN or Inf, or the result is beyond its dtype{comma}{place}; pass finite "
+        f"values."
+    )
     return ValueError(msg)

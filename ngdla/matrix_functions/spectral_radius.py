@@ -29,8 +29,11 @@ def _norm_of_power(A: Array, norm: Array, squarings: int = 3) -> Array:
     """Return |A^(2^s)|_F^(1 / 2^s) from |A|_F, normalising each square."""
     xp, bound, power = namespace(A), norm, 0.5
     for _ in range(squarings):
-        A = A / expanded(xp.where(norm > 0, norm, xp.ones_like(norm)), 2)
+        zero = norm == 0
+        A = A / expanded(xp.where(zero, xp.ones_like(norm), norm), 2)
         A = xp.matmul(A, A)
         norm = frobenius_norm(A)
-        bound, power = bound * norm**power, power / 2
+        zero = norm == 0  # of a power of a nilpotent A, where roots have no slope
+        root = xp.where(zero, xp.ones_like(norm), norm) ** power
+        bound, power = bound * xp.where(zero, xp.zeros_like(root), root), power / 2
     return bound

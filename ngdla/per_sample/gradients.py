@@ -144,7 +144,7 @@ def weighted_gradient(
         msg = f"`c` has shape {tuple(c.shape)}; for {samples.M} samples it must be {expected}."
         raise ValueError(msg)
     with opened(c, check) as checks:
-        checks.finite("c", c)
+        checks.finite("c", c, batch=len(samples.batch), kind="vector")
         return in_common_dtype(_weighted_sum, *samples, c)
 
 

@@ -11,10 +11,10 @@ from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
+    frobenius_norm,
     largest_entry,
     real_diagonal,
     rmatvec,
-    squared_norm,
 )
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ngdla._backend.shapes import expanded
@@ -144,9 +144,9 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyA
     with opened(K, check) as checks:
         dtype = result_name(*(dtype_name(x.dtype) for x in (K, c, d)))
         K, c, d = (astype(x, dtype) for x in (K, c, d))
-        checks.finite("K", K)
-        checks.finite("c", c)
-        checks.finite("d", d)
+        checks.finite("K", K, batch=K.ndim - 2)
+        for name, x in (("c", c), ("d", d)):
+            checks.finite(name, x, batch=K.ndim - 2, kind="vector")
         return cosine(K, c, d)
 
 
@@ -179,9 +179,9 @@ def solve_weights(
     if relative:
         scale = xp.where(positive, largest, xp.ones_like(largest))
         K = K / expanded(scale, 2)
-        square = squared_norm(K)
-        zero = square == 0
-        norm = xp.sqrt(xp.where(zero, xp.ones_like(square), square))
+        norm = frobenius_norm(K)
+        zero = norm == 0
+        norm = xp.where(zero, xp.ones_like(norm), norm)
         shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
         checks.require(lambda: positive | zero, _indefinite)
         if not normalized:

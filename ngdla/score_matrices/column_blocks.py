@@ -13,7 +13,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from ngdla._backend.calls import all_finite
+from ngdla._backend.calls import all_finite, place_in_batch
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.chunks import in_column_chunks, is_chunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
@@ -203,8 +203,11 @@ class ColumnBlocks(StoredScores):
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite."""
         if not all(bool(all_finite(block)) for block in self.blocks):
-            msg = f"`{self.name}` contains NaN or Inf. Drop or mask the samples they belong to."
-            return ValueError(msg)
+            place = place_in_batch(len(self.batch), *self.blocks)
+            return ValueError(
+                f"`{self.name}` contains NaN or Inf{place}. Drop or mask the samples they belong "
+                f"to."
+            )
         return ValueError(
             f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
             f"Scale `{self.name}` (and `damping` by the square), or pass it as float64."

@@ -12,7 +12,7 @@ from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, is_double, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import preserved, rmatvec
+from ngdla._backend.products import frobenius_norm, preserved, rmatvec
 
 from .score_matrix import ParameterScores, SampleScores, Vector
 
@@ -219,7 +219,7 @@ class ScoreOperator(SampleScores, ParameterScores):
     def consistent(self, dtype: str) -> Array | None:
         """Return a flag whether y^H (S x) = (S^H y)^H x for some x and y, roughly."""
         x, y = (self._wave(length, dtype) for length in (self.columns, self.rows))
-        xp, norm = namespace(x), namespace(x).linalg.vector_norm
+        xp, norm = namespace(x), frobenius_norm
         Sx = self._apply(self._matvec, x, "matvec", self.rows)
         Sy = self._apply(self._rmatvec, y, "rmatvec", self.columns)
         defect = xp.abs(xp.sum(rmatvec(y, Sx) - rmatvec(Sy, x)))

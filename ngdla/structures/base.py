@@ -127,7 +127,7 @@ class Structure(Kernels):
         self.shapes(N.shape[-1])  # raises where the structure has no member of that dimension
         with opened(N, check) as checks:
             M = StructuredMatrix(self.project_dense(N), self, N.shape[-1]).map(preserved)
-            checks.finite("N", *M.leaves)
+            checks.finite("N", *M.leaves, batch=N.ndim - 2)
         return M
 
     def project_samples(self, X: Array, *, check: bool = True) -> StructuredMatrix:
@@ -161,7 +161,7 @@ class Structure(Kernels):
         with opened(X, check) as checks:
             S = namespace(X).matrix_transpose(astype(X, result_name(dtype_name(X.dtype))))
             M = StructuredMatrix(self.project_columns(S), self, X.shape[-1])
-            checks.finite("X", *M.leaves)
+            checks.finite("X", *M.leaves, batch=X.ndim - 2)
         return M
 
     def from_dense(self, K: Array, *, check: bool = True) -> StructuredMatrix:
@@ -190,7 +190,7 @@ class Structure(Kernels):
         self.shapes(K.shape[-1])
         with opened(K, check) as checks:
             M = StructuredMatrix(self.embed(K), self, K.shape[-1]).map(preserved)
-            checks.finite("K", *M.leaves)
+            checks.finite("K", *M.leaves, batch=K.ndim - 2)
             checks.require(lambda: M.to_dense() == K, lambda: _not_a_member(K, M.to_dense(), self))
         return M
 

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import math
 
-from ngdla._backend.general import expm1_series
+from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.general import SQUARINGS, expm1_series
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.tracing import number_if_free, repeated
+from ngdla._backend.tracing import nan_unless, number_if_free, repeated
 
 from .matrix import StructuredMatrix
 
 __all__ = ["expm_by_squaring", "inv_sqrtm_by_inverses"]
 
 _ORDER = 14  # terms of the exponential series that matter for |A| <= 1/2 in double precision
-_SQUARINGS = 24
 
 
 def expm_by_squaring(A: StructuredMatrix) -> StructuredMatrix:
     """Return exp(A) by a series for A / 2^s and s squarings; the host reads s where that is free.
 
-    What is squared is E - I, by 2 F + F^2: it loses nothing where s is larger than needed.
+    NaN where |A|_F is beyond 1 / u.
     """
     norm = A.frobenius_norm()
     xp = namespace(norm)
     log = xp.log2(xp.where(norm > 0, norm, xp.ones_like(norm)))
-    squarings = xp.clip(xp.ceil(log) + 1, 0, _SQUARINGS)
+    limit = SQUARINGS[dtype_name(norm.dtype)]
+    known = nan_unless(~(log + 1 > limit), norm)
+    squarings = xp.clip(xp.ceil(log) + 1, 0, limit)
     most = number_if_free(xp.max(squarings))
-    F = expm1_series(A.scaled(2.0**-squarings), _ORDER, StructuredMatrix.matmul)
+    F = expm1_series(A.scaled(known * 2.0**-squarings), _ORDER, StructuredMatrix.matmul)
+    E = F.add_identity(1.0)
 
     def step(state: tuple[StructuredMatrix, Array]) -> tuple[StructuredMatrix, Array]:
-        F, left = state
-        return (F.scaled(2.0) + F.matmul(F)).where(left > 0, F), left - 1
+        E, left = state
+        return E.matmul(E).where(left > 0, E), left - 1
 
     def unfinished(state: tuple[StructuredMatrix, Array]) -> Array:
         return xp.any(state[1] > 0)
 
-    steps = _SQUARINGS if most is None or math.isnan(most) else int(most)
-    F, _ = repeated(step, unfinished, (F, squarings), steps, early=False)
-    return F.add_identity(1.0)
+    steps = limit if most is None or math.isnan(most) else int(most)
+    return repeated(step, unfinished, (E, squarings), steps, early=False)[0]
 
 
 _ITERATIONS = 10  # six reach roundings for spectra of a few decades, eight for any

@@ -11,7 +11,7 @@ from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import constant
 from ngdla._backend.dtypes import dtype_name, is_complex, real_name, real_part
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import adjoint
+from ngdla._backend.products import adjoint, norm_along
 from ngdla._backend.shapes import joined
 from ngdla._backend.sums import add_multiple
 
@@ -137,8 +137,8 @@ class Kernels(abc.ABC):
         shapes = self.shapes(d)
         if len(K) == 1:
             axes = tuple(range(-len(shapes[0]), 0))
-            return as_array(namespace(K[0]).linalg.vector_norm(K[0], axis=axes))
-        return as_array(namespace(K[0]).linalg.vector_norm(_in_a_row(K, shapes), axis=-1))
+            return norm_along(K[0], axes)
+        return norm_along(_in_a_row(K, shapes), -1)
 
     def max_abs(self, K: Leaves, d: int) -> Array:
         """Return the largest modulus of an entry, (...), here where entries are parameters."""

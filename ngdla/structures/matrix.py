@@ -298,7 +298,7 @@ class StructuredMatrix(StoredMatrix):
         return self._matrix(self.structure.inverse)
 
     def expm(self) -> StructuredMatrix:
-        """Return exp(K), of the same structure, for |K|_F up to 2^23.
+        """Return exp(K), of the same structure; NaN where |K|_F is beyond 1 / u.
 
         Cost: 14 products K @ L and log2 |K|_F squarings; `expm` of dense matrices and blocks.
 

@@ -11,7 +11,7 @@ from ngdla._backend.creation import host_array, identity_like
 from ngdla._backend.dtypes import conjugate, real_part
 from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import adjoint_product
+from ngdla._backend.products import adjoint_product, norm_along
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 
@@ -111,7 +111,7 @@ class _Toeplitz(Structure):
 
     def frobenius_norm(self, K: Leaves, d: int) -> Array:
         repeated = K[0] * real_constant([(d - t) ** 0.5 for t in range(d)], K[0])
-        return as_array(namespace(K[0]).linalg.vector_norm(repeated, axis=-1))
+        return norm_along(repeated, -1)
 
     def is_local(self, d: int) -> bool:
         return False

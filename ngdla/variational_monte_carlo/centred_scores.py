@@ -15,7 +15,7 @@ import dataclasses
 from typing import Any, Literal, cast
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.calls import ValueChecks, all_finite, opened, place_in_batch
 from ngdla._backend.checks import require_array, require_choice
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
@@ -213,10 +213,17 @@ def _centre(
 
     NaN and Inf are seen in the mean, which they reach from any row that counts.
     """
-    msg = f"`{name}` contains NaN or Inf, or numbers whose mean overflows; pass finite values."
     O = astype(O, result_name(dtype_name(O.dtype)))  # differences of half precision lose too much
     mean = _mean(O, samples)
-    checks.require(lambda: all_finite(mean), lambda: ValueError(msg))
+
+    def error() -> Exception:
+        place = place_in_batch(mean.ndim - 2, mean)
+        return ValueError(
+            f"`{name}` contains NaN or Inf{place}, or numbers whose mean overflows; pass finite "
+            f"values."
+        )
+
+    checks.require(lambda: all_finite(mean), error)
     return _centred(O, mean, samples, stack=stack)
 
 

@@ -82,7 +82,7 @@ def filtered_step(
     native = options._replace(method=_NullVectorsFirst(), precision="native")
     problem = damped_problem(scores, damping, native, layout.working)
     for name, arrays in rhs.named():
-        checks.finite(name, *arrays)
+        checks.finite(name, *arrays, batch=len(scores.batch), kind="vector")
     columns = rhs.to_columns(problem.scores, layout)
     use = partial(_filtered, rhs=columns, snr=float(snr), layout=layout)
     x, info = climb(problem, checks, use, start=(columns.f, columns.x0), keep=True)

@@ -1,13 +1,16 @@
 """`opened`: value checks are read on leaving, settings are given back however a call ends."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from backends import Backend, counted_host_reads
 
 import ngdla
-from ngdla._backend.calls import ValueChecks, all_finite, opened, warn_caller
+from ngdla._backend.calls import ValueChecks, all_finite, opened, place_in_batch, warn_caller
 
 PACKAGE = Path(ngdla.__file__).parent
 X = np.array([1.0, np.nan])
@@ -123,3 +126,76 @@ def test_a_folder_beside_the_library_is_the_caller() -> None:
     with pytest.warns(UserWarning, match="small") as caught:
         exec(code, {"warn_caller": warn_caller})
     assert caught[0].filename == beside
+
+
+# -------------------------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+def test_what_is_not_finite_is_found_in_a_batch(
+    valued_backend: Backend, batch: tuple[int, ...]
+) -> None:
+    """By its entries, or by a number for each matrix; the first in all arrays counts."""
+    X, sizes = np.ones((*batch, 4, 2), "float32"), np.ones(batch, "float32")
+    last = tuple(length - 1 for length in batch)
+    X[(*last, 1, 1)] = sizes[last] = np.inf
+    found = " in matrix 2 of the batch" if len(batch) == 1 else " in matrix (1, 2) of the batch"
+    like, numbers, good = valued_backend.asarray([X, sizes, np.ones_like(X)])
+    for arrays in ((like,), (numbers,), (good, like), (like, numbers)):
+        place = place_in_batch(len(batch), *arrays)
+        assert place == (found if batch else "")
+    assert place_in_batch(len(batch), good) == ""
+    with pytest.raises(
+        ValueError, match="`x` contains NaN or Inf" + re.escape(found if batch else ";")
+    ):
+        check_finite(like, len(batch))
+
+
+def check_finite(x: Any, batch: int) -> None:
+    with opened(x) as checks:
+        checks.finite("x", x, batch=batch)
+
+
+PLACES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], Any]]] = {
+    "damped_solve": (r"`S` contains NaN or Inf in matrix \(1, 0\)", lambda bad, _: solve(bad)),
+    "right-hand side": (
+        r"`f` contains NaN or Inf in vector \(1, 0\)",
+        lambda bad, good: ngdla.damped_lstsq(good, bad[..., 0], 1.0),
+    ),
+    "hermitian_solve": (
+        r"`W` contains NaN or Inf in matrix \(1, 0\)",
+        lambda bad, good: ngdla.hermitian_solve(bad, good[..., 0]),
+    ),
+    "scores": (
+        r"`log_derivatives` contains NaN or Inf in matrix \(1, 0\)",
+        lambda bad, _: ngdla.scores(bad),
+    ),
+    "sample_weights": (
+        r"`K` contains NaN or Inf in matrix \(1, 0\)",
+        lambda bad, _: ngdla.sample_weights(bad, 0.1),
+    ),
+    "weighted_cosine": (
+        r"`d` contains NaN or Inf in vector \(1, 0\)",
+        lambda bad, good: ngdla.weighted_cosine(good, good[..., 1], bad[..., 0]),
+    ),
+    "project": (
+        r"`N` contains NaN or Inf in matrix \(1, 0\)",
+        lambda bad, _: ngdla.structures.BlockDiagonal(2).project(bad),
+    ),
+}
+
+
+def solve(S: np.ndarray) -> Any:
+    return ngdla.damped_solve(S, np.ones(S.shape[:-1]), 1.0)
+
+
+@pytest.mark.parametrize("name", list(PLACES))
+def test_functions_name_the_matrix_of_a_batch(name: str) -> None:
+    message, call = PLACES[name]
+    good = np.zeros((2, 2, 3, 3)) + np.eye(3)
+    bad = good.copy()
+    bad[1, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=message):
+        call(bad, good)
+    with pytest.raises(ValueError, match=r"contains NaN or Inf[.;,]"):
+        call(bad[1, 0], good[1, 0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from backends import Backend, inside
 from references import H, U, random_array, wide
 
 from ngdla._backend import products
@@ -155,3 +155,77 @@ def test_largest_entry(backend: Backend, rng: np.random.Generator) -> None:
     backend.assert_matches(
         products.largest_entry(like, -2), expected, like=like, dtype=real, tolerance=4 * U[real]
     )
+
+
+NORMS = ((-2, -1), -2)
+SCALES = {"float32": (1e30, 1e-30), "float64": (1e200, 1e-200)}
+
+
+@pytest.mark.thinned
+@pytest.mark.parametrize("scale", ["large", "small", 0.0])
+def test_norms_at_any_scale(
+    backend: Backend, dtype: str, scale: float | str, rng: np.random.Generator
+) -> None:
+    """No square overflows or vanishes; one matrix of a batch is 0."""
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    X = random_array(rng, (2, 4, 3), dtype)
+    real, X[1] = np.real(X).dtype.name, 0
+    scale = SCALES[real][scale == "small"] if isinstance(scale, str) else scale
+    X *= scale
+    like = backend.asarray(X)
+    unscaled = [wide(X[0]) / (scale or 1), wide(X[1])]
+    squares = np.abs(np.stack(unscaled)) ** 2
+
+    def run(X: Any) -> list[Any]:
+        return [products.frobenius_norm(X), products.norm_along(X, -2, keepdims=True)]
+
+    found = backend.call(inside(run), like)
+    for norm, axis in zip(found, NORMS):
+        expected = (scale or 1) * np.sqrt(np.sum(squares, axis=axis, keepdims=axis == -2))
+        backend.assert_kind(norm, like=like, dtype=real, shape=expected.shape)
+        if backend.has_values:
+            np.testing.assert_allclose(backend.numpy(norm), expected, rtol=8 * U[dtype])
+
+
+def test_norms_of_what_is_not_finite_or_empty(valued_backend: Backend) -> None:
+    X = np.ones((2, 2, 2), "float32")
+    X[0, 0, 0], X[1, 1, 0] = np.nan, np.inf
+    norms = valued_backend.call(inside(products.frobenius_norm), valued_backend.asarray(X))
+    np.testing.assert_array_equal(valued_backend.numpy(norms), [np.nan, np.inf])
+    empty = valued_backend.asarray(np.ones((2, 0, 2), "float32"))
+    np.testing.assert_array_equal(valued_backend.numpy(products.frobenius_norm(empty)), [0, 0])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("library", ["jax", "torch"])
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e20])
+def test_derivatives_of_norms(library: str, scale: float, rng: np.random.Generator) -> None:
+    """X / |X| and (1 - P) / |X|, P onto X; both 0 where X is: forward, backward and twice."""
+    pytest.importorskip(library)
+    X, E = random_array(rng, (3, 2), "float32"), random_array(rng, (3, 2), "float32")
+    length = np.linalg.norm(X)
+    X, slope = scale * X, X / length if scale else 0 * X
+    curvature = (E - slope * np.sum(slope * E)) / (length * scale) if scale else 0 * E
+    if library == "jax":
+        import jax
+
+        array, (jvp, grad, compiled) = jax.numpy.asarray, (jax.jvp, jax.grad, jax.jit)
+    else:
+        import torch
+
+        array, (jvp, grad) = torch.asarray, (torch.func.jvp, torch.func.grad)
+        compiled = lambda function: function  # noqa: E731
+    gradient = grad(products.frobenius_norm)
+    run = compiled(
+        lambda X, E: (
+            *jvp(products.frobenius_norm, (X,), (E,)),
+            *jvp(gradient, (X,), (E,)),
+        )
+    )
+    norm, along, found, second = (np.asarray(x) for x in run(array(X), array(E)))
+    assert norm == pytest.approx(length * scale, rel=1e-6)
+    assert along == pytest.approx(np.sum(slope * E), rel=1e-5, abs=1e-6)
+    np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-6)
+    tolerance = 1e-5 * np.max(np.abs(curvature))
+    np.testing.assert_allclose(second, curvature, rtol=1e-4, atol=tolerance)

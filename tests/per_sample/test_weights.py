@@ -526,3 +526,22 @@ def test_one_flag_is_read_with_checks_and_none_without() -> None:
         with counted_host_reads() as reads:
             weighted_cosine(k, c, c, check=check)
         assert len(reads) == check
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_gram_matrices_of_any_scale(valued_backend: Backend, scale: float) -> None:
+    """Relative dampings, cosines and the check that K is Hermitian are the same at each."""
+    if valued_backend.name.startswith("jax"):
+        pytest.skip("compiled operation by operation, which takes seconds")
+    one = np.ones(4, "float32")
+    given, scaled, ones, rows = valued_backend.asarray(
+        [K.astype("float32"), (scale * K).astype("float32"), one, K[0].astype("float32")]
+    )
+    weights = valued_backend.numpy(sample_weights(given, 0.1, normalized=True))
+    found = valued_backend.numpy(sample_weights(scaled, 0.1, normalized=True))
+    np.testing.assert_allclose(found, weights, rtol=1e-5)
+    cosines = [weighted_cosine(x, ones, rows) for x in (given, scaled)]
+    np.testing.assert_allclose(*map(valued_backend.numpy, cosines), rtol=1e-5)
+    wrong = valued_backend.asarray((scale * (K + np.triu(K, 1))).astype("float32"))
+    with pytest.raises(ValueError, match="`K` is not Hermitian"):
+        sample_weights(wrong, 0.1)

@@ -937,3 +937,44 @@ def test_matrices_share_no_memory_with_what_callers_hold(rng: np.random.Generato
         for K in made:
             K.to_dense()[:] = 0
             np.testing.assert_array_equal(K.to_dense(), dense)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 0.0, 1e30])
+def test_norms_and_bounds_at_any_scale(scale: float) -> None:
+    """No square of an entry overflows or vanishes; derivatives at 0 are 0."""
+    rng = np.random.default_rng(0)
+    for structure in all_structures(6):
+        M = structure.project(psd(rng, np.arange(1.0, 7), "float32"))
+        K = M.scaled(np.float32(scale))
+        assert K.frobenius_norm() == pytest.approx(scale * M.frobenius_norm(), rel=1e-5)
+        assert K.spectral_bound() == pytest.approx(scale * M.spectral_bound(), rel=1e-5)
+
+
+@pytest.mark.parametrize("library", ["jax", "torch"])
+def test_derivatives_of_norms_and_bounds_at_zero(library: str) -> None:
+    pytest.importorskip(library)
+    if library == "jax":
+        import jax
+
+        zeros, grad = jax.numpy.zeros((3, 3)), lambda f: jax.jit(jax.grad(f))
+    else:
+        import torch
+
+        zeros, grad = torch.zeros((3, 3)), torch.func.grad
+
+    def numbers(A: Any) -> Any:
+        K = Dense().project(A, check=False)
+        return K.frobenius_norm() + K.spectral_bound()
+
+    np.testing.assert_array_equal(np.asarray(grad(numbers)(zeros)), 0)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_exponentials_of_what_is_close_to_multiples_of_the_identity(name: str) -> None:
+    """Of -40 I + R, where exp(K) - I rounds to -I."""
+    rng = np.random.default_rng(0)
+    structure = one_of_each(name, 6)
+    K = structure.project(random_array(rng, (6, 6), "float64")).add_identity(-40.0)
+    exact = wide_expm(K.to_dense() + 40 * np.eye(6)) * np.exp(np.longdouble(-40))
+    error = norm(K.expm().to_dense() - exact)
+    assert error <= 256 * U["float64"] * K.frobenius_norm() * norm(exact)

@@ -94,7 +94,8 @@ def test_they_are_power_series(structure: Any, d: int, dtype: str) -> None:
     expected[0] = np.exp(wide(c)[0])
     for k in range(1, d):
         expected[k] = np.sum(slope[1 : k + 1] * expected[:k][::-1]) / k
-    assert relative(K.expm().leaves[0], expected) <= 40 * u
+    # squarings double the error, as often as |K|_F must be halved
+    assert relative(K.expm().leaves[0], expected) <= 40 * u * max(1.0, K.frobenius_norm())
 
 
 @BOTH
