@@ -10,7 +10,15 @@ from typing import Any
 
 import ngdla
 
-__all__ = ["EXCEPTIONS", "FUNCTIONS", "LIBRARIES", "MODES"]
+__all__ = [
+    "DERIVATIVES",
+    "EXCEPTIONS",
+    "FUNCTIONS",
+    "LIBRARIES",
+    "MODES",
+    "REFUSE_DEFICIENT",
+    "SPECTRA",
+]
 
 # Keys are names of the `backend` fixture in backends.py, values what people call them.
 LIBRARIES = {
@@ -103,6 +111,32 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "inv_sqrtm_newton_schulz": lambda S, v, f: ngdla.inv_sqrtm_newton_schulz(_factor(S), 20),
     "stochastic_reconfiguration": lambda S, v, f: ngdla.stochastic_reconfiguration(S, f, 0.3),
 }
+
+# Singular values of S at which derivatives are asked for as well: those of S S^H are equal, nearly
+# equal, and zero.
+SPECTRA = {
+    "equal": (2.0, 2.0, 1.5, 1.5, 1.0),
+    "nearly equal": (2.0, 2.0 * (1 + 1e-14), 1.5, 1.5 * (1 - 1e-14), 1.0),
+    "deficient": (2.0, 1.5, 1.0, 0.0, 0.0),
+}
+
+# function: the spectra at which its derivatives are NaN, and why. Each must be NaN.
+_VECTORS = "eigenvectors and singular vectors have no derivatives where values are equal"
+_ALL = tuple(SPECTRA)
+DERIVATIVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "damping_path": (_ALL, _VECTORS),
+    "randomized_eigh": (("equal", "nearly equal"), _VECTORS),
+    "randomized_svd": (_ALL, _VECTORS),
+    "online_eigh_init": (_ALL, _VECTORS),
+    "online_eigh_update": (_ALL, _VECTORS),
+    "online_eigh_result": (_ALL, _VECTORS),
+    "nystrom_factor": (("deficient",), "what roundings decide has no derivatives"),
+    "hermitian_solve": (("deficient",), "a matrix that was lifted has no derivatives"),
+    "sqrtm_psd": (("deficient",), "the root of 0 has no derivative"),
+}
+
+# Functions that refuse deficient matrices.
+REFUSE_DEFICIENT = ("inv_sqrtm_newton_schulz", "inv_sqrtm_psd", "logm_psd")
 
 # (function, library, mode): why it does not work. Each must fail, so that the table stays true.
 EXCEPTIONS: dict[tuple[str, str, str], str] = {}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from backends import BACKENDS, Backend, untraced
-from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES
+from capabilities import (
+    DERIVATIVES,
+    EXCEPTIONS,
+    FUNCTIONS,
+    LIBRARIES,
+    MODES,
+    REFUSE_DEFICIENT,
+    SPECTRA,
+)
 from spectra import quick_compilation  # noqa: F401
 
 import ngdla
@@ -58,6 +67,38 @@ def test_transformations_that_are_not_compiled(function: str, library: str) -> N
     backend, call = BACKENDS[library](), FUNCTIONS[function]
     has_gradient(call, backend, compiled=False)
     maps(call, backend, compiled=False)
+
+
+@pytest.mark.filterwarnings("ignore::ngdla.PrecisionWarning")  # of a W that is singular
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("library", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_derivatives_are_right_or_nan(function: str, library: str, spectrum: str) -> None:
+    backend, call, point = BACKENDS[library](), FUNCTIONS[function], arguments()
+    (n, m), rng = point[0].shape, np.random.default_rng(7)
+    U, V = (np.linalg.qr(rng.standard_normal((size, n))).Q for size in (n, m))
+    point = ((U * SPECTRA[spectrum]) @ V.T, *point[1:])
+    if spectrum == "deficient" and function in REFUSE_DEFICIENT:
+        with pytest.raises(ValueError, match=r"positive definite|singular"):
+            call(*point)
+        return
+    refused = spectrum in DERIVATIVES.get(function, ((), ""))[0]
+    with optimised(backend):
+        has_gradient(call, backend, point=point, refused=refused)
+
+
+@contextlib.contextmanager
+def optimised(backend: Any) -> Iterator[None]:
+    """Let XLA optimise: without, it makes a maximum twice, rounds one of them, and the derivative,
+    which looks for the entry that is equal to it, is 0 / 0 (JAX 0.10.2)."""
+    if not hasattr(backend, "jax"):
+        yield
+        return
+    name = "jax_disable_most_optimizations"
+    before = backend.jax.config.values[name]
+    backend.jax.config.update(name, False)
+    yield
+    backend.jax.config.update(name, before)
 
 
 def test_the_table_is_complete() -> None:
@@ -114,12 +155,20 @@ def traces(call: Call, backend: Any) -> None:
     close(backend.numpy(x), call(S, v, f))
 
 
-def has_gradient(call: Call, backend: Any, *, compiled: bool = True) -> None:
-    """Compare derivatives of sum(c * result) in random directions with central differences."""
-    point, directions = arguments(), arguments(seed=1)
+def has_gradient(
+    call: Call, backend: Any, *, compiled: bool = True, point: Any = None, refused: bool = False
+) -> None:
+    """Compare derivatives of sum(c * result) in random directions with central differences.
+
+    Where they are `refused`, they are NaN.
+    """
+    point, directions = point or arguments(), arguments(seed=1)
     c = np.random.default_rng(2).standard_normal(np.shape(call(*point)))
     gradients = gradients_of(call, point, c, backend, compiled)
     slope = sum(np.sum(g * d) for g, d in zip(gradients, directions) if g is not None)
+    if refused:
+        assert np.isnan(slope)
+        return
     ahead, behind = (
         np.sum(c * call(*(x + sign * STEP * d for x, d in zip(point, directions))))
         for sign in (1, -1)

@@ -7,11 +7,19 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests" / "capabilities.py"
 sys.path += [str(SOURCE.parent), str(ROOT / "asv_benchmarks")]
 
-from capabilities import EXCEPTIONS, FUNCTIONS, LIBRARIES, MODES  # noqa: E402
+from capabilities import (  # noqa: E402
+    DERIVATIVES,
+    EXCEPTIONS,
+    FUNCTIONS,
+    LIBRARIES,
+    MODES,
+    REFUSE_DEFICIENT,
+    SPECTRA,
+)
 from capability_record import ON_GPUS, SUFFIX, DamagedRecordError, read  # noqa: E402
 from tables import table  # noqa: E402
 
-__all__ = ["SOURCE", "DamagedRecordError", "files", "on_cpu", "on_gpu"]
+__all__ = ["SOURCE", "DamagedRecordError", "derivatives", "files", "on_cpu", "on_gpu"]
 
 NBSP = "\N{NO-BREAK SPACE}"
 RECORDS = ROOT / "docs" / "benchmarks"  # beside what `make gpu-bench` writes
@@ -66,6 +74,23 @@ def described_run(record) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     made = f"`{record['command']}`, {record['date']}, commit {record['commit']}"
     return f"* {record['device']}: {made}; {versions}."
+
+
+def derivatives() -> str:
+    """Return where derivatives are NaN, and which functions refuse the matrix itself."""
+
+    def cell(function, spectrum):
+        if spectrum == "deficient" and function in REFUSE_DEFICIENT:
+            return "refused"
+        return "NaN" if spectrum in DERIVATIVES.get(function, ((), ""))[0] else "right"
+
+    named = sorted({*DERIVATIVES, *REFUSE_DEFICIENT}, key=list(FUNCTIONS).index)
+    rows = [["function", *SPECTRA, "why"]]
+    for name in named:
+        why = DERIVATIVES.get(name, ((), "not positive definite"))[1]
+        rows.append([f"`{name}`", *(cell(name, spectrum) for spectrum in SPECTRA), why])
+    rows.append(["all others", *("right" for _ in SPECTRA), ""])
+    return table(rows)
 
 
 def capability_table(libraries, exceptions=EXCEPTIONS, seen=None) -> str:

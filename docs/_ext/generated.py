@@ -36,6 +36,7 @@ TABLES = {
     "structured-steps": (measured_tables.structured_steps, measured_tables.files),
     "toeplitz": (measured_tables.toeplitz, measured_tables.files),
     "capabilities": (capability_table.on_cpu, lambda: [capability_table.SOURCE]),
+    "derivatives": (capability_table.derivatives, lambda: [capability_table.SOURCE]),
     "gpu-capabilities": (capability_table.on_gpu, capability_table.files),
     "excluded-lines": (excluded_lines.listing, excluded_lines.files),
     **{

@@ -102,7 +102,7 @@ def eigenvalue_damping(
         return damping
     damping = astype(damping, dtype)  # it promotes nothing, and may be beyond the range
     checks.positive("damping", damping)
-    return damping
+    return checks.or_nan(lambda: damping > 0, damping)
 
 
 def positive_values(
@@ -117,7 +117,7 @@ def positive_values(
         return number
     values = _real_values_like(value, name, like, like_name, batch)
     checks.positive(name, values)
-    return values
+    return checks.or_nan(lambda: values > 0, values)
 
 
 def fraction_values(
@@ -135,8 +135,12 @@ def fraction_values(
             raise error()
         return number
     values = _real_values_like(value, name, like, like_name, batch)
-    checks.require(lambda: (values >= 0) & (values < 1), error)
-    return values
+
+    def legal() -> Array:
+        return (values >= 0) & (values < 1)
+
+    checks.require(legal, error)
+    return checks.or_nan(legal, values)
 
 
 def rounded_up(x: float) -> str:

@@ -43,6 +43,7 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import (
     choose_if_free,
     concrete,
+    derivative_where,
     detached,
     is_traced,
     largest_number,
@@ -201,6 +202,8 @@ def hermitian_solve(
         problem = _problem(W, unchunked(columns), N, tr, layout)
         y, info = _guarded(problem, astype(tr, real_name(layout.working)) * u, checks)
         y = y / expanded(unit, y.ndim - unit.ndim)
+        right = namespace(y).reshape(~info.lifted, info.lifted.shape + (1,) * (y.ndim - unit.ndim))
+        y = derivative_where(right, y)
     if not full_output:
         return y
     return y, info._replace(smallest=info.smallest * astype(unit, dtype_name(info.smallest.dtype)))

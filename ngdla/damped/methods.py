@@ -19,8 +19,8 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, trace
 from ngdla._backend.shapes import joined
-from ngdla._backend.spectral import eigh, left_singular, qr, qr_r, svd
-from ngdla._backend.tracing import detached, differentiable
+from ngdla._backend.spectral import apart, eigh, left_singular, qr, qr_r, svd
+from ngdla._backend.tracing import derivative_where, detached, differentiable
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .inverses import ExactSmallMatrix, GramMatrix, SmallMatrix, Spectrum
@@ -169,8 +169,12 @@ class Eigenvectors(GramMethod):
 
     def small_matrix(self, G: Array) -> ExactSmallMatrix:
         """Return eigenvalues, clipped at 0, and eigenvectors."""
-        values, U = eigh(G)
-        return Spectrum(namespace(G).clip(values, min=0.0), U, G=G if differentiable(G) else None)
+        xp, (values, U) = namespace(G), eigh(G)
+        if not differentiable(G):
+            return Spectrum(xp.clip(values, min=0.0), U)
+        ok = apart(xp.flip(values, axis=-1), values.shape[-1], rest=False)
+        values = derivative_where(xp.expand_dims(ok, axis=-1), xp.clip(values, min=0.0))
+        return Spectrum(values, derivative_where(ok[..., None, None], U), G=G)
 
 
 class _Singular(Method):

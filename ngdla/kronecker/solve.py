@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import Check, ValueChecks, all_finite, opened
+from ngdla._backend.calls import Check, ValueChecks, all_finite, opened, place_in_batch
 from ngdla._backend.checks import require_array, require_choice, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, normal_range, result_name
 from ngdla._backend.gram import weighted_sum_with_gram
@@ -150,7 +150,7 @@ def _unless_skipped(average: Array, A: Array, made: Array) -> Array:
 
 
 def kronecker_solve(
-    A: Any, G: Any, V: Array, damping: Any, *, coupling: Coupling = "joint", check: bool = True
+    A: Any, G: Any, V: Array, damping: Any, *, coupling: Coupling = "joint", check: Check = True
 ) -> AnyArray:
     """Return X with G X A + damping X = V, the solve of KFAC with (A kron G + damping)^-1.
 
@@ -170,8 +170,9 @@ def kronecker_solve(
         "joint": that equation. "factored": the solution of
         (G + sqrt(damping) / pi) X (A + pi sqrt(damping)) = V, where pi^2 is the ratio of the mean
         eigenvalues of `A` and `G`; it needs no eigenvectors.
-    check : bool, default True
-        Refuse NaN, Inf and factors that are not positive: reads one flag on the host.
+    check : {True, "nan", False}
+        Refuse NaN, Inf and factors that are not positive: reads one flag on the host. "nan", and
+        True where values cannot be read: what is refused is NaN.
 
     Returns
     -------
@@ -197,7 +198,9 @@ def kronecker_solve(
     eigenvectors of a dense factor, or d^3 / 3 + 2 d^2 d' for its Cholesky factor when "factored".
     If several solves share a factor, decompose it once and pass pairs. Memory: some copies of V.
     Precision: relative errors of a few u max(alpha gamma) / damping in the stiffest directions of
-    truncated factors; with complete factors, nothing is subtracted.
+    truncated factors; with complete factors, nothing is subtracted. Eigenvalues down to
+    -4 u |A|_F count as 0, for the roundoff u of the dtype in which the factor came. Derivatives by
+    dense factors are right at any eigenvalues.
 
     References
     ----------
@@ -217,11 +220,14 @@ def kronecker_solve(
     require_choice(coupling, "coupling", tuple(COUPLINGS))
     require_array(V, "V", ndim=2, blocks=False)
     *batch, d_out, d_in = V.shape
-    with opened(V, check) as checks:
+    with opened(V, check, nan=True) as checks:
         damping = eigenvalue_damping(damping, V, "kron(A, G)", tuple(batch), checks)
         A, G = kronecker_factor(A, V, "A", d_in), kronecker_factor(G, V, "G", d_out)
         X = COUPLINGS[coupling](A, G, V, damping, checks)
-        checks.require(lambda: all_finite(X), lambda: not_finite("V", "A", "G"))
+        checks.require(
+            lambda: all_finite(X),
+            lambda: not_finite("V", "A", "G", place=place_in_batch(len(batch), X)),
+        )
         return X
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_columns
 from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import as_given
@@ -18,7 +18,7 @@ def apply_to_columns(
     basis: Array,
     name: str,
     *,
-    check: bool = True,
+    check: Check = True,
 ) -> Array:
     """Return function(V, checks) of V, (..., d) or (..., d, k), in the shape of V.
 
@@ -26,7 +26,7 @@ def apply_to_columns(
     """
     shape = tuple(basis.shape)
     columns, vector = require_columns(V, "V", shape[:-1], basis, name, shape)
-    with opened(columns, check) as checks:
+    with opened(columns, check, nan=True) as checks:
         checks.finite("V", columns)
         X = function(columns, checks)
     return as_given(X, vector)

@@ -6,7 +6,7 @@ import numbers
 from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_choice
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
@@ -78,15 +78,16 @@ class LowRankEigh(NamedTuple):
         xp = namespace(self.trace)
         return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))
 
-    def matmul(self, V: Array, *, check: bool = True) -> AnyArray:
+    def matmul(self, V: Array, *, check: Check = True) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
         ----------
         V : array, shape (..., d) or (..., d, k)
             One or k columns.
-        check : bool, default True
-            Refuse NaN and Inf in `V`: reads one flag on the host.
+        check : {True, "nan", False}
+            Refuse NaN and Inf in `V`: reads one flag on the host. "nan", and True where values cannot
+            be read: what is refused is NaN.
 
         Returns
         -------
@@ -100,7 +101,7 @@ class LowRankEigh(NamedTuple):
 
         return apply_to_columns(product, V, self.eigenvectors, "eigenvectors", check=check)
 
-    def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
+    def solve(self, V: Array, damping: Any, *, check: Check = True) -> AnyArray:
         """Return X with (U diag(d) U^H + tail (I - U U^H) + damping) X = V.
 
         Parameters
@@ -109,9 +110,8 @@ class LowRankEigh(NamedTuple):
             One or k right-hand sides.
         damping : float or array, shape () or (...)
             Positive, in units of eigenvalues of A.
-        check : bool, default True
-            Refuse NaN and Inf in `V`, and dampings in arrays that are not positive: reads one flag
-            on the host.
+        check : {True, "nan", False}
+            Refuse NaN and Inf in `V`, and dampings in arrays that are not positive, as `matmul` does.
 
         Returns
         -------
@@ -131,15 +131,15 @@ class LowRankEigh(NamedTuple):
 
         return apply_to_columns(solution, V, self.eigenvectors, "eigenvectors", check=check)
 
-    def logdet(self, damping: Any, *, check: bool = True) -> AnyArray:
+    def logdet(self, damping: Any, *, check: Check = True) -> AnyArray:
         """Return log det(U diag(d) U^H + tail (I - U U^H) + damping), (...).
 
         Parameters
         ----------
         damping : float or array, shape () or (...)
             Positive, in units of eigenvalues of A.
-        check : bool, default True
-            Refuse dampings in arrays that are not positive: reads one flag on the host.
+        check : {True, "nan", False}
+            Refuse dampings in arrays that are not positive, as `matmul` does.
 
         Returns
         -------
@@ -147,7 +147,7 @@ class LowRankEigh(NamedTuple):
             sum log(d + damping) + (d - r) log(tail + damping).
         """
         xp = namespace(self.eigenvalues)
-        with opened(self.eigenvalues, check) as checks:
+        with opened(self.eigenvalues, check, nan=True) as checks:
             shift = self._damping(damping, checks)
             kept = xp.sum(xp.log(self.eigenvalues + shift), axis=-1)
             if self.complete:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
@@ -50,7 +50,7 @@ class NystromFactor(NamedTuple):
     trace: AnyArray
     error: AnyArray
 
-    def matmul(self, V: Array, *, check: bool = True) -> AnyArray:
+    def matmul(self, V: Array, *, check: Check = True) -> AnyArray:
         """Return the product with V, of the shape of V.
 
         Parameters
@@ -72,7 +72,7 @@ class NystromFactor(NamedTuple):
 
         return apply_to_columns(promoted, V, self.root, "root", check=check)
 
-    def solve(self, V: Array, damping: Any, *, check: bool = True) -> AnyArray:
+    def solve(self, V: Array, damping: Any, *, check: Check = True) -> AnyArray:
         """Return X with (B B^H + tail + damping) X = V.
 
         Parameters
@@ -95,7 +95,7 @@ class NystromFactor(NamedTuple):
 
         return apply_to_columns(promoted, V, self.root, "root", check=check)
 
-    def logdet(self, damping: Any, *, check: bool = True) -> AnyArray:
+    def logdet(self, damping: Any, *, check: Check = True) -> AnyArray:
         """Return log det(B B^H + tail + damping), (...).
 
         Parameters
@@ -109,7 +109,7 @@ class NystromFactor(NamedTuple):
             log det(B^H B + sigma) + (d - l) log sigma for sigma = tail + damping.
         """
         xp = namespace(self.root)
-        with opened(self.root, check) as checks:
+        with opened(self.root, check, nan=True) as checks:
             sigma, L = self._factor(damping, checks)
             kept = 2 * xp.sum(xp.log(xp.abs(xp.linalg.diagonal(L))), axis=-1)
             d, columns = self.root.shape[-2:]
@@ -134,7 +134,7 @@ def nystrom_factor(
     trace: Any = None,
     precision: ProductPrecision = "native",
     product_eps: float | None = None,
-    check: bool = True,
+    check: Check = True,
 ) -> NystromFactor:
     """Return A as B B^H + tail, for damped solves by a small Cholesky factor, without eigenvectors.
 
@@ -162,9 +162,9 @@ def nystrom_factor(
         "tf32" lets the products with a float32 `A` drop to TF32 on devices that have it.
     product_eps : float, optional
         The unit roundoff of products with `A`, where it is not that of its dtype.
-    check : bool, default True
+    check : {True, "nan", False}
         Refuse a matrix that is seen not to be finite, Hermitian, or positive semi-definite: reads
-        one flag on the host.
+        one flag on the host. "nan", and True where values cannot be read: what is refused is NaN.
 
     Returns
     -------
@@ -202,7 +202,7 @@ def nystrom_factor(
     options = sketch_options("nystrom", passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    with opened(operand_like(A, columns), check) as checks:
+    with opened(operand_like(A, columns), check, nan=True) as checks:
         operand = hermitian_operand(A, trace, columns, precision, product_eps)
         require_rank(rank, operand.size, "the size of `A`")
         shape = (*operand.batch, operand.size)

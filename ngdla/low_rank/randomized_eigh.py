@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ngdla._backend.calls import opened
+from ngdla._backend.calls import Check, opened
 from ngdla._backend.namespace import Array
 
 from .low_rank_eigh import LowRankEigh, Tail, require_rank
@@ -32,7 +32,7 @@ def randomized_eigh(
     max_rank: int | None = None,
     precision: ProductPrecision = "native",
     product_eps: float | None = None,
-    check: bool = True,
+    check: Check = True,
 ) -> LowRankEigh:
     """Return the largest eigenpairs of a positive semi-definite matrix A from few products with it.
 
@@ -80,9 +80,9 @@ def randomized_eigh(
     product_eps : float, optional
         The unit roundoff of products with `A`, where it is not that of its dtype: the shift is 4
         of these.
-    check : bool, default True
+    check : {True, "nan", False}
         Refuse a matrix that is seen not to be finite, Hermitian, or positive semi-definite: reads
-        one flag on the host.
+        one flag on the host. "nan", and True where values cannot be read: what is refused is NaN.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def randomized_eigh(
     options = sketch_options(method, passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    with opened(operand_like(A, columns), check) as checks:
+    with opened(operand_like(A, columns), check, nan=True) as checks:
         operand = hermitian_operand(A, trace, columns, precision, product_eps)
         shape = (*operand.batch, operand.size)
         basis = require_basis(basis, operand.like, shape, operand.dtype)

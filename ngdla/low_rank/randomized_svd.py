@@ -7,7 +7,7 @@ import numbers
 from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import ValueChecks, all_finite, opened
+from ngdla._backend.calls import Check, ValueChecks, all_finite, opened
 from ngdla._backend.checks import require_array, require_count, require_flag
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
@@ -63,7 +63,7 @@ def randomized_svd(
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    check: bool = True,
+    check: Check = True,
     full_output: Literal[True],
 ) -> tuple[SVDResult, AnyArray]: ...
 @overload
@@ -75,7 +75,7 @@ def randomized_svd(
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    check: bool = True,
+    check: Check = True,
     full_output: Literal[False] = False,
 ) -> SVDResult: ...
 @overload
@@ -87,7 +87,7 @@ def randomized_svd(
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    check: bool = True,
+    check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
 def randomized_svd(
@@ -98,7 +98,7 @@ def randomized_svd(
     oversample: int = 10,
     basis: Array | None = None,
     rng: Any = 0,
-    check: bool = True,
+    check: Check = True,
     full_output: bool = False,
 ) -> Any:
     """Return the largest singular values and vectors of any matrix A from few products with it.
@@ -122,8 +122,9 @@ def randomized_svd(
         Seed of the Gaussian columns, which NumPy draws on the host, equal for all libraries; or
         the c = rank + oversample - k standard normal columns themselves, with `full_output`
         c = rank + 2 oversample - k. There rank + oversample counts up to the shorter side of `A`.
-    check : bool, default True
-        Refuse NaN and Inf: reads one flag on the host.
+    check : {True, "nan", False}
+        Refuse NaN and Inf: reads one flag on the host. "nan", and True where values cannot be read:
+        what is refused is NaN.
     full_output : bool, default False
         Return an estimate of the error as well.
 
@@ -182,7 +183,7 @@ def randomized_svd(
     require_passes(passes)
     dtype = result_name(dtype_name(A.dtype))
     basis = require_basis(basis, A, (*batch, n), dtype)
-    with opened(A, check) as checks:
+    with opened(A, check, nan=True) as checks:
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         probes = int(oversample) if full_output else 0

@@ -52,9 +52,9 @@ def logm_psd(A: Array, *, check: Check = True) -> AnyArray:
 
     Notes
     -----
-    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide. Errors of eigenvalues are u |A|, so that log(A) has errors of
-    u |A| |A^-1|.
+    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product. Derivatives of any order are
+    right where eigenvalues are equal too. Errors of eigenvalues are u |A|, so that log(A) has
+    errors of u |A| |A^-1|.
 
     Examples
     --------
@@ -90,8 +90,10 @@ def sqrtm_psd(A: Array, *, check: Check = True) -> AnyArray:
 
     Notes
     -----
-    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide. The square of the result is A up to some u |A|.
+    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product. Derivatives of any order are
+    right where eigenvalues are equal too, and NaN where two are 0 up to roundings, d u |A|: the
+    root of 0 has none. The square of the result is A up to some u |A|. Eigenvalues down to
+    -4 u |A|_F count as 0, for the roundoff u of the dtype in which `A` came.
 
     Examples
     --------
@@ -128,8 +130,8 @@ def inv_sqrtm_psd(A: Array, *, check: Check = True) -> AnyArray:
 
     Notes
     -----
-    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product; gradients are NaN where
-    eigenvalues coincide, those of `inv_sqrtm_newton_schulz` are not.
+    By eigenvectors: about 9 d^3 flops, and 2 d^3 for the product. Derivatives of any order are
+    right where eigenvalues are equal too. The relative error is some u |A| |A^-1|.
 
     Examples
     --------

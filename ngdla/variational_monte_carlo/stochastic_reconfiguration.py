@@ -140,10 +140,8 @@ def stochastic_reconfiguration(
     Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
     weighted as it arrives, without a pass of its own. Derivatives by `weights` are those of the
     smooth function of p that the step is, also where weights are 0; they are 0 for such samples
-    whose data are not finite, or 2^32 times as large as all others. By eigenvectors of S S^H
-    (method "eigh", n < m) they are NaN where eigenvalues coincide, as 0 does for two samples that
-    are not finite; and with `snr`, where the step is no smooth function of p, those by weights of 0
-    mean nothing.
+    whose data are not finite, or 2^32 times as large as all others. With `snr`, where the step is
+    no smooth function of p, those by weights of 0 mean nothing.
 
     References
     ----------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -251,6 +252,79 @@ def gradient_of(loss: Callable[..., Any], library: str, A: np.ndarray, C: np.nda
 
     jax.config.update("jax_enable_x64", True)
     return np.asarray(jax.jit(jax.grad(loss))(jax.numpy.asarray(A), jax.numpy.asarray(C)))
+
+
+SPECTRA = {
+    "equal": (2.0, 2.0, 2.0, 1.0, 1.0, 1.0),
+    "nearly equal": (2.0, 2.0 + 1e-14, 2.0 - 1e-14, 1.0, 1.0 + 1e-14, 1.0),
+    "far apart": (10.0, 10.0, 1.0, 0.5, 0.2, 0.1),
+}
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("name", OF_PSD)
+@pytest.mark.parametrize("library", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_derivatives_at_any_gap(
+    library: str, name: str, spectrum: str, rng: np.random.Generator
+) -> None:
+    """Of b^T f(A) c, first and second, in a Hermitian direction, against fifty digits."""
+    A, E = psd(rng, np.array(SPECTRA[spectrum]), "float64"), psd(rng, np.arange(6.0), "float64")
+    b, c = rng.standard_normal((2, 6))
+    function = OF_PSD[name][0]
+    exact = exact_slopes(name, A, E, b, c)
+    tolerance = 2e3 * U["float64"] * max(SPECTRA[spectrum]) / min(SPECTRA[spectrum])
+    slopes = slopes_of(
+        library, lambda A, E, b, c: lambda t: b @ function(A + t * E) @ c, A, E, b, c
+    )
+    np.testing.assert_allclose(
+        slopes, exact, rtol=tolerance, atol=tolerance * np.max(np.abs(exact))
+    )
+
+
+def exact_slopes(name: str, A: np.ndarray, E: np.ndarray, b: Any, c: Any) -> list[float]:
+    """Return the first and second derivative, by differences in fifty digits."""
+    inverse_root = lambda x: 1 / mpmath.sqrt(x)  # noqa: E731
+    scalar = {"sqrtm_psd": mpmath.sqrt, "logm_psd": mpmath.log}.get(name, inverse_root)
+    with mpmath.workdps(60):
+        h, (M, D) = mpmath.mpf(10) ** -20, (mpmath.matrix(x.tolist()) for x in (A, E))
+
+        def value(t: Any) -> Any:
+            w, Q = mpmath.eigsy(M + t * D)
+            y = [sum(float(b[i]) * Q[i, k] for i in range(6)) for k in range(6)]
+            z = [sum(float(c[i]) * Q[i, k] for i in range(6)) for k in range(6)]
+            return sum(scalar(w[k]) * y[k] * z[k] for k in range(6))
+
+        behind, here, ahead = value(-h), value(mpmath.mpf(0)), value(h)
+        return [float((ahead - behind) / (2 * h)), float((ahead + behind - 2 * here) / h**2)]
+
+
+def slopes_of(library: str, make: Callable[..., Any], *arrays: np.ndarray) -> list[float]:
+    """Return the first and second derivative at 0 of a function of one number."""
+    pytest.importorskip(library)
+    if library == "torch":
+        import torch
+
+        function = make(*map(torch.asarray, arrays))
+        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        (first,) = torch.autograd.grad(function(t), t, create_graph=True)
+        (second,) = torch.autograd.grad(first, t)
+        return [first.item(), second.item()]
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    function = make(*map(jax.numpy.asarray, arrays))
+    slope = jax.grad(function)
+    forward = jax.jit(lambda t: jax.jvp(function, (t,), (1.0,))[1])(0.0)
+    assert forward == pytest.approx(float(jax.jit(slope)(0.0)), rel=1e-9)
+    return [float(forward), float(jax.jit(jax.grad(slope))(0.0))]
+
+
+def test_the_root_of_zero_has_no_derivative(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    A = torch.asarray(psd(rng, np.array([2.0, 1.0, 0.0, 0.0]), "float64")).requires_grad_()
+    X = sqrtm_psd(A)
+    assert torch.all(torch.isfinite(X))
+    assert torch.all(torch.isnan(torch.autograd.grad(X.sum(), A)[0]))
 
 
 # ------------------------------------------------------------------------------- bad input
