@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from capabilities import FUNCTIONS
 from spectra import quick_compilation  # noqa: F401, a fixture
 
 import ngdla
@@ -131,6 +132,15 @@ PROGRAMS = {
     "complex tall float32": (reconfiguration("complex"), 12, 6, "float32"),
     "holomorphic wide float32": (reconfiguration("holomorphic"), 6, 9, "float32"),
 }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_is_traced_without_promotion(function: str, dtype: str) -> None:
+    arguments = numbers(5, 11, dtype)
+    with strict():
+        given = [jnp.asarray(arguments[name]) for name in ("S", "v", "f")]
+        jax.make_jaxpr(FUNCTIONS[function])(*given)
 
 
 EAGER = ("others wide float32", "gradients wide float64")  # all would take long

@@ -36,6 +36,7 @@ __all__ = [
     "adjoint",
     "adjoint_product",
     "centred_rows",
+    "conjugated",
     "frobenius_norm",
     "hermitian_part",
     "inner_columns",
@@ -59,6 +60,11 @@ def adjoint(A: AnyArray) -> AnyArray:
         return A.mH  # a view, conjugated inside GEMM; array-api-compat's conj copies
     A = xp.matrix_transpose(A)
     return xp.conj(A) if is_complex(A) else A
+
+
+def conjugated(A: AnyArray) -> AnyArray:
+    """Return an adjoint whose entries are conjugated, as a result must be: torch's is a view."""
+    return A.resolve_conj() if is_torch_namespace(namespace(A)) else A
 
 
 def hermitian_part(A: AnyArray) -> AnyArray:

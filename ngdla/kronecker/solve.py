@@ -14,6 +14,7 @@ from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
+    conjugated,
     preserved,
     real_diagonal,
     trace,
@@ -223,7 +224,7 @@ def kronecker_solve(
     with opened(V, check, nan=True) as checks:
         damping = eigenvalue_damping(damping, V, "kron(A, G)", tuple(batch), checks)
         A, G = kronecker_factor(A, V, "A", d_in), kronecker_factor(G, V, "G", d_out)
-        X = COUPLINGS[coupling](A, G, V, damping, checks)
+        X = conjugated(COUPLINGS[coupling](A, G, V, damping, checks))
         checks.require(
             lambda: all_finite(X),
             lambda: not_finite("V", "A", "G", place=place_in_batch(len(batch), X)),

@@ -8,10 +8,18 @@ eigenvalue that the sketch saw.
 
 from __future__ import annotations
 
-from ngdla._backend.dtypes import astype, conjugate, dtype_name
+from functools import partial
+
+from ngdla._backend.dtypes import astype, conjugate, dtype_name, is_complex, unit_roundoff
 from ngdla._backend.implicit import with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import hermitian_part, rmatvec
+from ngdla._backend.products import (
+    add_diagonal,
+    hermitian_part,
+    preserved,
+    real_diagonal,
+    rmatvec,
+)
 from ngdla._backend.spectral import apart, eigh
 from ngdla._backend.tracing import derivative_where, detached, differentiable
 from ngdla._backend.triangular import inverse_triangular
@@ -51,7 +59,7 @@ def exact_derivatives(
     complete = kept == values.shape[-1]
     ok = apart(values, kept, rest=not complete)
     values = with_derivatives_of(_eigenvalues, values, (T,))
-    U = with_derivatives_of(_eigenvectors, U, (T, U))
+    U = with_derivatives_of(partial(_eigenvectors, kept=kept), U, (T, U))
     return _derivative_where(ok, values), _derivative_where(ok, U)
 
 
@@ -66,10 +74,16 @@ def _eigenvalues(T: Array) -> Array:
     return namespace(T).flip(values, axis=-1)
 
 
-def _eigenvectors(T: Array, U: Array) -> Array:
-    """Return U W for the eigenvectors W of an almost diagonal T, with positive diagonal."""
-    xp = namespace(T)
-    W = xp.flip(eigh(T)[1], axis=-1)
+def _eigenvectors(T: Array, U: Array, *, kept: int) -> Array:
+    """Return U W for the eigenvectors W of an almost diagonal T, with positive diagonal.
+
+    Eigenvalues that are not kept are moved apart by roundings: libraries divide by their gaps.
+    """
+    xp, u = namespace(T), unit_roundoff(dtype_name(T.dtype))
+    largest = detached(xp.real(T[..., :1, 0]) if is_complex(T) else T[..., :1, 0])
+    order = xp.cumulative_sum(xp.ones_like(detached(real_diagonal(T))), axis=-1)
+    apart_by = 2 * u * largest * xp.clip(order - kept, min=0.0)
+    W = xp.flip(eigh(add_diagonal(preserved(T), -apart_by))[1], axis=-1)
     diagonal = detached(xp.linalg.diagonal(W))
     phases = conjugate(diagonal) / astype(xp.abs(diagonal), dtype_name(W.dtype))
     return xp.matmul(U, W * xp.expand_dims(phases, axis=-2))

@@ -86,8 +86,8 @@ class LowRankEigh(NamedTuple):
         V : array, shape (..., d) or (..., d, k)
             One or k columns.
         check : {True, "nan", False}
-            Refuse NaN and Inf in `V`: reads one flag on the host. "nan", and True where values cannot
-            be read: what is refused is NaN.
+            Refuse NaN and Inf in `V`: reads one flag on the host. "nan", and True where values
+            cannot be read: what is refused is NaN.
 
         Returns
         -------
@@ -111,7 +111,8 @@ class LowRankEigh(NamedTuple):
         damping : float or array, shape () or (...)
             Positive, in units of eigenvalues of A.
         check : {True, "nan", False}
-            Refuse NaN and Inf in `V`, and dampings in arrays that are not positive, as `matmul` does.
+            Refuse NaN and Inf in `V`, and dampings in arrays that are not positive, as `matmul`
+            does.
 
         Returns
         -------

@@ -51,16 +51,16 @@ def nystrom_root(omega: Array, Y: Array, roundoff: Any, rounded: float = 1.0) ->
     arXiv:1706.05736. `roundoff` is that of the product with A, a number or an array (...).
 
     Where a factor does not exist, the shift grows to what sums of d terms may err by: sqrt(d)
-    roundings, then d, as they do for terms of one sign, then what A itself was `rounded` by, in
-    roundings of products. The product with the inverse of L is
+    roundings, then d, as they do for terms of one sign, then parts of what A itself was
+    `rounded` by, in roundings of products. The product with the inverse of L is
     corrected once, since B B^H would exceed A + shift by up to thousands of shifts otherwise.
     """
     xp, d = namespace(Y), Y.shape[-2]
     core, overlap = rmatvec(omega, Y), column_gram(omega)
     least = shift = stabilising_shift(Y, roundoff)
     factored = _factor(core, overlap, shift)
-    rungs = math.sqrt(d), float(d), rounded
-    for roundings in rungs if rounded > d else rungs[:2]:
+    stored = [part * rounded for part in (1 / 16, 1 / 4, 1.0)]
+    for roundings in (math.sqrt(d), float(d), *(r for r in stored if r > d)):
         shift = xp.where(factored[1], shift, least * roundings)
         factored = _factor_again(factored, core, overlap, shift)
     L, ok = factored

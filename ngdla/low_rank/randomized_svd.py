@@ -12,7 +12,14 @@ from ngdla._backend.checks import require_array, require_count, require_flag
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import adjoint, largest_entry, matmul_stored, rmatvec, squared_norm
+from ngdla._backend.products import (
+    adjoint,
+    conjugated,
+    largest_entry,
+    matmul_stored,
+    rmatvec,
+    squared_norm,
+)
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.spectral import svd
 
@@ -272,7 +279,7 @@ def _triplets(Q: Array, F: Array, passes: int, rank: int) -> SVDResult:
     )
     near, far, s = trusted(s, rank, near, far, s)
     U, V = (near, far) if passes % 2 else (far, near)
-    return SVDResult(U, s[..., :rank], adjoint(V))
+    return SVDResult(U, s[..., :rank], conjugated(adjoint(V)))
 
 
 def _probed_error(result: SVDResult, G: Array | None, AG: Array | None) -> Array:

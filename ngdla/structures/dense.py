@@ -12,6 +12,7 @@ from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
     adjoint_product,
+    conjugated,
     hermitian_part,
     preserved,
     trace,
@@ -110,4 +111,4 @@ class Dense(StoredDensely):
 def inverse_cholesky(S: Array) -> Array:
     """Return the upper triangular K with K K^H = S^-1, for Hermitian positive definite S."""
     L, _ = cholesky(preserved(S))
-    return adjoint(inverse_triangular(L))
+    return conjugated(adjoint(inverse_triangular(L)))

@@ -33,6 +33,7 @@ from ngdla import (
     nystrom_factor,
     online_eigh_init,
     randomized_eigh,
+    sqrtm_psd,
 )
 from ngdla.kronecker.solve import COUPLINGS, Coupling
 
@@ -461,3 +462,95 @@ def test_small_factors_do_not_overflow_on_the_way() -> None:
     low = randomized_eigh(A, 4)
     X = kronecker_solve(low, low, np.ones((30, 30), "float32"), 1e-30)
     np.testing.assert_allclose(X, 5e29, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------ half precision
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("d", "N"), [(8, 3), (40, 10), (60, 60)])
+def test_factors_rounded_to_half_precision(
+    half: str, d: int, N: int, rng: np.random.Generator
+) -> None:
+    """X^T X / N of fewer samples than columns: rounding makes it indefinite, within 4 u |A|_F."""
+    torch = pytest.importorskip("torch")
+    u = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[half]
+    X = rng.standard_normal((N, d))
+    A = torch.asarray(X.T @ X / N).to(getattr(torch, half))
+    given = A.to(torch.float64).numpy()
+    V, size = rng.standard_normal((d, d)).astype("float32"), norm(given)
+    root = sqrtm_psd(A).numpy().astype("float64")
+    assert norm(root @ root - given) <= 4 * u * size
+    w, Q = np.linalg.eigh(given)
+    w = np.maximum(w, 0)
+    exact = Q @ (Q.T @ V @ Q / (np.outer(w, w) + DAMPING)) @ Q.T
+    solved = kronecker_solve(A, A, torch.asarray(V), DAMPING).numpy()
+    assert relative(solved, exact) <= 64 * U["float32"] * w[-1] ** 2 / DAMPING
+    for method in ("nystrom", "rayleigh-ritz", "rsvd"):
+        dense = randomized_eigh(A, d, method=method).to_dense().numpy()
+        assert norm(dense - given) <= 8 * u * size
+    factored = nystrom_factor(A, d, tail="zero")
+    assert np.linalg.norm(factored.matmul(torch.eye(d)).numpy() - given, 2) <= 8 * u * size
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_indefinite_beyond_half_precision(half: str) -> None:
+    torch = pytest.importorskip("torch")
+    A = torch.diag(torch.asarray([1.0, 1.0, 1.0, -0.1])).to(getattr(torch, half))
+    for call in (
+        sqrtm_psd,
+        partial(randomized_eigh, rank=2),
+        partial(nystrom_factor, rank=2),
+        lambda A: kronecker_solve(A, A, torch.ones(4, 4), DAMPING),
+    ):
+        with pytest.raises(ValueError, match=rf"-1\.00e-01.*{half}"):
+            call(A)
+
+
+# -------------------------------------------------------------------------------- derivatives
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("library", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_derivatives_by_dense_factors(library: str, dtype: str, rng: np.random.Generator) -> None:
+    """By factors with equal, nearly equal and zero eigenvalues: those of the equation solved."""
+    pytest.importorskip(library)
+    A, EA = (psd(rng, np.array(w), dtype) for w in ([3.0, 1, 1, 1, 0], [1.0, 2, 3, 4, 5]))
+    G, EG = (psd(rng, np.array(w), dtype) for w in ([2.0, 2, 1e-15, 0], [1.0, 2, 3, 4]))
+    V, EV, B = (random_array(rng, (4, 5), dtype) for _ in range(3))
+    damping, slope = 0.03, 0.7
+
+    def solve(right: np.ndarray) -> np.ndarray:
+        matrix = np.kron(A.T, G) + damping * np.eye(20)
+        return np.linalg.solve(matrix, right.T.reshape(-1)).reshape(5, 4).T
+
+    X = solve(V)
+    dX = solve(EV - EG @ X @ A - G @ X @ EA - slope * X)
+    second = solve(-2 * (EG @ dX @ A + G @ dX @ EA + EG @ X @ EA + slope * dX))
+    exact = [np.vdot(B, D).real for D in (dX, second)]
+
+    def moved(t: Any, A: Any, G: Any, V: Any, EA: Any, EG: Any, EV: Any, B: Any) -> Any:
+        X = kronecker_solve(A + t * EA, G + t * EG, V + t * EV, damping + t * slope)
+        return (B.conj() * X).sum().real
+
+    arrays = (A, G, V, EA, EG, EV, B)
+    assert slopes(library, moved, arrays) == pytest.approx(exact, rel=1e-10)
+
+
+def slopes(library: str, function: Any, arrays: tuple[np.ndarray, ...]) -> list[float]:
+    """Return the first and second derivative at t = 0."""
+    if library == "torch":
+        import torch
+
+        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        x = function(t, *map(torch.asarray, arrays))
+        (first,) = torch.autograd.grad(x, t, create_graph=True)
+        return [first.item(), torch.autograd.grad(first, t)[0].item()]
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    given = tuple(map(jax.numpy.asarray, arrays))
+    slope = jax.grad(function)
+    forward = jax.jit(lambda t: jax.jvp(lambda t: function(t, *given), (t,), (1.0,))[1])(0.0)
+    assert float(forward) == pytest.approx(float(jax.jit(slope)(0.0, *given)), rel=1e-10)
+    return [float(forward), float(jax.jit(jax.grad(slope))(0.0, *given))]
