@@ -134,17 +134,22 @@ def nan_unless(ok: AnyArray, like: AnyArray) -> AnyArray:
     return one / one if is_jax_namespace(xp) else xp.where(ok, one, xp.full_like(one, xp.nan))
 
 
-def derivative_where(ok: AnyArray, x: AnyArray) -> AnyArray:
+def derivative_where(ok: AnyArray, x: AnyArray, through: AnyArray | None = None) -> AnyArray:
     """Return `x`, whose derivatives are NaN where a flag, which broadcasts, is not set.
 
     That of 0 * z^(1/2) is 0 / 0 at z = 0, in each library and mode, and the value is not touched.
+    NaN comes `through` another real array that depends on the same arguments, if it is given:
+    derivatives of complex eigenvectors raise in torch where they are handed NaN.
     """
     if not differentiable(x):
         return x
     xp, value = namespace(x), detached(x)
-    z = x - value
+    moved = x - value
+    z = moved if through is None else through - detached(through)
     refused = 0 * xp.sqrt(xp.where(ok, xp.ones_like(z), z))
-    return value + xp.where(ok, z, refused)
+    if through is None:
+        return value + xp.where(ok, moved, refused)
+    return value + xp.where(ok, moved, xp.zeros_like(moved)) + refused
 
 
 def detached(x: AnyArray) -> AnyArray:

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from ngdla._backend.calls import ValueChecks
-from ngdla._backend.implicit import implicit
+from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import adjoint, rmatvec
+from ngdla._backend.products import add_diagonal, adjoint, rmatvec
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.sums import add_multiple
 from ngdla.low_rank.low_rank_eigh import LowRankEigh
@@ -27,11 +27,13 @@ def solve_jointly(
     have none where eigenvalues are equal.
     """
     bases = eigenbasis(A, "A", checks), eigenbasis(G, "G", checks)
+    shift = namespace(V).zeros_like(bases[0].tail) + damping
+    of_A, of_G = parts_of(A), parts_of(G)
+    if len(of_A) == len(of_G) == 1:
+        return _solve_in_components(*bases, *of_A, *of_G, V, shift)
     X = _solve_in_bases(*bases, V, damping)
     if isinstance(A, LowRankEigh) and isinstance(G, LowRankEigh):
         return X
-    shift = namespace(V).zeros_like(bases[0].tail) + damping
-    of_A, of_G = parts_of(A), parts_of(G)
     return implicit(
         partial(_equation, of_A=len(of_A)),
         _solution,
@@ -39,6 +41,66 @@ def solve_jointly(
         lambda: (shift, *parts_of(bases[0]), *parts_of(bases[1])),
         (V, shift, *of_A, *of_G),
     )
+
+
+# ----------------------------------------------------------------------- two dense factors
+
+
+def _solve_in_components(
+    basis_A: LowRankEigh, basis_G: LowRankEigh, A: Array, G: Array, V: Array, shift: Array
+) -> Array:
+    """Return X = W Z U^H with gamma Z alpha + damping Z = W^H V U, for complete bases.
+
+    In their basis the factors are diagonal but for their derivatives, so that small components of
+    Z are not lost beside large ones.
+    """
+    U, W = basis_A.eigenvectors, basis_G.eigenvectors
+    components = in_common_dtype(_between, W, U, V)
+    weights = _Weights(basis_A, basis_G, shift).both
+    diagonal_A, diagonal_G = (
+        with_derivatives_of(_in_basis, _diagonal(F, basis), (F, basis.eigenvectors))
+        for F, basis in ((A, basis_A), (G, basis_G))
+    )
+    Z = implicit(
+        _component_equation,
+        _weighted,
+        weights * components,
+        lambda: (weights,),
+        (components, shift, diagonal_A, diagonal_G),
+    )
+    return in_common_dtype(_back, W, U, Z)
+
+
+def _between(W: Array, U: Array, V: Array) -> Array:
+    """Return W^H V U."""
+    return namespace(V).matmul(rmatvec(W, V), U)
+
+
+def _back(W: Array, U: Array, Z: Array) -> Array:
+    """Return W Z U^H."""
+    xp = namespace(Z)
+    return xp.matmul(xp.matmul(W, Z), adjoint(U))
+
+
+def _in_basis(F: Array, U: Array) -> Array:
+    """Return U^H F U."""
+    return rmatvec(U, namespace(F).matmul(F, U))
+
+
+def _diagonal(F: Array, basis: LowRankEigh) -> Array:
+    return add_diagonal(namespace(F).zeros_like(F), basis.eigenvalues)
+
+
+def _component_equation(Z: Array, V: Array, damping: Array, A: Array, G: Array) -> Array:
+    """Return G Z A + damping Z - V."""
+    return times_factor(G, _times(Z, A)) + expanded(damping, 2) * Z - V
+
+
+def _weighted(B: Array, weights: Array) -> Array:
+    return weights * B
+
+
+# --------------------------------------------------------------------- one of them truncated
 
 
 def _equation(X: Array, V: Array, damping: Array, *parts: Array, of_A: int) -> Array:

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from ngdla._backend.dtypes import astype, conjugate, dtype_name, is_complex, unit_roundoff
+from ngdla._backend.dtypes import (
+    astype,
+    conjugate,
+    dtype_name,
+    is_complex,
+    real_part,
+    unit_roundoff,
+)
 from ngdla._backend.implicit import with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (
@@ -29,11 +36,14 @@ from .operand import HermitianOperand
 __all__ = ["exact_derivatives", "trusted", "trusted_root"]
 
 
-def trusted(values: Array, kept: int, *arrays: Array) -> tuple[Array, ...]:
-    """Return arrays made of the `kept` first of eigenvalues, with NaN for derivatives in doubt."""
+def trusted(values: Array, kept: int, source: Array, *arrays: Array) -> tuple[Array, ...]:
+    """Return arrays made of the `kept` first of eigenvalues, with NaN for derivatives in doubt.
+
+    `source`, (..., a, b), is what the eigenvalues are computed from.
+    """
     ends = namespace(values).concat([values[..., :1], values[..., -1:]], axis=-1)
     ok = apart(values, kept) & apart(ends, 2)
-    return tuple(_derivative_where(ok, x) for x in arrays)
+    return tuple(_derivative_where(ok, x, source) for x in arrays)
 
 
 def trusted_root(B: Array, L: Array) -> Array:
@@ -60,13 +70,16 @@ def exact_derivatives(
     ok = apart(values, kept, rest=not complete)
     values = with_derivatives_of(_eigenvalues, values, (T,))
     U = with_derivatives_of(partial(_eigenvectors, kept=kept), U, (T, U))
-    return _derivative_where(ok, values), _derivative_where(ok, U)
+    return _derivative_where(ok, values, T), _derivative_where(ok, U, T)
 
 
-def _derivative_where(ok: Array, x: Array) -> Array:
+def _derivative_where(ok: Array, x: Array, source: Array | None = None) -> Array:
     """Return x, (..., k) or (..., d, k) or (...), with derivatives where a flag, (...), is set."""
-    ok = namespace(ok).reshape(ok, ok.shape + (1,) * (x.ndim - ok.ndim))
-    return derivative_where(ok, x)
+    xp, axes = namespace(x), (1,) * (x.ndim - ok.ndim)
+    if source is not None:
+        source = xp.sum(real_part(source), axis=(-2, -1))
+        source = xp.reshape(source, source.shape + axes)
+    return derivative_where(xp.reshape(ok, ok.shape + axes), x, source)
 
 
 def _eigenvalues(T: Array) -> Array:
@@ -85,5 +98,7 @@ def _eigenvectors(T: Array, U: Array, *, kept: int) -> Array:
     apart_by = 2 * u * largest * xp.clip(order - kept, min=0.0)
     W = xp.flip(eigh(add_diagonal(preserved(T), -apart_by))[1], axis=-1)
     diagonal = detached(xp.linalg.diagonal(W))
-    phases = conjugate(diagonal) / astype(xp.abs(diagonal), dtype_name(W.dtype))
+    length = xp.abs(diagonal)
+    length = xp.where(length > 0, length, xp.ones_like(length))  # of equal eigenvalues: any W
+    phases = conjugate(diagonal) / astype(length, dtype_name(W.dtype))
     return xp.matmul(U, W * xp.expand_dims(phases, axis=-2))

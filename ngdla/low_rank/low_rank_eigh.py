@@ -117,18 +117,24 @@ class LowRankEigh(NamedTuple):
         Returns
         -------
         array
-            V / (tail + damping) + U ((tail - d) / (d + damping) / (tail + damping)) U^H V, of the
-            shape of V. With r = d it is U (1 / (d + damping)) U^H V. A truncated model loses
+            (V + U ((tail - d) / (d + damping)) U^H V) / (tail + damping), of the shape of V. With
+            r = d it is U (1 / (d + damping)) U^H V. A truncated model loses
             u (|A| + damping) / (tail + damping) in its stiffest direction.
         """
+
+        def corrected(U: Array, weights: Array, sigma: Array, V: Array) -> Array:
+            # not V / sigma + ...: XLA would divide by the product of two shifts, which may overflow
+            return (V + namespace(V).matmul(U, weights * rmatvec(U, V))) / sigma
 
         def solution(V: Array, checks: ValueChecks) -> Array:
             shift = self._damping(damping, checks)
             tail, d = expanded(self.tail, 1), self.eigenvalues
             if self.complete:
                 return self._combine(V, None, 1 / (d + shift))
-            weights = (tail - d) / (d + shift) / (tail + shift)
-            return self._combine(V, 1 / (tail + shift), weights)
+            xp = namespace(d)
+            weights = xp.expand_dims((tail - d) / (d + shift), axis=-1)
+            sigma = xp.expand_dims(tail + shift, axis=-1)
+            return in_common_dtype(corrected, self.eigenvectors, weights, sigma, V)
 
         return apply_to_columns(solution, V, self.eigenvectors, "eigenvectors", check=check)
 

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 SHIFT = 4.0  # in roundings
-LEAST_SHIFT = 2.0**-56  # where A is zero: squares of it are normal in float32
+LEAST_SHIFT = 2.0**-24  # where A is zero: roundings of squares of it are normal in float32
 
 
 class NystromRoot(NamedTuple):

@@ -146,7 +146,7 @@ def online_eigh_init(
         request = SketchRequest(A, _FIRST_SKETCH, int(rank), None, columns)
         root = sketch_root(request, ValueChecks(enabled=False, refuses=False)).root
         values, U = root_eigenpairs(root, int(rank))
-        values, U = trusted(values, int(rank), values, U)
+        values, U = trusted(values, int(rank), root.B, values, U)
         return OnlineEigh(
             eigenvalues=values[..., :rank] * expanded(A.scale, 1),
             eigenvectors=U,
@@ -327,7 +327,7 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
     Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)  # (M + shift) U
     values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
-    values, vectors = trusted(values, r, values, vectors)
+    values, vectors = trusted(values, r, Y, values, vectors)
     return OnlineEigh(
         eigenvalues=clipped(values - shift) * expanded(unit_or_zero(average, unit), 1),
         eigenvectors=vectors,

@@ -111,13 +111,13 @@ class HermitianOperand:
 
 
 def trace_unit(trace: Array) -> Array:
-    """Return the power of two next to a trace, or 1 where it is not positive and finite, (...).
+    """Return the power of two next to |trace|, or 1 where that is 0 or not finite, (...).
 
     It is a normal number, and so is its reciprocal, however small the trace is; dividing by it does
     not round, and it is a constant for derivatives.
     """
     xp = namespace(trace)
-    return power_of_two(xp.where(trace > 0, trace, xp.ones_like(trace)))
+    return power_of_two(xp.where(trace != 0, xp.abs(trace), xp.ones_like(trace)))
 
 
 def unit_or_zero(trace: Array, unit: Array) -> Array:
@@ -267,6 +267,9 @@ def require_positive(
     rounding = 4 * A.roundoff * A.size**0.5 * size
     hermitian = xp.linalg.matrix_norm(skew) <= rounding
     checks.require(lambda: hermitian, lambda: _not_hermitian(A, core, skew))
+    # entries of a matrix without a positive trace are not scaled, and their squares may vanish
+    zero = xp.all(xp.reshape(Y, (*A.batch, -1)) == 0, axis=-1)
+    positive = positive & ((A.trace > 0) | zero)
     checks.require(lambda: positive, lambda: _negative(A, core))
     return hermitian & positive
 

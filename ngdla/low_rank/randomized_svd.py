@@ -277,7 +277,7 @@ def _triplets(Q: Array, F: Array, passes: int, rank: int) -> SVDResult:
         xp.matmul(P, W[..., :rank]),
         xp.matmul(Q, adjoint(Zh)[..., :rank]),
     )
-    near, far, s = trusted(s, rank, near, far, s)
+    near, far, s = trusted(s, rank, F, near, far, s)
     U, V = (near, far) if passes % 2 else (far, near)
     return SVDResult(U, s[..., :rank], conjugated(adjoint(V)))
 

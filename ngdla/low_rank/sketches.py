@@ -94,21 +94,21 @@ def decompose(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
     """Return the decomposition by the method of the request."""
     A, rank = request.A, request.rank
     nystrom = request.options.method == "nystrom"
-    values, U, error = (_by_nystrom if nystrom else _by_projection)(request, checks)
+    values, U, error, Y = (_by_nystrom if nystrom else _by_projection)(request, checks)
     if U.shape[-1] == A.size:
         values, U = exact_derivatives(A, values, U, rank)
     else:
-        values, U, error = trusted(values, rank, values, U, error)
+        values, U, error = trusted(values, rank, Y, values, U, error)
     if not nystrom:  # whose error is that of the pairs kept
         values = values[..., :rank]
     return _in_units_of_A(request, values, U, error)
 
 
-def _by_nystrom(request: SketchRequest, checks: ValueChecks) -> tuple[Array, Array, Array]:
-    """Return all eigenvalues of A / unit, eigenvectors and the error of all of them."""
+def _by_nystrom(request: SketchRequest, checks: ValueChecks) -> tuple[Array, ...]:
+    """Return all eigenvalues of A / unit, eigenvectors, the error of all, and their source."""
     sketch = sketch_root(request, checks)
     values, U = root_eigenpairs(sketch.root, request.vectors(sketch.root.B.shape[-1]))
-    return values, U, sketch.error
+    return values, U, sketch.error, sketch.root.B
 
 
 def _in_units_of_A(request: SketchRequest, values: Array, U: Array, error: Array) -> LowRankEigh:
@@ -212,7 +212,7 @@ def _leave_one_out_error(root: NystromRoot, R: Array) -> Array:
 # ------------------------------------------------------------------------------ projection
 
 
-def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, Array, Array]:
+def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, ...]:
     """Return Rayleigh-Ritz pairs or singular vectors of A Q; Gaussian columns measure the error."""
     A, options, rank = request.A, request.options, request.rank
     wanted = min(max(rank + options.oversample, request.known), A.size)
@@ -240,7 +240,7 @@ def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, 
     error = A.trace + xp.nan
     if G is not None:
         error = probed_error(values[..., :rank], U[..., :rank], G, AG)
-    return values, U, error
+    return values, U, error, AQ
 
 
 def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:
