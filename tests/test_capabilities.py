@@ -38,15 +38,23 @@ ENTRIES = [
 STEPS = ("online_eigh_init", "online_eigh_update", "inverse_free_init", "inverse_free_update")
 
 
-def marks(function: str, library: str) -> tuple[pytest.MarkDecorator, ...]:
-    traced = len(MODES[library]) > 1
-    return (pytest.mark.slow,) if traced and function in STEPS else ()
+# What takes longest to trace by far: the functions are compiled in tests of their own.
+LONG = {
+    ("online_eigh_result", "torch", "jit"),
+    ("inverse_free_apply", "torch", "jit"),
+    ("inverse_free_apply", "jax", "eager"),
+}
+
+
+def marks(function: str, library: str, mode: str) -> tuple[pytest.MarkDecorator, ...]:
+    traced = len(MODES[library]) > 1 and function in STEPS
+    return (pytest.mark.slow,) if traced or (function, library, mode) in LONG else ()
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize(
     ("function", "library", "mode"),
-    [pytest.param(*entry, marks=marks(*entry[:2])) for entry in ENTRIES],
+    [pytest.param(*entry, marks=marks(*entry)) for entry in ENTRIES],
     ids=str,
 )
 def test_entry(function: str, library: str, mode: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from .array import AnyArray
 from .dtypes import astype, dtype_name, normal_range
 from .namespace import (
@@ -23,8 +27,12 @@ def power_of_two(x: AnyArray) -> AnyArray:
     It is within a factor of 2, and a normal number whose reciprocal is one: the smallest such for
     0, and 1 for what is not finite.
     """
-    xp, x = namespace(x), detached(x)
     least, largest = normal_range(dtype_name(x.dtype))
+    if isinstance(x, (np.ndarray, np.generic)) and x.ndim == 0:  # without a dozen calls of NumPy
+        value = float(x) if math.isfinite(x) else 1.0
+        _, exponent = math.frexp(min(max(value, least), largest / 4))
+        return np.asarray(math.ldexp(1.0, exponent - 1), dtype=x.dtype)
+    xp, x = namespace(x), detached(x)
     x = xp.where(xp.isfinite(x), x, xp.ones_like(x))
     return _rounded_to_one_bit(xp.clip(x, min=least, max=largest / 4))
 

@@ -94,10 +94,10 @@ def in_working_dtype(F: Array) -> Array:
 
 
 def parts_of(F: Array | LowRankEigh) -> tuple[Array, ...]:
-    """Return the arrays that a factor depends on; the Hermitian part of a dense one."""
+    """Return the arrays that a factor depends on."""
     if isinstance(F, LowRankEigh):
         return F.eigenvalues, F.eigenvectors, F.tail
-    return (hermitian_part(in_working_dtype(F)),)
+    return (in_working_dtype(F),)
 
 
 def from_parts(parts: tuple[Array, ...]) -> Array | LowRankEigh:
@@ -109,8 +109,8 @@ def from_parts(parts: tuple[Array, ...]) -> Array | LowRankEigh:
 
 
 def times_factor(F: Array | LowRankEigh, X: Array) -> Array:
-    """Return F X, in the dtype that both promote to."""
+    """Return F X, of the Hermitian part of a dense F, in the dtype that both promote to."""
     if not isinstance(F, LowRankEigh):
-        return in_common_dtype(namespace(X).matmul, F, X)
+        return in_common_dtype(namespace(X).matmul, hermitian_part(F), X)
     tail = expanded(F.tail, 1)
     return combined(F.eigenvectors, X, tail, F.eigenvalues - tail)

@@ -8,9 +8,10 @@ from typing import Any
 from ngdla._backend.calls import ValueChecks
 from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_diagonal, adjoint, rmatvec
+from ngdla._backend.products import add_diagonal, adjoint, hermitian_part, rmatvec
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.sums import add_multiple
+from ngdla._backend.tracing import differentiable
 from ngdla.low_rank.low_rank_eigh import LowRankEigh
 
 from .factor import eigenbasis, from_parts, parts_of, times_factor
@@ -27,13 +28,13 @@ def solve_jointly(
     have none where eigenvalues are equal.
     """
     bases = eigenbasis(A, "A", checks), eigenbasis(G, "G", checks)
-    shift = namespace(V).zeros_like(bases[0].tail) + damping
     of_A, of_G = parts_of(A), parts_of(G)
+    if (len(of_A) > 1 and len(of_G) > 1) or not any(map(differentiable, (*of_A, *of_G))):
+        return _solve_in_bases(*bases, V, damping)
+    shift = namespace(V).zeros_like(bases[0].tail) + damping
     if len(of_A) == len(of_G) == 1:
         return _solve_in_components(*bases, *of_A, *of_G, V, shift)
     X = _solve_in_bases(*bases, V, damping)
-    if isinstance(A, LowRankEigh) and isinstance(G, LowRankEigh):
-        return X
     return implicit(
         partial(_equation, of_A=len(of_A)),
         _solution,
@@ -83,8 +84,8 @@ def _back(W: Array, U: Array, Z: Array) -> Array:
 
 
 def _in_basis(F: Array, U: Array) -> Array:
-    """Return U^H F U."""
-    return rmatvec(U, namespace(F).matmul(F, U))
+    """Return U^H F U of the Hermitian part of F."""
+    return rmatvec(U, namespace(F).matmul(hermitian_part(F), U))
 
 
 def _diagonal(F: Array, basis: LowRankEigh) -> Array:

@@ -21,7 +21,7 @@ from ngdla._backend.products import (
 )
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values
 from ngdla._backend.shapes import expanded, in_common_dtype
-from ngdla._backend.tracing import choose_if_free, is_traced
+from ngdla._backend.tracing import choose_if_free, is_traced, number_if_free
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.low_rank.low_rank_eigh import LowRankEigh
 from ngdla.matrix_functions.positive import (
@@ -129,7 +129,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
         return (average, ~finite) if full_output else average
 
 
-def _unless_vanished(decay: Any, A: Array) -> Array:
+def _unless_vanished(decay: Any, A: Array) -> Any:
     """Return the weight of the past, (...), or 0 where that is below the normal range of A.
 
     The largest entry is one of the diagonal. Numbers below that range are stuck: 0.95 times the
@@ -138,6 +138,10 @@ def _unless_vanished(decay: Any, A: Array) -> Array:
     xp = namespace(A)
     largest = xp.max(xp.abs(real_diagonal(A)), axis=-1)
     least, _ = normal_range(dtype_name(largest.dtype))
+    if isinstance(decay, float):
+        smallest = number_if_free(xp.min(largest))
+        if smallest is not None and decay * smallest >= least:
+            return decay
     weight = xp.ones_like(largest) * decay
     return xp.where(weight * largest < least, xp.zeros_like(weight), weight)  # NaN stays
 

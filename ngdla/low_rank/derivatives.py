@@ -41,6 +41,8 @@ def trusted(values: Array, kept: int, source: Array, *arrays: Array) -> tuple[Ar
 
     `source`, (..., a, b), is what the eigenvalues are computed from.
     """
+    if not differentiable(values):
+        return arrays
     ends = namespace(values).concat([values[..., :1], values[..., -1:]], axis=-1)
     ok = apart(values, kept) & apart(ends, 2)
     return tuple(_derivative_where(ok, x, source) for x in arrays)
@@ -62,10 +64,10 @@ def exact_derivatives(
 
     In the basis of the eigenvectors as they are, A is diagonal but for its derivatives.
     """
+    if not differentiable(values):
+        return values, U
     values, U = detached(values), detached(U)
     T = hermitian_part(rmatvec(U, A.times(U)))
-    if not differentiable(T):
-        return values, U
     complete = kept == values.shape[-1]
     ok = apart(values, kept, rest=not complete)
     values = with_derivatives_of(_eigenvalues, values, (T,))

@@ -26,7 +26,7 @@ from .derivatives import trusted
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, require_rank, truncate_eigenpairs
 from .nystrom_eigenpairs import product_eigenpairs, root_eigenpairs
 from .nystrom_root import SHIFT, positive_shift
-from .operand import HermitianOperand, trace_unit, unit_or_zero
+from .operand import HermitianOperand, scaled_operand, trace_unit, unit_or_zero
 from .sketch_columns import gaussian_columns, require_finite_columns, require_rng
 from .sketches import SketchRequest, probed_error, sketch_options, sketch_root, sketch_widths
 
@@ -294,7 +294,7 @@ def _second_moment(X: Array, trace: Array) -> HermitianOperand:
         AV = transposed_product(X, _conjugate_times(X, V))
         return xp.where(expanded(trace != 0, 2), AV, xp.zeros_like(AV))
 
-    return HermitianOperand(
+    return scaled_operand(
         like=X,
         batch=tuple(X.shape[:-2]),
         size=X.shape[-1],

@@ -38,6 +38,7 @@ __all__ = [
     "hermitian_operand",
     "operand_like",
     "require_positive",
+    "scaled_operand",
     "trace_unit",
     "unit_or_zero",
 ]
@@ -63,30 +64,14 @@ class HermitianOperand:
     came_in: str  # the dtype of A
     trace: Array
     product: Callable[[Array], Array]
-
-    @property
-    def unit(self) -> Array:
-        """The unit for this trace, (...)."""
-        return trace_unit(self.trace)
+    unit: Array  # (...)
+    halves: tuple[Array, Array]  # two powers of two whose product is the unit
+    roundoff: Array  # (...): what a product with A loses over the size of A
 
     @property
     def rounded(self) -> float:
         """How many roundings of products those of A itself may be, which came in half precision."""
         return unit_roundoff(self.came_in) / self.product_eps
-
-    @property
-    def roundoff(self) -> Array:
-        """What a product with A loses over the size of A, (...).
-
-        Besides its roundoff that is what entries below the normal range have lost: averages that
-        decay are stuck there, up to 128 times the least number for a decay of 0.99, and JAX takes
-        such entries for 0.
-        """
-        xp = namespace(self.trace)
-        least, _ = normal_range(self.real)
-        lost = self.size * (least if is_jax_namespace(xp) else _STUCK * least)
-        trace = detached(xp.where(self.trace > 0, self.trace, self.unit))
-        return self.product_eps + xp.full_like(trace, lost) / trace
 
     def times(self, X: Array) -> Array:
         """Return A X / unit.
@@ -94,10 +79,8 @@ class HermitianOperand:
         Half of the division comes before the product: entries of X / unit would be below the normal
         range for the largest A, and compiled JAX code takes such numbers for 0.
         """
-        unit = self.unit
-        before = power_of_two(namespace(unit).sqrt(unit))
-        AX = self.product(X / expanded(before, 2))
-        return AX / expanded(unit / before, 2)
+        before, after = self.halves
+        return self.product(X / expanded(before, 2)) / expanded(after, 2)
 
     @property
     def scale(self) -> Array:
@@ -108,6 +91,23 @@ class HermitianOperand:
     def real(self) -> str:
         """Name of the real dtype that is worked in."""
         return real_name(self.dtype)
+
+
+def scaled_operand(**fields: Any) -> HermitianOperand:
+    """Return an operand with the units that follow from its trace.
+
+    Besides the roundoff of products, entries below the normal range have lost something: averages
+    that decay are stuck there, up to 128 times the least number for a decay of 0.99, and JAX takes
+    such entries for 0.
+    """
+    trace, size = fields["trace"], fields["size"]
+    xp, unit = namespace(trace), trace_unit(trace)
+    before = power_of_two(xp.sqrt(unit))
+    least, _ = normal_range(real_name(fields["dtype"]))
+    lost = size * (least if is_jax_namespace(xp) else _STUCK * least)
+    positive = detached(xp.where(trace > 0, trace, unit))
+    roundoff = fields["product_eps"] + xp.full_like(positive, lost) / positive
+    return HermitianOperand(**fields, unit=unit, halves=(before, unit / before), roundoff=roundoff)
 
 
 def trace_unit(trace: Array) -> Array:
@@ -161,7 +161,7 @@ def hermitian_operand(
         traced = astype(trace(A), real_name(dtype))
     else:
         traced = _require_trace(trace_of_A, A, dtype, batch)
-    return HermitianOperand(
+    return scaled_operand(
         like=A,
         batch=batch,
         size=A.shape[-1],
@@ -190,7 +190,7 @@ def _object_operand(
     except (KeyError, TypeError):
         msg = f"`A` has dtype {shown(A.dtype)}; it must be a real or complex floating-point dtype."
         raise TypeError(msg) from None
-    return HermitianOperand(
+    return scaled_operand(
         like=columns,
         batch=batch,
         size=A.shape[-1],
@@ -250,12 +250,12 @@ def _product_in(product: Callable[[Array], Array], precision: str) -> Callable[[
 
 def require_positive(
     checks: ValueChecks, A: HermitianOperand, Y: Array, core: Array, positive: Array
-) -> Array:
+) -> Callable[[], Array]:
     """Require that A is finite, Hermitian and positive semi-definite, as far as it was seen.
 
     Seen are Y = A Omega / unit and core = Omega^H Y for orthonormal Omega; `positive` says whether
     the factorisation of the core, which is to be positive up to rounding, went through. Returned is
-    a flag, (...), for where nothing can raise.
+    the test, (...), for where nothing can raise.
     """
     xp = namespace(Y)
     checks.require(
@@ -263,15 +263,20 @@ def require_positive(
         lambda: not_finite_with_trace(len(A.batch), Y, A.trace),
     )
     skew = core - adjoint(core)
-    size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))  # zero and shifted
-    rounding = 4 * A.roundoff * A.size**0.5 * size
-    hermitian = xp.linalg.matrix_norm(skew) <= rounding
-    checks.require(lambda: hermitian, lambda: _not_hermitian(A, core, skew))
-    # entries of a matrix without a positive trace are not scaled, and their squares may vanish
-    zero = xp.all(xp.reshape(Y, (*A.batch, -1)) == 0, axis=-1)
-    positive = positive & ((A.trace > 0) | zero)
-    checks.require(lambda: positive, lambda: _negative(A, core))
-    return hermitian & positive
+
+    def hermitian() -> Array:
+        # zero and shifted
+        size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))
+        return xp.linalg.matrix_norm(skew) <= 4 * A.roundoff * A.size**0.5 * size
+
+    def semidefinite() -> Array:
+        # entries of a matrix without a positive trace are not scaled, and their squares may vanish
+        zero = xp.all(xp.reshape(Y, (*A.batch, -1)) == 0, axis=-1)
+        return positive & ((A.trace > 0) | zero)
+
+    checks.require(hermitian, lambda: _not_hermitian(A, core, skew))
+    checks.require(semidefinite, lambda: _negative(A, core))
+    return lambda: hermitian() & semidefinite()
 
 
 def not_finite_with_trace(batch: int, *values: Array) -> Exception:

@@ -145,7 +145,7 @@ def sketch_root(request: SketchRequest, checks: ValueChecks) -> SketchedRoot:
     root = nystrom_root(omega, Y, A.roundoff, A.rounded)
     checks.require(lambda: _nearly_identity(root.overlap), _not_orthonormal)
     right = require_positive(checks, A, Y, root.core, root.ok)
-    root = root._replace(B=checks.or_nan(lambda: right, root.B))
+    root = root._replace(B=checks.or_nan(right, root.B))
     size = xp.linalg.matrix_norm(Y)
     error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
     if R is not None and omega.shape[-1] < A.size:  # nothing is missing where all are used
@@ -236,7 +236,7 @@ def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, 
         values, U = _left_singular(AQ, _add_shift(A, AQ, Q), made)
     else:
         U = xp.matmul(Q, W[..., :made])
-    values = checks.or_nan(lambda: right, clipped(values))
+    values = checks.or_nan(right, clipped(values))
     error = A.trace + xp.nan
     if G is not None:
         error = probed_error(values[..., :rank], U[..., :rank], G, AG)

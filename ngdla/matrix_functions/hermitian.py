@@ -8,6 +8,7 @@ section 3), and from the divided differences of the function, in closed form.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ngdla._backend.array import AnyArray
@@ -234,8 +235,12 @@ def _function_of(A: Array, w: Array, U: Array, f: HermitianFunction) -> Array:
     """Return U diag(f(w)) U^H for A = U diag(w) U^H, with the derivatives of f(A)."""
     xp = namespace(U)
     value = xp.matmul(U * xp.expand_dims(f.of_eigenvalues(w), axis=-2), adjoint(U))
-    parameters = (hermitian_part(A),)
-    return implicit(f.equation, _divided, value, lambda: (U, _slopes(w, f)), parameters)
+    equation = partial(_of_hermitian_part, f.equation)
+    return implicit(equation, _divided, value, lambda: (U, _slopes(w, f)), (A,))
+
+
+def _of_hermitian_part(equation: Callable[[Array, Array], Array], X: Array, A: Array) -> Array:
+    return equation(X, hermitian_part(A))
 
 
 def _slopes(w: Array, f: HermitianFunction) -> Array:

@@ -8,7 +8,7 @@ from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import frobenius_norm, rmatvec
 from ngdla._backend.random import gaussian
-from ngdla._backend.tracing import is_traced, largest_number
+from ngdla._backend.tracing import is_traced, largest_number, number_if_free
 
 __all__ = [
     "not_finite",
@@ -30,8 +30,11 @@ def positive_values(
     count as 0. Where others cannot raise, all of a matrix are NaN.
     """
     xp = namespace(values)
-    rounding = rounding_of(values, dtype)
     least = xp.min(values, axis=-1)
+    smallest = None if definite else number_if_free(xp.min(least))
+    if smallest is not None and smallest >= 0:
+        return values
+    rounding = rounding_of(values, dtype)
 
     def positive() -> Array:
         if not definite:

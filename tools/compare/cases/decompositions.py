@@ -198,9 +198,10 @@ FORMS: dict[str, Callable[[Any, int], Any]] = {
 }
 
 
-def averaged(size: Any, d: int, samples: int, decay: float, check: bool) -> Any:
+def averaged(size: Any, d: int, samples: int, decay: float, check: bool, **options: Any) -> Any:
     """Return the average of a factor and of a batch."""
-    return ngdla.ema(psd(size, d), Array("normal", (*size, samples, d)), decay=decay, check=check)
+    A, X = psd(size, d), Array("normal", (*size, samples, d))
+    return ngdla.ema(A, X, decay=decay, check=check, **options)
 
 
 def kronecker() -> Iterator[Case]:
@@ -211,6 +212,7 @@ def kronecker() -> Iterator[Case]:
     yield from grid("kronecker_solve, half", solve, **HALF, **every, damping=(0.3,))
     options = {"samples": (1, 30), "decay": (0.0, 0.9), "check": (True, False)}
     yield from grid("ema", averaged, size=SIZES, d=(5,), **options)
+    yield from grid("ema, skipped", averaged, size=SIZES, d=(5,), full_output=(True,), **options)
     yield from grid("ema, half", averaged, **HALF, size=SIZES, d=(5,), **options)
     yield from grid("ema, large", averaged, **INTERPRETED, size=SIZES, d=(260,), **options)
 

@@ -87,6 +87,12 @@ def summed(size: tuple[int, ...]) -> Any:
     return first, first + second, ngdla.inverse_free_update(state, skipped, **update)
 
 
+def unchecked(size: tuple[int, ...], right: str) -> Any:
+    """Return a product with right-hand sides that nobody looks at."""
+    state = ngdla.inverse_free_init(D, OUT, like=Array("normal", (1,)), batch=size)
+    return ngdla.inverse_free_apply(state, Array(right, (*size, OUT, D)), check=False)
+
+
 def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
     rules = {"rule": RULES, "retraction": RETRACTIONS}
@@ -106,3 +112,4 @@ def cases() -> Iterator[Case]:
     yield from grid("inverse-free, given", given, size=sizes, **options)
     yield from grid("inverse-free, half", given, **HALF, size=sizes, **options)
     yield from grid("inverse-free, sums", summed, size=sizes)
+    yield from grid("inverse-free, unchecked", unchecked, size=sizes, right=("normal", "nan"))
