@@ -141,6 +141,8 @@ def average_of(X: np.ndarray) -> np.ndarray:
 def average(p: Problem, out: Outputs) -> Iterator[Check]:
     """|B - decay A - (1 - decay) X^T conj(X)|_F <= 64 (N + 2) u (decay |A|_F + |X|_F^2)."""
     A, X, decay = p.A.dense, p.arrays["X"], np.longdouble(p.program.option("decay"))
+    if not np.all(np.isfinite(A)):
+        return
     value, bad = long(out["value"]), not np.all(np.isfinite(X))
     if not p.case.extreme:
         yield Check("skipped", abs(float(bool(out["skipped"]) - bad)), 0)
