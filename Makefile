@@ -38,9 +38,9 @@ test: ## run the tests on NumPy, array-api-strict and whatever else is installed
 	$(bootstrap) test
 	$(python) -m pytest -n auto --maxprocesses 4 $(REQUIRE:%=--require-backend %) $(ARGS)
 
-fuzz: ## search for damped solves that are wrong without a word, against exact answers (ARGS=--quick)
+fuzz: ## search for results that are wrong without a word, against exact answers (ARGS=--quick)
 	$(bootstrap) test
-	$(python) tools/fuzz_solves.py $(ARGS)
+	$(python) tools/fuzz_solves.py $(ARGS); solves=$$?; $(python) tools/fuzz_functions.py $(ARGS) && exit $$solves
 
 lint: ## check style, types and the import contract
 	$(bootstrap) lint
