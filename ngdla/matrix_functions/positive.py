@@ -61,9 +61,9 @@ def rounding_of(values: Array, dtype: str) -> Array:
     xp = namespace(values)
     largest = xp.max(xp.abs(values), axis=-1)
     size = xp.where(largest > 0, largest, xp.ones_like(largest))
-    norm = size * xp.linalg.vector_norm(values / xp.expand_dims(size, axis=-1), axis=-1)
-    own = values.shape[-1] * unit_roundoff(dtype_name(values.dtype)) * largest
-    return xp.maximum(4 * unit_roundoff(dtype) * norm, own)
+    norm = xp.linalg.vector_norm(values / xp.expand_dims(size, axis=-1), axis=-1)
+    own = values.shape[-1] * unit_roundoff(dtype_name(values.dtype))
+    return size * xp.maximum(4 * unit_roundoff(dtype) * norm, own + 0 * norm)
 
 
 def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
