@@ -18,7 +18,7 @@ the size, |.| Frobenius norms, c = |A| |A^-1|, and 64 for every constant:
 | | distance, where a sketch spans A | 1.01 of the least, and 64 d u |A| |
 | | estimate of the error | within a factor of 8, where the error is above 64 d u |A| |
 | their solve, matmul, logdet | from those of the model | 64 d u over its smallest eigenvalue |
-| derivatives | from Daleckii and Krein | 1e-6 max(1, c u / 1e-10) |
+| derivatives | from Daleckii and Krein | 1e-6 max(1, c u / 1e-10), c squared for kronecker_solve |
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def _condition(p: Problem) -> Any:
         shift = p.damping
     if p.program.function == "kronecker_solve":
         g = matrix_functions.Factor(p, "G")
-        return (w[-1] * g.norm + p.damping) / p.damping
+        # roundings u |G| of eigenvalues of 0 move derivatives by A by u |A| |G| / damping^2
+        return ((w[-1] * g.norm + p.damping) / p.damping) ** 2
     return (w[-1] + shift) / max(w[0] + shift, p.u**2 * w[-1])
 
 
