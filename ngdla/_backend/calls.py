@@ -23,7 +23,15 @@ from .namespace import Array, namespace
 from .settings import library_settings
 from .tracing import concrete, is_traced, nan_unless
 
-__all__ = ["Check", "ValueChecks", "all_finite", "opened", "place_in_batch", "warn_caller"]
+__all__ = [
+    "Check",
+    "ValueChecks",
+    "all_finite",
+    "matrix_of_batch",
+    "opened",
+    "place_in_batch",
+    "warn_caller",
+]
 
 # True: values are read, and errors raised. "nan": nothing is read, and what is refused is NaN.
 # False: nothing is read or refused.
@@ -105,7 +113,7 @@ class ValueChecks:
 
     def or_nan(self, test: Callable[[], Array], x: Array) -> Array:
         """Return x with NaN where a test for leading axes, (...), fails and cannot raise."""
-        if self.readable or not self.refuses:
+        if not self.refuses or (self.enabled and not is_traced(x)):
             return x
         ok = test()
         ok = namespace(x).reshape(ok, ok.shape + (1,) * (x.ndim - ok.ndim))
@@ -174,8 +182,15 @@ def place_in_batch(batch: int, *arrays: Array, kind: Kind = "matrix") -> str:
     if concrete(xp.all(finite)):
         return ""
     first = int(xp.argmin(xp.reshape(xp.astype(finite, xp.int32), (-1,))))
+    return matrix_of_batch(first, shape, kind=kind)
+
+
+def matrix_of_batch(first: int, shape: tuple[int, ...], *, kind: Kind = "matrix") -> str:
+    """Return " in matrix (1, 0) of the batch" for one of a batch, "" without a batch."""
+    if not shape:
+        return ""
     index = tuple(map(int, np.unravel_index(first, shape)))
-    return f" in {kind} {index if batch > 1 else index[0]} of the batch"
+    return f" in {kind} {index if len(shape) > 1 else index[0]} of the batch"
 
 
 def _finite_entries(x: Array, batch: int) -> Array:

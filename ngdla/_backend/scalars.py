@@ -21,6 +21,7 @@ __all__ = [
     "damping_values",
     "eigenvalue_damping",
     "fraction_values",
+    "is_nan",
     "positive_values",
     "real_values",
     "rounded_up",
@@ -141,6 +142,11 @@ def fraction_values(
 
     checks.require(legal, error)
     return checks.or_nan(legal, values)
+
+
+def is_nan(value: Any, like: Array) -> Array | bool:
+    """Tell where numbers that were checked are NaN, which they are in the place of illegal ones."""
+    return math.isnan(value) if isinstance(value, float) else namespace(like).isnan(value)
 
 
 def rounded_up(x: float) -> str:

@@ -27,7 +27,7 @@ from .namespace import (
 from .tracing import is_traced
 from .triangular import over_batch
 
-__all__ = ["apart", "eigh", "left_singular", "qr", "qr_r", "svd"]
+__all__ = ["apart", "eigh", "least_gap", "left_singular", "qr", "qr_r", "svd"]
 
 
 _SMALL = 512
@@ -41,6 +41,11 @@ def eigh(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     if is_dask_namespace(xp):
         return in_one_block(eigh, A, results=(_values_like(A), A))
     return _nan_on_failure(xp.linalg.eigh, A, A)
+
+
+def least_gap(values: AnyArray) -> AnyArray:
+    """Return 16 sqrt(u) of the largest of values in descending order, (..., 1)."""
+    return 16 * unit_roundoff(dtype_name(values.dtype)) ** 0.5 * values[..., :1]
 
 
 def apart(values: AnyArray, kept: int, *, rest: bool = True) -> AnyArray:
@@ -57,8 +62,7 @@ def apart(values: AnyArray, kept: int, *, rest: bool = True) -> AnyArray:
     elif not rest:
         ends = ends - values[..., :1] - 1
     gaps = values[..., :kept] - xp.concat([values[..., 1:kept], ends], axis=-1)
-    least = 16 * unit_roundoff(dtype_name(values.dtype)) ** 0.5
-    return xp.all(gaps > least * values[..., :1], axis=-1)
+    return xp.all(gaps > least_gap(values), axis=-1)
 
 
 def _eigh_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:

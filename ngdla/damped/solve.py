@@ -162,8 +162,9 @@ def damped_solve(
     product, by all that is computed in one ``dask.compute(x, info)``.
     Precision: forward error about u sqrt(kappa) with one sweep, where kappa = (sigma_1^2 + damping)
     / damping and u kappa << 1. See `ngdla/damped/refusal.py` for how a step is judged.
-    Differentiable in PyTorch and JAX, by other methods than "cholesky" only where the singular
-    values are distinct. Batches are stacked problems, not broadcast.
+    Differentiable in PyTorch and JAX by every method, also where singular values are equal;
+    derivatives by the damping err by u |S| |f| / damping^2 where f is not in the range of S.
+    Batches are stacked problems, not broadcast.
 
     References
     ----------

@@ -79,12 +79,14 @@ def _without_tail(values: Array, U: Array, total: Array) -> LowRankEigh:
 def eigenbasis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRankEigh:
     """Return the eigenpairs of a factor: of a dense one all of them, which have no derivatives."""
     if isinstance(F, LowRankEigh):
+        checks.finite(name, F.eigenvalues, batch=F.eigenvalues.ndim - 1)
         values = positive_values(F.eigenvalues, name, dtype_name(F.eigenvalues.dtype), checks)
         return F._replace(eigenvalues=values)
     dtype, F = dtype_name(F.dtype), in_working_dtype(F)
-    require_hermitian(F, name, checks)
+    hermitian = require_hermitian(F, name, checks)
     values, U = eigh(detached(F))
-    checks.finite(name, values)
+    checks.finite(name, values, batch=values.ndim - 1)
+    values = checks.or_nan(hermitian, values)
     return _without_tail(positive_values(values, name, dtype, checks), U, trace(F))
 
 

@@ -19,7 +19,7 @@ from ngdla._backend.products import (
     real_diagonal,
     trace,
 )
-from ngdla._backend.scalars import eigenvalue_damping, fraction_values
+from ngdla._backend.scalars import eigenvalue_damping, fraction_values, is_nan
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.tracing import choose_if_free, is_traced, number_if_free
 from ngdla._backend.triangular import cho_solve, cholesky
@@ -122,8 +122,13 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
         # decay A + (1 - decay) X^T conj(X)
         average = weighted_sum_with_gram(A, expanded(old, 2), X, expanded(1 - decay, 2))
         xp = namespace(A)
-        finite = xp.all(xp.isfinite(xp.linalg.diagonal(average)), axis=-1)
-        checks.require(lambda: finite, lambda: not_finite("X", "A"))
+        diagonal = xp.linalg.diagonal(average)
+        finite = xp.all(xp.isfinite(diagonal), axis=-1)
+        checks.require(
+            lambda: finite,
+            lambda: not_finite("X", "A", place=place_in_batch(finite.ndim, diagonal)),
+        )
+        finite = finite | is_nan(decay, finite)  # an illegal decay is no bad batch
         if check is not True or is_traced(finite):
             average = _unless_skipped(average, A, finite)
         return (average, ~finite) if full_output else average
@@ -271,8 +276,9 @@ def _solve_shifted(
         values = positive_values(F.eigenvalues, name, dtype, checks)
         return F._replace(eigenvalues=values).solve(V, shift, check=False)
     F = in_working_dtype(F)
-    require_hermitian(F, name, checks)
+    hermitian = require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))
+    L = checks.or_nan(hermitian, L)
     checks.require(lambda: ok, lambda: not_positive_with_damping(name))
     return in_common_dtype(cho_solve, L, V)
 

@@ -27,13 +27,13 @@ from ngdla._backend.products import (
     real_diagonal,
     rmatvec,
 )
-from ngdla._backend.spectral import apart, eigh
+from ngdla._backend.spectral import apart, eigh, least_gap
 from ngdla._backend.tracing import derivative_where, detached, differentiable
 from ngdla._backend.triangular import inverse_triangular
 
 from .operand import HermitianOperand
 
-__all__ = ["exact_derivatives", "trusted", "trusted_root"]
+__all__ = ["exact_derivatives", "trusted", "trusted_root", "without_derivatives"]
 
 
 def trusted(values: Array, kept: int, source: Array, *arrays: Array) -> tuple[Array, ...]:
@@ -43,8 +43,7 @@ def trusted(values: Array, kept: int, source: Array, *arrays: Array) -> tuple[Ar
     """
     if not differentiable(values):
         return arrays
-    ends = namespace(values).concat([values[..., :1], values[..., -1:]], axis=-1)
-    ok = apart(values, kept) & apart(ends, 2)
+    ok = apart(values, kept) & (values[..., -1] > least_gap(values)[..., 0])
     return tuple(_derivative_where(ok, x, source) for x in arrays)
 
 
@@ -54,7 +53,7 @@ def trusted_root(B: Array, L: Array) -> Array:
         return B
     xp = namespace(L)
     most, least = (xp.linalg.matrix_norm(x) ** 2 for x in (L, inverse_triangular(L)))
-    return _derivative_where(apart(xp.stack([most, 1 / least], axis=-1), 2), B)
+    return _derivative_where(1 / least > least_gap(most[..., None])[..., 0], B)
 
 
 def exact_derivatives(
@@ -73,6 +72,12 @@ def exact_derivatives(
     values = with_derivatives_of(_eigenvalues, values, (T,))
     U = with_derivatives_of(partial(_eigenvectors, kept=kept), U, (T, U))
     return _derivative_where(ok, values, T), _derivative_where(ok, U, T)
+
+
+def without_derivatives(error: Array, source: Array) -> Array:
+    """Return an error that is made of roundings, whose derivatives are NaN."""
+    ok = namespace(error).zeros_like(error) > 0
+    return _derivative_where(ok, error, source)
 
 
 def _derivative_where(ok: Array, x: Array, source: Array | None = None) -> Array:

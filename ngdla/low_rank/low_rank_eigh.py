@@ -13,6 +13,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
 from ngdla._backend.shapes import expanded, in_common_dtype
+from ngdla._backend.tracing import detached, differentiable
 
 from .columns import apply_to_columns
 
@@ -23,6 +24,7 @@ __all__ = [
     "clipped",
     "combined",
     "require_rank",
+    "rounded_up_to_zero",
     "tail_of",
     "truncate_eigenpairs",
 ]
@@ -250,6 +252,14 @@ def clipped(values: Array) -> Array:
     return xp.where(values < 0, xp.zeros_like(values), values)
 
 
+def rounded_up_to_zero(x: Array) -> Array:
+    """Return x, or 0 where roundings made it negative, with the derivatives of x itself."""
+    if not differentiable(x):
+        return clipped(x)
+    value = detached(x)
+    return clipped(value) + (x - value)
+
+
 def tail_of(tail: Tail, eigenvalues: Array, trace: Array, size: int) -> Array:
     """Return what stands for each of the eigenvalues that are not kept, (...)."""
     require_choice(tail, "tail", TAILS)
@@ -259,7 +269,7 @@ def tail_of(tail: Tail, eigenvalues: Array, trace: Array, size: int) -> Array:
         return xp.zeros_like(trace)
     if tail == "min":
         return eigenvalues[..., -1]
-    return clipped((trace - xp.sum(eigenvalues, axis=-1)) / missing)
+    return rounded_up_to_zero((trace - xp.sum(eigenvalues, axis=-1)) / missing)
 
 
 def require_rank(rank: Any, most: int, what: str, *, name: str = "rank") -> None:

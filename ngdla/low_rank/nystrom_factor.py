@@ -16,7 +16,7 @@ from ngdla._backend.triangular import cho_solve, cholesky
 from .cholesky_qr import column_gram
 from .columns import apply_to_columns
 from .derivatives import trusted_root
-from .low_rank_eigh import clipped, require_rank
+from .low_rank_eigh import require_rank, rounded_up_to_zero
 from .operand import ProductPrecision, hermitian_operand, operand_like
 from .sketch_columns import require_basis, require_finite_columns, require_rng
 from .sketches import SketchRequest, sketch_options, sketch_root
@@ -211,6 +211,6 @@ def nystrom_factor(
         sketch = sketch_root(SketchRequest(operand, options, rank, basis, rng), checks)
         xp = namespace(operand.like)
         B = trusted_root(sketch.root.B, sketch.root.L) * expanded(xp.sqrt(operand.scale), 2)
-        rest = clipped((operand.trace - squared_norm(B)) / operand.size)
+        rest = rounded_up_to_zero((operand.trace - squared_norm(B)) / operand.size)
         rest = xp.zeros_like(rest) if tail == "zero" else rest
         return NystromFactor(B, column_gram(B), rest, operand.trace, sketch.error * operand.unit)

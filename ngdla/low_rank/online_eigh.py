@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import Check, ValueChecks, opened
+from ngdla._backend.calls import Check, ValueChecks, opened, place_in_batch
 from ngdla._backend.checks import require_array, require_choice, require_count, require_like
 from ngdla._backend.dtypes import (
     astype,
@@ -17,7 +17,7 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
-from ngdla._backend.scalars import fraction_values
+from ngdla._backend.scalars import fraction_values, is_nan
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import choose_if_free, is_traced
 
@@ -137,7 +137,7 @@ def online_eigh_init(
         X = astype(X, dtype)
         xp, size = namespace(X), squared_norm(X)
         finite = xp.isfinite(size)
-        checks.require(lambda: finite, _not_finite)
+        checks.require(lambda: finite, lambda: _not_finite(size))
         A = _second_moment(X, xp.where(finite, _unless_vanished(size, size), xp.zeros_like(size)))
         require_finite_columns(checks, None, rng)
         count, shape = start + int(probes), (*A.batch, d)
@@ -230,7 +230,8 @@ def online_eigh_update(
         xp, size = namespace(X), squared_norm(X)
         new = _update(state, X, size, decay, rounding)
         finite = xp.isfinite(size) & xp.all(xp.isfinite(new.eigenvalues), axis=-1)
-        checks.require(lambda: finite, _not_finite)
+        checks.require(lambda: finite, lambda: _not_finite(size))
+        finite = finite | is_nan(decay, finite)  # an illegal decay is no bad batch
         if check is not True or is_traced(finite):
             new = _unless_skipped(new, state, finite)
         return new._replace(skipped=~finite)
@@ -400,6 +401,10 @@ def _require_batch(X: Array, U: Array) -> Array:
     return astype(X, dtype_name(U.dtype))
 
 
-def _not_finite() -> Exception:
-    msg = "`X` contains NaN or Inf, or |X|^2 is beyond its dtype; pass finite values, or scale it."
-    return ValueError(msg)
+def _not_finite(size: Array) -> Exception:
+    """Return the error of a batch with that squared norm, (...)."""
+    place = place_in_batch(size.ndim, size)
+    return ValueError(
+        f"`X` contains NaN or Inf{place}, or |X|^2 is beyond its dtype; pass finite values, or "
+        f"scale it."
+    )

@@ -7,11 +7,12 @@ import numbers
 from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import Check, ValueChecks, all_finite, opened
+from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_array, require_count, require_flag
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import (
     adjoint,
     conjugated,
@@ -262,9 +263,7 @@ def _products(
         if keep:
             Q = X if Q is None else xp.concat([Q, X], axis=-1)
             kept.append(Y)
-    checks.require(
-        lambda: all_finite(Y), lambda: ValueError("`A` contains NaN or Inf; pass finite values.")
-    )
+    checks.finite("A", Y, batch=Y.ndim - 2)
     return Q, joined(kept, axis=-1), AG
 
 
@@ -289,7 +288,7 @@ def _probed_error(result: SVDResult, G: Array | None, AG: Array | None) -> Array
     xp = namespace(G)
     US = result.U * xp.expand_dims(result.S, axis=-2)
     rest = AG - xp.matmul(US, xp.matmul(result.Vh, G))
-    unit = largest_entry(rest, (-2, -1))
+    unit = power_of_two(largest_entry(rest, (-2, -1)))
     size = xp.linalg.matrix_norm(rest / unit) / math.sqrt(G.shape[-1])
     return size * unit[..., 0, 0]
 
@@ -319,4 +318,4 @@ def _orthonormalise(F: Array, beside: Array | None = None) -> Array:
 
 def _scaled(F: Array) -> Array:
     """Return F over its largest entry: its squares do not underflow."""
-    return F / largest_entry(F, (-2, -1))
+    return F / power_of_two(largest_entry(F, (-2, -1)))

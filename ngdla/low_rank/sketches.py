@@ -14,7 +14,7 @@ from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular
 
 from .cholesky_qr import cholesky_qr, project_out
-from .derivatives import exact_derivatives, trusted
+from .derivatives import exact_derivatives, trusted, without_derivatives
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpairs
 from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
 from .nystrom_root import NystromRoot, nystrom_root, stabilising_shift
@@ -97,6 +97,7 @@ def decompose(request: SketchRequest, checks: ValueChecks) -> LowRankEigh:
     values, U, error, Y = (_by_nystrom if nystrom else _by_projection)(request, checks)
     if U.shape[-1] == A.size:
         values, U = exact_derivatives(A, values, U, rank)
+        error = without_derivatives(error, Y)
     else:
         values, U, error = trusted(values, rank, Y, values, U, error)
     if not nystrom:  # whose error is that of the pairs kept

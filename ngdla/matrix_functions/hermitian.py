@@ -34,7 +34,8 @@ def logm_psd(A: Array, *, check: Check = True) -> AnyArray:
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        Hermitian, of positive eigenvalues; only one triangle is read.
+        Hermitian, of positive eigenvalues; not tested: one triangle is read, or in JAX the mean of
+        both.
     check : {True, "nan", False}
         Refuse NaN, Inf and eigenvalues that are not positive: reads one flag on the host. "nan",
         and True where values cannot be read: what is refused is NaN.
@@ -72,7 +73,8 @@ def sqrtm_psd(A: Array, *, check: Check = True) -> AnyArray:
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        Hermitian, without eigenvalues that are negative beyond rounding; one triangle is read.
+        Hermitian, without eigenvalues that are negative beyond rounding; not tested: one triangle
+        is read, or in JAX the mean of both.
     check : {True, "nan", False}
         Refuse NaN, Inf and negative eigenvalues: reads one flag on the host. "nan", and True where
         values cannot be read: what is refused is NaN.
@@ -112,7 +114,8 @@ def inv_sqrtm_psd(A: Array, *, check: Check = True) -> AnyArray:
     Parameters
     ----------
     A : array, shape (..., d, d), real or complex
-        Hermitian, of positive eigenvalues; only one triangle is read.
+        Hermitian, of positive eigenvalues; not tested: one triangle is read, or in JAX the mean of
+        both.
     check : {True, "nan", False}
         Refuse NaN, Inf and eigenvalues that are not positive: reads one flag on the host. "nan",
         and True where values cannot be read: what is refused is NaN.

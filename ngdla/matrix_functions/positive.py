@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ngdla._backend.calls import ValueChecks, place_in_batch
+from collections.abc import Callable
+from functools import cache
+
+from ngdla._backend.calls import ValueChecks, matrix_of_batch, place_in_batch
 from ngdla._backend.checks import not_hermitian
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import frobenius_norm, rmatvec
 from ngdla._backend.random import gaussian
-from ngdla._backend.tracing import is_traced, largest_number, number_if_free
+from ngdla._backend.tracing import largest_number, number_if_free
 
 __all__ = [
     "not_finite",
@@ -45,7 +48,8 @@ def positive_values(
     def error() -> Exception:
         worst = xp.argmin(xp.reshape(least + (0 if definite else rounding), (-1,)))
         found, allowed = (float(xp.reshape(x, (-1,))[worst]) for x in (least, rounding))
-        return not_positive(name, found, allowed, dtype, definite=definite)
+        place = matrix_of_batch(int(worst), tuple(least.shape))
+        return not_positive(name, found, allowed, dtype, place, definite=definite)
 
     checks.require(positive, error)
     values = checks.or_nan(positive, values)
@@ -66,47 +70,48 @@ def rounding_of(values: Array, dtype: str) -> Array:
     return size * xp.maximum(4 * unit_roundoff(dtype) * norm, own + 0 * norm)
 
 
-def require_hermitian(F: Array, name: str, checks: ValueChecks) -> None:
+def require_hermitian(F: Array, name: str, checks: ValueChecks) -> Callable[[], Array]:
     """Require F to be Hermitian up to rounding, tested by |(F - F^H) g| for a Gaussian g.
 
-    Factorisations read one triangle, and would not see the other one.
+    Factorisations read one triangle, and would not see the other one. Returned is the test, (...),
+    for where nothing can raise.
     """
-    if is_traced(F):
-        return
     xp, dtype = namespace(F), dtype_name(F.dtype)
-    g = gaussian(0, (F.shape[-1], 1), F, dtype)
-    Fg = xp.matmul(F, g)
 
-    def deviation() -> Array:
-        return frobenius_norm(Fg - rmatvec(F, g))
+    @cache
+    def probed() -> tuple[Array, Array]:
+        """Return |F g| and |(F - F^H) g|."""
+        g = gaussian(0, (F.shape[-1], 1), F, dtype)
+        Fg = xp.matmul(F, g)
+        return frobenius_norm(Fg), frobenius_norm(Fg - rmatvec(F, g))
 
-    # g may be nearly orthogonal to all that F does: what counts is |F| |g|
-    rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * frobenius_norm(F)
-    checks.finite(name, Fg, batch=F.ndim - 2)
-    checks.require(
-        lambda: deviation() <= rounding,
-        lambda: not_hermitian(
-            name, largest_number(deviation()), largest_number(frobenius_norm(Fg))
-        ),
-    )
+    def hermitian() -> Array:
+        # g may be nearly orthogonal to all that F does: what counts is |F| |g|
+        rounding = 8 * unit_roundoff(dtype) * F.shape[-1] ** 0.5 * frobenius_norm(F)
+        return probed()[1] <= rounding
+
+    if checks.enabled:
+        checks.finite(name, probed()[0], batch=F.ndim - 2)
+    checks.require(hermitian, lambda: not_hermitian(name, *map(largest_number, reversed(probed()))))
+    return hermitian
 
 
 # -------------------------------------------------------------------------------- errors
 
 
 def not_positive(
-    name: str, least: float, rounding: float, dtype: str, *, definite: bool = False
+    name: str, least: float, rounding: float, dtype: str, place: str = "", *, definite: bool = False
 ) -> Exception:
     """Return the error of a Hermitian matrix whose smallest eigenvalue is not positive enough."""
     if definite:
         return ValueError(
-            f"`{name}` is not positive definite: its smallest eigenvalue is {least:.2e}, not "
-            f"positive beyond rounding. Pass {name} plus a damping times the identity."
+            f"`{name}` is not positive definite{place}: its smallest eigenvalue is {least:.2e}, "
+            f"not positive beyond rounding. Pass {name} plus a damping times the identity."
         )
     return ValueError(
-        f"`{name}` is not positive semi-definite: its smallest eigenvalue is {least:.2e}, where "
-        f"roundings of {dtype} allow {-rounding:.2e}. Pass {name} plus a multiple of the identity, "
-        f"or clip its eigenvalues."
+        f"`{name}` is not positive semi-definite{place}: its smallest eigenvalue is {least:.2e}, "
+        f"where roundings of {dtype} allow {-rounding:.2e}. Pass {name} plus a multiple of the "
+        f"identity, or clip its eigenvalues."
     )
 
 

@@ -554,3 +554,38 @@ def slopes(library: str, function: Any, arrays: tuple[np.ndarray, ...]) -> list[
     forward = jax.jit(lambda t: jax.jvp(lambda t: function(t, *given), (t,), (1.0,))[1])(0.0)
     assert float(forward) == pytest.approx(float(jax.jit(slope)(0.0, *given)), rel=1e-10)
     return [float(forward), float(jax.jit(jax.grad(slope))(0.0, *given))]
+
+
+# ------------------------------------------------------------------- where nothing can raise
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("F", [[[1.0, 0.5], [0.0, 1.0]], [[1.0, 0.0], [0.0, -1.0]]], ids=str)
+def test_refused_factors_are_nan(coupling: Any, F: Any) -> None:
+    F, one = np.array(F), np.eye(2)
+    assert np.all(np.isnan(kronecker_solve(F, one, one, 1e-3, coupling=coupling, check="nan")))
+    assert np.all(np.isfinite(kronecker_solve(one, one, one, 1e-3, coupling=coupling, check="nan")))
+
+
+def test_an_illegal_decay_is_no_bad_batch() -> None:
+    A, X = np.eye(2), 3 * np.eye(2)
+    average, skipped = ema(A, X, decay=np.array(1.5), check="nan", full_output=True)
+    assert np.all(np.isnan(average))
+    assert not skipped
+
+
+def test_errors_name_the_matrix_of_a_batch() -> None:
+    one, bad = np.stack([np.eye(3)] * 2), np.stack([np.eye(3), np.diag([1.0, np.nan, 1.0])])
+    negative = np.stack([np.eye(3), -np.eye(3)])
+    for call, remedy in (
+        (lambda: kronecker_solve(bad, one, one, 0.1), "pass finite values"),
+        (lambda: kronecker_solve((bad[:, 1], one), one, one, 0.1), "pass finite values"),
+        (lambda: ema(bad, one, decay=0.5), "pass finite values"),
+        (lambda: online_eigh_init(bad, 1), "pass finite values"),
+        (lambda: randomized_eigh(bad, 1), "pass finite values"),
+        (lambda: randomized_eigh(one, 1).solve(bad, 0.1), "pass finite values"),
+        (lambda: sqrtm_psd(negative), "a multiple of the identity"),
+        (lambda: kronecker_solve(negative, one, one, 0.1), "a multiple of the identity"),
+    ):
+        with pytest.raises(ValueError, match=f"(?i)in matrix 1 of the batch.*{remedy}"):
+            call()

@@ -140,3 +140,27 @@ def test_singular_vectors(rng: np.random.Generator) -> None:
         else:
             exact = np.sum(c * (product(A + h * E) - product(A - h * E))) / (2 * h)
             assert slope == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [
+    lambda A: ngdla.randomized_eigh(A, 1, oversample=0).eigenvalues,
+    lambda A: ngdla.nystrom_factor(A, 1, oversample=0).trace,
+    lambda A: ngdla.online_eigh_update(ngdla.online_eigh_init(A, 1), A, decay=0.5).eigenvalues,
+    lambda A: ngdla.randomized_svd(A[:, :1], 1).S,
+])  # fmt: skip
+def test_sketches_of_one_column(make: Any) -> None:
+    torch = pytest.importorskip("torch")
+    A = torch.diag(torch.asarray([2.0, 1.0, 0.5, 0.2])).requires_grad_()
+    (gradient,) = torch.autograd.grad(make(A).sum(), A)
+    assert torch.isfinite(gradient[0, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tail_of_a_matrix_of_that_rank(seed: int) -> None:
+    """It is 0 or above, by rounding, with the derivative of the trace of what is missing."""
+    torch = pytest.importorskip("torch")
+    L = np.random.default_rng(seed).standard_normal((6, 2))
+    A = torch.asarray(L @ L.T).requires_grad_()
+    (gradient,) = torch.autograd.grad(ngdla.randomized_eigh(A, 2).tail, A)
+    P = L @ np.linalg.pinv(L)
+    np.testing.assert_allclose(gradient.numpy(), (np.eye(6) - P) / 4, atol=1e-9)

@@ -119,8 +119,8 @@ def test_more_columns_are_better(dtype: str, spectrum: str, rng: np.random.Gener
         errors.append([sigma[0], np.linalg.norm(sigma), sigma.sum()])
     rounding = D * L * SHIFT * U[dtype] * norm(A)
     steps = np.diff(errors, axis=0)
-    assert np.all(steps <= rounding + 2.0**-39)  # what stands for the shift of the zero matrix
-    assert errors[-1][0] <= rounding + 2.0**-39
+    assert np.all(steps <= rounding + 2 * LEAST_SHIFT)  # of the zero matrix
+    assert errors[-1][0] <= rounding + 2 * LEAST_SHIFT
 
 
 def test_exactly_the_best_for_eigenvectors(dtype: str, rng: np.random.Generator) -> None:

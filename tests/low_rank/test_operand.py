@@ -136,7 +136,9 @@ def test_tf32_is_asked_of_jax() -> None:
 
 def looked_at(A: np.ndarray, positive: bool = True) -> None:
     checks, Q = ValueChecks(enabled=True), np.eye(D)
-    require_positive(checks, operand(A), A @ Q, Q.T @ A @ Q, np.asarray(positive))
+    given = operand(A)
+    AQ = A @ Q / given.unit
+    require_positive(checks, given, AQ, Q.T @ AQ, np.asarray(positive))
     checks.read()
 
 

@@ -329,3 +329,13 @@ def test_nothing_is_read_without_checks(rng: np.random.Generator) -> None:
         with counted_host_reads() as reads:
             randomized_svd(like, 2, check=check)
         assert len(reads) == check
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("complex64", 1e-36), ("complex128", 1e-300)])
+def test_complex_matrices_of_subnormal_parts(dtype: str, scale: float) -> None:
+    g = np.random.default_rng(0).standard_normal
+    A = ((g((60, 3)) + 1j * g((60, 3))) @ g((3, 40)) * scale).astype(dtype)
+    result, error = randomized_svd(A, 2, full_output=True)
+    exact = np.linalg.svd((A / scale).astype("complex128"), compute_uv=False)
+    np.testing.assert_allclose(result.S / scale, exact[:2], rtol=1e-4)
+    assert 0.5 < error / scale / exact[2] < 2
