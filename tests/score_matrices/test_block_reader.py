@@ -182,6 +182,7 @@ def works_meanwhile(read):
             time.sleep(0.2)
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us without
 for call, read in (waits_for_the_reader, never), (works_meanwhile, lambda: time.sleep(300)):
     try:
         call(read)
