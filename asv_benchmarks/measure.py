@@ -49,6 +49,7 @@ MODULES = (
     *CLAIMS,
     "calls",
     "whole_calls",
+    "whole_decompositions",
     "instruments",
     "newcomer",
     "positions",

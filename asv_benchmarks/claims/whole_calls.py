@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -30,28 +31,35 @@ CALLS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 }
 
 
-@cache
-def ratios() -> dict[str, float]:
-    """Return the median of the ratios of alternating blocks, for each function, size and dtype."""
-    command = ["git", "-C", str(ROOT), "archive", BEFORE, "ngdla"]
+@contextlib.contextmanager
+def library_of(commit: str) -> Iterator[Any]:
+    """Yield the library of another commit, beside that of today."""
+    command = ["git", "-C", str(ROOT), "archive", commit, "ngdla"]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
-        raise NotImplementedError(f"commit {BEFORE} is not in this clone")
-    found = {}
+        raise NotImplementedError(f"commit {commit} is not in this clone")
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(folder, filter="data")
-        before = imported(folder)
+        yield imported(folder)
+
+
+@cache
+def ratios() -> dict[str, float]:
+    """Return the ratio for each function, size and dtype."""
+    found = {}
+    with library_of(BEFORE) as before:
         for (n, m), calls in SIZES.items():
             for dtype in ("float32", "float64"):
                 rng = np.random.default_rng(0)
                 arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((n, m), n, m)]
                 for name, call in CALLS.items():
-                    found[f"{name}, {n} x {m}, {dtype}"] = _ratio(call, before, arrays, calls)
+                    found[f"{name}, {n} x {m}, {dtype}"] = ratio(call, before, arrays, calls)
     return found
 
 
-def _ratio(call: Callable[..., Any], before: Any, arrays: list[Any], calls: int) -> float:
+def ratio(call: Callable[..., Any], before: Any, arrays: list[Any], calls: int) -> float:
+    """Return the median of the ratios of alternating blocks of calls."""
     blocks = []
     for _ in range(BLOCKS + 1):  # the first one warms up
         seconds = []
@@ -68,14 +76,14 @@ def _ratio(call: Callable[..., Any], before: Any, arrays: list[Any], calls: int)
 
 @tracked(f"n = 1024, m = 50,000: largest ratio of whole calls to commit {BEFORE}", at_most=1.05)
 def track_large() -> float:
-    return max(ratio for name, ratio in ratios().items() if "1024" in name)
+    return max(value for name, value in ratios().items() if "1024" in name)
 
 
 @tracked(f"n = 16, m = 200: largest ratio of whole calls to commit {BEFORE}", at_most=1.05)
 def track_small() -> float:
-    return max(ratio for name, ratio in ratios().items() if "16 x" in name)
+    return max(value for name, value in ratios().items() if "16 x" in name)
 
 
 def details() -> dict[str, Any]:
     """Return the ratio of each function, size and dtype."""
-    return {name: round(ratio, 3) for name, ratio in ratios().items()}
+    return {name: round(value, 3) for name, value in ratios().items()}
