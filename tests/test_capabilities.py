@@ -97,8 +97,11 @@ def test_derivatives_are_right_or_nan(function: str, library: str, spectrum: str
 
 @contextlib.contextmanager
 def optimised(backend: Any) -> Iterator[None]:
-    """Let XLA optimise: without, it makes a maximum twice, rounds one of them, and the derivative,
-    which looks for the entry that is equal to it, is 0 / 0 (JAX 0.10.2)."""
+    """Let XLA optimise.
+
+    Without, it makes a maximum twice and rounds one of them; the derivative, which looks for the
+    entry that is equal to it, is then 0 / 0 (JAX 0.10.2).
+    """
     if not hasattr(backend, "jax"):
         yield
         return

@@ -245,8 +245,8 @@ def _report(K: _NewFactor, C: _NewFactor, made: Array) -> InverseFreeReport:
     return InverseFreeReport(
         bound_K=K.step.bound,
         bound_C=C.step.bound,
-        step_K=xp.where(made, K.step.step, 0 * K.step.step),
-        step_C=xp.where(made, C.step.step, 0 * C.step.step),
+        step_K=xp.where(made, K.step.step, xp.zeros_like(K.step.step)),
+        step_C=xp.where(made, C.step.step, xp.zeros_like(C.step.step)),
         staleness_K=K.staleness,
         staleness_C=C.staleness,
         skipped=~made,
