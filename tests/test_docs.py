@@ -23,7 +23,13 @@ import excluded_lines  # noqa: E402
 import measured_tables  # noqa: E402
 import study_tables  # noqa: E402
 import tables  # noqa: E402
-from capabilities import FUNCTIONS, LIBRARIES, MODES  # noqa: E402
+from capabilities import (  # noqa: E402
+    DERIVATIVES,
+    FUNCTIONS,
+    LIBRARIES,
+    MODES,
+    REFUSE_DEFICIENT,
+)
 
 PAGES = sorted(
     path.relative_to(DOCS).as_posix()
@@ -108,6 +114,15 @@ def record(**changes):
         "command": "pytest -k x",
     }
     return made | {"versions": {"torch": "9.1"}, "outcomes": outcomes} | changes
+
+
+def test_the_table_of_derivatives_names_every_exception():
+    table = capability_table.derivatives()
+    for name, (spectra, why) in DERIVATIVES.items():
+        (row,) = (line for line in table.splitlines() if f"`{name}`" in line)
+        assert row.count("NaN") == len(spectra)
+        assert why in row
+    assert table.count("refused") == len(REFUSE_DEFICIENT)
 
 
 def test_capability_table_shows_every_case():

@@ -63,7 +63,7 @@ def _solve_in_components(
         for F, basis in ((A, basis_A), (G, basis_G))
     )
     Z = implicit(
-        _component_equation,
+        _residual,
         _weighted,
         weights * components,
         lambda: (weights,),
@@ -92,9 +92,9 @@ def _diagonal(F: Array, basis: LowRankEigh) -> Array:
     return add_diagonal(namespace(F).zeros_like(F), basis.eigenvalues)
 
 
-def _component_equation(Z: Array, V: Array, damping: Array, A: Array, G: Array) -> Array:
-    """Return G Z A + damping Z - V."""
-    return times_factor(G, _times(Z, A)) + expanded(damping, 2) * Z - V
+def _residual(X: Array, V: Array, damping: Array, A: Any, G: Any) -> Array:
+    """Return G X A + damping X - V."""
+    return times_factor(G, _times(X, A)) + expanded(damping, 2) * X - V
 
 
 def _weighted(B: Array, weights: Array) -> Array:
@@ -107,7 +107,7 @@ def _weighted(B: Array, weights: Array) -> Array:
 def _equation(X: Array, V: Array, damping: Array, *parts: Array, of_A: int) -> Array:
     """Return G X A + damping X - V; the first parts are those of A."""
     A, G = from_parts(parts[:of_A]), from_parts(parts[of_A:])
-    return times_factor(G, _times(X, A)) + expanded(damping, 2) * X - V
+    return _residual(X, V, damping, A, G)
 
 
 def _times(X: Array, A: Array | LowRankEigh) -> Array:

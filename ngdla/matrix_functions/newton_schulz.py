@@ -13,7 +13,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import add_to_diagonal, frobenius_norm
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import largest_number, nan_unless
+from ngdla._backend.tracing import largest_number
 
 from .positive import not_finite_or_beyond
 
@@ -104,9 +104,7 @@ def inv_sqrtm_newton_schulz(
             return InverseRoot(value, residual)
         converged = _converged(A, residual)
         checks.require(lambda: converged, lambda: _not_converged(A, int(iterations), residual))
-        if checks.enabled and not checks.readable:
-            value = value * expanded(nan_unless(converged, residual), 2)
-        return value
+        return checks.or_nan(lambda: converged, value)
 
 
 def _iterate(A: Array, iterations: int) -> tuple[Array, Array]:

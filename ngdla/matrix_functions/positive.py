@@ -91,13 +91,14 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> Callable[[], 
         checks.finite(name, Fg, batch=F.ndim - 2)
         checks.require(
             lambda: hermitian(deviation),
-            lambda: not_hermitian(name, largest_number(deviation), _largest_norm(Fg)),
+            lambda: not_hermitian(
+                name,
+                largest_number(deviation),
+                largest_number(frobenius_norm(Fg)),
+                probe="a vector g",
+            ),
         )
     return lambda: hermitian(probed()[1])
-
-
-def _largest_norm(Fg: Array) -> float:
-    return largest_number(frobenius_norm(Fg))
 
 
 # -------------------------------------------------------------------------------- errors

@@ -142,9 +142,16 @@ def test_singular_vectors(rng: np.random.Generator) -> None:
             assert slope == pytest.approx(exact, rel=1e-6)
 
 
+def test_an_error_of_roundings_has_no_derivatives(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    A = torch.asarray(psd(rng, GENERIC, "float64")).requires_grad_()
+    error = ngdla.randomized_eigh(A, D).error
+    assert torch.all(torch.isnan(torch.autograd.grad(error, A)[0]))
+
+
 @pytest.mark.parametrize("make", [
     lambda A: ngdla.randomized_eigh(A, 1, oversample=0).eigenvalues,
-    lambda A: ngdla.nystrom_factor(A, 1, oversample=0).trace,
+    lambda A: ngdla.nystrom_factor(A, 1, oversample=0).matmul(A.detach()[:, 0] + 1),
     lambda A: ngdla.online_eigh_update(ngdla.online_eigh_init(A, 1), A, decay=0.5).eigenvalues,
     lambda A: ngdla.randomized_svd(A[:, :1], 1).S,
 ])  # fmt: skip
