@@ -131,6 +131,8 @@ def weighted_sum_with_gram(A: AnyArray, old: Any, X: AnyArray, new: Any) -> AnyA
     product.
     """
     xp = namespace(A)
+    if not X.shape[-2]:
+        return old * A
     rows = X * new**0.5
     if not is_numpy_namespace(xp) or A.shape[-1] < _MIRRORED:
         return add_multiple(gram(xp.matrix_transpose(rows)), old, A)

@@ -16,7 +16,6 @@ from array_api_compat import (
 )
 
 from .array import Array
-from .pytrees import register_pending
 
 __all__ = [
     "Array",
@@ -44,10 +43,8 @@ def namespace(x: Array) -> Any:
     xp = _NAMESPACES.get(type(x))
     if xp is None:
         xp = array_namespace(x)
-        # torch.compile cannot trace the registration
-        if not (is_torch_namespace(xp) and torch_compiling()):
+        if not (is_torch_namespace(xp) and torch_compiling()):  # a trace has no side effects
             _NAMESPACES[type(x)] = xp
-            register_pending()
     return xp
 
 

@@ -21,6 +21,7 @@ from .namespace import (
     namespace,
     torch_compiling,
 )
+from .pytrees import mapped
 from .sums import writable
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "number",
     "number_if_free",
     "repeated",
+    "without_graph",
 ]
 
 
@@ -160,6 +162,23 @@ def detached(x: AnyArray) -> AnyArray:
 
         return jax.lax.stop_gradient(x)
     return x.detach() if is_torch_namespace(xp) else x
+
+
+def without_graph(x: Any, like: AnyArray) -> Any:
+    """Return what holds arrays of the library of `like` without torch's record of how they came.
+
+    That record would keep all batches of a run alive. Derivatives of a function, that `torch.func`
+    or JAX is asked for, pass.
+    """
+    return mapped(_without_graph, x) if is_torch_namespace(namespace(like)) else x
+
+
+def _without_graph(x: AnyArray) -> AnyArray:
+    import torch
+
+    if not x.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return x
+    return x.detach()
 
 
 def chooses(x: AnyArray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
@@ -19,6 +20,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import dtype_name, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
+from ngdla._backend.pytrees import register_pytree
 from ngdla.structures import StructuredMatrix, structure_from
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 Storage = Literal["native", "float32", "compensated"]
+Part = StructuredMatrix | tuple[()]  # of a state; () where it has none
 
 
 class _StorageKind(NamedTuple):
@@ -53,7 +56,9 @@ STORAGES: dict[Storage, _StorageKind] = {
 }
 
 
-class InverseFreeReport(NamedTuple):
+@register_pytree()
+@dataclasses.dataclass(frozen=True, eq=False)
+class InverseFreeReport:
     """What the last update did.
 
     Attributes
@@ -79,8 +84,12 @@ class InverseFreeReport(NamedTuple):
     skipped: AnyArray
 
 
-class InverseFreeState(NamedTuple):
-    """Factors of a Kronecker preconditioner C C^H V K K^H: a value, and a pytree.
+@register_pytree()
+@dataclasses.dataclass(frozen=True, eq=False)
+class InverseFreeState:
+    """Factors of a Kronecker preconditioner C C^H V K K^H: a value, and a pytree of arrays.
+
+    Saved and restored by `state_dict` and `load_state_dict`. No autograd graph is kept in it.
 
     Attributes
     ----------
@@ -89,11 +98,11 @@ class InverseFreeState(NamedTuple):
         second moment.
     C : StructuredMatrix
         Factor of the output gradients, (..., d_out, d_out).
-    momentum_K, momentum_C : StructuredMatrix or None
-        Running tangents; None if the state was made without.
-    compensation_K, compensation_C : StructuredMatrix or None
-        What rounding took from the stored factors, for storage "compensated"; otherwise None.
-    step : array, shape (), int
+    momentum_K, momentum_C : StructuredMatrix or ()
+        Running tangents; () if the state was made without.
+    compensation_K, compensation_C : StructuredMatrix or ()
+        What rounding took from the stored factors, for storage "compensated"; otherwise ().
+    step : array, shape (...), int
         Number of updates that changed the factors.
     report : InverseFreeReport
         Report of the last update; zeros before the first.
@@ -101,10 +110,10 @@ class InverseFreeState(NamedTuple):
 
     K: StructuredMatrix
     C: StructuredMatrix
-    momentum_K: StructuredMatrix | None
-    momentum_C: StructuredMatrix | None
-    compensation_K: StructuredMatrix | None
-    compensation_C: StructuredMatrix | None
+    momentum_K: Part
+    momentum_C: Part
+    compensation_K: Part
+    compensation_C: Part
     step: AnyArray
     report: InverseFreeReport
 
@@ -193,11 +202,11 @@ def inverse_free_init(
     ]
     K, C = (s.identity(d, like=like, dtype=kept, batch=batch) for s, d in pair)
     empty = [s.zeros(d, like=like, dtype=name, batch=batch) for s, d in pair]
-    m_K, m_C = empty if momentum else (None, None)
-    compensation_K, compensation_C = empty if compensated else (None, None)
+    m_K, m_C = empty if momentum else ((), ())
+    compensation_K, compensation_C = empty if compensated else ((), ())
     zero = zeros(batch, like, real_name(result_name(name)))
     report = InverseFreeReport(zero, zero, zero, zero, zero, zero, zeros(batch, like, "bool"))
-    step = zeros((), like, "int32")
+    step = zeros(batch, like, "int32")
     return InverseFreeState(K, C, m_K, m_C, compensation_K, compensation_C, step, report)
 
 
@@ -265,8 +274,8 @@ class StoredFactor(NamedTuple):
     """One of both factors of a state, K or C, as it is stored."""
 
     matrix: StructuredMatrix
-    momentum: StructuredMatrix | None
-    compensation: StructuredMatrix | None
+    momentum: Part
+    compensation: Part
 
     def value(self) -> StructuredMatrix:
         """Return the factor in the compute dtype."""
@@ -287,16 +296,16 @@ def factor_values(state: InverseFreeState) -> tuple[StructuredMatrix, Structured
     return K.value(), C.value()
 
 
-def restore(matrix: StructuredMatrix, compensation: StructuredMatrix | None) -> StructuredMatrix:
+def restore(matrix: StructuredMatrix, compensation: Part) -> StructuredMatrix:
     """Return a stored factor in the compute dtype, with what its storage lost."""
-    return matrix.computed() if compensation is None else matrix + compensation
+    return matrix + compensation if compensation else matrix.computed()
 
 
 def store(
-    matrix: StructuredMatrix, like: StructuredMatrix, compensation: StructuredMatrix | None
-) -> tuple[StructuredMatrix, StructuredMatrix | None]:
+    matrix: StructuredMatrix, like: StructuredMatrix, compensation: Part
+) -> tuple[StructuredMatrix, Part]:
     """Return a factor in the dtype in which another one is stored, and what that loses."""
     rounded = matrix.astype(like.dtype_name)
-    if compensation is None:
-        return rounded, None
+    if not compensation:
+        return rounded, ()
     return rounded, (matrix - rounded).astype(compensation.dtype_name)

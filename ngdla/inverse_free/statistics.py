@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
@@ -11,17 +12,27 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import without_graph
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.operands import require_rows
 
 from .state import InverseFreeState, factor_values, require_state
 
-__all__ = ["InverseFreeStatistics", "inverse_free_statistics", "require_fitting"]
+__all__ = [
+    "InverseFreeStatistics",
+    "inverse_free_statistics",
+    "require_fitting",
+    "stale_statistics",
+    "taken_elsewhere",
+]
 
 
-class InverseFreeStatistics(NamedTuple):
+@register_pytree()
+@dataclasses.dataclass(frozen=True, eq=False)
+class InverseFreeStatistics:
     """Curvature of a batch in the coordinates of a state. Sums: those of parts of a batch add up.
 
     Attributes
@@ -32,22 +43,30 @@ class InverseFreeStatistics(NamedTuple):
         Pi(C^H G C) of the weighted sum G = sum_i w_i g_i g_i^H of output gradients.
     rows : array, shape (...), real
         The sum of the weights, by which an update divides both.
+    step_rows : array, shape (...), real
+        The number of updates behind the state, modulo 1024, times `rows`, by which an update tells
+        statistics of another state from those of its own.
 
     Notes
     -----
     ``statistics + others``, or ``sum(parts)``, is the statistics of all, if they were taken with
-    the same state; on several devices, sum the leaves of this pytree over the devices.
+    the same state; on several devices, sum the leaves of this pytree over the devices. No autograd
+    graph is kept in it.
     """
 
     H_K: StructuredMatrix
     H_C: StructuredMatrix
     rows: AnyArray
+    step_rows: AnyArray
 
     def __add__(self, other: Any) -> InverseFreeStatistics:
         if not isinstance(other, InverseFreeStatistics):
             return NotImplemented
         return InverseFreeStatistics(
-            self.H_K + other.H_K, self.H_C + other.H_C, self.rows + other.rows
+            self.H_K + other.H_K,
+            self.H_C + other.H_C,
+            self.rows + other.rows,
+            self.step_rows + other.step_rows,
         )
 
     def __radd__(self, other: Any) -> InverseFreeStatistics:
@@ -128,7 +147,7 @@ def inverse_free_statistics(
     real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
     with opened(inputs, check) as checks:
         scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
-        a, g = inputs, output_gradients
+        a, g = without_graph((inputs, output_gradients), inputs)
         if weights is None:
             rows = zeros(batch, inputs, real) + float(inputs.shape[-2])
         else:
@@ -140,7 +159,9 @@ def inverse_free_statistics(
             g = _multiply(g, expanded(1 / scale, 2))
         K, C = factor_values(state)
         # Pi(K^H U K) with U = sum_i w_i a_i a_i^H, and Pi(C^H G C)
-        return InverseFreeStatistics(K.project_inner(a), C.project_inner(g), rows)
+        H_K, H_C = K.project_inner(a), C.project_inner(g)
+        step_rows = rows * _place(state, dtype_name(rows.dtype))
+        return without_graph(InverseFreeStatistics(H_K, H_C, rows, step_rows), inputs)
 
 
 def require_fitting(statistics: Any, state: InverseFreeState) -> None:
@@ -161,13 +182,38 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
         require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
 
 
+_STEPS = 1024  # after which counted steps start again, so that float32 tells one from the next
+_STALE_PART = 2.0**-8  # of the rows; sums of parts round by 2^-14 for each of them
+
+
+def _place(state: InverseFreeState, dtype: str) -> Array:
+    """Return the number of updates behind a state, (...), modulo some."""
+    return astype(state.step % _STEPS, dtype)
+
+
+def taken_elsewhere(statistics: InverseFreeStatistics, state: InverseFreeState) -> Array:
+    """Tell, (...), where a part of the statistics was taken with another state than this one."""
+    rows = statistics.rows
+    xp, own = namespace(rows), rows * _place(state, dtype_name(rows.dtype))
+    return xp.abs(statistics.step_rows - own) > _STALE_PART * rows  # NaN is not stale
+
+
+def stale_statistics() -> Exception:
+    """Return the error of statistics that are not of the state they are to update."""
+    return ValueError(
+        "`statistics`, or a part of them, were taken with another state, before or after other "
+        "updates: they are in its coordinates. Take them anew with this `state`; accumulate parts "
+        "between two updates only."
+    )
+
+
 def _require_samples(inputs: Any, output_gradients: Any, state: InverseFreeState) -> None:
     """Raise unless these are rows of the same samples, for the factors of the state."""
     for x, name, factor in (
         (inputs, "inputs", state.K),
         (output_gradients, "output_gradients", state.C),
     ):
-        require_array(x, name, ndim=2, blocks=False)
+        require_array(x, name, ndim=2, blocks=False, empty=True)
         require_rows(x, name, factor, "N")
         _require_kind(x, name, factor)
     if inputs.shape[-2] != output_gradients.shape[-2]:

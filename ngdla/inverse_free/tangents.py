@@ -9,6 +9,8 @@ from ngdla._backend.namespace import Array
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import plus_identity, plus_multiple
 
+from .state import Part
+
 __all__ = ["RULES", "Rule", "add_momentum", "tangents"]
 
 Rule = Literal["ingd", "ikfac"]
@@ -56,13 +58,11 @@ RULES: dict[Rule, Callable[[Pair, Pair, Array, Any], tuple[Weights, Weights]]] =
 }
 
 
-def add_momentum(
-    m: StructuredMatrix, momentum: Any, last: StructuredMatrix | None
-) -> StructuredMatrix:
+def add_momentum(m: StructuredMatrix, momentum: Any, last: Part) -> StructuredMatrix:
     """Return m + momentum last, for a tangent and the last one. The given `m` is consumed."""
     if isinstance(momentum, float) and momentum == 0.0:
         return m
-    if last is None:
+    if not last:
         msg = "`momentum` is asked of a state without; start with inverse_free_init(momentum=True)."
         raise ValueError(msg)
     return plus_multiple(m, momentum, last)

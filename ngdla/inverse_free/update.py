@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import reduce
 from operator import and_
@@ -9,11 +10,13 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks, opened, place_in_batch
 from ngdla._backend.checks import require_choice, require_count, require_flag
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.dtypes import result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.pytrees import mapped
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, positive_values
-from ngdla._backend.tracing import choose_if_free, is_traced
+from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import choose_if_free, is_traced, without_graph
 from ngdla.structures import StructuredMatrix
 
 from .retractions import (
@@ -28,12 +31,13 @@ from .retractions import (
 from .state import (
     InverseFreeReport,
     InverseFreeState,
+    Part,
     StoredFactor,
     require_state,
     store,
     stored_factors,
 )
-from .statistics import InverseFreeStatistics, require_fitting
+from .statistics import InverseFreeStatistics, require_fitting, stale_statistics, taken_elsewhere
 from .tangents import RULES, Rule, add_momentum, tangents
 
 __all__ = ["StepSizeWarning", "inverse_free_update"]
@@ -168,12 +172,16 @@ def inverse_free_update(
         lengths = new_K.staleness, new_C.staleness
         checks.require(lambda: finite, lambda: _not_finite(*lengths))
         checks.require(lambda: fits, lambda: _too_large(state))
-        made = finite & _all_positive(damping, step_size) & fits
+        stale = taken_elsewhere(statistics, state)
+        checks.require(lambda: ~stale, stale_statistics)
+        made = finite & _all_positive(damping, step_size) & fits & ~stale
         report = _report(new_K, new_C, made)
         if not safeguard:
             _require_stable(report, retraction, result_name(state.K.dtype_name), checks)
         new = _state(new_K.stored, new_C.stored, state.step + 1, report)
-        return new if check and not is_traced(made) else _unless_skipped(new, state, made)
+        if not check or is_traced(made):
+            new = _unless_skipped(new, state, made)
+        return without_graph(new, state.step)
 
 
 # ---------------------------------------------------------------------------- of one factor
@@ -216,20 +224,18 @@ def _update_factor(
     return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, fits)
 
 
-def _tangent_to_keep(
-    m: StructuredMatrix, part: Array, last: StructuredMatrix | None
-) -> StructuredMatrix | None:
-    """Return a part of a tangent in the dtype of the last one, or None if the state keeps none."""
-    if last is None:
-        return None
+def _tangent_to_keep(m: StructuredMatrix, part: Array, last: Part) -> Part:
+    """Return a part of a tangent in the dtype of the last one, or () if the state keeps none."""
+    if not last:
+        return ()
     whole = namespace(part).all(part == 1)
     kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
     return kept.astype(last.dtype_name)
 
 
-def _narrowed(m: StructuredMatrix | None) -> list[StructuredMatrix]:
+def _narrowed(m: Part) -> list[StructuredMatrix]:
     """Return the tangent if it is stored in a smaller range than that in which it was finite."""
-    return [] if m is None or m.computed() is m else [m]
+    return [] if not m or m.computed() is m else [m]
 
 
 def _finite(x: Array) -> Array:
@@ -271,12 +277,13 @@ def _state(
 
 def _unless_skipped(new: InverseFreeState, old: InverseFreeState, ok: Array) -> InverseFreeState:
     """Return the old factors where `ok` is not set, with the report of the new ones."""
-    matrices: dict[str, Any] = {
-        name: None if made is None else made.where(ok, getattr(old, name))
-        for name, made in zip(new._fields[:6], new[:6])
-    }
-    made = astype(namespace(ok).any(ok), dtype_name(old.step.dtype))
-    return new._replace(**matrices, step=old.step + made)
+
+    def chosen(made: Array, kept: Array) -> Array:
+        return namespace(made).where(expanded(ok, made.ndim - ok.ndim), made, kept)
+
+    names = [field.name for field in dataclasses.fields(new) if field.name != "report"]
+    parts = {name: mapped(chosen, getattr(new, name), getattr(old, name)) for name in names}
+    return dataclasses.replace(new, **parts)
 
 
 # ---------------------------------------------------------------------------------- checks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from ngdla._backend.calls import ValueChecks
@@ -28,7 +29,7 @@ __all__ = [
 def kronecker_factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankEigh:
     """Return a checked factor: a dense array, or eigenpairs with a tail."""
     batch = tuple(V.shape[:-2])
-    if isinstance(F, (tuple, list)):
+    if isinstance(F, (tuple, list, LowRankEigh)):
         return _eigenpairs(F, V, name, size)
     if not is_array(F):
         msg = (
@@ -46,10 +47,11 @@ def kronecker_factor(F: Any, V: Array, name: str, size: int) -> Array | LowRankE
 def _eigenpairs(F: Any, V: Array, name: str, size: int) -> LowRankEigh:
     """Return checked eigenpairs; those of a pair have a tail of 0."""
     batch = tuple(V.shape[:-2])
-    if not isinstance(F, LowRankEigh) and len(F) != 2:
+    pair = (F.eigenvalues, F.eigenvectors) if isinstance(F, LowRankEigh) else tuple(F)
+    if len(pair) != 2:
         msg = f"`{name}` is a {type(F).__name__} of {len(F)}; pass (eigenvalues, eigenvectors)."
         raise TypeError(msg)
-    values, U = F[0], F[1]
+    values, U = pair
     for what, x in (("eigenvalues", values), ("eigenvectors", U)):
         require_array(x, f"{what} of {name}", ndim=1, blocks=False)
         require_like(x, f"{what} of {name}", V, "V")
@@ -81,7 +83,7 @@ def eigenbasis(F: Array | LowRankEigh, name: str, checks: ValueChecks) -> LowRan
     if isinstance(F, LowRankEigh):
         checks.finite(name, F.eigenvalues, batch=F.eigenvalues.ndim - 1)
         values = positive_values(F.eigenvalues, name, dtype_name(F.eigenvalues.dtype), checks)
-        return F._replace(eigenvalues=values)
+        return dataclasses.replace(F, eigenvalues=values)
     dtype, F = dtype_name(F.dtype), in_working_dtype(F)
     hermitian = require_hermitian(F, name, checks)
     values, U = eigh(detached(F))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
@@ -21,7 +22,7 @@ from ngdla._backend.products import (
 )
 from ngdla._backend.scalars import eigenvalue_damping, fraction_values, is_nan
 from ngdla._backend.shapes import expanded, in_common_dtype
-from ngdla._backend.tracing import choose_if_free, is_traced, number_if_free
+from ngdla._backend.tracing import choose_if_free, is_traced, number_if_free, without_graph
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.low_rank.low_rank_eigh import LowRankEigh
 from ngdla.matrix_functions.positive import (
@@ -105,7 +106,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
            [0.5, 2. ]])
     """
     require_array(A, "A", ndim=2, blocks=False)
-    require_array(X, "X", ndim=2, blocks=False)
+    require_array(X, "X", ndim=2, blocks=False, empty=True)
     require_like(X, "X", A, "A")
     if tuple(A.shape) != (*X.shape[:-2], X.shape[-1], X.shape[-1]):
         msg = (
@@ -117,7 +118,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
     dtype = result_name(dtype_name(A.dtype), dtype_name(X.dtype))
     with opened(A, check, nan=True) as checks:
         decay = fraction_values(decay, "decay", A, "A", tuple(A.shape[:-2]), checks)
-        A, X = astype(A, dtype), astype(X, dtype)
+        A, X = (without_graph(astype(x, dtype), A) for x in (A, X))
         old = _unless_vanished(decay, A)
         # decay A + (1 - decay) X^T conj(X)
         average = weighted_sum_with_gram(A, expanded(old, 2), X, expanded(1 - decay, 2))
@@ -131,6 +132,7 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
         finite = finite | is_nan(decay, finite)  # an illegal decay is no bad batch
         if check is not True or is_traced(finite):
             average = _unless_skipped(average, A, finite)
+        average = without_graph(average, A)
         return (average, ~finite) if full_output else average
 
 
@@ -274,7 +276,8 @@ def _solve_shifted(
     if isinstance(F, LowRankEigh):
         dtype = dtype_name(F.eigenvalues.dtype)
         values = positive_values(F.eigenvalues, name, dtype, checks)
-        return F._replace(eigenvalues=values).solve(V, shift, check=False)
+        clean = dataclasses.replace(F, eigenvalues=values)
+        return clean.solve(V, shift, check=False)
     F = in_working_dtype(F)
     hermitian = require_hermitian(F, name, checks)
     L, ok = cholesky(add_to_diagonal(preserved(F), shift))

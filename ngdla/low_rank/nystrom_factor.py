@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+import dataclasses
+from typing import Any, Literal
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
+from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import eigenvalue_damping
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.triangular import cho_solve, cholesky
@@ -27,8 +29,12 @@ FactorTail = Literal["trace", "zero"]
 FACTOR_TAILS = ("trace", "zero")
 
 
-class NystromFactor(NamedTuple):
+@register_pytree()
+@dataclasses.dataclass(frozen=True, eq=False)
+class NystromFactor:
     """A as B B^H + tail, for damped solves that need a small Cholesky factor only.
+
+    A frozen dataclass and a pytree of arrays, saved by `state_dict`.
 
     Attributes
     ----------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened, place_in_batch
@@ -17,9 +18,10 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
+from ngdla._backend.pytrees import mapped, register_pytree
 from ngdla._backend.scalars import fraction_values, is_nan
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import choose_if_free, is_traced
+from ngdla._backend.tracing import choose_if_free, is_traced, without_graph
 
 from .cholesky_qr import column_gram
 from .derivatives import trusted
@@ -35,11 +37,12 @@ __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_
 _FIRST_SKETCH = sketch_options("nystrom", 2, 10, "trace")
 
 
-class OnlineEigh(NamedTuple):
-    """State of an online eigendecomposition: a value that holds arrays only.
+@register_pytree()
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnlineEigh:
+    """State of an online eigendecomposition: a value, and a pytree of arrays.
 
-    Save `state._asdict()` by np.savez, torch.save or the like, and restore the state as
-    ``OnlineEigh(**fields)``.
+    Saved and restored by `state_dict` and `load_state_dict`. No autograd graph is kept in it.
 
     All fields are those of the debiased average, sum_i decay^(t - i) X_i^T conj(X_i) over the sum
     of the weights.
@@ -126,7 +129,7 @@ def online_eigh_init(
     >>> online_eigh_result(state).eigenvectors.shape
     (50, 4)
     """
-    require_array(X, "X", ndim=2, blocks=False)
+    require_array(X, "X", ndim=2, blocks=False, empty=True)
     require_rng(rng)
     require_count(probes, "probes")
     d = X.shape[-1]
@@ -134,7 +137,7 @@ def online_eigh_init(
     dtype = result_name(dtype_name(X.dtype))
     start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
     with opened(X, check, nan=True) as checks:
-        X = astype(X, dtype)
+        X = without_graph(astype(X, dtype), X)
         xp, size = namespace(X), squared_norm(X)
         finite = xp.isfinite(size)
         checks.require(lambda: finite, lambda: _not_finite(size))
@@ -147,7 +150,7 @@ def online_eigh_init(
         root = sketch_root(request, ValueChecks(enabled=False, refuses=False)).root
         values, U = root_eigenpairs(root, int(rank))
         values, U = trusted(values, int(rank), root.B, values, U)
-        return OnlineEigh(
+        state = OnlineEigh(
             eigenvalues=values[..., :rank] * expanded(A.scale, 1),
             eigenvectors=U,
             trace=A.trace,
@@ -156,6 +159,7 @@ def online_eigh_init(
             sketch=A.product(G),
             skipped=~finite,
         )
+        return without_graph(state, X)
 
 
 def online_eigh_update(
@@ -234,7 +238,7 @@ def online_eigh_update(
         finite = finite | is_nan(decay, finite)  # an illegal decay is no bad batch
         if check is not True or is_traced(finite):
             new = _unless_skipped(new, state, finite)
-        return new._replace(skipped=~finite)
+        return without_graph(dataclasses.replace(new, skipped=~finite), X)
 
 
 def online_eigh_result(state: OnlineEigh, *, tail: Tail = "trace") -> LowRankEigh:
@@ -345,11 +349,10 @@ def _unless_skipped(new: OnlineEigh, old: OnlineEigh, made: Array) -> OnlineEigh
     xp = namespace(made)
 
     def mixed() -> OnlineEigh:
-        fields: dict[str, Any] = {
-            name: xp.where(expanded(made, one.ndim - made.ndim), one, other)
-            for name, one, other in zip(new._fields[:-1], new, old)
-        }
-        return old._replace(**fields)
+        def chosen(one: Array, other: Array) -> Array:
+            return xp.where(expanded(made, one.ndim - made.ndim), one, other)
+
+        return dataclasses.replace(mapped(chosen, new, old), skipped=old.skipped)
 
     return choose_if_free(xp.all(made), lambda: new, mixed)
 
@@ -376,19 +379,23 @@ def _widen(state: Any) -> OnlineEigh:
     if not isinstance(state, OnlineEigh):
         msg = (
             f"`state` is a {type(state).__name__}; it must be what online_eigh_init returned. From "
-            f"saved fields it is made anew by OnlineEigh(*fields)."
+            f"saved arrays it is made anew by load_state_dict."
         )
         raise TypeError(msg)
-    numbers = zip(state._fields[:-1], state)
-    wide: dict[str, Any] = {
-        name: astype(x, result_name(dtype_name(x.dtype))) for name, x in numbers
-    }
-    return state._replace(**wide)
+    wide = mapped(_wide, state)
+    assert isinstance(wide, OnlineEigh)
+    return wide
+
+
+def _wide(x: Array) -> Array:
+    """Return numbers in a dtype that is computed with; flags as they are."""
+    name = dtype_name(x.dtype)
+    return x if name == "bool" else astype(x, result_name(name))
 
 
 def _require_batch(X: Array, U: Array) -> Array:
     """Return X in the dtype of the state."""
-    require_array(X, "X", ndim=2, blocks=False)
+    require_array(X, "X", ndim=2, blocks=False, empty=True)
     require_like(X, "X", U, "state")
     *batch, d, _ = U.shape
     if (*X.shape[:-2], X.shape[-1]) != (*batch, d):
@@ -398,7 +405,7 @@ def _require_batch(X: Array, U: Array) -> Array:
     if is_complex(X) and not is_complex(U):
         msg = "`X` is complex but the state is real; start a state with a complex batch."
         raise TypeError(msg)
-    return astype(X, dtype_name(U.dtype))
+    return without_graph(astype(X, dtype_name(U.dtype)), U)
 
 
 def _not_finite(size: Array) -> Exception:

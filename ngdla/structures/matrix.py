@@ -10,7 +10,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, conjugate, dtype_name, result_name
-from ngdla._backend.namespace import Array, as_array
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, preserved
 from ngdla._backend.pytrees import register_pytree
@@ -209,7 +209,7 @@ class StructuredMatrix(StoredMatrix):
         Parameters
         ----------
         X : array, shape (..., N, d)
-            Rows are samples. Not checked for NaN and Inf.
+            Rows are samples; there may be none. Not checked for NaN and Inf.
 
         Returns
         -------
@@ -222,9 +222,11 @@ class StructuredMatrix(StoredMatrix):
         ValueError
             If `X` has another shape.
         """
-        require_array(X, "X", ndim=2, blocks=False)
+        require_array(X, "X", ndim=2, blocks=False, empty=True)
         require_rows(X, "X", self, "N")
         dtype = result_name(self.dtype_name, dtype_name(X.dtype))
+        if not X.shape[-2]:  # of which FFTs of torch make an error
+            return self.astype(dtype).map(namespace(X).zeros_like)
         with opened(self.leaves[0]):
             K = self.astype(dtype)
             S = adjoint(self.structure.rmatmul(K.leaves, conjugate(astype(X, dtype))))

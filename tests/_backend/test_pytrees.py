@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ngdla._backend.pytrees import register_pending, register_pytree
+from ngdla._backend.pytrees import register_pytree
 
 
 def test_a_dataclass_becomes_a_pytree_of_jax() -> None:
@@ -20,7 +20,6 @@ def test_a_dataclass_becomes_a_pytree_of_jax() -> None:
         array: Any
         name: str
 
-    register_pending()
     pair = jax.jit(lambda p: Pair(p.array + 1, p.name))(Pair(np.zeros(2), "x"))
     assert pair.name == "x"
     np.testing.assert_array_equal(pair.array, [1, 1])
