@@ -7,6 +7,7 @@ library, on the same device, come out. Start with `damped_solve`, `damped_lstsq`
 
 from . import structures
 from ._backend.pickles import _restored_part, name_public  # noqa: F401  # for pickles
+from ._backend.states import load_state_dict, state_dict
 from .damped.certificate import SolveInfo
 from .damped.factor import DampedFactor, damped_factor
 from .damped.hermitian import HermitianInfo, hermitian_solve
@@ -88,6 +89,7 @@ __all__ = [
     "inverse_free_statistics",
     "inverse_free_update",
     "kronecker_solve",
+    "load_state_dict",
     "logm_psd",
     "nystrom_factor",
     "online_eigh_init",
@@ -100,6 +102,7 @@ __all__ = [
     "sample_weights",
     "scores",
     "sqrtm_psd",
+    "state_dict",
     "stochastic_reconfiguration",
     "structured_factor",
     "structures",

@@ -13,7 +13,7 @@ __all__ = ["array_fields", "mapped", "register_pytree", "register_safe"]
 
 
 def register_pytree(*, static: tuple[str, ...] = ()) -> Callable[[type], type]:
-    """Make a dataclass a pytree of JAX and of torch, and safe to load, as soon as either is in use.
+    """Make a dataclass a pytree of JAX and of torch, as soon as either is imported.
 
     Fields named in `static` are compared by value and never traced; all others are leaves.
     """
@@ -23,7 +23,7 @@ def register_pytree(*, static: tuple[str, ...] = ()) -> Callable[[type], type]:
         cls._array_fields = leaves  # type: ignore[attr-defined]
         when_imported("jax", partial(_register_with_jax, cls, leaves, static))
         when_imported("torch", partial(_register_with_torch, cls, leaves, static))
-        return register_safe(cls)
+        return cls
 
     return register
 

@@ -1,4 +1,4 @@
-"""Bringing NumPy blocks to the library and device that work with them, while it computes."""
+"""Bringing arrays to the library and device that work with them, blocks while it computes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from array_api_compat import device
 from .array import AnyArray
 from .namespace import (
     is_cupy_namespace,
+    is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
 )
 
-__all__ = ["is_host_array", "on_host", "sender"]
+__all__ = ["host_values", "is_host_array", "moved", "on_host", "sender"]
 
 Sender = Callable[[AnyArray], AnyArray]
 
@@ -31,6 +32,34 @@ def on_host() -> AnyArray:
 def is_host_array(x: Any) -> bool:
     """Tell whether `x` is a NumPy array."""
     return isinstance(x, np.ndarray)
+
+
+def host_values(x: AnyArray) -> np.ndarray:
+    """Return the values of an array of any library on the host, as they are."""
+    xp = namespace(x)
+    if is_torch_namespace(xp):
+        return x.detach().resolve_conj().cpu().numpy()
+    if is_cupy_namespace(xp):
+        return xp.asnumpy(x)
+    if is_dask_namespace(xp):
+        return np.asarray(x.compute())
+    return np.asarray(x) if is_numpy_namespace(xp) or is_jax_namespace(xp) else np.from_dlpack(x)
+
+
+def moved(x: AnyArray, like: AnyArray) -> AnyArray:
+    """Return an array where `like` lives; the array itself where it lives there already."""
+    xp = namespace(like)
+    if namespace(x) is not xp:
+        return sender(like)(host_values(x))
+    if is_torch_namespace(xp):
+        return x.detach().to(like.device)
+    if is_jax_namespace(xp):
+        import jax
+
+        return jax.device_put(x, like.sharding) if like.committed else x
+    if is_cupy_namespace(xp) and x.device != like.device:
+        return sender(like)(host_values(x))
+    return x
 
 
 def sender(like: AnyArray) -> Sender:

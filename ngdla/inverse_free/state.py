@@ -20,7 +20,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import dtype_name, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
-from ngdla._backend.pytrees import register_pytree
+from ngdla._backend.states import state_class
 from ngdla.structures import StructuredMatrix, structure_from
 
 __all__ = [
@@ -56,7 +56,7 @@ STORAGES: dict[Storage, _StorageKind] = {
 }
 
 
-@register_pytree()
+@state_class()
 @dataclasses.dataclass(frozen=True, eq=False)
 class InverseFreeReport:
     """What the last update did.
@@ -84,7 +84,7 @@ class InverseFreeReport:
     skipped: AnyArray
 
 
-@register_pytree()
+@state_class()
 @dataclasses.dataclass(frozen=True, eq=False)
 class InverseFreeState:
     """Factors of a Kronecker preconditioner C C^H V K K^H: a value, and a pytree of arrays.

@@ -12,9 +12,9 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
-from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.shapes import expanded
+from ngdla._backend.states import state_class
 from ngdla._backend.tracing import without_graph
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.operands import require_rows
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-@register_pytree()
+@state_class()
 @dataclasses.dataclass(frozen=True, eq=False)
 class InverseFreeStatistics:
     """Curvature of a batch in the coordinates of a state. Sums: those of parts of a batch add up.

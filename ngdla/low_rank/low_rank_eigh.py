@@ -12,9 +12,9 @@ from ngdla._backend.checks import require_choice
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
-from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import eigenvalue_damping
 from ngdla._backend.shapes import expanded, in_common_dtype
+from ngdla._backend.states import state_class
 from ngdla._backend.tracing import detached, differentiable
 
 from .columns import apply_to_columns
@@ -35,7 +35,7 @@ Tail = Literal["trace", "min", "zero"]
 TAILS = ("trace", "min", "zero")
 
 
-@register_pytree()
+@state_class()
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRankEigh:
     """Truncated eigendecomposition of a positive semi-definite matrix, with a model of the rest.

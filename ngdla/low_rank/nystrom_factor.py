@@ -10,9 +10,9 @@ from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_choice
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
-from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import eigenvalue_damping
 from ngdla._backend.shapes import expanded, in_common_dtype
+from ngdla._backend.states import state_class
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .cholesky_qr import column_gram
@@ -29,7 +29,7 @@ FactorTail = Literal["trace", "zero"]
 FACTOR_TAILS = ("trace", "zero")
 
 
-@register_pytree()
+@state_class()
 @dataclasses.dataclass(frozen=True, eq=False)
 class NystromFactor:
     """A as B B^H + tail, for damped solves that need a small Cholesky factor only.

@@ -18,9 +18,10 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
-from ngdla._backend.pytrees import mapped, register_pytree
+from ngdla._backend.pytrees import mapped
 from ngdla._backend.scalars import fraction_values, is_nan
 from ngdla._backend.shapes import expanded
+from ngdla._backend.states import state_class
 from ngdla._backend.tracing import choose_if_free, is_traced, without_graph
 
 from .cholesky_qr import column_gram
@@ -37,7 +38,7 @@ __all__ = ["OnlineEigh", "online_eigh_init", "online_eigh_result", "online_eigh_
 _FIRST_SKETCH = sketch_options("nystrom", 2, 10, "trace")
 
 
-@register_pytree()
+@state_class()
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnlineEigh:
     """State of an online eigendecomposition: a value, and a pytree of arrays.

@@ -13,7 +13,7 @@ from ngdla._backend.dtypes import astype, conjugate, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, preserved
-from ngdla._backend.pytrees import register_pytree
+from ngdla._backend.states import state_class
 
 from .kernels import Leaves
 from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
@@ -22,7 +22,7 @@ from .storage import StoredMatrix, expanded_to
 __all__ = ["Adjoint", "StructuredMatrix"]
 
 
-@register_pytree(static=("structure", "dimension"))
+@state_class(static=("structure", "dimension"))
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class StructuredMatrix(StoredMatrix):
     """A square matrix kept by the parameters of its structure. Made by a structure.
