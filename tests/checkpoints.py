@@ -1,0 +1,116 @@
+"""A training loop of every state that is left after some steps and goes on from a file.
+
+Run as a program, `checkpoints.py LIBRARY DTYPE FILE`, it restores the states of a file in a process
+of its own, makes three steps more, and writes what comes out beside it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from backends import BACKENDS
+
+import ngdla
+
+D_IN, D_OUT, M, STEPS = 13, 6, 8, 3
+STRUCTURES = (("hierarchical", {"k1": 2, "k2": 1}), "lower-toeplitz")
+
+States = dict[str, Any]
+
+
+def start(library: Any, dtype: str) -> States:
+    """Return the states before any batch, or after one of zeros; templates as well."""
+    number = library.asarray(np.zeros((M, D_IN), wide(dtype)))
+    storages = ("native", "compensated") if dtype == "bfloat16" else ("native",)
+    states = {
+        f"inverse-free, {storage}": ngdla.inverse_free_init(
+            D_IN, D_OUT, structures=STRUCTURES, like=number, dtype=dtype, storage=storage
+        )
+        for storage in storages
+    }
+    if dtype == "bfloat16":  # decompositions in half precision are made in float32
+        return states
+    factor = library.asarray(np.eye(D_IN, dtype=dtype))
+    policies = {policy: 3 for policy in ("every", "shared", "table", "mean")}
+    return states | {
+        "online": ngdla.online_eigh_init(number, 4),
+        "eigenpairs": ngdla.randomized_eigh(factor, 3),
+        "factor": ngdla.nystrom_factor(factor, 3),
+        **{
+            policy: ngdla.weight_sharing_init(policy, M, period=period)
+            for policy, period in policies.items()
+        },
+    }
+
+
+def advanced(library: Any, states: States, dtype: str, seeds: range) -> States:
+    """Return the states after one step for each seed."""
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        a, g = (
+            library.asarray(rng.standard_normal((M, d)).astype(wide(dtype))) for d in (D_IN, D_OUT)
+        )
+        states = {name: _step(name, state, a, g) for name, state in states.items()}
+    return states
+
+
+def _step(name: str, state: Any, a: Any, g: Any) -> Any:
+    if name.startswith("inverse-free"):
+        statistics = ngdla.inverse_free_statistics(state, a, g)
+        return ngdla.inverse_free_update(
+            state, statistics, damping=0.1, step_size=0.2, momentum=0.5
+        )
+    if name == "online":
+        return ngdla.online_eigh_update(state, a, decay=0.9)
+    if name == "eigenpairs":  # the last basis starts the next one
+        average = ngdla.ema(state.to_dense(), a, decay=0.9)
+        return ngdla.randomized_eigh(average, 3, basis=state.eigenvectors, passes=1)
+    if name == "factor":
+        return ngdla.nystrom_factor(a.T @ a + state.matmul(a.T) @ a, 3)
+    return ngdla.weight_sharing_step(state, a, g, 0.3)[1]
+
+
+def wide(dtype: str) -> str:
+    """Return the dtype of batches for states of another one."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
+def save(library: Any, states: States, file: Path) -> None:
+    """Write all states to one file of NumPy, which torch and JAX arrays are for it too."""
+    arrays = {
+        f"{name}/{key}": library.numpy(x) if not isinstance(x, np.ndarray) else x
+        for name, state in states.items()
+        for key, x in ngdla.state_dict(state).items()
+    }
+    np.savez(file, **arrays)
+
+
+def load(library: Any, dtype: str, file: Path) -> States:
+    """Return the states of a file."""
+    with np.load(file) as arrays:
+        parts: dict[str, dict[str, Any]] = {}
+        for key in arrays:
+            name, _, inner = key.partition("/")
+            parts.setdefault(name, {})[inner] = arrays[key]
+    like = library.asarray(np.zeros(1, wide(dtype)))
+    return {
+        name: ngdla.load_state_dict(template, parts[name], like=like)
+        for name, template in start(library, dtype).items()
+    }
+
+
+def main(name: str, dtype: str, file: str) -> None:
+    """Go on from a file."""
+    library = BACKENDS[name]()
+    states = advanced(library, load(library, dtype, Path(file)), dtype, range(STEPS, 2 * STEPS))
+    save(library, states, Path(file).with_suffix(".later.npz"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
