@@ -45,10 +45,13 @@ __all__ = [
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
-def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> None:
+def require_array(
+    x: Any, name: str, *, ndim: int = 0, blocks: bool = True, empty: bool = False
+) -> None:
     """Raise unless `x` is a dense floating-point array with at least `ndim` axes, none empty.
 
-    `blocks` says whether the caller takes lists of column blocks too, for the remedy.
+    `blocks` says whether the caller takes lists of column blocks too, for the remedy. With `empty`,
+    only the last axis must not be empty: zero rows are rows.
     """
     if not isinstance(x, np.ndarray) or type(x) is not np.ndarray:
         require_dense(x, name, blocks=blocks)
@@ -64,7 +67,7 @@ def require_array(x: Any, name: str, *, ndim: int = 0, blocks: bool = True) -> N
     if is_chunked(x):
         require_dense(x._meta, name)
         require_known_shape(x, name)
-    if 0 in x.shape:
+    if 0 in (x.shape[-1:] if empty else x.shape):
         msg = f"`{name}` has shape {tuple(x.shape)}; an empty array has nothing to solve."
         raise ValueError(msg)
 
