@@ -301,7 +301,7 @@ def test_states_are_values() -> None:
         state.batches = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("policy", ["exact", "every", "shared"])
+@pytest.mark.parametrize("policy", list(POLICIES))
 def test_a_saved_state_goes_on(policy: str) -> None:
     period = None if policy == "exact" else 2
     state = weight_sharing_init(policy, M, period=period)
@@ -319,7 +319,7 @@ def test_a_saved_state_goes_on(policy: str) -> None:
 
 @pytest.mark.thinned
 @pytest.mark.parametrize("shape", [(6, 4), (2, 6, 3, 4)], ids=str)
-@pytest.mark.parametrize("policy", ["exact", "every", "shared"])
+@pytest.mark.parametrize("policy", list(POLICIES))
 def test_steps_on_every_library(
     backend: Backend,
     dtype: str,

@@ -103,6 +103,57 @@ def test_half_precision(name: str, half: str) -> None:
     )
 
 
+@pytest.mark.thinned
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+@pytest.mark.parametrize("in_units_of_K", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_the_damping_that_was_used(
+    backend: Backend,
+    dtype: str,
+    batch: tuple[int, ...],
+    in_units_of_K: bool,
+    normalized: bool,
+    rng: np.random.Generator,
+) -> None:
+    """lambda is damping |K|_F or the damping itself; the weights are those without it."""
+    needs(backend, dtype)
+    K = gram_of(rng, 6, 9, dtype, batch)
+    options = {"relative": in_units_of_K, "normalized": normalized}
+    like, real = backend.asarray(K), REAL[dtype]
+    for damping in (0.01, np.asarray(0.02, real), np.full(batch, 0.03, real)):
+        given = damping if isinstance(damping, float) else backend.asarray(damping)
+        pair = backend.call(sample_weights, like, given, full_output=True, **options)
+        assert type(pair) is tuple
+        norms = np.sqrt(np.sum(np.abs(wide(K)) ** 2, axis=(-2, -1))) if in_units_of_K else 1
+        expected = narrow(np.broadcast_to(damping * norms, batch))
+        kind = {"like": like, "tolerance": 16 * U[dtype]}
+        backend.assert_matches(pair[1], expected, dtype=real, **kind)
+        if backend.has_values:
+            c = backend.call(sample_weights, like, given, **options)
+            np.testing.assert_array_equal(backend.numpy(pair[0]), backend.numpy(c))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_normalized_weights_are_lambda_times_the_others(scale: float) -> None:
+    """At every scale of K, in float32: v = lambda c without a second call."""
+    K = np.float32(scale) * gram_of(np.random.default_rng(0), 6, 9, "float32")
+    c, used = sample_weights(K, 0.01, full_output=True)
+    v = sample_weights(K, 0.01, normalized=True)
+    assert relative(used * c, v) <= 8 * U["float32"] * condition(K / np.float32(scale), 0.01)
+    absolute = sample_weights(K, used, relative=False)
+    assert relative(absolute, c) <= 16 * U["float32"] * condition(K / np.float32(scale), 0.01)
+
+
+def test_lambda_of_zero_gradients() -> None:
+    """Zero if relative to K, whose normalized weights are those of any damping."""
+    for stack in (np.zeros((4, 4)), np.stack([np.eye(4), np.zeros((4, 4))])):
+        v, used = sample_weights(stack, 0.1, normalized=True, full_output=True)
+        np.testing.assert_allclose(np.atleast_2d(v)[-1], 0.25, rtol=1e-15)
+        np.testing.assert_allclose(np.atleast_1d(used), [0.2, 0][-np.size(used) :], rtol=1e-15)
+        _, used = sample_weights(stack, 0.1, relative=False, full_output=True)
+        np.testing.assert_array_equal(used, np.full(stack.shape[:-2], 0.1))
+
+
 # ------------------------------------------------------------------------- natural gradient
 
 # Fewer samples than parameters and more; a convolution.
@@ -523,9 +574,10 @@ def test_one_flag_is_read_with_checks_and_none_without() -> None:
     k, c, damping = (strict_array(x, device=Device("device1")) for x in (K, K[0], 0.1))
     for check in (False, True):
         for options in ({}, {"relative": False, "normalized": True}):
-            with counted_host_reads() as reads:
-                sample_weights(k, damping, check=check, **options)
-            assert len(reads) == check
+            for full_output in (False, True):
+                with counted_host_reads() as reads:
+                    sample_weights(k, damping, check=check, full_output=full_output, **options)
+                assert len(reads) == check
         with counted_host_reads() as reads:
             weighted_cosine(k, c, c, check=check)
         assert len(reads) == check
