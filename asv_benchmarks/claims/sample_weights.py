@@ -122,9 +122,9 @@ def way(library: str, name: str) -> dict[str, Any]:
     samples, T, d_in, d_out = LAYERS[name]
     a, g = normal((samples, T, d_in), "float32"), normal((samples, T, d_out), "float32", seed=1)
     a, g = converted(library, a, g)
-    layer: LayerSamples = layer_samples(a, g)
+    layer: LayerSamples = layer_samples(a, g, True)
     functions: dict[str, Callable[[], Any]] = {
-        "sample_gram": partial(ngdla.sample_gram, a, g),
+        "sample_gram": partial(ngdla.sample_gram, a, g, positions=True),
         "pairs": partial(gram_by_pairs, layer),
         "gradients": partial(gram_by_gradients, layer),
     }
@@ -169,12 +169,13 @@ def track_agreement() -> float:
     for shape in SHAPES:
         for seed in range(10):
             a, g, U = gradients(*shape, seed)
-            K = ngdla.sample_gram(a, g)
+            K = ngdla.sample_gram(a, g, positions=True)
             for damping in (1e-4, 1e-3, 1e-2, 1e-1):
                 shift = damping * np.linalg.norm(U.T @ U)
                 F = U @ U.T / len(a) + shift * np.eye(len(U))
                 exact = np.linalg.solve(F, U.mean(axis=1))
-                found = ngdla.weighted_gradient(a, g, ngdla.sample_weights(K, damping)).ravel()
+                c = ngdla.sample_weights(K, damping)
+                found = ngdla.weighted_gradient(a, g, c, positions=True).ravel()
                 worst = max(worst, float(np.linalg.norm(found - exact) / np.linalg.norm(exact)))
     return worst
 

@@ -63,4 +63,4 @@ def positions(engine: Engine, sizes: Sizes) -> Answer:
 
 
 def _formed(way: Callable[[LayerSamples], Array], a: Array, g: Array) -> Array:
-    return way(layer_samples(a, g))
+    return way(layer_samples(a, g, True))

@@ -11,14 +11,14 @@ from typing import Any
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
-from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.checks import require_like
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec, trace, transposed_product
 from ngdla._backend.shapes import in_common_dtype
 
-from .layer_samples import LayerSamples, layer_samples
+from .layer_samples import LayerSamples, layer_samples, require_per_sample
 
 __all__ = [
     "checked_gram",
@@ -29,32 +29,43 @@ __all__ = [
 ]
 
 
-def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -> AnyArray:
+def sample_gram(
+    inputs: Array,
+    output_gradients: Array,
+    *,
+    positions: bool | None = None,
+    check: bool = True,
+) -> AnyArray:
     """Return K = U^H U of the gradients of the samples of a layer, K_ij = (g_i^H g_j)(a_j^H a_i).
 
     Parameters
     ----------
-    inputs : array, shape (M, d_in), (M, T, d_in) or (..., M, T, d_in), real or complex
-        a, what the layer multiplies by its weight, a row for each sample, or for each position of
-        each sample: of a sequence, or the patches of a convolution. With leading axes there are
-        always positions; T = 1 for linear layers in a stack.
-    output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
+    inputs : array, shape (..., M, d_in) or (..., M, T, d_in), real or complex
+        a, what the layer multiplies by its weight: one row per sample, or one per position of each
+        sample, such as the tokens of a sequence or the patches of a convolution. Leading axes are
+        a stack of layers. M and T may be 0.
+    output_gradients : array, shape (..., M, d_out) or (..., M, T, d_out)
         g, derivatives of per-sample losses by the outputs of the layer. If the loss is a mean over
         samples, multiply them by M.
+    positions : bool, optional
+        Whether there is an axis of positions. Arrays (M, d) have none; from three axes on it must
+        be given. True: (..., M, T, d). False: (..., M, d).
     check : bool, default True
         Refuse NaN and Inf, read off the trace of K: reads one flag on the host.
 
     Returns
     -------
     array, shape (..., M, M)
-        Hermitian to rounding, of the dtype that both promote to, float32 or wider.
+        Hermitian to rounding, of the dtype that both promote to, float32 or wider. Zero samples
+        give (..., 0, 0); samples without positions have gradients of zero.
 
     Raises
     ------
     TypeError
-        If arguments are no floating-point arrays of one library.
+        If arguments are no floating-point arrays of one library, or `positions` is missing.
     ValueError
-        If they disagree in M, T or leading axes, or NaN or Inf is found.
+        If they disagree in M, T or leading axes, arrays (M, d) are said to have positions, or NaN
+        or Inf is found.
 
     Notes
     -----
@@ -84,24 +95,31 @@ def sample_gram(inputs: Array, output_gradients: Array, *, check: bool = True) -
     >>> bool(np.allclose(sample_gram(a, g), U.T @ U))
     True
     """
-    samples = layer_samples(inputs, output_gradients)
+    samples = layer_samples(inputs, output_gradients, positions)
     with opened(samples.a, check) as checks:
         return checked_gram(samples, checks)
 
 
 def weighted_gradient(
-    inputs: Array, output_gradients: Array, c: Array, *, check: bool = True
+    inputs: Array,
+    output_gradients: Array,
+    c: Array,
+    *,
+    positions: bool | None = None,
+    check: bool = True,
 ) -> AnyArray:
     """Return sum_i c_i g_i a_i^H, U c in the shape of the weight.
 
     Parameters
     ----------
-    inputs : array, shape (M, d_in), (M, T, d_in) or (..., M, T, d_in), real or complex
+    inputs : array, shape (..., M, d_in) or (..., M, T, d_in), real or complex
         a, as for `sample_gram`.
-    output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
+    output_gradients : array, shape (..., M, d_out) or (..., M, T, d_out)
         g.
-    c : array, shape (M,) or (..., M)
+    c : array, shape (..., M)
         A weight for each sample, as from `sample_weights`; 1 / M gives the mean gradient.
+    positions : bool, optional
+        As for `sample_gram`.
     check : bool, default True
         Refuse NaN and Inf in `c`: reads one flag on the host. `inputs` and `output_gradients` are
         not checked here, but by `sample_gram`.
@@ -109,14 +127,14 @@ def weighted_gradient(
     Returns
     -------
     array, shape (..., d_out, d_in)
-        Of the dtype that all promote to, float32 or wider.
+        Of the dtype that all promote to, float32 or wider. Zeros if there are no samples.
 
     Raises
     ------
     TypeError
-        If arguments are no floating-point arrays of one library.
+        If arguments are no floating-point arrays of one library, or `positions` is missing.
     ValueError
-        If shapes disagree, or `c` contains NaN or Inf.
+        If shapes disagree, arrays (M, d) are said to have positions, or `c` contains NaN or Inf.
 
     Notes
     -----
@@ -136,8 +154,8 @@ def weighted_gradient(
     >>> weighted_gradient(a, g, np.array([0.5, 0.5]))
     array([[2., 3.]])
     """
-    samples = layer_samples(inputs, output_gradients)
-    require_array(c, "c", blocks=False)
+    samples = layer_samples(inputs, output_gradients, positions)
+    require_per_sample(c, "c")
     require_like(c, "c", inputs, "inputs")
     expected = (*samples.batch, samples.M)
     if tuple(c.shape) != expected:
@@ -170,7 +188,9 @@ _GRADIENT_FLOPS = 128
 
 
 def _gram(samples: LayerSamples) -> Array:
-    """Return K by the fastest of three ways."""
+    """Return K by the fastest of three ways; sums over nothing where there is nothing."""
+    if samples.empty:
+        return _gram_of_nothing(samples)
     if samples.T == 1:
         a, g = samples.rows()
         return gram(a) * conjugate(gram(g))  # (g_i^H g_j)(a_j^H a_i)
@@ -178,6 +198,14 @@ def _gram(samples: LayerSamples) -> Array:
         K = gram_by_pairs(samples)
         return (K + adjoint(K)) / 2  # blocks are not summed up in the order of their transposes
     return gram_by_gradients(samples)
+
+
+def _gram_of_nothing(samples: LayerSamples) -> Array:
+    """Return K of zero samples, or of samples that have no positions: all that is left is zero."""
+    xp = namespace(samples.a)
+    a, g = (xp.sum(x, axis=(-1, -2)) for x in samples)
+    product = xp.expand_dims(a * g, axis=-1)
+    return xp.matmul(product, adjoint(product))
 
 
 def _pairs_are_cheaper(samples: LayerSamples) -> bool:
@@ -242,6 +270,9 @@ def _weighted_sum(a: Array, g: Array, c: Array) -> Array:
     """Return sum_it c_i g_it a_it^H: the weights multiply the narrower of a and g."""
     xp = namespace(a)
     c = xp.reshape(c, (*c.shape, 1, 1))
+    if 0 in a.shape:  # a product of two sums over nothing
+        a, g = (xp.sum(x, axis=(-3, -2)) for x in (a, c * g))
+        return xp.expand_dims(g, axis=-1) * xp.expand_dims(a, axis=-2)
     if is_complex(a):
         a, g = LayerSamples(a, c * g).rows()
         return xp.matrix_transpose(rmatvec(a, g))

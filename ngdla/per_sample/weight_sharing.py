@@ -21,34 +21,40 @@ from .weights import cosine, solve_weights
 
 __all__ = ["POLICIES", "Policy", "WeightSharing", "weight_sharing_init", "weight_sharing_step"]
 
-Policy = Literal["exact", "every", "shared"]
+Policy = Literal["exact", "every", "shared", "table", "mean"]
+Weights = AnyArray | tuple[Any, ...]
 
 
-@register_pytree(static=("policy", "M", "period", "batches", "age", "layer"))
+@register_pytree(static=("policy", "M", "period", "batches", "age", "averaged", "layer"))
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightSharing:
     """State of shared weights of one layer, a value.
 
-    Saved by pickle, or as `dataclasses.asdict` without the fields that are None, from which
-    ``WeightSharing(**fields)`` makes it anew. Weights are kept without their gradients.
+    Saved by pickle, or as `dataclasses.asdict`, from which ``WeightSharing(**fields)`` makes it
+    anew. Weights are kept without their gradients. Parts that are not there are ``()``.
 
     Attributes
     ----------
     policy : str
-        "exact", "every" or "shared".
+        "exact", "every", "shared", "table" or "mean".
     M : int
         Samples in a full batch.
     period : int or None
-        Number of batches from one computation to the next, or of the first epoch.
+        Number of batches from one computation to the next, or of an epoch. None for "exact".
     batches : int
         Number of batches seen.
     age : int
-        Number of batches that were given `weights`.
-    layer : tuple of int, or None
-        Leading axes, d_in and d_out of the batches.
-    weights : array, shape (..., M), or None
-        The last weights that were computed for a full batch.
-    cosine : array, shape (...), real, or None
+        Number of batches that were given `weights` since these changed, the one that changed them
+        included.
+    averaged : int
+        Number of full batches whose mean `weights` is, for "mean"; 0 for other policies.
+    layer : tuple of int
+        Leading axes, d_in and d_out of the batches; () before the first one.
+    weights : array, shape (..., M), or tuple
+        The last weights that were computed for a full batch; for "mean" their mean over the first
+        epoch. () as long as there are none. For "table" a tuple of `period` entries, one for each
+        index of a batch: arrays (..., M_i), or () where there are none yet.
+    cosine : array, shape (...), real, or ()
         Cosine between the direction of the last step and that of exact weights, if diagnosed.
     """
 
@@ -57,9 +63,10 @@ class WeightSharing:
     period: int | None = None
     batches: int = 0
     age: int = 0
-    layer: tuple[int, ...] | None = None
-    weights: AnyArray | None = None
-    cosine: AnyArray | None = None
+    averaged: int = 0
+    layer: tuple[int, ...] = ()
+    weights: Weights = ()
+    cosine: Weights = ()
 
 
 def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) -> WeightSharing:
@@ -67,15 +74,24 @@ def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) ->
 
     Parameters
     ----------
-    policy : {"exact", "every", "shared"}
-        "exact": for every batch. For 128 samples of a layer that is thousands wide, this adds a
-        tenth to a quarter to the time of a weight gradient.
-        "every": for one of `period` batches. "shared": for the `period` batches of the first
-        epoch; the weights of the last full one are shared with all later batches, as in the paper.
+    policy : {"exact", "every", "shared", "table", "mean"}
+        When weights are computed, and what other batches get:
+
+        * "exact": computed for every batch. For 128 samples of a layer that is thousands wide, this
+          adds a tenth to a quarter to the time of a weight gradient.
+        * "every": computed for one of `period` batches; the others get the last ones.
+        * "shared": computed for the `period` batches of the first epoch; all later batches get the
+          weights of the last full one.
+        * "table": computed for the `period` batches of the first epoch and kept by the index of the
+          batch in the epoch; in later epochs, each batch gets the weights of its index.
+        * "mean": computed for the `period` batches of the first epoch; all later batches get the
+          mean of the weights of the full ones.
+
+        The last three are readings of the paper, which shares the weights of the first epoch.
     M : int
         Samples in a full batch.
     period : int, optional
-        1 or more. Needed by "every" and "shared", refused by "exact".
+        1 or more. Needed by all policies but "exact", which refuses it.
 
     Returns
     -------
@@ -94,7 +110,11 @@ def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) ->
     What sharing does: in shuffled batches any sample may stand in any place, so that a shared
     weight has nothing to do with the sample it multiplies. On average U v is then the mean gradient
     times the sum of v, and its noise grows with the spread of v: stochastic gradient descent with a
-    step of its own for each layer. `weight_sharing_step` measures this by `diagnose=True`.
+    step of its own for each layer. The mean of many weights has the smallest spread. If batches are
+    the same in each epoch, a table gives each sample its own weight, computed with the parameters
+    of the first epoch. `weight_sharing_step` measures what is lost by `diagnose=True`.
+
+    Memory: M numbers for each layer; for "table" one for each sample of an epoch.
 
     References
     ----------
@@ -111,12 +131,13 @@ def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) ->
         if period is not None:
             msg = f'`period` is {shown(period)}, which "{policy}" has no use for; leave it away.'
             raise ValueError(msg)
-    elif period is None:
+        return WeightSharing(policy, int(M))
+    if period is None:
         msg = f"`period` is missing; {policy!r} needs the number of {POLICIES[policy].period}."
         raise ValueError(msg)
-    else:
-        require_count(period, "period", least=1)
-    return WeightSharing(policy, int(M), None if period is None else int(period))
+    require_count(period, "period", least=1)
+    weights = ((),) * int(period) if policy == "table" else ()
+    return WeightSharing(policy, int(M), int(period), weights=weights)
 
 
 def weight_sharing_step(
@@ -125,6 +146,8 @@ def weight_sharing_step(
     output_gradients: Array,
     damping: Any,
     *,
+    batch: int | None = None,
+    positions: bool | None = None,
     relative: bool = True,
     diagnose: bool = False,
     check: bool = True,
@@ -135,12 +158,17 @@ def weight_sharing_step(
     ----------
     state : WeightSharing
         The state of this layer. It is not changed.
-    inputs : array, shape (M, d_in), (M, T, d_in) or (..., M, T, d_in), real or complex
+    inputs : array, shape (..., M, d_in) or (..., M, T, d_in), real or complex
         As for `sample_gram`. The number of positions may change from batch to batch.
-    output_gradients : array, shape (M, d_out), (M, T, d_out) or (..., M, T, d_out)
+    output_gradients : array, shape (..., M, d_out) or (..., M, T, d_out)
         As for `sample_gram`.
     damping : float or array, shape () or (...)
         As for `sample_weights`; not checked if weights are shared.
+    batch : int, optional
+        For the policy "table" only: the index of the batch in its epoch, from 0 to period - 1. By
+        default the number of batches seen, modulo the period.
+    positions : bool, optional
+        As for `sample_gram`.
     relative : bool, default True
         As for `sample_weights`.
     diagnose : bool, default False
@@ -153,19 +181,22 @@ def weight_sharing_step(
     Returns
     -------
     weights : array, shape (..., M)
-        v, if computed those of ``sample_weights(K, damping, normalized=True)``. A smaller batch
-        than the state is made for gets its own weights if new ones are due, and these are then
-        discarded. Otherwise it gets the first of the shared weights, rescaled to the full sum.
+        v, if computed those of ``sample_weights(K, damping, normalized=True)``. A batch with fewer
+        samples than the shared weights gets the first of them, rescaled to the full sum. If new
+        weights are due, it gets its own; a "table" keeps these, other policies discard them. A
+        table computes new ones for a batch with more samples than it has weights. Zero samples
+        get weights (..., 0).
     state : WeightSharing
-        The next state.
+        The next state. A batch of zero samples is counted in `batches` and changes nothing else.
 
     Raises
     ------
     TypeError
-        If an argument has the wrong kind or library.
+        If an argument has the wrong kind or library, or `positions` is missing.
     ValueError
         If the batch has more samples than the state is made for, or belongs to a layer of another
-        shape; and as `sample_gram` and `sample_weights` do.
+        shape; if `batch` is out of range, or the policy is not "table"; and as `sample_gram` and
+        `sample_weights` do.
 
     Notes
     -----
@@ -198,44 +229,47 @@ def weight_sharing_step(
         raise TypeError(msg)
     require_flag(relative, "relative")
     require_flag(diagnose, "diagnose")
-    samples = layer_samples(inputs, output_gradients)
+    index = _index_of_batch(state, batch)
+    samples = layer_samples(inputs, output_gradients, positions)
     _require_fitting(state, samples)
-    due = state.weights is None or POLICIES[state.policy].due(state)
-    angle = None
+    stored, sharing = _stored(state, index), POLICIES[state.policy]
+    due = samples.M > 0 and (isinstance(stored, tuple) or sharing.due(state, stored, samples.M))
+    angle: Weights = ()
     with opened(samples.a, check) as checks:
-        if due or diagnose:
+        if due or diagnose or not samples.M:  # zero samples have no weights to share
             K = checked_gram(samples, checks)
-            exact = solve_weights(K, damping, checks, relative=relative, normalized=True)
-        if due or state.weights is None:
-            weights = exact
-        else:
-            weights = _share(state.weights, samples.M)
+            exact, _ = solve_weights(K, damping, checks, relative=relative, normalized=True)
+        weights = exact if due or not samples.M else _share(stored, samples.M)
         if diagnose:
-            angle = cosine(K, weights, exact)
-    kept = due and samples.M == state.M
-    last = 1 * detached(weights) if kept else state.weights  # which live on by themselves
-    return weights, dataclasses.replace(
-        state,
-        batches=state.batches + 1,
-        age=1 if kept else state.age + (not due),
-        layer=samples.layer,
-        weights=last,
-        cosine=None if angle is None else detached(angle),
-    )
+            angle = detached(cosine(K, weights, exact))
+    counted = dataclasses.replace(state, batches=state.batches + 1, cosine=angle)
+    if not samples.M:
+        return weights, counted
+    counted = dataclasses.replace(counted, layer=samples.layer)
+    if due and (state.policy == "table" or samples.M == state.M):
+        return weights, sharing.keep(counted, 1 * detached(weights), index)  # a copy of its own
+    return weights, dataclasses.replace(counted, age=state.age + (not due))
+
+
+# --------------------------------------------------------------------------------- policies
 
 
 class _Sharing(NamedTuple):
-    """Which batches get weights of their own, once there are some to share.
+    """Which batches get weights of their own, once there are some to share, and what is kept.
 
     Attributes
     ----------
     due : callable
-        Whether they are computed for the next batch of a state.
+        Whether they are computed for the next batch, from a state, the weights that it would share
+        and the number of samples.
+    keep : callable
+        The state that keeps new weights of a batch with this index.
     period : str or None
         The number of what the option `period` is; None if there is none.
     """
 
-    due: Callable[[WeightSharing], bool]
+    due: Callable[[WeightSharing, Array, int], bool]
+    keep: Callable[[WeightSharing, Array, int], WeightSharing]
     period: str | None
 
 
@@ -245,11 +279,44 @@ def _period(state: WeightSharing) -> int:
     return state.period
 
 
+def _in_first_epoch(state: WeightSharing, stored: Array, M: int) -> bool:
+    return state.batches < _period(state)
+
+
+def _keep_last(state: WeightSharing, new: Array, index: int) -> WeightSharing:
+    return dataclasses.replace(state, weights=new, age=1)
+
+
+def _keep_mean(state: WeightSharing, new: Array, index: int) -> WeightSharing:
+    """Return the state with the mean of all weights so far."""
+    count = state.averaged + 1
+    mean = state.weights + (new - state.weights) / count if state.averaged else new
+    return dataclasses.replace(state, weights=mean, age=1, averaged=count)
+
+
+def _keep_entry(state: WeightSharing, new: Array, index: int) -> WeightSharing:
+    """Return the state with new weights for the batches of one index."""
+    table = (*state.weights[:index], new, *state.weights[index + 1 :])
+    return dataclasses.replace(state, weights=table, age=1)
+
+
+_EPOCH = "batches of the first epoch"
 POLICIES: dict[Policy, _Sharing] = {
-    "exact": _Sharing(lambda state: True, None),
-    "every": _Sharing(lambda state: state.age >= _period(state), "batches between two"),
-    "shared": _Sharing(lambda state: state.batches < _period(state), "batches of the first epoch"),
+    "exact": _Sharing(lambda state, stored, M: True, _keep_last, None),
+    "every": _Sharing(
+        lambda state, stored, M: state.age >= _period(state), _keep_last, "batches between two"
+    ),
+    "shared": _Sharing(_in_first_epoch, _keep_last, _EPOCH),
+    "table": _Sharing(
+        lambda state, stored, M: stored.shape[-1] < M, _keep_entry, "batches of an epoch"
+    ),
+    "mean": _Sharing(_in_first_epoch, _keep_mean, _EPOCH),
 }
+
+
+def _stored(state: WeightSharing, index: int) -> Any:
+    """Return the weights that a batch of this index would share, () where there are none."""
+    return state.weights[index] if state.policy == "table" else state.weights
 
 
 def _share(weights: Array, count: int) -> Array:
@@ -267,6 +334,26 @@ def _share(weights: Array, count: int) -> Array:
     return xp.where(usual, first * factor, xp.zeros_like(first) + total / count)
 
 
+def _index_of_batch(state: WeightSharing, batch: Any) -> int:
+    """Return the index of a batch in its epoch; 0 for policies without a table."""
+    if state.policy != "table":
+        if batch is not None:
+            msg = (
+                f"`batch` is {shown(batch)}, which the policy {state.policy!r} has no use for; "
+                f'leave it away, or use "table".'
+            )
+            raise ValueError(msg)
+        return 0
+    period = _period(state)
+    if batch is None:
+        return state.batches % period
+    require_count(batch, "batch")
+    if batch >= period:
+        msg = f"`batch` is {shown(batch)}; in an epoch of {period} batches it must be less."
+        raise ValueError(msg)
+    return int(batch)
+
+
 def _require_fitting(state: WeightSharing, samples: LayerSamples) -> None:
     """Raise unless the batch belongs to the layer of the state, and is not larger than its."""
     if samples.M > state.M:
@@ -275,9 +362,12 @@ def _require_fitting(state: WeightSharing, samples: LayerSamples) -> None:
             f"Make another one by weight_sharing_init."
         )
         raise ValueError(msg)
-    if state.weights is not None:
-        require_like(samples.a, "inputs", state.weights, "state")
-    if state.layer is not None and samples.layer != state.layer:
+    entries = state.weights if isinstance(state.weights, tuple) else (state.weights,)
+    for weights in entries:
+        if not isinstance(weights, tuple):
+            require_like(samples.a, "inputs", weights, "state")
+            break
+    if state.layer and samples.layer != state.layer:
         msg = (
             f"`inputs` and `output_gradients` are of a layer (..., d_in, d_out) = {samples.layer}, "
             f"`state` of one of {state.layer}; keep a state for each layer."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, overload
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
-from ngdla._backend.checks import require_array, require_flag, require_like, square_matrix
+from ngdla._backend.checks import require_flag, require_like, square_matrix
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
     frobenius_norm,
@@ -21,14 +22,54 @@ from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.matrix_functions.positive import not_positive_with_damping, require_hermitian
 
+from .layer_samples import require_per_sample
+
 __all__ = ["cosine", "sample_weights", "solve_weights", "weighted_cosine"]
 
 RELATIVE = "a fraction of |{0}|_F: the smaller, the more weights differ"
 
 
+@overload
 def sample_weights(
-    K: Array, damping: Any, *, relative: bool = True, normalized: bool = False, check: bool = True
-) -> AnyArray:
+    K: Array,
+    damping: Any,
+    *,
+    relative: bool = True,
+    normalized: bool = False,
+    check: bool = True,
+    full_output: Literal[True],
+) -> tuple[AnyArray, AnyArray]: ...
+@overload
+def sample_weights(
+    K: Array,
+    damping: Any,
+    *,
+    relative: bool = True,
+    normalized: bool = False,
+    check: bool = True,
+    full_output: Literal[False] = False,
+) -> AnyArray: ...
+@overload
+def sample_weights(
+    K: Array,
+    damping: Any,
+    *,
+    relative: bool = True,
+    normalized: bool = False,
+    check: bool = True,
+    full_output: bool = False,
+) -> Any: ...
+
+
+def sample_weights(
+    K: Array,
+    damping: Any,
+    *,
+    relative: bool = True,
+    normalized: bool = False,
+    check: bool = True,
+    full_output: bool = False,
+) -> Any:
     """Return c = (K + M lambda)^-1 1, with which U c is the natural gradient (FNGD).
 
     With the gradients of M samples as columns of U, K = U^H U, the empirical Fisher matrix
@@ -38,7 +79,7 @@ def sample_weights(
     ----------
     K : array, shape (..., M, M), real or complex
         Hermitian positive semi-definite, as `sample_gram`. A sum of those of several layers gives
-        one set of weights, and the natural gradient of these layers together.
+        one set of weights, and the natural gradient of these layers together. M may be 0.
     damping : float or array, shape () or (...)
         Positive. In units of |K|_F if `relative`: lambda = damping |K|_F, from 0.001 to 0.01 in the
         paper. Otherwise lambda itself, in units of eigenvalues of the Fisher matrix.
@@ -54,11 +95,16 @@ def sample_weights(
         damping adds: reads one flag on the host. Where it is not read, under tracing, only a failed
         Cholesky factorisation shows, by weights of NaN; those of a K of zeros are finite, so that
         U c is zero.
+    full_output : bool, default False
+        Also return lambda, for a step size over lambda, or to log it.
 
     Returns
     -------
-    array, shape (..., M)
+    c : array, shape (..., M)
         The weights, for `weighted_gradient`. Where K is zero, v is 1 / M.
+    lambda : array, shape (...), real
+        Only with `full_output`: the damping that was used, in units of eigenvalues of the Fisher
+        matrix. If `relative`, it is 0 where K is zero or there are no samples.
 
     Raises
     ------
@@ -91,12 +137,15 @@ def sample_weights(
     >>> bool(np.allclose(U @ c, np.linalg.solve(F + 0.1 * np.eye(50), gradient)))
     True
     """
-    K = square_matrix(K, "K")
-    require_flag(relative, "relative")
-    require_flag(normalized, "normalized")
+    K = _gram_matrix(K)
+    for flag, name in ((relative, "relative"), (normalized, "normalized")):
+        require_flag(flag, name)
+    require_flag(full_output, "full_output")
     with opened(K, check) as checks:
-        require_hermitian(K, "K", checks)
-        return solve_weights(K, damping, checks, relative=relative, normalized=normalized)
+        if K.shape[-1]:
+            require_hermitian(K, "K", checks)
+        c, used = solve_weights(K, damping, checks, relative=relative, normalized=normalized)
+        return (c, as_array(used())) if full_output else c
 
 
 def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyArray:
@@ -114,7 +163,8 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyA
     Returns
     -------
     array, shape (...), real
-        Re(c^H K d) / sqrt(c^H K c d^H K d), from -1 to 1; NaN where one of both is zero.
+        Re(c^H K d) / sqrt(c^H K c d^H K d), from -1 to 1; NaN where one of both is zero, or there
+        are no samples.
 
     Raises
     ------
@@ -133,10 +183,10 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyA
     >>> float(weighted_cosine(np.eye(2), np.array([1.0, 0.0]), np.array([1.0, 1.0])).round(4))
     0.7071
     """
-    K = square_matrix(K, "K")
+    K = _gram_matrix(K)
     expected = tuple(K.shape[:-1])
     for x, name in ((c, "c"), (d, "d")):
-        require_array(x, name, blocks=False)
+        require_per_sample(x, name)
         require_like(x, name, K, "K")
         if tuple(x.shape) != expected:
             msg = f"`{name}` has shape {tuple(x.shape)}; for this `K` it must be {expected}."
@@ -150,9 +200,19 @@ def weighted_cosine(K: Array, c: Array, d: Array, *, check: bool = True) -> AnyA
         return cosine(K, c, d)
 
 
+def _gram_matrix(K: Any) -> Array:
+    """Return a checked K, (..., M, M), where M may be 0; half precision in float32."""
+    require_per_sample(K, "K", ndim=2)
+    if 0 not in K.shape or K.shape[-1] != K.shape[-2]:
+        return square_matrix(K, "K")
+    return astype(K, result_name(dtype_name(K.dtype)))
+
+
 def cosine(K: Array, c: Array, d: Array) -> Array:
     """Return the cosine of the angle between U c and U d."""
     xp = namespace(K)
+    if 0 in K.shape:
+        return xp.nan * real_part(xp.sum(K, axis=(-2, -1)))
     columns = xp.stack([c, d], axis=-1)
     columns, K = columns / largest_entry(columns, -2), K / largest_entry(K, (-2, -1))
     products = real_part(rmatvec(columns, xp.matmul(K, columns)))
@@ -165,36 +225,63 @@ def cosine(K: Array, c: Array, d: Array) -> Array:
 
 def solve_weights(
     K: Array, damping: Any, checks: ValueChecks, *, relative: bool, normalized: bool
-) -> Array:
-    """Return the weights of a checked K, and require that they exist.
+) -> tuple[Array, Callable[[], Array]]:
+    """Return the weights of a checked K, and require that they exist; and a function for lambda.
 
-    K is divided by a scale, and `shift` is lambda over it: c = y / scale and v = shift y with
-    y = (K / scale + M shift)^-1 1.
+    With K and lambda over a scale: c = y / scale and v = shift y, y = (K / scale + M shift)^-1 1.
     """
     xp, M = namespace(K), K.shape[-1]
     unit = RELATIVE if relative else EIGENVALUES
     damping = eigenvalue_damping(damping, K, "K", tuple(K.shape[:-2]), checks, unit)
-    largest = xp.max(real_diagonal(K), axis=-1)
-    positive = largest > 0
+    if 0 in K.shape:
+        nothing = real_part(xp.sum(K, axis=(-2, -1)))
+        return xp.sum(K, axis=-1), lambda: nothing if relative else nothing + damping
     if relative:
-        scale = xp.where(positive, largest, xp.ones_like(largest))
-        K = K / expanded(scale, 2)
-        norm = frobenius_norm(K)
-        zero = norm == 0
-        norm = xp.where(zero, xp.ones_like(norm), norm)
-        shift = damping * xp.where(positive | zero, norm, xp.full_like(norm, xp.nan))
-        checks.require(lambda: positive | zero, _indefinite)
-        if not normalized:
-            checks.require(lambda: positive, _zero)
+        problem = _relative(K, damping, checks, normalized=normalized)
     else:
-        scale = xp.where(positive, largest, xp.zeros_like(largest)) + M * damping
-        K, shift = K / expanded(scale, 2), damping / scale
+        problem = _absolute(K, damping)
+    K, scale, shift, used = problem
     L, ok = cholesky(add_to_diagonal(K, M * shift))
     checks.require(lambda: ok, _indefinite)
     y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
     weights = y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
     checks.require(lambda: all_finite(weights), lambda: _too_large(dtype_name(K.dtype)))
-    return weights
+    return weights, used
+
+
+class _Problem(NamedTuple):
+    """K over a scale, (...), lambda over it, and lambda, only if it is asked for."""
+
+    K: Array
+    scale: Array
+    shift: Array
+    used: Callable[[], Array]
+
+
+def _relative(K: Array, damping: Any, checks: ValueChecks, *, normalized: bool) -> _Problem:
+    """Return the problem with lambda = damping |K|_F, and that of damping 1 where K is zero."""
+    xp = namespace(K)
+    largest = xp.max(real_diagonal(K), axis=-1)
+    positive = largest > 0
+    scale = xp.where(positive, largest, xp.ones_like(largest))
+    K = K / expanded(scale, 2)
+    norm = frobenius_norm(K)
+    zero = norm == 0
+    unit = xp.where(zero, xp.ones_like(norm), norm)
+    shift = damping * xp.where(positive | zero, unit, xp.full_like(norm, xp.nan))
+    checks.require(lambda: positive | zero, _indefinite)
+    if not normalized:
+        checks.require(lambda: positive, _zero)
+    return _Problem(K, scale, shift, lambda: xp.where(zero, xp.zeros_like(norm), shift * scale))
+
+
+def _absolute(K: Array, damping: Any) -> _Problem:
+    """Return the problem with lambda = damping."""
+    xp = namespace(K)
+    largest = xp.max(real_diagonal(K), axis=-1)
+    scale = xp.where(largest > 0, largest, xp.zeros_like(largest)) + K.shape[-1] * damping
+    K, shift = K / expanded(scale, 2), damping / scale
+    return _Problem(K, scale, shift, lambda: xp.zeros_like(largest) + damping)
 
 
 def _indefinite() -> Exception:

@@ -35,8 +35,13 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 def three_grams(a: Any, g: Any) -> list[Any]:
     """Return K as it is chosen, and in both ways."""
-    samples = layer_samples(a, g)
-    return [sample_gram(a, g), gram_by_pairs(samples), gram_by_gradients(samples)]
+    positions = a.ndim > 2
+    samples = layer_samples(a, g, positions)
+    return [
+        sample_gram(a, g, positions=positions),
+        gram_by_pairs(samples),
+        gram_by_gradients(samples),
+    ]
 
 
 def assert_gram(K: np.ndarray, a: np.ndarray, g: np.ndarray, u: float) -> None:
@@ -106,7 +111,8 @@ def test_the_way_that_takes_less_time(
 
     for name in ("gram_by_pairs", "gram_by_gradients"):
         monkeypatch.setattr(ngdla.per_sample.gradients, name, partial(take, name))
-    ngdla.per_sample.gradients._gram(layer_samples(np.ones(shape), np.ones((*shape[:-1], d_out))))
+    arrays = np.ones(shape), np.ones((*shape[:-1], d_out))
+    ngdla.per_sample.gradients._gram(layer_samples(*arrays, len(shape) > 2))
     assert taken == ([way] if way else [])
 
 
@@ -130,12 +136,12 @@ def test_blocks_are_small(
     monkeypatch.setattr(ngdla.per_sample.gradients, "_sum_positions", summed)
     monkeypatch.setattr(ngdla.per_sample.gradients, "_BLOCK_POSITIONS", 7)
     a, g = layer(rng, (samples, positions, 4), 5, "float64")
-    assert_gram(gram_by_pairs(layer_samples(a, g)), a, g, U["float64"])
+    assert_gram(gram_by_pairs(layer_samples(a, g, True)), a, g, U["float64"])
     assert max(found) <= max(7, positions)
     found.clear()
     monkeypatch.setattr(ngdla.per_sample.gradients, "gram", gram)
     monkeypatch.setattr(ngdla.per_sample.gradients, "_CHUNK_NUMBERS", 9 * samples)
-    assert_gram(gram_by_gradients(layer_samples(a, g)), a, g, U["float64"])
+    assert_gram(gram_by_gradients(layer_samples(a, g, True)), a, g, U["float64"])
     assert max(found) <= 9 * samples
     assert sum(found) == samples * 4 * 5
 
@@ -160,19 +166,18 @@ def test_a_stack_is_a_loop(layout: str, dtype: str, rng: np.random.Generator) ->
     a, g = layer(rng, *LAYOUTS[layout], dtype)
     stacked = three_grams(a, g)
     c = random_array(rng, a.shape[:-2], dtype)
-    gradient = weighted_gradient(a, g, c)
+    gradient = weighted_gradient(a, g, c, positions=True)
     for i in np.ndindex(a.shape[:-3]):
         for K, one in zip(stacked, three_grams(a[i], g[i])):
             assert np.all(np.abs(K[i] - one) <= 2 * permitted(a[i], g[i], U[dtype]))
-        np.testing.assert_allclose(
-            gradient[i], weighted_gradient(a[i], g[i], c[i]), rtol=0, atol=200 * U[dtype]
-        )
+        one = weighted_gradient(a[i], g[i], c[i], positions=True)
+        np.testing.assert_allclose(gradient[i], one, rtol=0, atol=200 * U[dtype])
 
 
 def test_gram_matrices_of_layers_add_up(dtype: str, rng: np.random.Generator) -> None:
     """To that of all their parameters, whose gradients are longer columns."""
     pairs = [layer(rng, (6, 4), 5, dtype), layer(rng, (6, 2, 3), 2, dtype)]
-    total = sum(sample_gram(*pair) for pair in pairs)
+    total = sum(sample_gram(*pair, positions=pair[0].ndim > 2) for pair in pairs)
     columns = np.concatenate([gradients(*pair) for pair in pairs])
     allowed = sum(2 * permitted(*pair, U[dtype]) for pair in pairs)
     assert np.all(np.abs(total - np.conj(columns.T) @ columns) <= allowed)
@@ -185,8 +190,9 @@ def test_positions_without_a_gradient_change_nothing(dtype: str, rng: np.random.
     for K, other in zip(three_grams(a, g), three_grams(*padded)):
         assert np.all(np.abs(K - other) <= 2 * permitted(*padded, U[dtype]))
     c = random_array(rng, (5,), dtype)
-    expected = weighted_gradient(a, g, c)
-    np.testing.assert_allclose(weighted_gradient(*padded, c), expected, rtol=0, atol=200 * U[dtype])
+    expected = weighted_gradient(a, g, c, positions=True)
+    found = weighted_gradient(*padded, c, positions=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=200 * U[dtype])
 
 
 @pytest.mark.parametrize("eps", [1e-1, 1e-3])
@@ -213,7 +219,7 @@ def test_both_ways_are_traced(
     C = rng.standard_normal((3, 3))
 
     def K(a: Any, g: Any) -> Any:
-        return way(layer_samples(a, g))
+        return way(layer_samples(a, g, True))
 
     on = backend.asarray([a, g, C])
     first = [x[0] for x in on[:2]]
@@ -267,7 +273,8 @@ def test_a_weighted_gradient_is_a_sum(
     needs(backend, kind)
     c = random_array(rng, a.shape[:1] if a.ndim == 2 else a.shape[:-2], kind)
     like = backend.asarray(a)
-    found = backend.call(weighted_gradient, like, backend.asarray(g), backend.asarray(c))
+    arrays = like, backend.asarray(g), backend.asarray(c)
+    found = backend.call(partial(weighted_gradient, positions=a.ndim > 2), *arrays)
     expected = exact_gradient(a, g, c)
     both = np.result_type(dtype, kind).name
     backend.assert_kind(found, like=like, dtype=both, shape=expected.shape)
@@ -280,7 +287,7 @@ def test_equal_weights_give_the_mean_gradient(layout: str, rng: np.random.Genera
     """On both sides of the choice of what is multiplied by the weights."""
     a, g = layer(rng, *LAYOUTS[layout], "float64")
     M = len(a)
-    found = weighted_gradient(a, g, np.full(M, 1 / M))
+    found = weighted_gradient(a, g, np.full(M, 1 / M), positions=a.ndim > 2)
     rows = [x.reshape(-1, x.shape[-1]) for x in (a, g)]
     np.testing.assert_allclose(found, rows[1].T @ rows[0] / M, rtol=1e-13, atol=1e-14)
 
@@ -315,7 +322,7 @@ def test_half_precision_is_contracted_in_float32(
     for K in three_grams(*stored[:2]):
         backend.assert_kind(K, like=stored[0], dtype="float32", shape=(len(a), len(a)))
         assert_gram(backend.numpy(K), a, g, U["float32"])
-    gradient = weighted_gradient(*stored)
+    gradient = weighted_gradient(*stored, positions=a.ndim > 2)
     expected = exact_gradient(a, g, c)
     backend.assert_kind(gradient, like=stored[0], dtype="float32", shape=expected.shape)
     assert norm(backend.numpy(gradient) - expected) <= lost(a, g, c, U["float32"])
@@ -355,13 +362,14 @@ WRONG_WEIGHTS: dict[str, tuple[Any, type[Exception], str]] = {
 def test_wrong_weights(wrong: str) -> None:
     c, kind, says = WRONG_WEIGHTS[wrong]
     with pytest.raises(kind, match=says) as caught:
-        weighted_gradient(A, G, c)
+        weighted_gradient(A, G, c, positions=True)
     assert caught.type is kind
 
 
-@pytest.mark.parametrize("call", [sample_gram, partial(weighted_gradient, c=C)])
-def test_wrong_samples(call: Any) -> None:
+@pytest.mark.parametrize("function", [sample_gram, partial(weighted_gradient, c=C)])
+def test_wrong_samples(function: Any) -> None:
     """Each is refused by both; what else is wrong with samples, in tests of them."""
+    call = partial(function, positions=True)
     with pytest.raises(ValueError, match=r"`inputs` has shape \(4, 3, 4\) and `output_gradients`"):
         call(A[:4], G)
     with pytest.raises(TypeError, match="`inputs` has dtype int64"):
@@ -385,8 +393,8 @@ def test_nan_and_inf_show_in_the_trace(
     a, g = valued_backend.asarray(pair)
     with np.errstate(invalid="ignore"):
         with pytest.raises(ValueError, match="`inputs` or `output_gradients` contain NaN or Inf"):
-            sample_gram(a, g)
-        K = valued_backend.numpy(sample_gram(a, g, check=False))
+            sample_gram(a, g, positions=a.ndim > 2)
+        K = valued_backend.numpy(sample_gram(a, g, positions=a.ndim > 2, check=False))
     assert not np.all(np.isfinite(K))
 
 
@@ -401,8 +409,8 @@ def test_norms_beyond_the_range_are_refused(rng: np.random.Generator) -> None:
 def test_nothing_is_raised_where_values_cannot_be_read(name: str) -> None:
     backend = BACKENDS[name]()
     a, g, c = backend.asarray((A * np.nan, G, C * np.nan))
-    K = backend.call(sample_gram, a, g)
-    gradient = backend.call(weighted_gradient, a, g, c)
+    K = backend.call(partial(sample_gram, positions=True), a, g)
+    gradient = backend.call(partial(weighted_gradient, positions=True), a, g, c)
     if backend.has_values:
         with np.errstate(invalid="ignore"):
             assert np.all(np.isnan(backend.numpy(K)))
@@ -413,8 +421,8 @@ def test_one_flag_is_read_with_checks_and_none_without() -> None:
     a, g, c = (strict_array(x, device=Device("device1")) for x in (A, G, C))
     for check in (False, True):
         with counted_host_reads() as reads:
-            sample_gram(a, g, check=check)
+            sample_gram(a, g, positions=True, check=check)
         assert len(reads) == check
         with counted_host_reads() as reads:
-            weighted_gradient(a, g, c, check=check)
+            weighted_gradient(a, g, c, positions=True, check=check)
         assert len(reads) == check

@@ -23,7 +23,7 @@ def test_samples_without_positions_have_one(backend: Backend) -> None:
 
 
 def test_shapes(rng: np.random.Generator) -> None:
-    samples = layer_samples(*layer(rng, (2, 7, 5, 3, 4), 6, "float32"))
+    samples = layer_samples(*layer(rng, (2, 7, 5, 3, 4), 6, "float32"), True)
     assert (samples.batch, samples.M, samples.T) == ((2, 7), 5, 3)
     assert samples.layer == (2, 7, 4, 6)
     plain = layer_samples(*layer(rng, (5, 4), 6, "float32"))
@@ -36,7 +36,7 @@ def test_halves_and_rows(backend: Backend, rng: np.random.Generator) -> None:
     a, g = layer(rng, (2, 5, 3, 4), 6, dtype)
 
     def parts(a: Any, g: Any) -> Any:
-        samples = layer_samples(a, g)
+        samples = layer_samples(a, g, True)
         return [list(half) for half in samples.halves()], list(samples.rows())
 
     like = backend.asarray(a)
@@ -83,7 +83,7 @@ def test_bfloat16_is_computed_with_in_float32(name: str, rng: np.random.Generato
 
 def test_samples_that_fit_are_not_copied(rng: np.random.Generator) -> None:
     a, g = layer(rng, (5, 3, 4), 6, "float64")
-    samples = layer_samples(a, g)
+    samples = layer_samples(a, g, True)
     assert samples == LayerSamples(a, g)
     assert samples.a is a
     assert np.shares_memory(samples.rows()[0], a)
@@ -100,8 +100,7 @@ WRONG: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "axes": (A, G[:, 0], ValueError, r"`output_gradients` \(5, 2\)"),
     "inputs, vector": (A[0, 0], G, ValueError, r"`inputs` has shape \(4,\).*at least 2 axes"),
     "gradients, vector": (A[0], G[0, 0], ValueError, r"`output_gradients`.*at least 2 axes"),
-    "no samples": (A[:0], G[:0], ValueError, r"`inputs` has shape \(0, 3, 4\).*empty"),
-    "no positions": (A[:, :0], G[:, :0], ValueError, r"`inputs` has shape \(5, 0, 4\).*empty"),
+    "no inputs": (A[..., :0], G, ValueError, r"`inputs` has shape \(5, 3, 0\).*empty"),
     "no outputs": (A, G[..., :0], ValueError, r"`output_gradients`.*empty"),
     "inputs, integers": (A.astype(int), G, TypeError, r"`inputs` has dtype int64"),
     "gradients, booleans": (A, G > 0, TypeError, r"`output_gradients` has dtype bool"),
@@ -116,7 +115,7 @@ WRONG: dict[str, tuple[Any, Any, type[Exception], str]] = {
 def test_wrong_samples(wrong: str) -> None:
     a, g, kind, says = WRONG[wrong]
     with pytest.raises(kind, match=says) as caught:
-        layer_samples(a, g)
+        layer_samples(a, g, True)
     assert caught.type is kind
 
 
@@ -126,7 +125,7 @@ def test_two_libraries(name: str) -> None:
     says = r"`output_gradients` is a \w+ array but `inputs` is a \w+ array"
     for a, g in ((backend.asarray(A), G), (A, backend.asarray(G))):
         with pytest.raises(TypeError, match=says):
-            layer_samples(a, g)
+            layer_samples(a, g, True)
 
 
 def test_two_devices() -> None:

@@ -103,6 +103,57 @@ def test_half_precision(name: str, half: str) -> None:
     )
 
 
+@pytest.mark.thinned
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+@pytest.mark.parametrize("in_units_of_K", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_the_damping_that_was_used(
+    backend: Backend,
+    dtype: str,
+    batch: tuple[int, ...],
+    in_units_of_K: bool,
+    normalized: bool,
+    rng: np.random.Generator,
+) -> None:
+    """lambda is damping |K|_F or the damping itself; the weights are those without it."""
+    needs(backend, dtype)
+    K = gram_of(rng, 6, 9, dtype, batch)
+    options = {"relative": in_units_of_K, "normalized": normalized}
+    like, real = backend.asarray(K), REAL[dtype]
+    for damping in (0.01, np.asarray(0.02, real), np.full(batch, 0.03, real)):
+        given = damping if isinstance(damping, float) else backend.asarray(damping)
+        pair = backend.call(sample_weights, like, given, full_output=True, **options)
+        assert type(pair) is tuple
+        norms = np.sqrt(np.sum(np.abs(wide(K)) ** 2, axis=(-2, -1))) if in_units_of_K else 1
+        expected = narrow(np.broadcast_to(damping * norms, batch))
+        kind = {"like": like, "tolerance": 16 * U[dtype]}
+        backend.assert_matches(pair[1], expected, dtype=real, **kind)
+        if backend.has_values:
+            c = backend.call(sample_weights, like, given, **options)
+            np.testing.assert_array_equal(backend.numpy(pair[0]), backend.numpy(c))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_normalized_weights_are_lambda_times_the_others(scale: float) -> None:
+    """At every scale of K, in float32: v = lambda c without a second call."""
+    K = np.float32(scale) * gram_of(np.random.default_rng(0), 6, 9, "float32")
+    c, used = sample_weights(K, 0.01, full_output=True)
+    v = sample_weights(K, 0.01, normalized=True)
+    assert relative(used * c, v) <= 8 * U["float32"] * condition(K / np.float32(scale), 0.01)
+    absolute = sample_weights(K, used, relative=False)
+    assert relative(absolute, c) <= 16 * U["float32"] * condition(K / np.float32(scale), 0.01)
+
+
+def test_lambda_of_zero_gradients() -> None:
+    """Zero if relative to K, whose normalized weights are those of any damping."""
+    for stack in (np.zeros((4, 4)), np.stack([np.eye(4), np.zeros((4, 4))])):
+        v, used = sample_weights(stack, 0.1, normalized=True, full_output=True)
+        np.testing.assert_allclose(np.atleast_2d(v)[-1], 0.25, rtol=1e-15)
+        np.testing.assert_allclose(np.atleast_1d(used), [0.2, 0][-np.size(used) :], rtol=1e-15)
+        _, used = sample_weights(stack, 0.1, relative=False, full_output=True)
+        np.testing.assert_array_equal(used, np.full(stack.shape[:-2], 0.1))
+
+
 # ------------------------------------------------------------------------- natural gradient
 
 # Fewer samples than parameters and more; a convolution.
@@ -121,8 +172,9 @@ def test_a_weighted_gradient_is_the_natural_gradient(
     a, g = layer(rng, *SHAPES[shape], dtype)
 
     def run(a: Any, g: Any) -> Any:
-        K = sample_gram(a, g)
-        return weighted_gradient(a, g, sample_weights(K, damping, check=False), check=False)
+        options = {"positions": a.ndim > 2, "check": False}
+        K = sample_gram(a, g, positions=a.ndim > 2)
+        return weighted_gradient(a, g, sample_weights(K, damping, check=False), **options)
 
     like = backend.asarray(a)
     found = backend.call(run, like, backend.asarray(g))
@@ -137,16 +189,18 @@ def test_gram_matrices_are_taken_as_they_come(
     way: Any, dtype: str, layout: str, rng: np.random.Generator
 ) -> None:
     """Their roundings are no reason to refuse them."""
-    K = way(layer_samples(*layer(rng, *LAYOUTS[layout], dtype)))
+    K = way(layer_samples(*layer(rng, *LAYOUTS[layout], dtype), len(LAYOUTS[layout][0]) > 2))
     assert np.all(np.isfinite(sample_weights(K, 1e-3)))
 
 
 def test_one_set_of_weights_for_layers_together(dtype: str, rng: np.random.Generator) -> None:
     """From the sum of their K: the natural gradient of all their parameters."""
     pairs = [layer(rng, (6, 4), 5, dtype), layer(rng, (6, 2, 3), 2, dtype)]
-    K = sum(sample_gram(*pair) for pair in pairs)
+    K = sum(sample_gram(*pair, positions=pair[0].ndim > 2) for pair in pairs)
     c = sample_weights(K, 0.5, relative=False)
-    found = np.concatenate([weighted_gradient(*pair, c).reshape(-1) for pair in pairs])
+    found = np.concatenate(
+        [weighted_gradient(*pair, c, positions=pair[0].ndim > 2).reshape(-1) for pair in pairs]
+    )
     expected = natural_gradient(np.concatenate([gradients(*pair) for pair in pairs]), 0.5)
     tolerance = 8 * 30 * U[dtype] * condition(K, 0.5, relative=False)
     assert relative(found, expected) <= tolerance
@@ -197,7 +251,7 @@ def test_gradients_in_other_units(
     """
     a, g = layer(rng, layout, 5, dtype)
     s = np.asarray(2.0**exponent, REAL[dtype])
-    K, scaled = sample_gram(a, g), sample_gram(a, s * g)
+    K, scaled = (sample_gram(a, x, positions=a.ndim > 2) for x in (g, s * g))
     v, c = (sample_weights(K, 0.01, normalized=normalized) for normalized in (True, False))
     np.testing.assert_array_equal(sample_weights(scaled, 0.01, normalized=True), v)
     np.testing.assert_array_equal(sample_weights(scaled, 0.01), c / s**2)
@@ -292,7 +346,7 @@ def test_a_cosine_is_that_of_the_directions(
     needs(backend, dtype)
     M = 6
     a, g = layer(rng, (*batch, M, 2, 4), 5, dtype)
-    K = sample_gram(a, g)
+    K = sample_gram(a, g, positions=True)
     c, d = (random_array(rng, (*batch, M), dtype) for _ in range(2))
     like = backend.asarray(K)
     found = backend.call(weighted_cosine, like, backend.asarray(c), backend.asarray(d))
@@ -354,7 +408,7 @@ ONE = np.eye(4)
 WRONG: dict[str, tuple[type[Exception], str, dict[str, Any]]] = {
     "not square": (ValueError, r"`K` has shape \(3, 4\); it must be square", {"K": K[:3]}),
     "vector": (ValueError, r"`K` has shape \(4,\); it needs at least 2 axes", {"K": K[0]}),
-    "empty": (ValueError, r"`K` has shape \(0, 0\); an empty array", {"K": K[:0, :0]}),
+    "empty rows": (ValueError, r"`K` has shape \(0, 4\); an empty array", {"K": K[:0]}),
     "integers": (TypeError, r"`K` has dtype int64", {"K": np.eye(4, dtype=int)}),
     "list": (TypeError, r"`K` is a list; it must be one array", {"K": K.tolist()}),
     "not Hermitian": (ValueError, r"`K` is not Hermitian.*Pass \(K", {"K": K + 1e-6 * K[:, :1]}),
@@ -520,9 +574,10 @@ def test_one_flag_is_read_with_checks_and_none_without() -> None:
     k, c, damping = (strict_array(x, device=Device("device1")) for x in (K, K[0], 0.1))
     for check in (False, True):
         for options in ({}, {"relative": False, "normalized": True}):
-            with counted_host_reads() as reads:
-                sample_weights(k, damping, check=check, **options)
-            assert len(reads) == check
+            for full_output in (False, True):
+                with counted_host_reads() as reads:
+                    sample_weights(k, damping, check=check, full_output=full_output, **options)
+                assert len(reads) == check
         with counted_host_reads() as reads:
             weighted_cosine(k, c, c, check=check)
         assert len(reads) == check

@@ -35,6 +35,17 @@ def results_are_of_the_library_of_the_caller(A: NDArray[np.float64], flag: bool)
     return float(total + np.max(series.remainder_bound) + np.size(other))
 
 
+def weights(K: NDArray[np.float64], X: NDArray[np.float64], full_output: bool) -> object:
+    c, used = ngdla.sample_weights(K, 0.1, full_output=True)
+    step: NDArray[np.float64] = ngdla.weighted_gradient(X, X, c, positions=False) / float(used)
+    K = ngdla.sample_gram(X, X, positions=True)
+    c = ngdla.sample_weights(K, 0.1, full_output=False) + ngdla.sample_weights(K, 0.1)
+    state = ngdla.weight_sharing_init("table", 64, period=3)
+    v, state = ngdla.weight_sharing_step(state, X, X, 0.1, batch=2, positions=None)
+    either = ngdla.sample_weights(K, 0.1, full_output=full_output)
+    return step, c.mean(), v, state.averaged + len(state.layer), either
+
+
 def natural_gradient(O: NDArray[np.complex128], E: NDArray[np.complex128]) -> float:
     d, info = ngdla.stochastic_reconfiguration(O, E, 1e-3, mode="complex", full_output=True)
     d = ngdla.stochastic_reconfiguration(O, E, 1e-3, mode="complex", previous=d, momentum=0.9)

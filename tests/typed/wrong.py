@@ -20,3 +20,5 @@ def step(S: NDArray[np.float64], f: NDArray[np.float64]) -> None:
     ngdla.randomized_eigh(S, 3, method="lanczos")  # type: ignore[arg-type]
     ngdla.weight_sharing_init("never", 64)  # type: ignore[arg-type]
     ngdla.ema(S, S, decay=0.9, check="none")  # type: ignore[call-overload]
+    ngdla.sample_gram(S, S, positions="yes")  # type: ignore[arg-type]
+    ngdla.sample_weights(S, 0.1, full_output="yes")  # type: ignore[call-overload]

@@ -33,15 +33,20 @@ class FNGD:
             self.states = [ngdla.weight_sharing_init(self.policy, M, period=period) for _ in tapes]
         with clock("decomposition"):
             pairs = [
-                ngdla.weight_sharing_step(state, *tape, self.damping)
+                ngdla.weight_sharing_step(
+                    state, *tape, self.damping, positions=tape.inputs.ndim > 2
+                )
                 for state, tape in zip(self.states, tapes)
             ]
             self.states = [state for _, state in pairs]
         with clock("application"):
-            return [ngdla.weighted_gradient(*tape, v) for tape, (v, _) in zip(tapes, pairs)]
+            return [
+                ngdla.weighted_gradient(*tape, v, positions=tape.inputs.ndim > 2)
+                for tape, (v, _) in zip(tapes, pairs)
+            ]
 
     def arrays(self) -> list[Array]:
-        return [state.weights for state in self.states if state.weights is not None]
+        return [state.weights for state in self.states if not isinstance(state.weights, tuple)]
 
 
 class DampedSolve:

@@ -19,7 +19,7 @@ a, g = Array("normal", (6, 5)), Array("normal", (6, 4))
 state = ngdla.inverse_free_init(5, 4, like=a)
 statistics = ngdla.inverse_free_statistics(state, a, g)
 followed = ngdla.online_eigh_init(a, 2)
-sharing = ngdla.weight_sharing_init("every", 6, period=2)
+sharing = ngdla.weight_sharing_init("table", 6, period=2)
 solve_options = {"method": "eigh", "precision": "native", "refine": 1, "metric": p.metric}
 solve_options |= {"null": p.null, "check": True}
 sketch = {"passes": 2, "oversample": 4, "basis": Array("orthonormal", (5, 2)), "rng": 0}
@@ -105,12 +105,16 @@ GOOD: dict[str, tuple[Function, tuple[Any, ...], dict[str, Any]]] = {
     "inverse_free_update": (ngdla.inverse_free_update, (state, statistics), update),
     "inverse_free_apply": (ngdla.inverse_free_apply, (state, V), {}),
     "structured_factor": (ngdla.structured_factor, (A, "dense", 0.3), {}),
-    "sample_gram": (ngdla.sample_gram, (a, g), {}),
-    "sample_weights": (ngdla.sample_weights, (A, 0.3), {}),
-    "weighted_gradient": (ngdla.weighted_gradient, (a, g, a[:, 0]), {}),
+    "sample_gram": (ngdla.sample_gram, (a, g), {"positions": False}),
+    "sample_weights": (ngdla.sample_weights, (A, 0.3), {"full_output": False}),
+    "weighted_gradient": (ngdla.weighted_gradient, (a, g, a[:, 0]), {"positions": False}),
     "weighted_cosine": (ngdla.weighted_cosine, (A, a[0], a[1]), {}),
     "weight_sharing_init": (ngdla.weight_sharing_init, ("every", 6), {"period": 2}),
-    "weight_sharing_step": (ngdla.weight_sharing_step, (sharing, a, g, 0.3), {}),
+    "weight_sharing_step": (
+        ngdla.weight_sharing_step,
+        (sharing, a, g, 0.3),
+        {"batch": 1, "positions": False},
+    ),
 }
 foreign = lifted(lambda x: np.asarray(x) if type(x).__module__ != "numpy" else memoryview(x))
 # What takes the place of an argument, whatever it is, or of an array.
