@@ -72,7 +72,7 @@ def _step(name: str, state: Any, a: Any, g: Any) -> Any:
         average = ngdla.ema(state.to_dense(), a, decay=0.9)
         return ngdla.randomized_eigh(average, 3, basis=state.eigenvectors, passes=1)
     if name == "factor":
-        return ngdla.nystrom_factor(a.T @ a + state.matmul(a.T) @ a, 3)
+        return ngdla.nystrom_factor(ngdla.ema(state.root @ state.root.T, a, decay=0.9), 3)
     return ngdla.weight_sharing_step(state, a, g, 0.3)[1]
 
 

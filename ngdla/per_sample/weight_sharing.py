@@ -12,7 +12,7 @@ from ngdla._backend.checks import require_choice, require_count, require_flag, r
 from ngdla._backend.dtypes import real_part
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.pytrees import register_pytree
+from ngdla._backend.states import state_class
 from ngdla._backend.tracing import detached
 
 from .gradients import checked_gram
@@ -25,13 +25,17 @@ Policy = Literal["exact", "every", "shared", "table", "mean"]
 Weights = AnyArray | tuple[Any, ...]
 
 
-@register_pytree(static=("policy", "M", "period", "batches", "age", "averaged", "layer"))
+@state_class(
+    static=("policy", "M", "period"),
+    counted=("batches", "age", "averaged", "layer"),
+    grown=("weights", "cosine"),
+)
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightSharing:
     """State of shared weights of one layer, a value.
 
-    Saved by pickle, or as `dataclasses.asdict`, from which ``WeightSharing(**fields)`` makes it
-    anew. Weights are kept without their gradients. Parts that are not there are ``()``.
+    Saved and restored by `state_dict` and `load_state_dict`. Weights are kept without their
+    gradients. Parts that are not there are ``()``.
 
     Attributes
     ----------
