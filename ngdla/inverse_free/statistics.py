@@ -12,6 +12,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
+from ngdla._backend.positions import require_positions
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.shapes import expanded
 from ngdla._backend.states import state_class
@@ -79,6 +80,7 @@ def inverse_free_statistics(
     inputs: Array,
     output_gradients: Array,
     *,
+    positions: bool | None = None,
     weights: Array | None = None,
     loss_scale: Any = 1.0,
     check: bool = True,
@@ -89,13 +91,16 @@ def inverse_free_statistics(
     ----------
     state : InverseFreeState
         The state that is updated afterwards; its factors give the coordinates.
-    inputs : array, shape (..., N, d_in)
-        a, rows are samples, or samples and positions.
-    output_gradients : array, shape (..., N, d_out)
-        g, gradients of per-sample losses. If the loss is a mean over M samples, multiply by M. If
-        T positions of each sample are rows, multiply by sqrt(T) as well; see Notes.
-    weights : array, shape (..., N), optional
-        w >= 0, one per row; 1 by default.
+    inputs : array, shape (..., N, d_in), or (..., M, T, d_in) with positions
+        a, rows are samples. There may be none: they add zero.
+    output_gradients : array, shape (..., N, d_out), or (..., M, T, d_out) with positions
+        g, gradients of per-sample losses. If the loss is a mean over M samples, multiply by M.
+    positions : bool, optional
+        Whether each of M samples has T positions: (..., M, T, d). All of them are then rows, and
+        output gradients are multiplied by sqrt(T); see Notes. From three axes on it must be given:
+        False is a stack of layers, (..., N, d).
+    weights : array, shape (..., N), or (..., M) with positions, optional
+        w >= 0, one per sample; 1 by default.
     loss_scale : float or array, shape () or (...)
         The factor by which the loss, and so g, was multiplied; it is divided out.
     check : bool, default True
@@ -110,7 +115,8 @@ def inverse_free_statistics(
     Raises
     ------
     TypeError
-        If arguments are no floating-point arrays of the library of the state.
+        If arguments are no floating-point arrays of the library of the state, or `positions` is
+        missing.
     ValueError
         If shapes do not fit, or weights are negative, NaN or Inf.
 
@@ -118,10 +124,10 @@ def inverse_free_statistics(
     -----
     Cost: `StructuredMatrix.project_inner` of both factors. Neither second moment is formed.
     Positions (sequences, patches of convolutions): an update divides both sums by the rows, M T of
-    them, but the curvature of a sample is a sum over its T positions. What a backward pass leaves
-    is multiplied by sqrt(T) for a loss that is a sum over samples, by M sqrt(T) for a mean over
-    samples, and by M T for a mean over samples and positions, where each token is a sample.
-    Otherwise G is T times too small.
+    them, but the curvature of a sample is a sum over its T positions; hence sqrt(T), without which
+    G is T times too small. It is multiplied here. What a backward pass leaves is the caller's to
+    multiply by M for a mean over samples, and by M sqrt(T) for a mean over samples and positions,
+    where each token is a sample.
 
     References
     ----------
@@ -142,21 +148,24 @@ def inverse_free_statistics(
     True
     """
     require_state(state)
-    _require_samples(inputs, output_gradients, state)
+    positions = _require_samples(inputs, output_gradients, positions, state)
     batch, like = state.K.batch, state.K.leaves[0]
+    M, T = inputs.shape[-3:-1] if positions else (inputs.shape[-2], 1)
     real = real_name(result_name(dtype_name(inputs.dtype), state.K.dtype_name))
     with opened(inputs, check) as checks:
         scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
         a, g = without_graph((inputs, output_gradients), inputs)
         if weights is None:
-            rows = zeros(batch, inputs, real) + float(inputs.shape[-2])
+            rows = zeros(batch, inputs, real) + float(M * T)
         else:
-            w = _checked_weights(weights, inputs, real, checks)
-            xp = namespace(w)
-            rows, root = xp.sum(w, axis=-1), xp.expand_dims(xp.sqrt(w), axis=-1)
-            a, g = _multiply(a, root), _multiply(g, root)
-        if not isinstance(scale, float) or scale != 1.0:
-            g = _multiply(g, expanded(1 / scale, 2))
+            w = _checked_weights(weights, (*batch, M), inputs, real, checks)
+            rows, root = T * namespace(w).sum(w, axis=-1), namespace(w).sqrt(w)
+            a, g = (_multiply(x, expanded(root, x.ndim - root.ndim)) for x in (a, g))
+        factor = T**0.5 / scale
+        if not isinstance(factor, float) or factor != 1.0:
+            g = _multiply(g, expanded(factor, g.ndim - len(batch)))
+        if positions:
+            a, g = (namespace(x).reshape(x, (*batch, M * T, x.shape[-1])) for x in (a, g))
         K, C = factor_values(state)
         # Pi(K^H U K) with U = sum_i w_i a_i a_i^H, and Pi(C^H G C)
         H_K, H_C = K.project_inner(a), C.project_inner(g)
@@ -207,38 +216,46 @@ def stale_statistics() -> Exception:
     )
 
 
-def _require_samples(inputs: Any, output_gradients: Any, state: InverseFreeState) -> None:
-    """Raise unless these are rows of the same samples, for the factors of the state."""
+def _require_samples(
+    inputs: Any, output_gradients: Any, positions: Any, state: InverseFreeState
+) -> bool:
+    """Return whether samples have positions, or raise unless they fit the factors of the state."""
+    axes: tuple[str, ...] = ()
     for x, name, factor in (
         (inputs, "inputs", state.K),
         (output_gradients, "output_gradients", state.C),
     ):
         require_array(x, name, ndim=2, blocks=False, empty=True)
-        require_rows(x, name, factor, "N")
+        axes = axes or (("M", "T") if require_positions(x, positions, name) else ("N",))
+        require_rows(x, name, factor, *axes)
         _require_kind(x, name, factor)
-    if inputs.shape[-2] != output_gradients.shape[-2]:
+    if inputs.shape[:-1] != output_gradients.shape[:-1]:
         msg = (
-            f"`inputs` has {inputs.shape[-2]} rows and `output_gradients` "
-            f"{output_gradients.shape[-2]}; they must be of the same samples."
+            f"`inputs` has shape {tuple(inputs.shape)} and `output_gradients` "
+            f"{tuple(output_gradients.shape)}; they must be of the same samples, and positions."
         )
         raise ValueError(msg)
+    return len(axes) == 2
 
 
-def _checked_weights(weights: Any, inputs: Array, dtype: str, checks: ValueChecks) -> Array:
-    """Return the weights of rows in a real dtype."""
+def _checked_weights(
+    weights: Any, shape: tuple[int, ...], inputs: Array, dtype: str, checks: ValueChecks
+) -> Array:
+    """Return the weights of samples in a real dtype."""
     if not is_array(weights):
         msg = (
-            f"`weights` is {shown(weights)}; it must be an array of real numbers, one for each row."
+            f"`weights` is {shown(weights)}; it must be an array of real numbers, one for each "
+            f"sample."
         )
         raise TypeError(msg)
     require_dense(weights, "weights", blocks=False)
-    if tuple(weights.shape) != tuple(inputs.shape[:-1]):
+    if tuple(weights.shape) != shape:
         msg = (
-            f"`weights` has shape {tuple(weights.shape)}; it must be {tuple(inputs.shape[:-1])}, "
-            f"one for each row of `inputs`."
+            f"`weights` has shape {tuple(weights.shape)}; it must be {shape}, one for each sample "
+            f"of `inputs`."
         )
         raise ValueError(msg)
-    w = real_values(weights, "weights", inputs, "inputs", dtype, tuple(inputs.shape[:-1]))
+    w = real_values(weights, "weights", inputs, "inputs", dtype, shape)
     w = astype(w, dtype)
     checks.finite("weights", w, batch=w.ndim - 1, kind="vector")
     msg = "`weights` holds negative numbers; each must be 0 or more."

@@ -43,11 +43,11 @@ def _computed(kernel: Kernel, K: StoredMatrix, V: Array) -> Array:
         return in_common_dtype(lambda *a: kernel(a[:-1], a[-1]), *K.leaves, V)
 
 
-def require_rows(X: Array, name: str, K: StoredMatrix, count: str) -> None:
-    """Raise unless X has rows of the length of K, and its batch; `count` names their number."""
+def require_rows(X: Array, name: str, K: StoredMatrix, *counts: str) -> None:
+    """Raise unless X has rows of the length of K, and its batch; `counts` names what is between."""
     require_like(X, name, K.leaves[0], "K")
-    if (*X.shape[:-2], X.shape[-1]) != (*K.batch, K.dimension):
-        expected = ", ".join(map(str, (*K.batch, count, K.dimension)))
+    if (*X.shape[: -1 - len(counts)], X.shape[-1]) != (*K.batch, K.dimension):
+        expected = ", ".join(map(str, (*K.batch, *counts, K.dimension)))
         msg = f"`{name}` has shape {tuple(X.shape)}; for {K!r} it must be ({expected})."
         raise ValueError(msg)
 
