@@ -7,6 +7,8 @@ of its own, makes three steps more, and writes what comes out beside it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +26,34 @@ STRUCTURES = (("hierarchical", {"k1": 2, "k2": 1}), "lower-toeplitz")
 States = dict[str, Any]
 
 
-def start(library: Any, dtype: str) -> States:
-    """Return the states before any batch, or after one of zeros; templates as well."""
-    number = library.asarray(np.zeros((M, D_IN), wide(dtype)))
-    storages = ("native", "compensated") if dtype == "bfloat16" else ("native",)
-    states = {
-        f"inverse-free, {storage}": ngdla.inverse_free_init(
-            D_IN, D_OUT, structures=STRUCTURES, like=number, dtype=dtype, storage=storage
+def start(library: Any, dtype: str, only: str = "") -> States:
+    """Return the states before any batch, or after one of zeros; templates as well.
+
+    `only` is what names have to begin with.
+    """
+    batch = library.asarray(np.zeros((M, D_IN), wide(dtype)))
+    factor = library.asarray(np.eye(D_IN, dtype=wide(dtype)))
+
+    def inverse_free(storage: Any) -> Any:
+        return ngdla.inverse_free_init(
+            D_IN, D_OUT, structures=STRUCTURES, like=batch, dtype=dtype, storage=storage
         )
-        for storage in storages
+
+    makers: dict[str, Callable[[], Any]] = {
+        f"inverse-free, {storage}": partial(inverse_free, storage)
+        for storage in (("native", "compensated") if dtype == "bfloat16" else ("native",))
     }
-    if dtype == "bfloat16":  # decompositions in half precision are made in float32
-        return states
-    factor = library.asarray(np.eye(D_IN, dtype=dtype))
-    policies = {policy: 3 for policy in ("every", "shared", "table", "mean")}
-    return states | {
-        "online": ngdla.online_eigh_init(number, 4),
-        "eigenpairs": ngdla.randomized_eigh(factor, 3),
-        "factor": ngdla.nystrom_factor(factor, 3),
-        **{
-            policy: ngdla.weight_sharing_init(policy, M, period=period)
-            for policy, period in policies.items()
-        },
-    }
+    if dtype != "bfloat16":  # decompositions in half precision are made in float32
+        makers |= {
+            "online": lambda: ngdla.online_eigh_init(batch, 4),
+            "eigenpairs": lambda: ngdla.randomized_eigh(factor, 3),
+            "factor": lambda: ngdla.nystrom_factor(factor, 3),
+        }
+        makers |= {
+            f"weights, {policy}": partial(ngdla.weight_sharing_init, policy, M, period=3)
+            for policy in ("every", "shared", "table", "mean")
+        }
+    return {name: make() for name, make in makers.items() if name.startswith(only)}
 
 
 def advanced(library: Any, states: States, dtype: str, seeds: range) -> States:

@@ -136,7 +136,7 @@ def load_state_dict(
     """
     _require_state(template, "template")
     if not isinstance(arrays, Mapping):
-        msg = f"`arrays` is {shown(arrays)}; it must be a mapping of names to arrays."
+        msg = f"`arrays` is a {type(arrays).__name__}; it must be a mapping of names to arrays."
         raise TypeError(msg)
     source = _Source(arrays, like, {_LAYOUT})
     source.require_layout(template)
@@ -335,7 +335,7 @@ def _counted(value: Any, name: str, source: _Source) -> Any:
 def _require_state(x: Any, name: str) -> None:
     if not hasattr(type(x), "_counted"):
         msg = (
-            f"`{name}` is {shown(x)}; it must be a state: what inverse_free_init, "
+            f"`{name}` is a {type(x).__name__}; it must be a state: what inverse_free_init, "
             f"online_eigh_init, weight_sharing_init, randomized_eigh and the like return."
         )
         raise TypeError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from typing import Any
 
@@ -61,8 +62,9 @@ class Masked(StoredDensely):
         return hash(self.preorder)
 
     def __repr__(self) -> str:
-        count = sum(row.bit_count() for row in self.preorder.rows)
-        return f"Masked({count} entries of {self.preorder.size} x {self.preorder.size})"
+        rows, d = self.preorder.rows, self.preorder.size
+        count, checksum = sum(row.bit_count() for row in rows), zlib.crc32(repr(rows).encode())
+        return f"Masked({count} entries of {d} x {d}, checksum {checksum:08x})"
 
     def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         if d != self.preorder.size:
