@@ -28,5 +28,5 @@ say_times() {
 install_libraries() {
     make venv
     .venv/bin/python -m pip install -qq torch==2.13.0
-    .venv/bin/python -m pip install -qq jax jaxlib "dask[array]" cupy-cuda13x
+    .venv/bin/python -m pip install -qq jax jaxlib "dask[array]" cupy-cuda13x orbax-checkpoint
 }
