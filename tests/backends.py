@@ -31,8 +31,20 @@ def is_array(x: Any) -> bool:
     return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, np.generic)
 
 
+def fields_of(x: Any) -> list[Any]:
+    """Return what a dataclass holds, field by field."""
+    return [getattr(x, field.name) for field in dataclasses.fields(x)]
+
+
+def rebuilt(function: Callable[[Any], Any], x: Any) -> Any:
+    """Return a result of ngdla with a function of each field that holds arrays."""
+    return dataclasses.replace(x, **{n: function(getattr(x, n)) for n in x._array_fields})
+
+
 def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
-    """Apply a function to all arrays in nested lists, tuples and dicts."""
+    """Apply a function to all arrays in nested lists, tuples, dicts and results of ngdla."""
+    if hasattr(x, "_array_fields"):
+        return rebuilt(lambda field: map_arrays(function, field), x)
     if isinstance(x, dict):
         return {key: map_arrays(function, value) for key, value in x.items()}
     if isinstance(x, tuple) and hasattr(x, "_fields"):
@@ -110,7 +122,9 @@ class Backend:
 
 
 def map_both(function: Callable[[Any, Any], Any], x: Any, y: Any) -> None:
-    if isinstance(x, dict):
+    if hasattr(x, "_array_fields"):
+        map_both(function, fields_of(x), fields_of(y))
+    elif isinstance(x, dict):
         for key in x:
             map_both(function, x[key], y[key])
     elif isinstance(x, (list, tuple)):
@@ -274,6 +288,8 @@ class _Slot:
 def _fill(x: Any, values: Any) -> Any:
     if isinstance(x, _Slot):
         return values[x.index]
+    if hasattr(x, "_array_fields"):
+        return rebuilt(lambda field: _fill(field, values), x)
     if isinstance(x, dict):
         return {key: _fill(value, values) for key, value in x.items()}
     if isinstance(x, (list, tuple)):

@@ -14,6 +14,7 @@ __all__ = [
     "DERIVATIVES",
     "EXCEPTIONS",
     "FUNCTIONS",
+    "KEPT",
     "LIBRARIES",
     "MODES",
     "REFUSE_DEFICIENT",
@@ -111,6 +112,19 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "inv_sqrtm_newton_schulz": lambda S, v, f: ngdla.inv_sqrtm_newton_schulz(_factor(S), 20),
     "stochastic_reconfiguration": lambda S, v, f: ngdla.stochastic_reconfiguration(S, f, 0.3),
 }
+
+# What these return is kept from step to step, so that it holds no graph of torch, which would keep
+# all batches alive: `backward` takes it as a constant, and derivatives are by `torch.func.grad`.
+KEPT = (
+    "online_eigh_init",
+    "online_eigh_update",
+    "online_eigh_result",
+    "ema",
+    "inverse_free_init",
+    "inverse_free_statistics",
+    "inverse_free_update",
+    "inverse_free_apply",
+)
 
 # Singular values of S at which derivatives are asked for as well: those of S S^H are equal, nearly
 # equal, and zero.

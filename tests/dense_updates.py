@@ -243,7 +243,7 @@ def with_members(rng: np.random.Generator, name: str, d_in: int, d_out: int) -> 
     pair = structure(name, d_in), structure(name, d_out)
     state = inverse_free_init(d_in, d_out, structures=pair, like=np.zeros(1))
     K, C = (s.from_dense(member(rng, name, d)) for s, d in zip(pair, (d_in, d_out)))
-    return state._replace(K=K, C=C)
+    return dataclasses.replace(state, K=K, C=C)
 
 
 def preconditioner(state: InverseFreeState) -> tuple[np.ndarray, np.ndarray]:
@@ -254,6 +254,6 @@ def preconditioner(state: InverseFreeState) -> tuple[np.ndarray, np.ndarray]:
 
 def tangents(state: InverseFreeState) -> tuple[np.ndarray, np.ndarray]:
     """Return the tangents of the last update, of a state that keeps them."""
-    assert state.momentum_K is not None
-    assert state.momentum_C is not None
+    assert state.momentum_K
+    assert state.momentum_C
     return state.momentum_K.to_dense(), state.momentum_C.to_dense()

@@ -13,6 +13,7 @@ from capabilities import (
     DERIVATIVES,
     EXCEPTIONS,
     FUNCTIONS,
+    KEPT,
     LIBRARIES,
     MODES,
     REFUSE_DEFICIENT,
@@ -198,6 +199,11 @@ def gradients_of(call: Call, point: Any, c: np.ndarray, backend: Any, compiled: 
         gradient = backend.jax.grad(scalar, argnums=(0, 1, 2))
         gradient = backend.jax.jit(gradient) if compiled else gradient
         return [np.asarray(g) for g in gradient(*arrays)]
+    if call in map(FUNCTIONS.get, KEPT):
+        gradient = backend.torch.func.grad(
+            lambda *x: (backend.asarray(c) * call(*x)).sum(), argnums=(0, 1, 2)
+        )
+        return [backend.numpy(g) for g in gradient(*arrays)]
     arrays = [x.requires_grad_() for x in arrays]
     (backend.asarray(c) * call(*arrays)).sum().backward()
     return [None if x.grad is None else backend.numpy(x.grad) for x in arrays]

@@ -57,7 +57,7 @@ class OnlineEigh(LibraryBenchmark):
 
     def data(self, n: int, m: int, dtype: str) -> tuple[np.ndarray, ...]:
         state = ngdla.online_eigh_init(normal((n, m), dtype), n // 2)
-        return normal((n, m), dtype, seed=1), *map(np.asarray, state)
+        return normal((n, m), dtype, seed=1), *map(np.asarray, vars(state).values())
 
     def time_online_eigh_update(self, *_: str) -> None:
         self.call()
@@ -94,7 +94,7 @@ class KroneckerSolve(LibraryBenchmark):
     def data(self, n: int, m: int, dtype: str) -> tuple[np.ndarray, ...]:
         X = normal((n, m), dtype) / np.sqrt(m).astype(dtype)
         low = ngdla.randomized_eigh(X.T @ X, n // 2)
-        return normal((m, m), dtype, seed=1), *map(np.asarray, low)
+        return normal((m, m), dtype, seed=1), *map(np.asarray, vars(low).values())
 
     def time_kronecker_solve(self, *_: str) -> None:
         self.call()

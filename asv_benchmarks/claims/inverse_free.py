@@ -173,7 +173,7 @@ def storage_errors() -> dict[str, float]:
 
 def _preconditioner(state: ngdla.InverseFreeState) -> np.ndarray:
     """Return K K^T, as the state applies it."""
-    K = state.K if state.compensation_K is None else state.K + state.compensation_K
+    K = state.K + state.compensation_K if state.compensation_K else state.K
     dense = np.asarray(K.to_dense(), dtype="float64")
     return dense @ dense.T
 

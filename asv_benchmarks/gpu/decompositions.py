@@ -27,18 +27,18 @@ def decomposition_costs(engine: Engine, sizes: Sizes) -> Answer:
         state = ngdla.online_eigh_init(X, sizes.rank)
         ways = {
             "eigh": (lambda A, *_: eigh(A)[1], A),
-            "cold": (lambda A: tuple(ngdla.randomized_eigh(A, sizes.rank)), A),
+            "cold": (lambda A: _arrays(ngdla.randomized_eigh(A, sizes.rank)), A),
             "warm": (
-                lambda A, U: tuple(ngdla.randomized_eigh(A, sizes.rank, passes=1, basis=U)),
+                lambda A, U: _arrays(ngdla.randomized_eigh(A, sizes.rank, passes=1, basis=U)),
                 A,
                 basis,
             ),
             "on-line": (
-                lambda X, *s: tuple(
+                lambda X, *s: _arrays(
                     ngdla.online_eigh_update(ngdla.OnlineEigh(*s), X, decay=0.95, check=False)
                 ),
                 X,
-                *state,
+                *_arrays(state),
             ),
         }
         numbers.append(
@@ -60,7 +60,7 @@ def tf32_decomposition(engine: Engine, sizes: Sizes) -> Answer:
         call = partial(ngdla.randomized_eigh, rank=sizes.rank, precision=precision)
         result = call(A)
         numbers[precision] = {
-            "seconds": seconds_of(engine, lambda A, call=call: tuple(call(A)), A),
+            "seconds": seconds_of(engine, lambda A, call=call: _arrays(call(A)), A),
             "error": float(result.error / result.trace),
         }
     native, tf32 = numbers["native"], numbers["tf32"]
@@ -97,6 +97,11 @@ def stacked_layers(engine: Engine, sizes: Sizes) -> Answer:
     }
     times = ", ".join(f"{way} {1e3 * t:.3g} ms" for way, t in seconds.items())
     return Answer(f"{count} layers of {d}, rank {sizes.rank}: {times}", [{"seconds": seconds}])
+
+
+def _arrays(result: Any) -> tuple[Array, ...]:
+    """Return the arrays of a state or of a decomposition."""
+    return tuple(vars(result).values())
 
 
 def _factor(engine: Engine, shape: tuple[int, int]) -> tuple[Array, Array]:

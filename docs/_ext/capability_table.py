@@ -11,6 +11,7 @@ from capabilities import (  # noqa: E402
     DERIVATIVES,
     EXCEPTIONS,
     FUNCTIONS,
+    KEPT,
     LIBRARIES,
     MODES,
     REFUSE_DEFICIENT,
@@ -37,7 +38,18 @@ def records_in(folder: Path) -> list[Path]:
 
 def on_cpu() -> str:
     """Return the table of the libraries that `make test` runs."""
-    return capability_table([library for library in LIBRARIES if library not in ON_GPUS])
+    return "\n\n".join(
+        [capability_table([name for name in LIBRARIES if name not in ON_GPUS]), of_kept()]
+    )
+
+
+def of_kept() -> str:
+    """Return which results are constants to `backward`."""
+    names = ", ".join(f"`{name}`" for name in KEPT)
+    return (
+        "States and averages are kept from step to step and hold no graph: PyTorch's `backward` "
+        f"takes them as constants. Their derivatives, of {names}, are by `torch.func.grad`."
+    )
 
 
 def on_gpu(folder: Path = RECORDS) -> str:

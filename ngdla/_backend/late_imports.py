@@ -35,16 +35,16 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self.waiting: dict[str, list[Action]] = {}
-        self._asking = False
+        self._asking: set[str] = set()  # by name: other threads may import the other library
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname not in self.waiting or self._asking:
+        if fullname not in self.waiting or fullname in self._asking:
             return None
-        self._asking = True
+        self._asking.add(fullname)
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            self._asking = False
+            self._asking.discard(fullname)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
             spec.loader.exec_module = partial(self._executed, execute, fullname)  # type: ignore[method-assign]

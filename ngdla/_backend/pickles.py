@@ -8,6 +8,8 @@ from inspect import get_annotations
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
 
+from .pytrees import register_safe
+
 __all__ = ["name_public", "part"]
 
 Class = TypeVar("Class", bound=type)
@@ -59,3 +61,4 @@ def name_public(module: str, members: Mapping[str, Any], names: Iterable[str]) -
 
 
 _restored_part.__module__ = "ngdla"  # where pickles look for it
+register_safe(_restored_part)  # it makes nothing but parts

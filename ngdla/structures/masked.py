@@ -58,6 +58,9 @@ class Masked(StoredDensely):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Masked) and self.preorder == other.preorder
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Masked, (self.preorder,)  # a state loads without arrays of NumPy in its pickle
+
     def __hash__(self) -> int:
         return hash(self.preorder)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ngdla._backend.messages import shown
+from ngdla._backend.pytrees import register_safe
 
 from .base import Structure
 from .block_diagonal import BlockDiagonal
@@ -31,6 +32,8 @@ NAMES: dict[str, type[Structure]] = {
     "low-rank-triangular": LowRankTriangular,
     "masked": Masked,
 }
+for _structure in NAMES.values():  # a matrix in a pickle names its own
+    register_safe(_structure)
 
 
 def structure_from(given: Any, name: str = "structure") -> Structure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -209,7 +210,7 @@ def test_ikfac_converges_to_the_optimum(name: str, rng: np.random.Generator) -> 
     """The closed form, with any start; dense columns and Toeplitz are slow, and get nearer."""
     state, (a, g) = with_members(rng, name, IN, OUT), batch(rng)
     options = {"damping": DAMPING, "step_size": 0.7, "retraction": "exact", "rule": "ikfac"}
-    state = state._replace(momentum_K=None, momentum_C=None)
+    state = dataclasses.replace(state, momentum_K=(), momentum_C=())
     near, end = after(state, a, g, 15, **options), after(state, a, g, 45, **options)
     for X, at_15, at_45, d in zip((a, g), preconditioner(near), preconditioner(end), (IN, OUT)):
         K = structured_factor(second_moment(X), structure(name, d), DAMPING).to_dense()
@@ -267,8 +268,8 @@ def test_coordinates_of_the_features_do_not_matter(name: str, rng: np.random.Gen
     state, (a, g) = with_members(rng, name, IN, OUT), batch(rng)
     A_K, A_C = member(rng, name, IN), member(rng, name, OUT)  # R^-T
     pair = structure(name, IN), structure(name, OUT)
-    moved = state._replace(
-        K=pair[0].from_dense(A_K).matmul(state.K), C=pair[1].from_dense(A_C).matmul(state.C)
+    moved = dataclasses.replace(
+        state, K=pair[0].from_dense(A_K).matmul(state.K), C=pair[1].from_dense(A_C).matmul(state.C)
     )
     here = inverse_free_statistics(state, a, g)
     there = inverse_free_statistics(moved, a @ np.linalg.inv(A_K), g @ np.linalg.inv(A_C))
@@ -281,7 +282,7 @@ def test_coordinates_of_the_features_do_not_matter(name: str, rng: np.random.Gen
 def test_ingd_sees_only_the_product_of_the_factors(name: str, rng: np.random.Generator) -> None:
     """K -> 7 K with C -> C / 7 leaves the tangents, and so does not change the preconditioner."""
     state, (a, g) = with_members(rng, name, IN, OUT), batch(rng)
-    moved = state._replace(K=7 * state.K, C=state.C / 7)
+    moved = dataclasses.replace(state, K=7 * state.K, C=state.C / 7)
     here, there = (tangents(seen(s, a, g)) for s in (state, moved))
     for one, other in zip(here, there):
         assert relative(other, one) <= 50 * IN * EPS
@@ -310,7 +311,9 @@ def test_rotations_of_a_dense_factor_do_not_matter(
     """From K Q, for orthogonal Q, updates lead to K' Q: the same preconditioner."""
     state, (a, g) = with_members(rng, "dense", IN, OUT), batch(rng)
     Q = np.linalg.qr(rng.standard_normal((IN, IN)))[0]
-    rotated = state._replace(K=structure("dense", IN).from_dense(state.K.to_dense() @ Q))
+    rotated = dataclasses.replace(
+        state, K=structure("dense", IN).from_dense(state.K.to_dense() @ Q)
+    )
     options = {"damping": DAMPING, "step_size": 0.1, "rule": rule, "retraction": retraction}
     one, other = (after(s, a, g, 3, **options) for s in (state, rotated))
     assert relative(other.K.to_dense(), one.K.to_dense() @ Q) <= 1e3 * IN * EPS
@@ -329,8 +332,8 @@ def test_factors_stay_in_their_structure(
     state, (a, g) = with_members(rng, name, IN, OUT), batch(rng)
     options = {"step_size": 0.1, "momentum": 0.5, "retraction": retraction, "order": 3}
     state = after(state, a, g, 2, damping=DAMPING, **options)
-    assert state.momentum_K is not None
-    assert state.momentum_C is not None
+    assert state.momentum_K
+    assert state.momentum_C
     for matrix, d in (
         (state.K, IN),
         (state.C, OUT),

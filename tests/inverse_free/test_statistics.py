@@ -132,7 +132,6 @@ WRONG_BATCHES: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "width": ("inputs", ValueError, {"inputs": X[:, :3]}),
     "vector": ("inputs", ValueError, {"inputs": X[0]}),
     "batch": ("inputs", ValueError, {"inputs": X[None]}),
-    "no row": ("inputs", ValueError, {"inputs": X[:0]}),
     "list": ("inputs", TypeError, {"inputs": X.tolist()}),
     "sparse": ("inputs", TypeError, {"inputs": scipy.sparse.csr_array(X)}),
     "integers": ("inputs", TypeError, {"inputs": X.astype(int)}),

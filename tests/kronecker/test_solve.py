@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from backends import Backend, counted_host_reads
+from backends import Backend, counted_host_reads, fields_of
 from references import H, U, narrow, random_array, wide
 from spectra import (
     REAL,
@@ -86,18 +86,15 @@ def test_all_kinds_of_factors(
     A, dense_A = factor(rng, IN, of_A, dtype)
     G, dense_G = factor(rng, OUT, of_G, dtype)
     V = random_array(rng, (OUT, IN), dtype)
-    types = [LowRankEigh if isinstance(F, LowRankEigh) else None for F in (A, G)]
 
     def run(A: Any, G: Any, V: Any) -> list[Any]:
-        A, G = (F if kind is None else kind(*F) for F, kind in zip((A, G), types))
         return [
             kronecker_solve(A, G, V, DAMPING, coupling=coupling, check=coupling == "joint")
             for coupling in ("joint", "factored")
         ]
 
-    arguments = [F if kind is None else list(F) for F, kind in zip((A, G), types)]
     like = backend.asarray(V)
-    joint, factored = backend.call(run, *backend.asarray(arguments), like)
+    joint, factored = backend.call(run, *backend.asarray([A, G]), like)
     tolerance = 10 * IN * U[dtype] / DAMPING
     reference = solve_dense(dense_A, dense_G, V, DAMPING)
     backend.assert_matches(joint, reference, like=like, dtype=dtype, tolerance=tolerance)
@@ -152,13 +149,13 @@ def test_batches(backend: Backend, coupling: str, kind: str, rng: np.random.Gene
     pairs = [(factor(rng, IN, kind, dtype)[0], factor(rng, OUT, kind, dtype)[0]) for _ in range(2)]
     V = random_array(rng, (2, OUT, IN), dtype)
     stacked = [
-        np.stack(Fs) if kind == "dense" else [np.stack(field) for field in zip(*Fs)]
+        np.stack(Fs)
+        if kind == "dense"
+        else LowRankEigh(*(np.stack(field) for field in zip(*map(fields_of, Fs))))
         for Fs in zip(*pairs)
     ]
 
     def run(A: Any, G: Any, V: Any, damping: Any) -> Any:
-        if kind == "low rank":
-            A, G = LowRankEigh(*A), LowRankEigh(*G)
         return kronecker_solve(A, G, V, damping, coupling=coupling, check=False)
 
     like = backend.asarray(V)

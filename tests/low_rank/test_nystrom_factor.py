@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from backends import Backend, counted_host_reads, map_arrays
+from backends import Backend, counted_host_reads, fields_of, map_arrays
 from references import H, U, narrow, random_array, wide
 from spectra import (
     REAL,
@@ -65,7 +65,7 @@ def test_against_dense_matrices(
         return products + solved + [factor.logdet(DAMPING)]
 
     like = backend.asarray(factor.root)
-    results = backend.call(run, backend.asarray(list(factor)), *backend.asarray(right))
+    results = backend.call(run, backend.asarray(fields_of(factor)), *backend.asarray(right))
     M = dense_of(factor)
     shifted = M + DAMPING * np.eye(D)
     columns = [right[0][..., None], *right[1:]]

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 from array_api_strict import Device
 from array_api_strict import asarray as strict_array
-from backends import Backend, counted_host_reads, half_dtype, map_arrays
+from backends import Backend, counted_host_reads, fields_of, half_dtype, map_arrays
 from references import H, U, narrow, random_array, wide
 from spectra import (
     REAL,
@@ -85,11 +85,11 @@ def test_the_average_is_followed(
     xs = batches(rng, 4 if backend.eager else 2, rows, dtype)
 
     def init(X: Any) -> Any:
-        return list(online_eigh_init(X, RANK, probes=PROBES))
+        return fields_of(online_eigh_init(X, RANK, probes=PROBES))
 
     def update(fields: list[Any], X: Any) -> Any:
         state = online_eigh_update(OnlineEigh(*fields), X, decay=0.75)
-        return list(state), list(online_eigh_result(state))
+        return fields_of(state), fields_of(online_eigh_result(state))
 
     like = backend.asarray(xs[0])
     fields = backend.call(init, like)
@@ -169,7 +169,7 @@ def test_zero_batches(dtype: str, zeros: tuple[int, ...], rng: np.random.Generat
     for count in range(1, 6):
         state = followed(xs[:count], RANK, 0.5)
         A, _ = average(xs[:count], 0.5)
-        assert all(np.all(np.isfinite(field)) for field in state)
+        assert all(np.all(np.isfinite(field)) for field in fields_of(state))
         assert_consistent(state, A, U[dtype], count)
         assert_below(state.eigenvalues, state.eigenvectors, A, U[dtype])
 
@@ -204,7 +204,8 @@ def test_one_of_two_layers_vanishes(backend: Backend, rng: np.random.Generator) 
     def run(both: Any, tiny: Any, decay: Any) -> Any:
         state = online_eigh_init(both, RANK, probes=PROBES, check=False)
         state = online_eigh_update(state, tiny, decay=decay, check=False)
-        return list(state), list(online_eigh_init(tiny, RANK, probes=PROBES, check=False))
+        first = online_eigh_init(tiny, RANK, probes=PROBES, check=False)
+        return fields_of(state), fields_of(first)
 
     decay = np.array([0.1, 0.5], real)
     fields, first = backend.call(run, *backend.asarray([both, tiny, decay]))
@@ -212,7 +213,7 @@ def test_one_of_two_layers_vanishes(backend: Backend, rng: np.random.Generator) 
         return
     for found in (fields, first):
         state = OnlineEigh(*(backend.numpy(field) for field in found))
-        dead, alive = (OnlineEigh(*(field[i] for field in state)) for i in range(2))
+        dead, alive = (map_arrays(lambda x, i=i: x[i], state) for i in range(2))
         assert not any(np.any(x) for x in (dead.eigenvalues, dead.trace, dead.sketch))
         assert_consistent(dead, np.zeros((D, D)), U[real], 3)
         assert_consistent(alive, covariance(X.astype(real)), U[real], 3)
@@ -246,7 +247,7 @@ def test_batches_that_are_not_finite_are_skipped(
     def run(X: Any, Y: Any, Z: Any) -> Any:
         first = online_eigh_init(X, RANK, probes=PROBES, check="nan")
         second = online_eigh_update(first, Y, decay=0.5, check=False)
-        return [list(s) for s in (first, second, online_eigh_update(second, Z, decay=0.5))]
+        return [fields_of(s) for s in (first, second, online_eigh_update(second, Z, decay=0.5))]
 
     with np.errstate(invalid="ignore"):
         found = backend.call(run, *backend.asarray([X, Y, Z]))
@@ -258,13 +259,14 @@ def test_batches_that_are_not_finite_are_skipped(
         [True, False, True],
         [False, False, False],
     ]
-    for one, other in zip(first[:-1], second[:-1]):
+    for one, other in zip(fields_of(first)[:-1], fields_of(second)[:-1]):
         np.testing.assert_array_equal(one[[0, 2]], other[[0, 2]])
-    assert not any(np.any(x[2]) for x in (*first[:1], *first[2:4], first.sketch))
+    zeros = (first.eigenvalues, first.trace, first.weight, first.sketch)
+    assert not any(np.any(x[2]) for x in zeros)
     streams = [X[0], Z[0]], [X[1], Y[1], Z[1]], [Z[2]]
     for i, xs in enumerate(streams):
         A, weight = average(xs, 0.5)
-        state = OnlineEigh(*(x[i] for x in third))
+        state = map_arrays(lambda x, i=i: x[i], third)
         assert state.weight == pytest.approx(weight)
         assert_consistent(state, A, U[real], 3)
 
@@ -278,9 +280,9 @@ def test_mapped_batches_that_are_not_finite_are_skipped(rng: np.random.Generator
     update = torch.vmap(lambda s, y: online_eigh_update(s, y, decay=0.5))
     found = update(state, Y)
     assert found.skipped.tolist() == [False, True, False]
-    for one, other in zip(found[:-1], state[:-1]):
+    for one, other in zip(fields_of(found)[:-1], fields_of(state)[:-1]):
         np.testing.assert_array_equal(one[1], other[1])
-    looped = online_eigh_update(OnlineEigh(*(x[2] for x in state)), Y[2], decay=0.5)
+    looped = online_eigh_update(map_arrays(lambda x: x[2], state), Y[2], decay=0.5)
     assert relative(found.sketch[2], looped.sketch) <= 1e-12
 
 
@@ -325,11 +327,12 @@ def test_a_state_is_saved_and_restored(rng: np.random.Generator) -> None:
     """As its seven arrays: what follows is the same, bit for bit."""
     xs = batches(rng, 4, 8, "complex64")
     state, file = followed(xs[:3], RANK, 0.9), io.BytesIO()
-    np.savez(file, **state._asdict())
+    np.savez(file, **vars(state))
     file.seek(0)
     with np.load(file) as saved:
         restored = OnlineEigh(**saved)
-    for one, other in zip(*(online_eigh_update(s, xs[3], decay=0.9) for s in (state, restored))):
+    ends = (online_eigh_update(s, xs[3], decay=0.9) for s in (state, restored))
+    for one, other in zip(*map(fields_of, ends)):
         np.testing.assert_array_equal(one, other)
 
 
@@ -346,7 +349,8 @@ def test_scanned_is_looped(rng: np.random.Generator) -> None:
     stack = jax.numpy.asarray(np.stack(xs[1:]))
     state, tails = jax.jit(lambda s: jax.lax.scan(step, s, stack))(map_arrays(np.asarray, start))
     looped = followed(xs, RANK, 0.9)
-    assert relative(dense(*state[:2]), dense(*looped[:2])) <= 1e-10
+    found, expected = (dense(s.eigenvalues, s.eigenvectors) for s in (state, looped))
+    assert relative(found, expected) <= 1e-10
     for name in ("trace", "weight", "sketch"):
         np.testing.assert_allclose(getattr(state, name), getattr(looped, name), rtol=1e-10)
     assert tails.shape == (8,)
@@ -362,7 +366,7 @@ def test_stacked_is_looped(backend: Backend, rng: np.random.Generator) -> None:
 
     def run(X: Any, Y: Any, decay: Any) -> Any:
         state = online_eigh_init(X, RANK, check=False)
-        return list(online_eigh_update(state, Y, decay=decay))
+        return fields_of(online_eigh_update(state, Y, decay=decay))
 
     fields = backend.call(run, *backend.asarray([first, second, decay]))
     assert tuple(fields[1].shape) == (2, D, RANK)
@@ -404,10 +408,10 @@ def test_a_state_is_stored_in_half_precision(
     xs = batches(rng, 12, 40, "float32")
     state = online_eigh_init(module.asarray(xs[0]), RANK, probes=PROBES)
     for x in xs[1:]:
-        stored = OnlineEigh(*map(rounded, state))
+        stored = map_arrays(rounded, state)
         state = online_eigh_update(stored, module.asarray(x), decay=0.9)
-    assert {str(x.dtype).rpartition(".")[2] for x in state[:-1]} == {"float32"}
-    result = online_eigh_result(OnlineEigh(*map(rounded, state)))
+    assert {str(x.dtype).rpartition(".")[2] for x in fields_of(state)[:-1]} == {"float32"}
+    result = online_eigh_result(map_arrays(rounded, state))
     single = followed(xs, RANK, 0.9, probes=PROBES).eigenvalues
     # the weight of the past, eigenvalues and columns are rounded, and remembered for 10 updates
     tolerance = 3 * roundoff / (1 - 0.9) * single[0]
@@ -420,7 +424,7 @@ def test_columns_of_the_caller(rng: np.random.Generator) -> None:
     (X,) = batches(rng, 1, 8, "float64")
     columns = gaussian(4, (D, D + PROBES), X, "float64")
     one, other = (online_eigh_init(X, RANK, rng=r, probes=PROBES) for r in (4, columns))
-    for x, y in zip(one, other):
+    for x, y in zip(fields_of(one), fields_of(other)):
         np.testing.assert_array_equal(x, y)
     np.testing.assert_array_equal(one.probes, columns[:, -PROBES:])
 
@@ -494,7 +498,7 @@ def test_values_are_looked_at_on_every_library(valued_backend: Backend) -> None:
     if valued_backend.name.startswith("jax"):
         pytest.skip("compiled operation by operation, which takes seconds")
     real = valued_backend.dtypes[0]
-    state = OnlineEigh(*valued_backend.asarray([np.asarray(x, real) for x in STATE]))
+    state = OnlineEigh(*valued_backend.asarray([np.asarray(x, real) for x in fields_of(STATE)]))
     bad, good = (valued_backend.asarray(x.astype(real)) for x in (np.where(X > 1, np.nan, X), X))
     decay = valued_backend.asarray(np.asarray(1.5, real))
     with np.errstate(invalid="ignore"):

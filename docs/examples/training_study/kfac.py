@@ -146,7 +146,7 @@ class OnlineKFAC:
         return ngdla.online_eigh_update(state, X, decay=DECAY)
 
     def arrays(self) -> list[Array]:
-        return [x for state in self.states if state is not None for x in state]
+        return [x for state in self.states for x in parts(state)]
 
 
 def rank(size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -17,13 +18,14 @@ def as_dtype(x: Array, name: str) -> Array:
 
 
 def in_dtype(kept: Any, name: str) -> Any:
-    """Return an array, a tuple of them, or a structured matrix as it is kept between steps."""
+    """Return arrays, in a tuple, dataclass or structured matrix, as they are kept between steps."""
     if isinstance(kept, StructuredMatrix):
         return kept.astype(name)
-    if not isinstance(kept, tuple):
-        return as_dtype(kept, name)
-    stored = [as_dtype(x, name) for x in kept]
-    return type(kept)(*stored) if hasattr(kept, "_fields") else tuple(stored)
+    if isinstance(kept, tuple):
+        return tuple(as_dtype(x, name) for x in kept)
+    if dataclasses.is_dataclass(kept):
+        return type(kept)(**{field: as_dtype(x, name) for field, x in vars(kept).items()})
+    return as_dtype(kept, name)
 
 
 def parts(kept: Any) -> list[Array]:
@@ -32,4 +34,4 @@ def parts(kept: Any) -> list[Array]:
         return []
     if isinstance(kept, StructuredMatrix):
         return list(kept.leaves)
-    return list(kept)
+    return list(kept) if isinstance(kept, tuple) else list(vars(kept).values())

@@ -164,12 +164,12 @@ def _with_bound(program: Program, arrays: dict[str, Any], damping: Any) -> dict[
 
 def _randomized_eigh(program: Program, arrays: dict[str, Any], damping: Any) -> dict[str, Any]:
     model = ngdla.randomized_eigh(arrays["A"], program.rank, **dict(program.options))
-    return model._asdict() | _applied(model, arrays["V"], damping)
+    return vars(model) | _applied(model, arrays["V"], damping)
 
 
 def _nystrom_factor(program: Program, arrays: dict[str, Any], damping: Any) -> dict[str, Any]:
     model = ngdla.nystrom_factor(arrays["A"], program.rank, **dict(program.options))
-    return model._asdict() | _applied(model, arrays["V"], damping)
+    return vars(model) | _applied(model, arrays["V"], damping)
 
 
 def _applied(model: Any, V: Any, damping: Any) -> dict[str, Any]:
@@ -193,8 +193,7 @@ def _online_eigh(program: Program, arrays: dict[str, Any], damping: Any) -> dict
     for i in range(1, BATCHES):
         state = ngdla.online_eigh_update(state, X[i, ...], decay=decay, check=check)
         skipped[f"skipped.{i}"] = state.skipped
-    result = ngdla.online_eigh_result(state)._asdict()
-    return result | skipped | {
+    return vars(ngdla.online_eigh_result(state)) | skipped | {
         "weight": state.weight, "probes": state.probes, "sketch": state.sketch,
     }  # fmt: skip
 
