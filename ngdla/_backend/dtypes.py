@@ -176,7 +176,11 @@ def normal_range(name: str) -> tuple[float, float]:
 
 def astype(x: Array, name: str) -> Array:
     """Return `x` in the named dtype; `x` itself where it has that dtype already."""
-    if dtype_name(x.dtype) == name:
+    if isinstance(x, np.ndarray):  # as `dtype_name` says, without a call
+        own = _NAMES.get((type(x.dtype), x.dtype))
+    else:
+        own = dtype_name(x.dtype)
+    if own == name:
         return x
     xp = namespace(x)
     return xp.astype(x, dtype_of(xp, name), copy=False)

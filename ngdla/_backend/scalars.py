@@ -53,7 +53,8 @@ def damping_values(
 
     The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
     """
-    damping = known_or_array(damping, like)
+    if not isinstance(like, np.ndarray):  # small solves are to be few calls
+        damping = known_or_array(damping, like)
     if _is_number(damping):
         return _damping_number(damping, like_name, dtype, unit)
     if isinstance(damping, str) or not is_array(damping):
