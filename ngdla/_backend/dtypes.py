@@ -6,6 +6,7 @@ All libraries share the names; dtypes of different libraries must not be compare
 from __future__ import annotations
 
 import sys
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .namespace import (
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
+    torch_compiling,
 )
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "normal_range",
     "real_name",
     "real_part",
+    "register_torch_dtypes",
     "result_name",
     "single_name",
     "unit_roundoff",
@@ -57,15 +60,38 @@ _REAL = {
     "complex128": "float64",
 }
 _NAMES: dict[tuple[type, Any], str] = {}  # dtypes of different libraries must not be compared
+_TORCH_NAMES: dict[Any, str] = {}
+_TORCH_DTYPE: type | None = None  # once torch is in use
 
 
 def dtype_name(dtype: Any) -> str:
     """Return the name of a dtype of any library: 'float32', 'complex128', ..."""
-    key = (type(dtype), dtype)
-    name = _NAMES.get(key)
+    kind = type(dtype)
+    if kind is _TORCH_DTYPE:
+        return _TORCH_NAMES[dtype]
+    name = _NAMES.get((kind, dtype))
     if name is None:
-        name = _NAMES[key] = str(dtype).rpartition(".")[2]
+        if kind.__module__ != "torch":
+            name = _NAMES[kind, dtype] = str(dtype).rpartition(".")[2]
+        elif torch_compiling():
+            name = str(dtype).rpartition(".")[2]
+        else:
+            register_torch_dtypes()
+            name = _TORCH_NAMES[dtype]
     return name
+
+
+def register_torch_dtypes() -> None:
+    """Know the names of torch's dtypes before torch.compile asks.
+
+    Its graphs are made anew where a dictionary that was read has grown, which theirs does not.
+    """
+    import torch
+
+    global _TORCH_DTYPE  # noqa: PLW0603 - one comparison with it in each call
+    dtypes = {x for x in vars(torch).values() if isinstance(x, torch.dtype)}
+    _TORCH_NAMES.update({dtype: str(dtype).rpartition(".")[2] for dtype in dtypes})
+    _TORCH_DTYPE = torch.dtype
 
 
 def is_complex(x: Array) -> bool:
@@ -90,20 +116,20 @@ def real_name(name: str) -> str:
     return _REAL[name]
 
 
-_RESULTS: dict[tuple[str, ...], str] = {}
-
-
 def result_name(*names: str) -> str:
     """Return the dtype that the given ones promote to, as `result_type` does, from float32 up."""
     result = _RESULTS.get(names)
-    if result is None:
-        double = any(_REAL[name] == "float64" for name in names)
-        if any(name.startswith("complex") for name in names):
-            result = "complex128" if double else "complex64"
-        else:
-            result = "float64" if double else "float32"
-        _RESULTS[names] = result
-    return result
+    return _result_name(*names) if result is None else result
+
+
+def _result_name(*names: str) -> str:
+    double = any(_REAL[name] == "float64" for name in names)
+    if any(name.startswith("complex") for name in names):
+        return "complex128" if double else "complex64"
+    return "float64" if double else "float32"
+
+
+_RESULTS = {names: _result_name(*names) for k in (1, 2, 3) for names in product(_REAL, repeat=k)}
 
 
 def unit_roundoff(name: str) -> float:
@@ -150,7 +176,11 @@ def normal_range(name: str) -> tuple[float, float]:
 
 def astype(x: Array, name: str) -> Array:
     """Return `x` in the named dtype; `x` itself where it has that dtype already."""
-    if _NAMES.get((type(x.dtype), x.dtype)) == name:  # as `dtype_name` says, without a call
+    if isinstance(x, np.ndarray):  # as `dtype_name` says, without a call
+        own = _NAMES.get((type(x.dtype), x.dtype))
+    else:
+        own = dtype_name(x.dtype)
+    if own == name:
         return x
     xp = namespace(x)
     return xp.astype(x, dtype_of(xp, name), copy=False)
@@ -170,3 +200,7 @@ def _numpy_bfloat16() -> Any:
         msg = "NumPy has no bfloat16 by itself; install ml_dtypes, or use float16 or float32."
         raise TypeError(msg) from None
     return bfloat16
+
+
+if "torch" in sys.modules:  # where it comes later, the first eager call with its arrays does
+    register_torch_dtypes()

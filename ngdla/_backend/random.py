@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ from array_api_compat import device
 from .array import AnyArray
 from .dtypes import real_name
 from .messages import shown
-from .namespace import Array, is_dask_namespace, is_jax_namespace, is_torch_namespace, namespace
+from .namespace import (
+    Array,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_torch_namespace,
+    namespace,
+    torch_compiling,
+)
 
 __all__ = ["gaussian", "generator", "orthonormal_columns", "require_generator"]
 
@@ -62,14 +70,36 @@ def _drawn(
 
 
 def _drawn_for_torch(kind: str, rng: Any, shape: tuple[int, ...], dtype: str, where: Any) -> Array:
+    if torch_compiling():
+        _allow_in_graph()
+        return _drawn_in_graph(kind, rng, shape, dtype, where)
     import torch
 
     return torch.asarray(_DRAW[kind](np.random.default_rng(rng), shape, dtype), device=where)
 
 
-# What torch.compiler.assume_constant_result sets: torch.compile, which cannot trace NumPy's
-# generators, calls the function once, while it compiles.
-_drawn_for_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def _drawn_in_graph(kind: str, seed: Any, shape: tuple[Any, ...], dtype: str, where: Any) -> Array:
+    """Return what is drawn, called while a graph is compiled: to it that is a constant.
+
+    The compiler sees torch.tensor make it, not torch.asarray. Numbers that it keeps as symbols are
+    fixed. The backend "eager", which compiles nothing, draws in each call.
+    """
+    import torch
+
+    rng, sizes = np.random.default_rng(index(seed)), tuple(map(index, shape))
+    return torch.tensor(_DRAW[kind](rng, sizes, dtype), device=where)
+
+
+def _allow_in_graph() -> None:
+    """Let torch.compile, which cannot trace NumPy's generators, call the function, not trace it."""
+    import torch
+
+    torch.compiler.allow_in_graph(_drawn_in_graph)
+
+
+# What torch.compiler.assume_constant_result sets: torch.compile calls the function while it
+# traces. Results of such functions cannot be what is drawn: of one name, a graph takes one tensor.
+_allow_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from .array import AnyArray
 from .calls import ValueChecks
 from .checks import require_dense, require_like
 from .chunks import is_chunked, require_known_shape
-from .dtypes import astype, dtype_name, normal_range, real_name, result_name
+from .dtypes import astype, dtype_name, has_double, normal_range, real_name, result_name
 from .messages import shown
-from .namespace import Array, is_array, namespace
+from .namespace import Array, is_array, is_torch_namespace, namespace, torch_compiling
 
 __all__ = [
     "EIGENVALUES",
@@ -22,6 +23,7 @@ __all__ = [
     "eigenvalue_damping",
     "fraction_values",
     "is_nan",
+    "known_or_array",
     "positive_values",
     "real_values",
     "rounded_up",
@@ -51,6 +53,8 @@ def damping_values(
 
     The sign of a Python number is checked here, that of an array by the caller's `ValueChecks`.
     """
+    if not isinstance(like, np.ndarray):  # small solves are to be few calls
+        damping = known_or_array(damping, like)
     if _is_number(damping):
         return _damping_number(damping, like_name, dtype, unit)
     if isinstance(damping, str) or not is_array(damping):
@@ -110,6 +114,7 @@ def positive_values(
     value: Any, name: str, like: Array, like_name: str, batch: tuple[int, ...], checks: ValueChecks
 ) -> float | Array:
     """Return a positive number as a float, or numbers as an array of shape `batch`."""
+    value = known_or_array(value, like)
     if _is_number(value):
         number = as_float(value)
         if not 0 < number < math.inf:
@@ -130,6 +135,7 @@ def fraction_values(
         msg = f"`{name}` is {shown(value)}; it must be in [0, 1): the weight of the past."
         return ValueError(msg)
 
+    value = known_or_array(value, like)
     if _is_number(value):
         number = as_float(value)
         if not 0 <= number < 1:
@@ -142,6 +148,24 @@ def fraction_values(
 
     checks.require(legal, error)
     return checks.or_nan(legal, values)
+
+
+def known_or_array(value: Any, like: AnyArray) -> Any:
+    """Return a number that torch.compile holds as a symbol as a 0-d array; all else as it is.
+
+    The first value of an argument is a constant of the graph. When another one comes, the argument
+    becomes a symbol, of which each comparison on the host would make one more graph.
+    """
+    if not is_torch_namespace(namespace(like)) or not torch_compiling() or not _is_number(value):
+        return value
+    import torch
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    if has_static_value(value):
+        return value
+    dtype = torch.float64 if has_double(like) else torch.float32
+    # of torch.full, a compiled graph would hold the value
+    return value * torch.ones((), dtype=dtype, device=like.device)
 
 
 def is_nan(value: Any, like: Array) -> Array | bool:

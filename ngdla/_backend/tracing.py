@@ -182,17 +182,22 @@ def _without_graph(x: AnyArray) -> AnyArray:
 
 
 def chooses(x: AnyArray) -> bool:
-    """Tell whether `choose` computes only one of its two results."""
-    return bool(is_jax_namespace(namespace(x)))
+    """Tell whether `choose` computes only one of its two results: JAX does, but on a GPU eagerly.
+
+    There it would compile both functions anew in each call, as they are closures.
+    """
+    return bool(is_jax_namespace(namespace(x))) and (is_traced(x) or free_to_read(x))
 
 
 def choose(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """Return then() where a 0-d flag is set, else otherwise(), without reading the flag.
+    """Return then() where a 0-d flag is set, else otherwise(), without waiting for the flag.
 
-    Where the device cannot choose, it is then() in any case.
+    Where that cannot be chosen, it is then() in any case.
     """
     if not chooses(flag):
         return then()
+    if not is_traced(flag):
+        return then() if concrete(flag) else otherwise()
     import jax
 
     return jax.lax.cond(flag, then, otherwise)
@@ -206,7 +211,14 @@ def number_if_free(x: AnyArray) -> float | None:
 def free_to_read(x: AnyArray) -> bool:
     """Tell whether `x` lies on the host, where reading it, if it has values, costs no waiting."""
     xp = namespace(x)
+    if is_jax_namespace(xp):
+        return not is_traced(x) and _on_cpus_of_jax(x)
     return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
+
+
+def _on_cpus_of_jax(x: AnyArray) -> bool:
+    """Tell whether an array of JAX that has values lies on CPUs of this process."""
+    return x.is_fully_addressable and all(device.platform == "cpu" for device in x.devices())
 
 
 def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
@@ -214,7 +226,7 @@ def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[
 
     It is free on the host and in compiled JAX code. Elsewhere, it is otherwise() in any case.
     """
-    if is_traced(flag) and chooses(flag):
+    if chooses(flag):
         return choose(flag, then, otherwise)
     return then() if free_to_read(flag) and concrete(flag) else otherwise()
 
@@ -250,18 +262,21 @@ def repeated(
 ) -> State:
     """Return the state after as many steps as leave it unfinished, at most `steps`.
 
-    The host looks before each step if `early`. Otherwise JAX skips steps on the device, and
-    elsewhere all are made, which must not change a state that is finished.
+    The host looks before each step if `early`, or where that costs no waiting. Otherwise compiled
+    JAX code skips steps on the device, and elsewhere all are made, which must not change a state
+    that is finished.
     """
-    if not early and chooses(unfinished(state)):
+    flag = unfinished(state)
+    if not early and is_jax_namespace(namespace(flag)) and is_traced(flag):
         import jax
 
         def body(state: State, _: None) -> tuple[State, None]:
             return choose(unfinished(state), lambda: step(state), lambda: state), None
 
         return jax.lax.scan(body, state, None, length=steps)[0]
-    for _ in range(steps):
-        if early and concrete(unfinished(state)) is False:
+    early = early or free_to_read(flag)
+    for i in range(steps):
+        if early and concrete(unfinished(state) if i else flag) is False:
             break
         state = step(state)
     return state

@@ -15,7 +15,7 @@ from ngdla._backend.dtypes import astype, is_complex, real_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
-from ngdla._backend.scalars import as_float
+from ngdla._backend.scalars import as_float, known_or_array
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.tracing import nan_unless
 from ngdla.score_matrices.column_blocks import score_matrix
@@ -159,21 +159,33 @@ def _dampings(dampings: Any, like: Array, real: str, checks: ValueChecks) -> Arr
         values = astype(dampings, real)
     else:
         zero = astype(xp.real(xp.sum(like)) if is_complex(like) else xp.sum(like), real)
-        values = xp.stack([xp.full_like(zero, value) for value in _numbers(dampings)])
+        each = _numbers(dampings, like)
+        values = xp.stack(
+            [xp.full_like(zero, d) if isinstance(d, float) else astype(d, real) for d in each]
+        )
     checks.positive("dampings", values)
     return values * nan_unless(values > 0, values)
 
 
-def _numbers(dampings: Any) -> list[float]:
+def _numbers(dampings: Any, like: Array) -> list[float | Array]:
+    """Return checked numbers, as floats or, where torch.compile holds symbols, as 0-d arrays."""
     if not isinstance(dampings, (list, tuple, range)) or not dampings:
         raise _shape_error(f"is {shown(dampings)}")
     for value in dampings:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             raise _shape_error(f"holds {shown(value)}")
-        if not 0 < as_float(value) < math.inf:
-            msg = f"`dampings` holds {shown(value)}; each must be positive and finite."
-            raise ValueError(msg)
-    return [float(value) for value in dampings]
+    return [_number(value, like) for value in dampings]
+
+
+def _number(value: Any, like: Array) -> float | Array:
+    value = known_or_array(value, like)
+    if not isinstance(value, numbers.Real):
+        array: Array = value
+        return array
+    if not 0 < as_float(value) < math.inf:
+        msg = f"`dampings` holds {shown(value)}; each must be positive and finite."
+        raise ValueError(msg)
+    return float(value)
 
 
 def _shape_error(found: str) -> Exception:

@@ -23,7 +23,7 @@ from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, is_jax_namespace, namespace
 from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import adjoint, matmul_stored, trace
-from ngdla._backend.scalars import as_float, real_values
+from ngdla._backend.scalars import as_float, known_or_array, real_values
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
@@ -210,6 +210,7 @@ def _require_square(A: Any) -> None:
 
 def _require_trace(value: Any, like: Array, dtype: str, batch: tuple[int, ...]) -> Array:
     xp, real = namespace(like), real_name(dtype)
+    value = known_or_array(value, like)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = as_float(value)
         if not 0 <= number < math.inf:

@@ -61,7 +61,7 @@ def randomized_eigh(
         Seed of the Gaussian columns, which NumPy draws on the host, equal for all libraries; or
         the c standard normal columns themselves. Where one matrix follows another, give a
         Generator, or another seed each time: columns that the basis has seen are not fresh.
-        `torch.compile(fullgraph=True)` draws once in a graph: pass others as arrays.
+        In compiled code the columns are constants of each seed: pass those that change as arrays.
     tail : {"trace", "min", "zero"}
         Number that stands for each missing eigenvalue: their mean, from the trace of `A`, the
         smallest kept one, or 0. `LowRankEigh.truncate` changes it afterwards.

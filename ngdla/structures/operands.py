@@ -12,7 +12,7 @@ from ngdla._backend.checks import require_array, require_columns, require_like
 from ngdla._backend.dtypes import astype, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
-from ngdla._backend.scalars import as_float, real_values
+from ngdla._backend.scalars import as_float, known_or_array, real_values
 from ngdla._backend.shapes import as_given, in_common_dtype
 
 from .kernels import Leaves
@@ -67,6 +67,7 @@ def in_one_dtype(K: Matrix, L: Matrix) -> tuple[Matrix, Matrix]:
 
 def real_number(value: Any, name: str, K: StoredMatrix) -> Any:
     """Return a real number as a float, or as an array of the shape of the batch."""
+    value = known_or_array(value, K.leaves[0])
     if isinstance(value, numbers.Real):
         number = as_float(value)
         if math.isinf(number) and number != value:

@@ -12,6 +12,7 @@ eigenbasis of S^H S, which is never formed with n < m. With n >= m they are comp
 
 from __future__ import annotations
 
+import math
 import numbers
 from functools import partial, reduce
 from operator import add
@@ -25,7 +26,7 @@ from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
-from ngdla._backend.scalars import as_float
+from ngdla._backend.scalars import as_float, known_or_array
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.tracing import nan_unless
 from ngdla.damped.factorisation import Factorisation
@@ -84,7 +85,7 @@ def filtered_step(
     for name, arrays in rhs.named():
         checks.finite(name, *arrays, batch=len(scores.batch), kind="vector")
     columns = rhs.to_columns(problem.scores, layout)
-    use = partial(_filtered, rhs=columns, snr=float(snr), layout=layout)
+    use = partial(_filtered, rhs=columns, snr=_threshold(snr, scores.like), layout=layout)
     x, info = climb(problem, checks, use, start=(columns.f, columns.x0), keep=True)
     return (x, info) if full_output else x
 
@@ -93,9 +94,6 @@ def _require_options(snr: Any, options: Options) -> None:
     if not isinstance(snr, numbers.Real) or isinstance(snr, bool):
         msg = f"`snr` is {shown(snr)}; it must be a number, not negative, or None for no filter."
         raise TypeError(msg)
-    if not 0 <= as_float(snr) < float("inf"):
-        msg = f"`snr` is {shown(snr)}; it must be finite and not negative; None is for no filter."
-        raise ValueError(msg)
     method, precision = (options.method, Eigenvectors.name), (options.precision, "native")
     for name, (value, other) in (("method", method), ("precision", precision)):
         if not isinstance(value, str) or value not in ("auto", other):
@@ -108,6 +106,17 @@ def _require_options(snr: Any, options: Options) -> None:
             f"out."
         )
         raise ValueError(msg)
+
+
+def _threshold(snr: Any, like: Array) -> float | Array:
+    """Return a checked ratio as a float, or where torch.compile holds a symbol as an array."""
+    snr = known_or_array(snr, like)
+    if not isinstance(snr, numbers.Real):
+        return snr * nan_unless((snr >= 0) & (snr < math.inf), snr)
+    if not 0 <= as_float(snr) < math.inf:
+        msg = f"`snr` is {shown(snr)}; it must be finite and not negative; None is for no filter."
+        raise ValueError(msg)
+    return float(snr)
 
 
 @part
@@ -134,11 +143,12 @@ def _filtered(
     careful: bool,
     *,
     rhs: LeastSquares,
-    snr: float,
+    snr: float | Array,
     layout: Layout,
 ) -> Outcome:
     """Return x and what it consists of."""
-    scores, damping, null = factor.scores, factor.problem.damping, factor.problem.null
+    scores, null = factor.scores, factor.problem.null
+    damping = factor.problem.damping_in(factor.plan.factor)
     assert null is not None
     xp, x0 = namespace(null), rhs.x0
     spectrum = _spectrum(factor, first, rhs)
@@ -207,7 +217,7 @@ def _squares(x: Array) -> Array:
     return xp.real(x) ** 2 + xp.imag(x) ** 2 if is_complex(x) else x * x
 
 
-def _kept(spectrum: _Spectrum, variance: Array, snr: float) -> tuple[Array, Array]:
+def _kept(spectrum: _Spectrum, variance: Array, snr: float | Array) -> tuple[Array, Array]:
     """Return signal-to-noise ratios and the filter, (..., d).
 
     What is not chosen is finite: its gradient would be NaN otherwise.

@@ -16,7 +16,7 @@ from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
-from ngdla._backend.scalars import as_float
+from ngdla._backend.scalars import as_float, known_or_array
 from ngdla._backend.tracing import nan_unless
 from ngdla.damped.certificate import SolveInfo
 from ngdla.damped.problem import Options
@@ -246,6 +246,7 @@ def _prior(
 
 def _momentum(momentum: Any, scores: ScoreMatrix, checks: ValueChecks) -> float | Array:
     """Return the momentum as a Python float or a real 0-d array."""
+    momentum = known_or_array(momentum, scores.like)
     if isinstance(momentum, numbers.Real) and not isinstance(momentum, bool):
         value = as_float(momentum)
         if not 0.0 <= value < 1.0:
