@@ -233,7 +233,8 @@ def after(
 ) -> InverseFreeState:
     """Return the state after some updates with one batch."""
     for _ in range(steps):
-        statistics = inverse_free_statistics(state, a, g)
+        positions = False if state.K.batch else None
+        statistics = inverse_free_statistics(state, a, g, positions=positions)
         state = inverse_free_update(state, statistics, **options)
     return state
 

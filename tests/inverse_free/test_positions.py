@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import Backend
 
 from ngdla import ema, inverse_free_init, inverse_free_statistics
 
@@ -80,3 +81,82 @@ def test_factors_are_those_of_curvlinops(name: str) -> None:
     found = factors(inputs.reshape(M * T, -1), rows)
     for one, other in zip(found, (A, G)):
         assert np.linalg.norm(one - other) <= 1e-12 * np.linalg.norm(other)
+
+
+# --------------------------------------------------------------------- the option `positions`
+
+
+def kinds(names: Any) -> tuple[Any, Any]:
+    return names, "dense"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("layers", [(), (2,)])
+def test_positions_are_rows_times_the_root_of_their_number(
+    backend: Backend, layers: tuple[int, ...], weighted: bool
+) -> None:
+    rng, M = np.random.default_rng(1), 4
+    dtype = backend.dtypes[0]
+    a, g = (rng.standard_normal((*layers, M, T, d)).astype(dtype) for d in (6, 3))
+    w = rng.uniform(0.5, 2, (*layers, M)).astype(dtype) if weighted else None
+    rows = (a.reshape(*layers, M * T, 6), g.reshape(*layers, M * T, 3) * T**0.5)
+    repeated = None if w is None else np.repeat(w, T, axis=-1)
+
+    def statistics(a: Any, g: Any, w: Any, positions: bool | None) -> Any:
+        state = inverse_free_init(
+            6, 3, structures=kinds(("hierarchical", {"k1": 1, "k2": 2})), like=a, batch=layers
+        )
+        return inverse_free_statistics(state, a, g, positions=positions, weights=w)
+
+    found = backend.call(statistics, *backend.asarray((a, g, w)), positions=True)
+    if not backend.has_values:
+        return
+    by_rows = statistics(*rows, repeated, positions=False if layers else None)
+    eps = np.finfo(dtype).eps
+    for name in ("H_K", "H_C"):
+        x, y = (backend.numpy(getattr(found, name).to_dense()), getattr(by_rows, name).to_dense())
+        np.testing.assert_allclose(x, y, atol=4 * M * T * eps * np.abs(y).max())
+    np.testing.assert_allclose(backend.numpy(found.rows), by_rows.rows, rtol=M * eps)
+
+
+def test_parts_with_positions_add_up() -> None:
+    rng = np.random.default_rng(2)
+    a, g = rng.standard_normal((6, T, 4)), rng.standard_normal((6, T, 3))
+    state = inverse_free_init(4, 3, like=a)
+    whole = inverse_free_statistics(state, a, g, positions=True)
+    cuts = (slice(0, 2), slice(2, 2), slice(2, 6))
+    parts = sum(inverse_free_statistics(state, a[i], g[i], positions=True) for i in cuts)
+    np.testing.assert_allclose(parts.H_C.to_dense(), whole.H_C.to_dense(), rtol=1e-13)
+    nothing = inverse_free_statistics(state, a[:, :0], g[:, :0], positions=True)
+    assert (float(whole.rows), float(nothing.rows)) == (6 * T, 0)
+    assert not np.any(nothing.H_C.to_dense())
+
+
+A3, G3 = np.ones((2, 5, 4)), np.ones((2, 5, 3))
+STACK = inverse_free_init(4, 3, like=A3, batch=(2,))
+PLAIN = inverse_free_init(4, 3, like=A3)
+WRONG = {
+    "missing": (PLAIN, A3, G3, {}, TypeError, r"pass positions=True for 2 samples of 5 positions"),
+    "missing, stack": (STACK, A3, G3, {}, TypeError, r"positions=False for a stack of 2 layers"),
+    "without an axis": (
+        PLAIN, A3[0], G3[0], {"positions": True}, ValueError, "without an axis of positions"
+    ),
+    "no flag": (PLAIN, A3, G3, {"positions": 1}, TypeError, "`positions` is 1"),
+    "a stack": (PLAIN, A3, G3, {"positions": False}, ValueError, r"it must be \(N, 4\)"),
+    "no stack": (STACK, A3, G3, {"positions": True}, ValueError, r"it must be \(2, M, T, 4\)"),
+    "other positions": (
+        PLAIN, A3, G3[:, :4], {"positions": True}, ValueError, "of the same samples, and positions"
+    ),
+    "other samples": (PLAIN, A3[0], G3[0, :4], {}, ValueError, "of the same samples"),
+    "weights of positions": (
+        PLAIN, A3, G3, {"positions": True, "weights": np.ones((2, 5))}, ValueError,
+        r"must be \(2,\), one for each sample",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_positions_are_named(what: str) -> None:
+    state, a, g, options, error, message = WRONG[what]
+    with pytest.raises(error, match=message):
+        inverse_free_statistics(state, a, g, **options)

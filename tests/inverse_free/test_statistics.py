@@ -103,8 +103,9 @@ def test_loss_scales_of_layers(rng: np.random.Generator) -> None:
     a, g = rng.standard_normal((2, ROWS, IN)), rng.standard_normal((2, ROWS, OUT))
     state = inverse_free_init(IN, OUT, like=a, batch=(2,))
     scale = np.array([8.0, 0.5])
-    scaled = inverse_free_statistics(state, a, g * scale[:, None, None], loss_scale=scale)
-    plain = inverse_free_statistics(state, a, g)
+    stack: dict[str, Any] = {"positions": False}
+    scaled = inverse_free_statistics(state, a, g * scale[:, None, None], loss_scale=scale, **stack)
+    plain = inverse_free_statistics(state, a, g, **stack)
     np.testing.assert_array_equal(scaled.H_C.to_dense(), plain.H_C.to_dense())
 
 
@@ -131,7 +132,7 @@ WRONG_BATCHES: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "state": ("state", TypeError, {"state": STATISTICS}),
     "width": ("inputs", ValueError, {"inputs": X[:, :3]}),
     "vector": ("inputs", ValueError, {"inputs": X[0]}),
-    "batch": ("inputs", ValueError, {"inputs": X[None]}),
+    "batch": ("inputs", ValueError, {"inputs": X[None], "positions": False}),
     "list": ("inputs", TypeError, {"inputs": X.tolist()}),
     "sparse": ("inputs", TypeError, {"inputs": scipy.sparse.csr_array(X)}),
     "integers": ("inputs", TypeError, {"inputs": X.astype(int)}),

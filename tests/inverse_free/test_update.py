@@ -141,7 +141,9 @@ def test_layers_are_looped_over(backend: Backend, rng: np.random.Generator) -> N
         batch = tuple(a.shape[:-2])
         state = inverse_free_init(IN, OUT, structures=pair(names), like=a, batch=batch)
         for _ in range(2):
-            statistics = inverse_free_statistics(state, a, g, weights=w, check=False)
+            statistics = inverse_free_statistics(
+                state, a, g, positions=False if batch else None, weights=w, check=False
+            )
             state = inverse_free_update(state, statistics, check=False, **options)
         product = inverse_free_apply(state, V)
         return state.K.to_dense(), state.C.to_dense(), product, fields_of(state.report)[2:6]

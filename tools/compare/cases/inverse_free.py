@@ -26,13 +26,19 @@ def batch(size: tuple[int, ...], seed: int) -> tuple[Array, Array]:
     )
 
 
+def rows_of(size: tuple[int, ...]) -> dict[str, bool]:
+    """Return the options that say of a stack of layers that it is one."""
+    return {"positions": False} if size else {}
+
+
 def trained(
     start: dict[str, Any], size: tuple[int, ...], update: dict[str, Any], statistics: dict[str, Any]
 ) -> Any:
     """Return a state after two updates, and what it does with a gradient."""
     state = ngdla.inverse_free_init(D, OUT, like=Array("normal", (1,)), batch=size, **start)
     for seed in range(2):
-        batch_ = ngdla.inverse_free_statistics(state, *batch(size, seed), **statistics)
+        options = rows_of(size) | statistics
+        batch_ = ngdla.inverse_free_statistics(state, *batch(size, seed), **options)
         state = ngdla.inverse_free_update(state, batch_, **(UPDATE | update))
     return state, ngdla.inverse_free_apply(state, Array("normal", (*size, OUT, D)))
 
@@ -81,8 +87,11 @@ def given(size: Any, update: Any, statistics: Any, momentum: bool) -> Any:
 def summed(size: tuple[int, ...]) -> Any:
     """Return statistics in two parts and their sum."""
     state = ngdla.inverse_free_init(D, OUT, like=Array("normal", (1,)), batch=size)
-    first, second = (ngdla.inverse_free_statistics(state, *batch(size, seed)) for seed in (0, 1))
-    skipped = ngdla.inverse_free_statistics(state, *(x.like("nan") for x in batch(size, 0)))
+    first, second = (
+        ngdla.inverse_free_statistics(state, *batch(size, seed), **rows_of(size)) for seed in (0, 1)
+    )
+    bad = (x.like("nan") for x in batch(size, 0))
+    skipped = ngdla.inverse_free_statistics(state, *bad, **rows_of(size))
     update = {**UPDATE, "check": False}
     return first, first + second, ngdla.inverse_free_update(state, skipped, **update)
 
@@ -91,6 +100,28 @@ def unchecked(size: tuple[int, ...], right: str) -> Any:
     """Return a product with right-hand sides that nobody looks at."""
     state = ngdla.inverse_free_init(D, OUT, like=Array("normal", (1,)), batch=size)
     return ngdla.inverse_free_apply(state, Array(right, (*size, OUT, D)), check=False)
+
+
+def positioned(size: tuple[int, ...], weights: bool) -> Any:
+    """Return statistics of samples with positions, and of none."""
+    state = ngdla.inverse_free_init(D, OUT, like=Array("normal", (1,)), batch=size)
+    a, g = (Array("normal", (*size, 4, 3, d)) for d in (D, OUT))
+    w = Array("positive", (*size, 4)) if weights else None
+    nothing = (Array("normal", (*size, 0, d)) for d in (D, OUT))
+    return ngdla.inverse_free_statistics(
+        state, a, g, positions=True, weights=w
+    ), ngdla.inverse_free_statistics(state, *nothing, **rows_of(size))
+
+
+def saved(structure: Expression, storage: str, momentum: bool) -> Any:
+    """Return a state that was saved and restored."""
+    start = {"structures": (structure, "dense"), "storage": storage, "momentum": momentum}
+    if storage == "compensated":
+        start["dtype"] = "bfloat16"
+    state, _ = trained(start, (), {}, {})
+    template = ngdla.inverse_free_init(D, OUT, like=Array("normal", (1,)), **start)
+    like = Array("normal", (1,))
+    return ngdla.load_state_dict(template, ngdla.state_dict(state), like=like)
 
 
 def cases() -> Iterator[Case]:
@@ -112,4 +143,13 @@ def cases() -> Iterator[Case]:
     yield from grid("inverse-free, given", given, size=sizes, **options)
     yield from grid("inverse-free, half", given, **HALF, size=sizes, **options)
     yield from grid("inverse-free, sums", summed, size=sizes)
+    yield from grid("inverse-free, positions", positioned, size=sizes, weights=(True, False))
+    yield from grid(
+        "inverse-free, saved",
+        saved,
+        dtype=("float32",),
+        structure=("dense", "upper-toeplitz"),
+        storage=STORAGES,
+        momentum=(True, False),
+    )
     yield from grid("inverse-free, unchecked", unchecked, size=sizes, right=("normal", "nan"))
