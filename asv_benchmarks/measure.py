@@ -48,6 +48,7 @@ CLAIMS = (
 MODULES = (
     *CLAIMS,
     "calls",
+    "checkpoints",
     "whole_calls",
     "whole_decompositions",
     "instruments",
