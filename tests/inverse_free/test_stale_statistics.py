@@ -148,16 +148,17 @@ def test_where_nothing_can_be_read_the_update_is_skipped(
     arrays = rows_of(rng, 9, "float32")
     a, g = (convert(np.stack([x, 2 * x]) if transformation == "vmap" else x) for x in arrays)
     axes = tuple(a.shape[:-2])
-    state = start(a, batch=axes)
-    fresh = at_step(state, 7)
+    state = start(np.ones(1, "float32"), ("diagonal", "diagonal"), batch=axes)
+    state = map_arrays(lambda x: convert(np.asarray(x)), state)
+    fresh = dataclasses.replace(state, step=state.step + 7)
 
-    def update(state: Any, statistics: Any) -> Any:
-        return inverse_free_update(state, statistics, **OPTIONS)
+    def update(state: Any, other: Any, a: Any, g: Any) -> Any:
+        statistics = inverse_free_statistics(state, a, g)
+        return inverse_free_update(other, statistics, **OPTIONS)
 
-    statistics = inverse_free_statistics(state, a, g)
     mapped = getattr(module, transformation)(update)
-    assert not np.any(np.asarray(mapped(state, statistics).report.skipped))
-    skipped = mapped(fresh, statistics)
+    assert not np.any(np.asarray(mapped(state, state, a, g).report.skipped))
+    skipped = mapped(state, fresh, a, g)
     assert np.all(np.asarray(skipped.report.skipped))
     kept = dataclasses.replace(skipped, report=fresh.report)
     as_numpy = partial(map_arrays, np.asarray)
