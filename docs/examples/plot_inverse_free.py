@@ -252,7 +252,7 @@ def distances(storage):
         )
         if t % 10 == 9:
             K = state.K.to_dense().astype(float)
-            if state.compensation_K is not None:
+            if state.compensation_K:
                 K = K + state.compensation_K.to_dense()
             inverse = np.linalg.inv(S + 0.01 * np.eye(width))
             found.append(np.linalg.norm(K @ K.T - inverse) / np.linalg.norm(inverse))

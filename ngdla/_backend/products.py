@@ -177,6 +177,8 @@ def _scaled_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) ->
 def squared_norm(X: AnyArray) -> AnyArray:
     """Return |X|_F^2, (...), of X (..., n, m)."""
     xp = namespace(X)
+    if not X.shape[-2]:  # Dask does not flatten chunks of no rows
+        return as_array(xp.sum(xp.real(X) if is_complex(X) else X, axis=(-2, -1)))
     flat = xp.reshape(X, (*X.shape[:-2], X.shape[-2] * X.shape[-1]))
     if is_torch_namespace(xp):  # array-api-compat's cannot be mapped by torch.vmap
         square = xp.linalg.vecdot(flat, flat)

@@ -192,7 +192,7 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
 
 
 _STEPS = 1024  # after which counted steps start again, so that float32 tells one from the next
-_STALE_PART = 2.0**-8  # of the rows; sums of parts round by 2^-14 for each of them
+_STALE_PART = 2.0**-7  # of the rows; sums of n parts in float32 are off by up to n 2^-15
 
 
 def _place(state: InverseFreeState, dtype: str) -> Array:
@@ -211,8 +211,8 @@ def stale_statistics() -> Exception:
     """Return the error of statistics that are not of the state they are to update."""
     return ValueError(
         "`statistics`, or a part of them, were taken with another state, before or after other "
-        "updates: they are in its coordinates. Take them anew with this `state`; accumulate parts "
-        "between two updates only."
+        "updates: they are in its coordinates. Pass some that are taken with this `state`; "
+        "accumulate parts between two updates only."
     )
 
 
