@@ -45,7 +45,7 @@ class InverseFreeStatistics:
     rows : array, shape (...), real
         The sum of the weights, by which an update divides both.
     step_rows : array, shape (...), real
-        The number of updates behind the state, modulo 1024, times `rows`, by which an update tells
+        The number of updates behind the state, modulo 256, times `rows`, by which an update tells
         statistics of another state from those of its own.
 
     Notes
@@ -191,8 +191,8 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
         require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
 
 
-_STEPS = 1024  # after which counted steps start again, so that float32 tells one from the next
-_STALE_PART = 2.0**-7  # of the rows; sums of n parts in float32 are off by up to n 2^-15
+_STEPS = 256  # after which counted steps start again, so that float32 tells one from the next
+_STALE_PART = 2.0**-7  # of the rows; sums of n parts in float32 are off by up to n 2^-16
 
 
 def _place(state: InverseFreeState, dtype: str) -> Array:

@@ -58,7 +58,7 @@ def assert_refused(state: InverseFreeState, statistics: InverseFreeStatistics) -
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("step", [0, 1, 1022, 1023, 1024, 999_999, 1_000_000])
+@pytest.mark.parametrize("step", [0, 1, 254, 255, 256, 999_999, 1_000_000])
 def test_statistics_of_other_states_are_refused(
     dtype: str, step: int, rng: np.random.Generator
 ) -> None:
@@ -101,13 +101,13 @@ def test_a_small_weight_is_a_small_part(dtype: str, rng: np.random.Generator) ->
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_many_parts_of_its_own_are_taken(weighted: bool, rng: np.random.Generator) -> None:
-    """200 in float32, with the largest rounding: of equal weights, which round alike."""
+    """500 in float32, with the largest rounding: of equal weights, which round alike."""
     a, g = rows_of(rng, 3, "float32")
     state = at_step(start(a, ("diagonal", "diagonal")), 1023)
     for weight in rng.uniform(12, 24, 20 if weighted else 1):
         w = np.full(3, weight if weighted else 1, "float32")
         one = inverse_free_statistics(state, a, g, weights=w)
-        total = sum([one] * 200)
+        total = sum([one] * 500)
         assert inverse_free_update(state, total, **OPTIONS).step == 1024
     assert total.rows.dtype == "float32"
 
