@@ -53,6 +53,7 @@ MODULES = (
     "instruments",
     "newcomer",
     "positions",
+    "compilations",
     "randomized_svd",
 )
 LIBRARIES = (
