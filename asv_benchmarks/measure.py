@@ -54,6 +54,7 @@ MODULES = (
     "instruments",
     "newcomer",
     "positions",
+    "compilations",
     "randomized_svd",
 )
 LIBRARIES = (

@@ -176,7 +176,7 @@ def normal_range(name: str) -> tuple[float, float]:
 
 def astype(x: Array, name: str) -> Array:
     """Return `x` in the named dtype; `x` itself where it has that dtype already."""
-    if isinstance(x, np.ndarray):  # as `dtype_name` says, without a call
+    if isinstance(x, (np.ndarray, np.generic)):  # as `dtype_name` says, without a call
         own = _NAMES.get((type(x.dtype), x.dtype))
     else:
         own = dtype_name(x.dtype)

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from backends import Backend
 
-from ngdla._backend.tracing import choose, choose_if_free, chooses, concrete, is_traced, number
+from ngdla._backend.namespace import namespace
+from ngdla._backend.tracing import (
+    choose,
+    choose_if_free,
+    chooses,
+    concrete,
+    free_to_read,
+    is_traced,
+    number,
+    repeated,
+)
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -89,3 +99,30 @@ def test_choose_if_free(backend: Backend, flag: bool) -> None:
     if backend.has_values:
         expected = 2.0 if flag and free else 0.0
         np.testing.assert_array_equal(backend.numpy(y), expected)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_eager_values_of_jax_are_chosen_by(flag: bool) -> None:
+    """On the host they are read, as lax.cond would compile its closures in each call."""
+    jnp = pytest.importorskip("jax.numpy")
+    x = jnp.asarray(flag)
+    if not free_to_read(x):
+        pytest.skip("arrays of JAX lie on a GPU")
+    seen: list[str] = []
+    choose(x, lambda: seen.append("then"), lambda: seen.append("otherwise"))
+    choose_if_free(x, lambda: seen.append("then"), lambda: seen.append("otherwise"))
+    assert seen == 2 * ["then" if flag else "otherwise"]
+
+
+def test_steps_end_early_where_looking_is_free(backend: Backend) -> None:
+    xp = namespace(backend.asarray(np.zeros(1, "float32")))
+    x, made = backend.asarray(np.asarray(0.0, "float32")), []
+
+    def step(x: Any) -> Any:
+        made.append(x)
+        return xp.where(x < 3, x + 1, x)
+
+    end = repeated(step, lambda x: x < 3, x, 10, early=False)
+    if backend.has_values:
+        assert float(backend.numpy(end)) == 3.0
+        assert len(made) == (3 if free_to_read(x) else 10)
