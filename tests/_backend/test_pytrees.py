@@ -39,7 +39,7 @@ def state_of(X: Any, batch: tuple[int, ...] = ()) -> ngdla.InverseFreeState:
 
 
 def after(state: ngdla.InverseFreeState, X: Any) -> ngdla.InverseFreeState:
-    statistics = ngdla.inverse_free_statistics(state, X, 2 * X, check=False)
+    statistics = ngdla.inverse_free_statistics(state, X, 2 * X, positions=False, check=False)
     return ngdla.inverse_free_update(state, statistics, **OPTIONS)
 
 
@@ -51,7 +51,9 @@ def moment(X: Any) -> Any:
 KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any, Any], Any]]] = {
     "InverseFreeState": (state_of, after),
     "InverseFreeStatistics": (
-        lambda X, batch=(): ngdla.inverse_free_statistics(state_of(X, batch), X, X, check=False),
+        lambda X, batch=(): ngdla.inverse_free_statistics(
+            state_of(X, batch), X, X, positions=False, check=False
+        ),
         lambda statistics, X: statistics + statistics,
     ),
     "InverseFreeReport": (

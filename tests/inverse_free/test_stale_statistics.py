@@ -119,13 +119,13 @@ def test_each_layer_counts_its_own_updates(rng: np.random.Generator) -> None:
     bad = a.copy()
     bad[1, 0, 0] = np.nan
     with np.errstate(invalid="ignore"):
-        statistics = inverse_free_statistics(state, bad, g)
+        statistics = inverse_free_statistics(state, bad, g, positions=False)
         mixed = inverse_free_update(state, statistics, check=False, **OPTIONS)
     assert mixed.step.tolist() == [1, 0, 1]
     with np.errstate(invalid="ignore"):
         late = inverse_free_update(mixed, statistics, check=False, **OPTIONS)
     assert late.report.skipped.tolist() == [True, True, True]
-    first = inverse_free_statistics(state, a, g)
+    first = inverse_free_statistics(state, a, g, positions=False)
     assert STALE in refused(
         ValueError, "statistics", lambda: inverse_free_update(mixed, first, **OPTIONS)
     )
@@ -133,7 +133,8 @@ def test_each_layer_counts_its_own_updates(rng: np.random.Generator) -> None:
     assert some.report.skipped.tolist() == [True, False, True]
     assert some.step.tolist() == [1, 1, 1]
     np.testing.assert_array_equal(some.K.to_dense()[::2], mixed.K.to_dense()[::2])
-    new = inverse_free_update(mixed, inverse_free_statistics(mixed, a, g), **OPTIONS)
+    own = inverse_free_statistics(mixed, a, g, positions=False)
+    new = inverse_free_update(mixed, own, **OPTIONS)
     assert new.step.tolist() == [2, 1, 2]
 
 
@@ -190,7 +191,9 @@ def test_a_part_of_no_rows_adds_nothing(
 
     def run(none: Any, some: Any) -> Any:
         state = start(some[0], (name, name), batch=axes)
-        zero, other = (inverse_free_statistics(state, *x, check=False) for x in (none, some))
+        zero, other = (
+            inverse_free_statistics(state, *x, positions=False, check=False) for x in (none, some)
+        )
         return zero, other, zero + other
 
     zero, other, total = backend.call(run, *map(backend.asarray, (none, some)))
