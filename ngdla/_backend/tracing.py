@@ -182,7 +182,7 @@ def _without_graph(x: AnyArray) -> AnyArray:
 
 
 def chooses(x: AnyArray) -> bool:
-    """Tell whether `choose` computes only one of its two results: JAX does, but on a GPU eagerly.
+    """Tell whether `choose` computes only one of its two results: JAX, but not eagerly on a GPU.
 
     There it would compile both functions anew in each call, as they are closures.
     """
