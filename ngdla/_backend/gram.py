@@ -34,7 +34,7 @@ __all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
 # GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
 # yet on a GPU (asv_benchmarks/claims/gram.py).
 _TORCH_LEAF = 64
-_TORCH_FEW = 3  # rows, up to which a product of matrices has one accumulator
+_TORCH_FEW = 15  # rows, up to which MKL on AMD processors has one accumulator
 _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16

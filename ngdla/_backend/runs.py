@@ -40,7 +40,8 @@ __all__ = [
 
 LONG = 2048  # terms, from which on a sum is looked at
 _LONG_JAX = 2**16  # whose layouts are not known
-_LONG_TORCH = 2**18  # of a matrix times a vector, whose lanes are few
+_SPAN_TORCH = 2**15  # of a matrix times a vector, whose lanes are few
+_THIN_TORCH = 16  # rows or columns, below which MKL on AMD processors has one accumulator
 _COLUMNS_JAX = 2048
 _LANES_JAX = 256  # terms, beyond which errors grow with their number
 _BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
@@ -58,6 +59,9 @@ def long_product(A: AnyArray, B: AnyArray, *, lanes: bool = True) -> AnyArray:
         return xp.matmul(A, B)
     if is_jax_namespace(xp):
         return _product_jax()(A, B)
+    ends = {A.shape[-2], B.shape[-1]}
+    if is_torch_namespace(xp) and 1 in ends and ends != {1} and _lies_in_one_piece(A, B):
+        return _by_spans(A, B)
     return _by_runs(A, B)
 
 
@@ -81,6 +85,13 @@ def _by_runs(A: AnyArray, B: AnyArray) -> AnyArray:
             for left, right in zip(pieces(a, run, axis=-1), pieces(b, run, axis=-2))
         )
     return reduce(add, terms)
+
+
+def _by_spans(A: AnyArray, B: AnyArray) -> AnyArray:
+    """Return A B as a sum of products of fewer terms, which are as fast as one."""
+    ends = range(_SPAN_TORCH, A.shape[-1] + _SPAN_TORCH, _SPAN_TORCH)
+    parts = (slice(end - _SPAN_TORCH, end) for end in ends)
+    return reduce(add, (A[..., part] @ B[..., part, :] for part in parts))
 
 
 @cache
@@ -166,16 +177,23 @@ def _in_lanes(A: AnyArray, B: AnyArray) -> bool:
     if is_torch_namespace(xp) and A.device.type != "cpu":
         return True
     p, q = A.shape[-2], B.shape[-1]
-    if is_torch_namespace(xp) and min(p, q) == 1 and A.shape[-1] > _LONG_TORCH:
-        return False
+    if is_torch_namespace(xp):
+        most = LONG if min(p, q) > 1 else _SPAN_TORCH
+        if min(p, q) < _THIN_TORCH and A.shape[-1] > most:
+            return False
     if p == q == 1:
         return bool(is_numpy_namespace(xp)) and _strides(A)[1] == _strides(B)[0] == 1
-    if q == 1:
-        return blas_takes(A) and _strides(A)[1] == 1
-    if p == 1:
-        return blas_takes(B) and _strides(B)[0] == 1
+    if min(p, q) == 1:
+        return _lies_in_one_piece(A, B)
     blocked = A.shape[-1] * p * q > _BLOCKED or is_torch_namespace(xp) or _strides(A)[1] == 1
     return blocked and blas_takes(A) and blas_takes(B)
+
+
+def _lies_in_one_piece(A: AnyArray, B: AnyArray) -> bool:
+    """Tell of a matrix times a vector, or a row times a matrix, how it is summed over in memory."""
+    if B.shape[-1] == 1:
+        return blas_takes(A) and _strides(A)[1] == 1
+    return blas_takes(B) and _strides(B)[0] == 1
 
 
 def blas_takes(A: AnyArray) -> bool:
