@@ -13,6 +13,7 @@ import numpy as np
 from array_api_compat import device
 
 from .array import AnyArray
+from .late_imports import when_imported
 from .namespace import (
     Array,
     is_cupy_namespace,
@@ -21,7 +22,6 @@ from .namespace import (
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
-    torch_compiling,
 )
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "normal_range",
     "real_name",
     "real_part",
-    "register_torch_dtypes",
     "result_name",
     "single_name",
     "unit_roundoff",
@@ -61,7 +60,7 @@ _REAL = {
 }
 _NAMES: dict[tuple[type, Any], str] = {}  # dtypes of different libraries must not be compared
 _TORCH_NAMES: dict[Any, str] = {}
-_TORCH_DTYPE: type | None = None  # once torch is in use
+_TORCH_DTYPE: type | None = None  # once torch is imported
 
 
 def dtype_name(dtype: Any) -> str:
@@ -71,17 +70,11 @@ def dtype_name(dtype: Any) -> str:
         return _TORCH_NAMES[dtype]
     name = _NAMES.get((kind, dtype))
     if name is None:
-        if kind.__module__ != "torch":
-            name = _NAMES[kind, dtype] = str(dtype).rpartition(".")[2]
-        elif torch_compiling():
-            name = str(dtype).rpartition(".")[2]
-        else:
-            register_torch_dtypes()
-            name = _TORCH_NAMES[dtype]
+        name = _NAMES[kind, dtype] = str(dtype).rpartition(".")[2]
     return name
 
 
-def register_torch_dtypes() -> None:
+def _register_torch_dtypes() -> None:
     """Know the names of torch's dtypes before torch.compile asks.
 
     Its graphs are made anew where a dictionary that was read has grown, which theirs does not.
@@ -92,6 +85,9 @@ def register_torch_dtypes() -> None:
     dtypes = {x for x in vars(torch).values() if isinstance(x, torch.dtype)}
     _TORCH_NAMES.update({dtype: str(dtype).rpartition(".")[2] for dtype in dtypes})
     _TORCH_DTYPE = torch.dtype
+
+
+when_imported("torch", _register_torch_dtypes)
 
 
 def is_complex(x: Array) -> bool:
@@ -200,7 +196,3 @@ def _numpy_bfloat16() -> Any:
         msg = "NumPy has no bfloat16 by itself; install ml_dtypes, or use float16 or float32."
         raise TypeError(msg) from None
     return bfloat16
-
-
-if "torch" in sys.modules:  # where it comes later, the first eager call with its arrays does
-    register_torch_dtypes()

@@ -52,8 +52,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def _executed(self, execute: Callable[[ModuleType], None], name: str, module: Any) -> None:
         execute(module)
+        del module.__spec__.loader.exec_module  # which is that of its class again
         for action in self.waiting.pop(name, ()):
             action()
+        if not self.waiting:
+            sys.meta_path.remove(self)
 
 
 _FINDER = _Finder()
