@@ -172,7 +172,10 @@ def kfac_step(averages: Any, bases: Any, samples: Any, gradients: Any, damping: 
     steps, new, vectors = [], [], []
     for A, U, X, V in zip(averages, bases, samples, gradients):
         A = [ngdla.ema(M, x, decay=0.95, check=False) for M, x in zip(A, X)]
-        pairs = [ngdla.randomized_eigh(M, RANK, basis=basis, check=False) for M, basis in zip(A, U)]
+        pairs = [
+            ngdla.randomized_eigh(M, RANK, passes=1, basis=basis, check=False)
+            for M, basis in zip(A, U)
+        ]
         steps.append(ngdla.kronecker_solve(pairs[0], pairs[1], V, damping, check=False))
         new.append(A)
         vectors.append([pair.eigenvectors for pair in pairs])
