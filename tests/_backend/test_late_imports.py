@@ -95,7 +95,9 @@ def test_states_are_loaded_by_torch(imports: str) -> None:
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])
-@pytest.mark.parametrize("order", ["ngdla first", "ngdla last"])
+@pytest.mark.parametrize(
+    "order", ["ngdla first", pytest.param("ngdla last", marks=pytest.mark.slow)]
+)
 def test_states_are_trees_once_the_library_is_imported(
     library: str, order: str, tmp_path: Path
 ) -> None:
