@@ -41,10 +41,21 @@ def constant(values: Any, like: Array, name: str) -> Array:
 
 
 def _placed(xp: Any, like: AnyArray) -> Any:
-    if is_numpy_namespace(xp) or is_dask_namespace(xp) or is_jax_namespace(xp):
-        return None  # JAX places constants itself
+    if is_jax_namespace(xp):
+        return _placed_by_jax(like)
+    if is_numpy_namespace(xp) or is_dask_namespace(xp):
+        return None
     # array-api-compat's `device` goes through sys.modules, where torch.compile fails
     return like.device if is_torch_namespace(xp) else device(like)
+
+
+def _placed_by_jax(like: AnyArray) -> Any:
+    """Return the device of an array that was put there; JAX places constants itself elsewhere."""
+    import jax
+
+    if isinstance(like, jax.core.Tracer) or not like.committed or len(like.devices()) > 1:
+        return None
+    return next(iter(like.devices()))
 
 
 def unit_columns(like: Array) -> Array:

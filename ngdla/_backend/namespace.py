@@ -5,17 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    is_array_api_obj,
-    is_cupy_namespace,
-    is_dask_namespace,
-    is_jax_namespace,
-    is_numpy_namespace,
-    is_torch_namespace,
-)
+from array_api_compat import array_namespace, is_array_api_obj
 
 from .array import Array
+from .late_imports import when_imported
 
 __all__ = [
     "Array",
@@ -46,6 +39,45 @@ def namespace(x: Array) -> Any:
         if not (is_torch_namespace(xp) and torch_compiling()):  # a trace has no side effects
             _NAMESPACES[type(x)] = xp
     return xp
+
+
+# Those of array-api-compat keep their results in caches, of which torch.compile warns at each call.
+
+
+def is_numpy_namespace(xp: Any) -> bool:
+    """Tell whether a namespace is that of NumPy."""
+    return xp.__name__ in ("numpy", "array_api_compat.numpy")
+
+
+def is_cupy_namespace(xp: Any) -> bool:
+    """Tell whether a namespace is that of CuPy."""
+    return xp.__name__ in ("cupy", "array_api_compat.cupy")
+
+
+def is_torch_namespace(xp: Any) -> bool:
+    """Tell whether a namespace is that of torch."""
+    return xp.__name__ in ("torch", "array_api_compat.torch")
+
+
+def is_jax_namespace(xp: Any) -> bool:
+    """Tell whether a namespace is that of JAX."""
+    return bool(xp.__name__ == "jax.numpy")
+
+
+def is_dask_namespace(xp: Any) -> bool:
+    """Tell whether a namespace is that of Dask."""
+    return xp.__name__ in ("dask.array", "array_api_compat.dask.array")
+
+
+def _know_tensors() -> None:
+    """Know torch's arrays before torch.compile meets them, which cannot trace how they are."""
+    import torch
+
+    for kind in (torch.Tensor, torch.nn.Parameter):
+        _NAMESPACES[kind] = array_namespace(torch.empty(0))
+
+
+when_imported("torch", _know_tensors)
 
 
 def torch_compiling() -> bool:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from .array import AnyArray
+from .checks import require_dense
 from .creation import constant
 from .dtypes import dtype_name, dtype_of
 from .messages import shown
 from .namespace import Array, is_array, namespace
 from .pytrees import array_fields, register_pytree, register_safe
+from .tracing import without_graph
 from .transfer import host_values, moved, on_host
 
 __all__ = ["load_state_dict", "state_class", "state_dict"]
@@ -20,6 +22,7 @@ __all__ = ["load_state_dict", "state_class", "state_dict"]
 State = TypeVar("State")
 
 _LAYOUT = "layout"  # the name of what is no array in a state, as JSON in bytes
+_PLAIN = (str, bool, int, float, tuple, type(None))
 _BITS = ":bfloat16"  # the end of a name under which the bits of such numbers are kept
 
 
@@ -56,9 +59,9 @@ def state_dict(state: Any) -> dict[str, AnyArray]:
     dict of str to array
         Names of fields, and numbers of leaves: "K.0", "K.1", ..., "step", "report.skipped". The
         arrays are those of the state, not copies. bfloat16, which files of NumPy do not know, is
-        there as uint16, under "K.0:bfloat16". Integers that the host counts are 0-d arrays, and
-        "layout" is a text in uint8 that tells structures and policies, which are no arrays: of the
-        library of the state, or of NumPy where it holds no array yet.
+        there as uint16, under "K.0:bfloat16". "layout" is a text in uint8 that tells what is no
+        array: structures, policies, and what the host counts. It is of the library of the state, or
+        of NumPy where that holds no array yet; `torch.load` then wants the state itself.
 
     Raises
     ------
@@ -84,11 +87,14 @@ def state_dict(state: Any) -> dict[str, AnyArray]:
     _require_state(state, "state")
     arrays = dict(_named(state))
     like = next(iter(arrays.values()), on_host())
-    saved = {_saved_name(name, x): _bits(x) for name, x in arrays.items()}
-    numbers = [(name, value, "int32") for name, value in _numbers(state) if value != ()]
-    text = (_LAYOUT, list(json.dumps(_layout(state)).encode()), "uint8")
-    asarray = namespace(like).asarray
-    return saved | {name: asarray(constant(x, like, kind)) for name, x, kind in [*numbers, text]}
+    saved = {_saved_name(name, x): _bits(without_graph(x, x)) for name, x in arrays.items()}
+    layout = _Layout(
+        options=_options(state),
+        counted={name: getattr(state, name) for name in state._counted},
+        grown={name: _kind(x) for name, x in saved.items() if name.split(".")[0] in state._grown},
+    )
+    text = constant(list(json.dumps(layout._asdict()).encode()), like, "uint8")
+    return saved | {_LAYOUT: namespace(like).asarray(text)}
 
 
 def load_state_dict(
@@ -107,8 +113,8 @@ def load_state_dict(
         is one.
     like : array, optional
         Gives the library and the device of the restored state; by default, each array goes where
-        that of the template is. Arrays that a new state has not yet, such as the weights of
-        WeightSharing, then stay where they are.
+        that of the template is. Arrays that the template has not yet, such as the weights of a new
+        WeightSharing, then stay where they are. Nothing is copied that is there already.
 
     Returns
     -------
@@ -138,10 +144,13 @@ def load_state_dict(
     if not isinstance(arrays, Mapping):
         msg = f"`arrays` is a {type(arrays).__name__}; it must be a mapping of names to arrays."
         raise TypeError(msg)
+    if like is not None:
+        require_dense(like, "like", blocks=False)
     source = _Source(arrays, like, {_LAYOUT})
-    source.require_layout(template)
-    restored = _restored(template, "", source)
-    if surplus := sorted(set(arrays) - source.used):
+    layout = _read_layout(source.take(_LAYOUT))
+    _require_same(layout.options, _options(template))
+    restored = _restored(template, "", source, layout)
+    if surplus := sorted(map(str, set(arrays) - source.used)):
         msg = (
             f"`arrays` has {_listed(surplus)}, which this `template` has not; make the template as "
             f"the saved state was made."
@@ -167,12 +176,6 @@ def _named(x: Any, name: str = "") -> Iterator[tuple[str, Array]]:
         yield from _named(getattr(x, field), _inner(name, field, fields))
 
 
-def _numbers(x: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the integers that the host counts, which no state has inside of another."""
-    for field in x._counted:
-        yield field, getattr(x, field)
-
-
 def _inner(name: str, field: str, fields: tuple[str, ...]) -> str:
     """Return the name of a field: that of what it is a part of where there is no other."""
     return name if len(fields) == 1 else _joined(name, field)
@@ -193,10 +196,22 @@ def _bits(x: AnyArray) -> AnyArray:
     return x.view(dtype_of(namespace(x), "uint16"))
 
 
-def _layout(x: Any, name: str = "") -> dict[str, str]:
+class _Layout(NamedTuple):
+    """What is no array in a state, and arrays that a template need not have."""
+
+    options: dict[str, str]  # which a template must share
+    counted: dict[str, Any]  # integers, and tuples of them
+    grown: dict[str, str]  # shape and dtype, by name
+
+
+def _kind(x: Array) -> str:
+    return f"of shape {tuple(x.shape)} in {dtype_name(x.dtype)}"
+
+
+def _options(x: Any, name: str = "") -> dict[str, str]:
     """Return what a template must share, by name: the class, and options of all parts."""
     if isinstance(x, tuple):
-        parts = [_layout(part, _joined(name, str(i))) for i, part in enumerate(x)]
+        parts = [_options(part, _joined(name, str(i))) for i, part in enumerate(x)]
         return {key: value for part in parts for key, value in part.items()}
     fields = array_fields(x)
     if fields is None:
@@ -206,28 +221,43 @@ def _layout(x: Any, name: str = "") -> dict[str, str]:
         if field in x._grown or field in x._counted:
             continue
         if field in fields:
-            found |= _layout(getattr(x, field), _inner(name, field, fields))
+            found |= _options(getattr(x, field), _inner(name, field, fields))
         else:
             found[_joined(name, field)] = _option_text(getattr(x, field))
     return found
 
 
-def _read_layout(x: AnyArray) -> dict[str, str]:
-    """Return what was saved of a layout."""
+def _read_layout(x: AnyArray) -> _Layout:
+    """Return the layout that was saved."""
     try:
-        return dict(json.loads(host_values(x).tobytes()))
-    except (TypeError, ValueError):  # no text, no JSON, or no pairs
+        return _Layout(**json.loads(host_values(x).tobytes()))
+    except (TypeError, ValueError):  # no text, no JSON, or another one
         msg = f"`arrays` has {shown(x)} as {_LAYOUT!r}; it must be what state_dict returned."
         raise ValueError(msg) from None
 
 
 def _option_text(value: Any) -> str:
     """Return a text for an option that is the same in every process."""
-    cls: Any = type(value)
-    return cls.__qualname__ if cls.__repr__ is object.__repr__ else repr(value)
+    cls = type(value)
+    if "__repr__" in vars(cls) or isinstance(value, _PLAIN):
+        return repr(value)
+    options = {name: x for name, x in vars(value).items() if isinstance(x, _PLAIN)}
+    return f"{cls.__qualname__}({', '.join(f'{name}={x!r}' for name, x in options.items())})"
 
 
 # ----------------------------------------------------------------------------------- restoring
+
+
+def _placed(name: str, x: AnyArray, like: Array) -> AnyArray:
+    """Return an array where it is to live, with its bits as numbers of their dtype."""
+    placed = moved(x, like)
+    if dtype_name(placed.dtype) != dtype_name(x.dtype):
+        msg = (
+            f"`like` turns {name!r} from {dtype_name(x.dtype)} into {dtype_name(placed.dtype)}; "
+            f"let its library have that dtype, as JAX has by jax_enable_x64."
+        )
+        raise ValueError(msg)
+    return placed.view(dtype_of(namespace(placed), "bfloat16")) if name.endswith(_BITS) else placed
 
 
 class _Source(NamedTuple):
@@ -237,8 +267,8 @@ class _Source(NamedTuple):
     like: Array | None
     used: set[str]
 
-    def take(self, name: str) -> Array:
-        """Return an array by its name, or raise."""
+    def take(self, name: str, kind: str = "", like: Array | None = None) -> AnyArray:
+        """Return an array by its name, of a shape and dtype, where it is to live, or raise."""
         if name not in self.arrays:
             others = [other for other in (name + _BITS, name.removesuffix(_BITS)) if other != name]
             others = [other for other in others if other in self.arrays]
@@ -253,83 +283,52 @@ class _Source(NamedTuple):
         if not is_array(x):
             msg = f"`arrays` has {shown(x)} as {name!r}; it must be an array."
             raise TypeError(msg)
-        return x
-
-    def placed(self, name: str, x: AnyArray, like: Array | None) -> AnyArray:
-        """Return an array where it is to live, with its bits as numbers of their dtype."""
+        if kind and _kind(x) != kind:
+            msg = f"`arrays` has {name!r} {_kind(x)}; for this `template` it must be {kind}."
+            raise ValueError(msg)
         like = self.like if self.like is not None else like
-        x = x if like is None else moved(x, like)
-        return x.view(dtype_of(namespace(x), "bfloat16")) if name.endswith(_BITS) else x
-
-    def require_layout(self, template: Any) -> None:
-        """Raise unless the template shares all that is no array."""
-        saved, own = _read_layout(self.take(_LAYOUT)), _layout(template)
-        for name in [*own, *saved]:
-            if (here := own.get(name, "none")) != (there := saved.get(name, "none")):
-                msg = (
-                    f"`arrays` were saved from a state with {name} = {there}; `template` has "
-                    f"{here}. Make the template as that state was made."
-                )
-                raise ValueError(msg)
+        return x if like is None or not kind else _placed(name, x, like)
 
 
-def _restored(x: Any, name: str, source: _Source) -> Any:
+def _require_same(saved: dict[str, str], own: dict[str, str]) -> None:
+    """Raise unless the template shares all options."""
+    for name in [*own, *saved]:
+        if (here := own.get(name, "none")) != (there := saved.get(name, "none")):
+            msg = (
+                f"`arrays` were saved from a state with {name} = {there}; `template` has {here}. "
+                f"Make the template as that state was made."
+            )
+            raise ValueError(msg)
+
+
+def _restored(x: Any, name: str, source: _Source, layout: _Layout) -> Any:
     """Return what stands in a template in the place of x, from the arrays."""
     if isinstance(x, tuple):
         parts = enumerate(x)
-        return tuple(_restored(part, _joined(name, str(i)), source) for i, part in parts)
+        return tuple(_restored(part, _joined(name, str(i)), source, layout) for i, part in parts)
     fields = array_fields(x)
     if fields is None:
-        return _restored_array(x, name, source)
+        return source.take(_saved_name(name, x), _kind(_bits(x)), x)
     values: dict[str, Any] = {}
     for field in fields:
         restore = _regrown if field in x._grown else _restored
-        values[field] = restore(getattr(x, field), _inner(name, field, fields), source)
+        values[field] = restore(getattr(x, field), _inner(name, field, fields), source, layout)
     for field in x._counted:
-        values[field] = _counted(getattr(x, field), field, source)
+        counted = layout.counted[field]
+        values[field] = tuple(counted) if isinstance(counted, list) else counted
     return dataclasses.replace(x, **values)
 
 
-def _restored_array(x: Array, name: str, source: _Source) -> Array:
-    """Return a saved array, which must be like that of the template."""
-    saved_name = _saved_name(name, x)
-    saved = source.take(saved_name)
-    for what, found, expected in (
-        ("shape", tuple(saved.shape), tuple(x.shape)),
-        ("dtype", dtype_name(saved.dtype), dtype_name(_bits(x).dtype)),
-    ):
-        if found != expected:
-            of = "of shape" if what == "shape" else "in"
-            msg = (
-                f"`arrays` has {saved_name!r} {of} {found}; for this `template` it must be "
-                f"{expected}."
-            )
-            raise ValueError(msg)
-    placed = source.placed(saved_name, saved, x)
-    if dtype_name(placed.dtype) != dtype_name(x.dtype):
-        msg = (
-            f"`like` turns {name!r} from {dtype_name(x.dtype)} into {dtype_name(placed.dtype)}; "
-            f"let its library have that dtype, as JAX has by jax_enable_x64."
-        )
-        raise ValueError(msg)
-    return placed
-
-
-def _regrown(x: Any, name: str, source: _Source) -> Any:
-    """Return arrays that a new state has not yet: as many as have been saved."""
+def _regrown(x: Any, name: str, source: _Source, layout: _Layout) -> Any:
+    """Return arrays that a new state has not yet: those that have been saved."""
     if isinstance(x, tuple) and x:
         parts = enumerate(x)
-        return tuple(_regrown(part, _joined(name, str(i)), source) for i, part in parts)
-    found = [saved for saved in (name, name + _BITS) if saved in source.arrays]
-    return source.placed(found[0], source.take(found[0]), None) if found else ()
-
-
-def _counted(value: Any, name: str, source: _Source) -> Any:
-    """Return integers that the host counts; a tuple that was empty has not been saved."""
-    if name not in source.arrays and isinstance(value, tuple):
-        return ()
-    counted = host_values(source.take(name)).tolist()
-    return tuple(counted) if isinstance(counted, list) else counted
+        return tuple(_regrown(part, _joined(name, str(i)), source, layout) for i, part in parts)
+    like = None if isinstance(x, tuple) else x
+    for saved in (name, name + _BITS):
+        if saved in layout.grown:
+            return source.take(saved, layout.grown[saved], like)
+    return ()
 
 
 def _require_state(x: Any, name: str) -> None:

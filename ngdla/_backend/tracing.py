@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .array import AnyArray
+from .dtypes import astype
 from .namespace import (
     is_dask_namespace,
     is_jax_namespace,
@@ -42,6 +43,7 @@ __all__ = [
     "number",
     "number_if_free",
     "repeated",
+    "rounded_astype",
     "without_graph",
 ]
 
@@ -179,6 +181,25 @@ def _without_graph(x: AnyArray) -> AnyArray:
     if not x.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return x
     return x.detach()
+
+
+def rounded_astype(x: AnyArray, name: str) -> AnyArray:
+    """Return `x` in a dtype, to which it is rounded in compiled code as well.
+
+    Compilers keep the digits of numbers that go to half precision and back: what rounding takes
+    would be zero, and what overflows finite.
+    """
+    y: AnyArray = astype(x, name)
+    if name not in ("float16", "bfloat16") or not is_traced(y):
+        return y
+    xp = namespace(y)
+    if is_jax_namespace(xp):
+        import jax
+
+        return jax.lax.optimization_barrier(y)
+    if not (is_torch_namespace(xp) and torch_compiling()):
+        return y
+    return (y.view(xp.int16) | 0).view(y.dtype)  # a view of a view alone would be left out
 
 
 def chooses(x: AnyArray) -> bool:

@@ -21,6 +21,7 @@ from ngdla._backend.dtypes import dtype_name, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
 from ngdla._backend.states import state_class
+from ngdla._backend.tracing import rounded_astype
 from ngdla.structures import StructuredMatrix, structure_from
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "inverse_free_init",
     "require_state",
     "restore",
+    "rounded_to",
     "store",
     "stored_factors",
 ]
@@ -201,13 +203,15 @@ def inverse_free_init(
         for i, (given, d) in enumerate(zip(structures, (d_in, d_out)))
     ]
     K, C = (s.identity(d, like=like, dtype=kept, batch=batch) for s, d in pair)
-    empty = [s.zeros(d, like=like, dtype=name, batch=batch) for s, d in pair]
-    m_K, m_C = empty if momentum else ((), ())
-    compensation_K, compensation_C = empty if compensated else ((), ())
-    zero = zeros(batch, like, real_name(result_name(name)))
-    report = InverseFreeReport(zero, zero, zero, zero, zero, zero, zeros(batch, like, "bool"))
-    step = zeros(batch, like, "int32")
-    return InverseFreeState(K, C, m_K, m_C, compensation_K, compensation_C, step, report)
+
+    def blank(there: bool) -> list[Part]:  # no two parts share memory, which JAX may be donated
+        return [s.zeros(d, like=like, dtype=name, batch=batch) if there else () for s, d in pair]
+
+    real = real_name(result_name(name))
+    numbers = [zeros(batch, like, dtype) for dtype in (*[real] * 6, "bool")]
+    step, report = zeros(batch, like, "int32"), InverseFreeReport(*numbers)
+    (m_K, m_C), (lost_K, lost_C) = blank(momentum), blank(compensated)
+    return InverseFreeState(K, C, m_K, m_C, lost_K, lost_C, step, report)
 
 
 def inverse_free_apply(state: InverseFreeState, V: Array, *, check: bool = True) -> AnyArray:
@@ -305,7 +309,12 @@ def store(
     matrix: StructuredMatrix, like: StructuredMatrix, compensation: Part
 ) -> tuple[StructuredMatrix, Part]:
     """Return a factor in the dtype in which another one is stored, and what that loses."""
-    rounded = matrix.astype(like.dtype_name)
+    rounded = rounded_to(matrix, like.dtype_name)
     if not compensation:
         return rounded, ()
-    return rounded, (matrix - rounded).astype(compensation.dtype_name)
+    return rounded, rounded_to(matrix - rounded, compensation.dtype_name)
+
+
+def rounded_to(matrix: StructuredMatrix, dtype: str) -> StructuredMatrix:
+    """Return a matrix in a dtype that is stored, rounded in compiled code too."""
+    return matrix.map(lambda leaf: rounded_astype(leaf, dtype))

@@ -45,8 +45,9 @@ class InverseFreeStatistics:
     rows : array, shape (...), real
         The sum of the weights, by which an update divides both.
     step_rows : array, shape (...), real
-        The number of updates behind the state, modulo 256, times `rows`, by which an update tells
-        statistics of another state from those of its own.
+        The number of updates behind the state, modulo 64, times `rows`. An update refuses
+        statistics of another step, and sums of which a part of more than 1/64 of the rows is of
+        another one. That the state is another one of the same step, it does not see.
 
     Notes
     -----
@@ -191,8 +192,8 @@ def require_fitting(statistics: Any, state: InverseFreeState) -> None:
         require_like(H.leaves[0], "statistics", factor.leaves[0], "state")
 
 
-_STEPS = 256  # after which counted steps start again, so that float32 tells one from the next
-_STALE_PART = 2.0**-7  # of the rows; sums of n parts in float32 are off by up to n 2^-16
+_STEPS = 64  # after which counted steps start again, so that float32 tells one from the next
+_STALE_PART = 2.0**-6  # of the rows; sums of n parts in float32 are off by up to n 2^-18
 
 
 def _place(state: InverseFreeState, dtype: str) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks, opened, place_in_batch
 from ngdla._backend.checks import require_choice, require_count, require_flag
-from ngdla._backend.dtypes import result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import mapped
@@ -34,6 +34,7 @@ from .state import (
     Part,
     StoredFactor,
     require_state,
+    rounded_to,
     store,
     stored_factors,
 )
@@ -175,7 +176,7 @@ def inverse_free_update(
         stale = taken_elsewhere(statistics, state)
         checks.require(lambda: ~stale, stale_statistics)
         made = finite & _all_positive(damping, step_size) & fits & ~stale
-        report = _report(new_K, new_C, made)
+        report = _report(new_K, new_C, made, dtype_name(state.report.step_K.dtype))
         if not safeguard:
             _require_stable(report, retraction, result_name(state.K.dtype_name), checks)
         new = _state(new_K.stored, new_C.stored, state.step + 1, report)
@@ -230,7 +231,7 @@ def _tangent_to_keep(m: StructuredMatrix, part: Array, last: Part) -> Part:
         return ()
     whole = namespace(part).all(part == 1)
     kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
-    return kept.astype(last.dtype_name)
+    return rounded_to(kept, last.dtype_name)
 
 
 def _narrowed(m: Part) -> list[StructuredMatrix]:
@@ -245,18 +246,12 @@ def _finite(x: Array) -> Array:
 # -------------------------------------------------------------------------- of both factors
 
 
-def _report(K: _NewFactor, C: _NewFactor, made: Array) -> InverseFreeReport:
-    """Return what an update did, or that it was skipped."""
+def _report(K: _NewFactor, C: _NewFactor, made: Array, dtype: str) -> InverseFreeReport:
+    """Return what an update did, or that it was skipped, in the dtype of the last report."""
     xp = namespace(made)
-    return InverseFreeReport(
-        bound_K=K.step.bound,
-        bound_C=C.step.bound,
-        step_K=xp.where(made, K.step.step, xp.zeros_like(K.step.step)),
-        step_C=xp.where(made, C.step.step, xp.zeros_like(C.step.step)),
-        staleness_K=K.staleness,
-        staleness_C=C.staleness,
-        skipped=~made,
-    )
+    steps = (xp.where(made, F.step.step, xp.zeros_like(F.step.step)) for F in (K, C))
+    numbers = (K.step.bound, C.step.bound, *steps, K.staleness, C.staleness)
+    return InverseFreeReport(*[*(astype(x, dtype) for x in numbers), ~made])
 
 
 def _state(

@@ -12,6 +12,7 @@ from ngdla._backend.checks import require_choice, require_count, require_flag, r
 from ngdla._backend.dtypes import real_part
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.shapes import expanded
 from ngdla._backend.states import state_class
 from ngdla._backend.tracing import detached
 
@@ -28,7 +29,7 @@ Weights = AnyArray | tuple[Any, ...]
 @state_class(
     static=("policy", "M", "period"),
     counted=("batches", "age", "averaged", "layer"),
-    grown=("weights", "cosine"),
+    grown=("weights", "cosine", "skipped"),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightSharing:
@@ -60,6 +61,10 @@ class WeightSharing:
         index of a batch: arrays (..., M_i), or () where there are none yet.
     cosine : array, shape (...), real, or ()
         Cosine between the direction of the last step and that of exact weights, if diagnosed.
+    skipped : array, shape (...), bool, or ()
+        Whether the last weights that were computed to be kept were NaN or Inf, which
+        ``check=False`` and compiled code let pass: the last ones were kept in their place, or
+        weights of 1 / M if there were none.
     """
 
     policy: Policy
@@ -71,6 +76,7 @@ class WeightSharing:
     layer: tuple[int, ...] = ()
     weights: Weights = ()
     cosine: Weights = ()
+    skipped: Weights = ()
 
 
 def weight_sharing_init(policy: Policy, M: int, *, period: int | None = None) -> WeightSharing:
@@ -251,8 +257,22 @@ def weight_sharing_step(
         return weights, counted
     counted = dataclasses.replace(counted, layer=samples.layer)
     if due and (state.policy == "table" or samples.M == state.M):
-        return weights, sharing.keep(counted, 1 * detached(weights), index)  # a copy of its own
+        kept, skipped = _kept(weights, stored)
+        return weights, sharing.keep(dataclasses.replace(counted, skipped=skipped), kept, index)
     return weights, dataclasses.replace(counted, age=state.age + (not due))
+
+
+def _kept(weights: Array, stored: Any) -> tuple[Array, Array]:
+    """Return a copy of new weights, without gradients, and where they are NaN or Inf, (...).
+
+    These are replaced by what would be shared, or where there is none by those of a mean.
+    """
+    xp, new = namespace(weights), detached(weights)
+    M = new.shape[-1]
+    finite = xp.all(xp.isfinite(new), axis=-1)
+    usable = not isinstance(stored, tuple) and stored.shape[-1] == M
+    other = stored if usable else xp.zeros_like(new) + 1 / M
+    return xp.where(expanded(finite, 1), new, other), ~finite
 
 
 # --------------------------------------------------------------------------------- policies

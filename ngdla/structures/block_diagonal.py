@@ -40,6 +40,7 @@ class BlockDiagonal(Structure):
 
     def __post_init__(self) -> None:
         require_count(self.block, "block", least=1)
+        object.__setattr__(self, "block", int(self.block))
 
     def shapes(self, d: int) -> tuple[tuple[int, ...], ...]:
         return tuple((count, b, b) for count, b in self._stacks(d))

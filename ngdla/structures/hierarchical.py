@@ -43,8 +43,9 @@ class Hierarchical(BlockTriangular):
     k2: int = 15
 
     def __post_init__(self) -> None:
-        require_count(self.k1, "k1")
-        require_count(self.k2, "k2")
+        for name in ("k1", "k2"):
+            require_count(getattr(self, name), name)
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     def _parts(self, d: int) -> Parts:
         return _hierarchical_parts(self.k1, self.k2, d)

@@ -54,6 +54,7 @@ class LowRankTriangular(BlockTriangular):
 
     def __post_init__(self) -> None:
         require_count(self.k, "k")
+        object.__setattr__(self, "k", int(self.k))
         require_choice(self.orientation, "orientation", ORIENTATIONS)
         if self.features is not None:
             object.__setattr__(self, "features", _checked(self.features, self.k))

@@ -82,21 +82,23 @@ def test_shared_weights_stay_where_they_are_without_like() -> None:
     assert (restored.batches, restored.averaged, restored.layer) == (1, 1, (D, D))
     unused = ngdla.state_dict(blank)
     assert ngdla.load_state_dict(state, unused).weights == ()
-    assert isinstance(unused["batches"], np.ndarray)
+    assert isinstance(unused["layout"], np.ndarray)
 
 
 def test_structures_of_the_caller_are_told_by_their_names() -> None:
-    """What has no text of its own is not told by its address, which is another in each process."""
+    """And by their options, since a class that inherits its text has that of its base."""
     base: Any = ngdla.structures.Diagonal
 
     class Mine(base):
-        __repr__ = object.__repr__
+        def __init__(self, k: int) -> None:
+            object.__setattr__(self, "k", k)
 
-    state = inverse_free(structures=(Mine(), "dense"))
+    state = inverse_free(structures=(Mine(2), "dense"))
     layout = bytes(ngdla.state_dict(state)["layout"]).decode()
-    assert '"K.structure": "' in layout
-    assert "0x" not in layout
-    ngdla.load_state_dict(inverse_free(structures=(Mine(), "dense")), ngdla.state_dict(state))
+    assert "Mine(k=2)" in layout
+    ngdla.load_state_dict(inverse_free(structures=(Mine(2), "dense")), ngdla.state_dict(state))
+    with pytest.raises(ValueError, match=r"K\.structure = .*Mine\(k=2\); .* has .*Mine\(k=3\)"):
+        ngdla.load_state_dict(inverse_free(structures=(Mine(3), "dense")), ngdla.state_dict(state))
 
 
 def test_masks_are_told_apart() -> None:
@@ -115,7 +117,36 @@ def test_templates_may_have_any_numbers() -> None:
     assert bits(numpy, ngdla.load_state_dict(blank, ngdla.state_dict(state))) == bits(numpy, state)
 
 
+def test_integers_of_numpy_are_options_as_others_are() -> None:
+    one, other = (
+        inverse_free(structures=(("block-diagonal", {"block": kind(2)}), "dense"))
+        for kind in (int, np.int64)
+    )
+    ngdla.load_state_dict(one, ngdla.state_dict(other))
+
+
+def test_graphs_of_decompositions_are_not_saved() -> None:
+    torch = pytest.importorskip("torch")
+    S = torch.asarray(X).requires_grad_()
+    eigh = ngdla.randomized_eigh(S.T @ S, R)
+    assert eigh.eigenvalues.requires_grad
+    assert not any(x.requires_grad for x in ngdla.state_dict(eigh).values())
+
+
 # ------------------------------------------------------------------------- bad input
+
+
+def shared(policy: str, **changes: Any) -> dict[str, Any]:
+    """Return a saved state of weights, with some arrays changed or, for None, left out."""
+    blank = ngdla.weight_sharing_init(policy, len(X), period=2)
+    arrays = ngdla.state_dict(ngdla.weight_sharing_step(blank, X, X, 0.1)[1])
+    return {key: x for key, x in (arrays | changes).items() if x is not None}
+
+
+def load_shared(policy: str, **changes: Any) -> Any:
+    blank = ngdla.weight_sharing_init(policy, len(X), period=2)
+    return ngdla.load_state_dict(blank, shared(policy, **changes))
+
 
 ONLINE = ngdla.online_eigh_init(X, R)
 GOOD = ngdla.state_dict(ONLINE)
@@ -161,12 +192,12 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "shape": (
         lambda: ngdla.load_state_dict(ngdla.online_eigh_init(X, R + 1), GOOD),
         ValueError,
-        r"'eigenvalues' of shape \(2,\); for this `template` it must be \(3,\)",
+        r"'eigenvalues' of shape \(2,\) in float64; for this `template` it must be of shape \(3,\)",
     ),
     "dtype": (
         lambda: ngdla.load_state_dict(ngdla.online_eigh_init(X.astype("float32"), R), GOOD),
         ValueError,
-        r"'eigenvalues' in float64; for this `template` it must be float32",
+        r"'eigenvalues' of shape \(2,\) in float64; .* it must be of shape \(2,\) in float32",
     ),
     "half precision": (
         lambda: ngdla.load_state_dict(
@@ -208,6 +239,32 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ),
         ValueError,
         r"period = 3; `template` has 2",
+    ),
+    "weights": (lambda: load_shared("mean", weights=None), ValueError, "has no 'weights'"),
+    "an entry of a table": (
+        lambda: load_shared("table", **{"weights.0": None}),
+        ValueError,
+        r"has no 'weights\.0'",
+    ),
+    "shape of weights": (
+        lambda: load_shared("shared", weights=np.ones(4)),
+        ValueError,
+        r"'weights' of shape \(4,\) in float64; .* it must be of shape \(9,\)",
+    ),
+    "dtype of weights": (
+        lambda: load_shared("shared", weights=np.ones(9, "int64")),
+        ValueError,
+        r"in int64; .* it must be of shape \(9,\) in float64",
+    ),
+    "a place that is no array": (
+        lambda: ngdla.load_state_dict(ONLINE, GOOD, like="cpu"),
+        TypeError,
+        r"`like` is a builtins\.str; it must be an array",
+    ),
+    "names of all kinds": (
+        lambda: ngdla.load_state_dict(ONLINE, {**GOOD, "a": X, 1: X}),  # type: ignore[dict-item]
+        ValueError,
+        r"has '1', 'a', which",
     ),
     "a number": (
         lambda: ngdla.load_state_dict(ONLINE, GOOD | {"trace": 1.0}),

@@ -313,3 +313,30 @@ def test_factors_beyond_float16() -> None:
     options: dict[str, Any] = {"damping": 1e-12, "step_size": 0.9, "check": False}
     state = after(state, like, like, 12, rule="ikfac", retraction="exact", **options)
     assert np.all(np.isfinite(state.K.to_dense()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_compiled_code_rounds_too(dtype: str, rng: np.random.Generator) -> None:
+    """Compilers that fuse would keep digits that storage loses, and lose what it compensates."""
+    torch = pytest.importorskip("torch")
+    a, g = (torch.asarray(rng.standard_normal((9, d)).astype("float32")) for d in (IN, OUT))
+
+    def step(state: Any) -> Any:
+        statistics = inverse_free_statistics(state, a, g)
+        options: dict[str, Any] = {"damping": 0.1, "step_size": 1e-3, "rule": "ikfac"}
+        return inverse_free_update(state, statistics, check=False, **options)
+
+    state = eager = inverse_free_init(
+        IN, OUT, structures=("diagonal", "diagonal"), like=a, dtype=dtype, storage="compensated"
+    )
+    compiled = torch.compile(step, fullgraph=True)
+    for _ in range(30):
+        state, eager = compiled(state), step(eager)
+    assert torch.any(state.compensation_K.leaves[0] != 0)
+    for name in ("K", "C"):
+        one, other = (
+            restore(getattr(s, name), getattr(s, f"compensation_{name}")) for s in (state, eager)
+        )
+        torch.testing.assert_close(one.leaves[0], other.leaves[0], rtol=HALF[dtype] ** 2, atol=0.0)

@@ -18,6 +18,7 @@ from ngdla import (
     InverseFreeStatistics,
     inverse_free_init,
     inverse_free_statistics,
+    inverse_free_update,
 )
 from ngdla.inverse_free.state import STORAGES, Storage, restore, store
 from ngdla.structures import Hierarchical, LowRankTriangular, StructuredMatrix
@@ -239,3 +240,24 @@ def test_real_states_take_wider_batches(rng: np.random.Generator) -> None:
     assert state.K.dtype_name == "float32"
     wide = after(start(), a, g, **OPTIONS)
     assert relative(state.K.to_dense(), wide.K.to_dense()) <= 20 * IN * U["float32"]
+
+
+@pytest.mark.parametrize("storage", ["native", "compensated"])
+def test_no_two_parts_share_memory(storage: Any) -> None:
+    """JAX refuses to be donated an array twice, and a copy in place would be made twice."""
+    jax = pytest.importorskip("jax")
+    like = jax.numpy.zeros(1, "bfloat16")
+    state = inverse_free_init(4, 3, like=like, storage=storage)
+    leaves = jax.tree.leaves(state)
+    assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves)
+
+
+def test_a_report_keeps_the_dtype_of_the_state(rng: np.random.Generator) -> None:
+    """Whatever the batch is in, so that a state can be restored, and carried by a scan."""
+    state = inverse_free_init(4, 3, like=np.zeros(1, "float32"))
+    a, g = rng.standard_normal((9, 4)), rng.standard_normal((9, 3))
+    new = inverse_free_update(
+        state, inverse_free_statistics(state, a, g), damping=0.1, step_size=0.1
+    )
+    for one, other in zip(vars(new.report).values(), vars(state.report).values()):
+        assert one.dtype == other.dtype

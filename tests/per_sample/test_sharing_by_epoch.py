@@ -279,6 +279,36 @@ def test_old_states_can_be_used_again() -> None:
     assert last.weights[0] is later.weights[0]
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("policy", ["every", "shared", "table", "mean"])
+def test_a_bad_batch_leaves_no_trace(policy: Any, first: bool) -> None:
+    """NaN is not kept: the last weights are, or those of a mean, for each layer of a stack."""
+    a, g = (np.stack([x, 2 * x]) for x in batches("plain", [M])[0])
+    bad = a.copy()
+    bad[1, 0] = np.nan
+    state = weight_sharing_init(policy, M, period=1 if policy == "every" else 2)
+    options: dict[str, Any] = {"positions": False, "check": False}
+    if not first:
+        _, state = weight_sharing_step(state, a, g, DAMPING, **options)
+        state = dataclasses.replace(state, batches=0) if policy == "table" else state
+    before = state
+    if policy == "table" and not first:
+        state = dataclasses.replace(state, weights=((), ()))
+    with np.errstate(invalid="ignore"):
+        _, state = weight_sharing_step(state, bad, g, DAMPING, **options)
+    assert state.skipped.tolist() == [False, True]
+    kept = state.weights[0] if policy == "table" else state.weights
+    assert np.all(np.isfinite(kept))
+    if first or policy == "table":
+        np.testing.assert_array_equal(kept[1], np.full(M, 1 / M))
+    else:
+        np.testing.assert_allclose(kept[1], before.weights[1], rtol=4 * U["float64"])
+    np.testing.assert_array_equal(
+        kept[0] if policy != "mean" or first else before.weights[0],
+        weight_sharing_step(weight_sharing_init("exact", M), a, g, DAMPING, positions=False)[0][0],
+    )
+
+
 A, G = batches("plain", [M])[0]
 WRONG: dict[str, tuple[str, Any, type[Exception], str]] = {
     "too large": ("table", 3, ValueError, r"`batch` is 3; in an epoch of 3 batches"),

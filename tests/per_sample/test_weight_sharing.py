@@ -111,6 +111,7 @@ def test_a_state_before_its_first_batch() -> None:
         "layer": (),
         "weights": (),
         "cosine": (),
+        "skipped": (),
     }
     assert (type(state.M), type(state.period)) == (int, int)
 
