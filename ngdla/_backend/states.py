@@ -88,10 +88,15 @@ def state_dict(state: Any) -> dict[str, AnyArray]:
     arrays = dict(_named(state))
     like = next(iter(arrays.values()), on_host())
     saved = {_saved_name(name, x): _bits(without_graph(x, x)) for name, x in arrays.items()}
+    fields = [name.partition(".")[0] for name in arrays]
     layout = _Layout(
         options=_options(state),
         counted={name: getattr(state, name) for name in state._counted},
-        grown={name: _kind(x) for name, x in saved.items() if name.split(".")[0] in state._grown},
+        grown={
+            name: _kind(x)
+            for field, (name, x) in zip(fields, saved.items())
+            if field in state._grown
+        },
     )
     text = constant(list(json.dumps(layout._asdict()).encode()), like, "uint8")
     return saved | {_LAYOUT: namespace(like).asarray(text)}
@@ -138,7 +143,7 @@ def load_state_dict(
     >>> load_state_dict(template, state_dict(state))
     Traceback (most recent call last):
     ...
-    ValueError: `arrays` has 'K.0' in float64; for this `template` it must be float32.
+    ValueError: `arrays` has 'K.0' of shape (3, 3) in float64; for this `template` it must be ...
     """
     _require_state(template, "template")
     if not isinstance(arrays, Mapping):
