@@ -283,6 +283,7 @@ def test_commits_that_differ(repository: Path, capsys: pytest.CaptureFixture[str
     assert out[-1] == "in all: 8 cases, 8 differences"
 
 
+@pytest.mark.slow
 def test_names_that_one_commit_does_not_have(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -331,6 +332,7 @@ def test_another_ngdla_is_refused(tmp_path: Path) -> None:
         worker.module_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_temporary_folders_are_removed(repository: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path))

@@ -524,6 +524,7 @@ def test_a_study_that_is_interrupted_goes_on_where_it_was(library, tmp_path, mon
     assert summary["environments"][0]["versions"][library]
 
 
+@pytest.mark.slow
 def test_tuning_in_two_processes_finishes_what_it_is_at(tmp_path, monkeypatch):
     from training_study import execution
 

@@ -259,6 +259,7 @@ def factored(S: Any, v: Any, damping: float) -> Any:
     return ngdla.damped_factor(S, damping).solve(v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["auto", "native", "mixed"])
 @pytest.mark.parametrize("damping", [1e-3, 1.0])
 def test_gradients_do_not_mind_climbing(

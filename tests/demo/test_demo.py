@@ -247,7 +247,8 @@ def test_short_run_reaches_the_ising_ground_state():
     assert abs(np.mean(energies[-10:]) - exact) < 1e-3 * abs(exact)
 
 
-@pytest.mark.parametrize("steps", [60, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [60, 150])
 def test_short_run_reaches_the_majumdar_ghosh_ground_state(steps):
     problem = quick(make_problem("mg", 8)).with_steps(steps)
     steps = list(optimise(problem, np_compat, seed=0))
