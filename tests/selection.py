@@ -49,9 +49,15 @@ def library_of(item: pytest.Item) -> str | None:
     return parameters.get("backend") or parameters.get("valued_backend")
 
 
+LONGEST = Path(__file__).with_name("longest.txt")
+
+
 def mark_slow(items: list[pytest.Item]) -> None:
+    longest = set(LONGEST.read_text(encoding="utf-8").splitlines())
     groups: dict[tuple[str, str, int], list[tuple[pytest.Item, dict[str, Any]]]] = defaultdict(list)
     for item in items:
+        if item.nodeid in longest:
+            item.add_marker("slow")
         mark = item.get_closest_marker("thinned")
         if mark is not None:
             parameters: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]

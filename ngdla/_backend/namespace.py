@@ -44,29 +44,29 @@ def namespace(x: Array) -> Any:
 # Those of array-api-compat keep their results in caches, of which torch.compile warns at each call.
 
 
-def is_numpy_namespace(xp: Any) -> bool:
+def is_numpy_namespace(module: Any) -> bool:
     """Tell whether a namespace is that of NumPy."""
-    return xp.__name__ in ("numpy", "array_api_compat.numpy")
+    return module.__name__ in ("numpy", "array_api_compat.numpy")
 
 
-def is_cupy_namespace(xp: Any) -> bool:
+def is_cupy_namespace(module: Any) -> bool:
     """Tell whether a namespace is that of CuPy."""
-    return xp.__name__ in ("cupy", "array_api_compat.cupy")
+    return module.__name__ in ("cupy", "array_api_compat.cupy")
 
 
-def is_torch_namespace(xp: Any) -> bool:
+def is_torch_namespace(module: Any) -> bool:
     """Tell whether a namespace is that of torch."""
-    return xp.__name__ in ("torch", "array_api_compat.torch")
+    return module.__name__ in ("torch", "array_api_compat.torch")
 
 
-def is_jax_namespace(xp: Any) -> bool:
+def is_jax_namespace(module: Any) -> bool:
     """Tell whether a namespace is that of JAX."""
-    return bool(xp.__name__ == "jax.numpy")
+    return bool(module.__name__ == "jax.numpy")
 
 
-def is_dask_namespace(xp: Any) -> bool:
+def is_dask_namespace(module: Any) -> bool:
     """Tell whether a namespace is that of Dask."""
-    return xp.__name__ in ("dask.array", "array_api_compat.dask.array")
+    return module.__name__ in ("dask.array", "array_api_compat.dask.array")
 
 
 def _know_tensors() -> None:
