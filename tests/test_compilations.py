@@ -247,6 +247,11 @@ def test_numbers_of_all_functions(name: str, dtype: str) -> None:
     _makes_few_graphs({**GRAPHS, **MORE_GRAPHS}[name], dtype)
 
 
+@pytest.mark.filterwarnings("error:Dynamo detected a call to a `functools.lru_cache`")
+def test_no_caches_are_met_on_the_way_to_a_library() -> None:
+    _makes_few_graphs(GRAPHS["average"], "float32")
+
+
 def test_numbers_that_are_illegal_in_compiled_code() -> None:
     """A constant raises; what only a graph knows is NaN."""
     torch = pytest.importorskip("torch")

@@ -50,7 +50,7 @@ def _placed(xp: Any, like: AnyArray) -> Any:
 
 
 def _placed_by_jax(like: AnyArray) -> Any:
-    """Return the device of an array that was put there; JAX places constants itself elsewhere."""
+    """Return the device that an array was put on, None where JAX places constants itself."""
     import jax
 
     if isinstance(like, jax.core.Tracer) or not like.committed or len(like.devices()) > 1:

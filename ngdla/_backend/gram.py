@@ -24,7 +24,7 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint
-from .runs import LONG, blas_takes, in_loop_jax, long_product, sum_over_copies
+from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, sum_over_copies
 from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
@@ -34,7 +34,6 @@ __all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
 # GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
 # yet on a GPU (asv_benchmarks/claims/gram.py).
 _TORCH_LEAF = 64
-_TORCH_FEW = 15  # rows, up to which MKL on AMD processors has one accumulator
 _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16
@@ -65,7 +64,7 @@ def _gram_torch(S: AnyArray) -> AnyArray:
     """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
     if m > LONG and S.device.type == "cpu":
-        if n <= _TORCH_FEW:
+        if n < THIN_TORCH:
             return long_product(S, S.mH, lanes=False)
         if not blas_takes(S):
             return sum_over_copies(_gram_torch, S)

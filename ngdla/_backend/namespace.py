@@ -41,7 +41,7 @@ def namespace(x: Array) -> Any:
     return xp
 
 
-# Those of array-api-compat keep their results in caches, of which torch.compile warns at each call.
+# Those of array-api-compat keep their results in caches, of which torch.compile warns.
 
 
 def is_numpy_namespace(module: Any) -> bool:

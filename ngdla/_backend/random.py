@@ -7,15 +7,14 @@ from operator import index
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
 
 from .array import AnyArray
+from .creation import constant
 from .dtypes import real_name
 from .messages import shown
 from .namespace import (
     Array,
     is_dask_namespace,
-    is_jax_namespace,
     is_torch_namespace,
     namespace,
     torch_compiling,
@@ -64,9 +63,7 @@ def _drawn(
     if is_torch_namespace(xp):
         return _drawn_for_torch(kind, rng, shape, dtype, like.device)
     x = _DRAW[kind](np.random.default_rng(rng), shape, dtype)
-    if is_dask_namespace(xp) or is_jax_namespace(xp):  # JAX places constants itself
-        return xp.asarray(x)
-    return xp.asarray(x, device=device(like))
+    return xp.asarray(x) if is_dask_namespace(xp) else constant(x, like, dtype)
 
 
 def _drawn_for_torch(kind: str, rng: Any, shape: tuple[int, ...], dtype: str, where: Any) -> Array:

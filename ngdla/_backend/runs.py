@@ -29,6 +29,7 @@ from .shapes import spans
 
 __all__ = [
     "LONG",
+    "THIN_TORCH",
     "blas_takes",
     "in_loop_jax",
     "length_in_lanes",
@@ -41,7 +42,7 @@ __all__ = [
 LONG = 2048  # terms, from which on a sum is looked at
 _LONG_JAX = 2**16  # whose layouts are not known
 _SPAN_TORCH = 2**15  # of a matrix times a vector, whose lanes are few
-_THIN_TORCH = 16  # rows or columns, below which MKL on AMD processors has one accumulator
+THIN_TORCH = 16  # rows or columns, below which MKL on AMD processors has one accumulator
 _COLUMNS_JAX = 2048
 _LANES_JAX = 256  # terms, beyond which errors grow with their number
 _BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
@@ -179,7 +180,7 @@ def _in_lanes(A: AnyArray, B: AnyArray) -> bool:
     p, q = A.shape[-2], B.shape[-1]
     if is_torch_namespace(xp):
         most = LONG if min(p, q) > 1 else _SPAN_TORCH
-        if min(p, q) < _THIN_TORCH and A.shape[-1] > most:
+        if min(p, q) < THIN_TORCH and A.shape[-1] > most:
             return False
     if p == q == 1:
         return bool(is_numpy_namespace(xp)) and _strides(A)[1] == _strides(B)[0] == 1

@@ -22,7 +22,6 @@ __all__ = ["load_state_dict", "state_class", "state_dict"]
 State = TypeVar("State")
 
 _LAYOUT = "layout"  # the name of what is no array in a state, as JSON in bytes
-_PLAIN = (str, bool, int, float, tuple, type(None))
 _BITS = ":bfloat16"  # the end of a name under which the bits of such numbers are kept
 
 
@@ -244,18 +243,24 @@ def _read_layout(x: AnyArray) -> _Layout:
 def _option_text(value: Any) -> str:
     """Return a text for an option that is the same in every process."""
     cls = type(value)
-    if "__repr__" in vars(cls) or isinstance(value, _PLAIN):
+    if "__repr__" in vars(cls) or not hasattr(value, "__dict__"):
         return repr(value)
-    options = {name: x for name, x in vars(value).items() if isinstance(x, _PLAIN)}
-    return f"{cls.__qualname__}({', '.join(f'{name}={x!r}' for name, x in options.items())})"
+    options = [f"{name}={x!r}" for name, x in vars(value).items() if not _by_address(x)]
+    return f"{cls.__qualname__}({', '.join(options)})"
+
+
+def _by_address(value: Any) -> bool:
+    """Tell whether the text of a value holds its address."""
+    cls: Any = type(value)
+    return callable(value) or cls.__repr__ is object.__repr__
 
 
 # ----------------------------------------------------------------------------------- restoring
 
 
-def _placed(name: str, x: AnyArray, like: Array) -> AnyArray:
+def _placed(name: str, x: AnyArray, like: Array | None) -> AnyArray:
     """Return an array where it is to live, with its bits as numbers of their dtype."""
-    placed = moved(x, like)
+    placed = x if like is None else moved(x, like)
     if dtype_name(placed.dtype) != dtype_name(x.dtype):
         msg = (
             f"`like` turns {name!r} from {dtype_name(x.dtype)} into {dtype_name(placed.dtype)}; "
@@ -292,7 +297,7 @@ class _Source(NamedTuple):
             msg = f"`arrays` has {name!r} {_kind(x)}; for this `template` it must be {kind}."
             raise ValueError(msg)
         like = self.like if self.like is not None else like
-        return x if like is None or not kind else _placed(name, x, like)
+        return _placed(name, x, like) if kind else x
 
 
 def _require_same(saved: dict[str, str], own: dict[str, str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -36,3 +39,19 @@ def test_constants_are_numbers_of_the_host(valued_backend: Backend) -> None:
     made = constant(values, like, "float32")
     assert str(made.dtype).endswith("float32")
     np.testing.assert_array_equal(valued_backend.numpy(made), values)
+
+
+@pytest.mark.slow
+def test_states_of_jax_lie_where_their_first_array_does() -> None:
+    """Two devices take a process of their own."""
+    pytest.importorskip("jax")
+    program = """
+import jax, jax.numpy as jnp, ngdla
+there = jax.devices()[1]
+X = jax.device_put(jnp.ones((9, 4)), there)
+state = ngdla.inverse_free_init(4, 4, like=X)
+states = state, ngdla.online_eigh_init(X, 2), ngdla.load_state_dict(state, ngdla.state_dict(state))
+assert all(x.devices() == {there} for x in jax.tree.leaves(states))
+"""
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | two)
