@@ -138,7 +138,7 @@ def test_option_in_the_wrong_place(arguments, place, capsys):
 def test_info_needs_only_the_required_packages():
     program = (
         "import sys\n"
-        "for name in ('rich', 'tqdm', 'matplotlib', 'threadpoolctl', 'torch', 'jax', 'cupy'):\n"
+        "for name in ('rich', 'tqdm', 'matplotlib', 'torch', 'jax', 'cupy'):\n"
         "    sys.modules[name] = None\n"
         "from ngdla.__main__ import main\n"
         "sys.exit(main(['info']))\n"

@@ -152,7 +152,7 @@ def require_choice(value: Any, name: str, choices: Collection[str]) -> None:
 
 def require_count(value: Any, name: str, *, least: int = 0) -> None:
     """Raise unless `value` is a Python integer of at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if type(value) is not int and not _is_integer(value):
         msg = f"`{name}` is {shown(value)}; it must be an integer."
         raise TypeError(msg)
     if int(value) > sys.maxsize:
@@ -162,6 +162,10 @@ def require_count(value: Any, name: str, *, least: int = 0) -> None:
         allowed = f"be {least} or more" if least else "not be negative"
         msg = f"`{name}` is {shown(value)}; it must {allowed}."
         raise ValueError(msg)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def require_flag(value: Any, name: str) -> None:
@@ -232,7 +236,7 @@ def require_columns(
     require_array(v, name)
     require_like(v, name, like, like_name)
     if tuple(v.shape) == expected:
-        return namespace(v).expand_dims(v, axis=-1), True
+        return v[..., None], True
     if v.ndim == len(expected) + 1 and tuple(v.shape[:-1]) == expected:
         return v, False
     several = f"({', '.join(map(str, expected))}, k)"

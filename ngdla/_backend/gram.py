@@ -25,6 +25,7 @@ from .namespace import (
 )
 from .products import adjoint
 from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, sum_over_copies
+from .scipy_threads import short_call
 from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
@@ -113,10 +114,11 @@ def _herk(S: AnyArray) -> AnyArray:
         columns = max(1, CHUNK_BYTES // (S.itemsize * len(S)))
         starts = range(0, S.shape[1], columns)
         return sum(_herk(np.ascontiguousarray(S[:, i : i + columns])) for i in starts)
-    if S.flags.f_contiguous:
-        G = herk(1.0, S, lower=1)
-    else:  # the transpose of C-ordered S is Fortran-ordered: (S^T)^H S^T = conj(S S^H)
-        G = herk(1.0, S.T, trans=2).T
+    with short_call(S, len(S) * S.size / 2):
+        if S.flags.f_contiguous:
+            G = herk(1.0, S, lower=1)
+        else:  # the transpose of C-ordered S is Fortran-ordered: (S^T)^H S^T = conj(S S^H)
+            G = herk(1.0, S.T, trans=2).T
     G += np.conj(np.tril(G, -1).T)
     return G
 
@@ -144,12 +146,13 @@ def weighted_sum_with_gram(A: AnyArray, old: Any, X: AnyArray, new: Any) -> AnyA
 
 def _add_gram(total: AnyArray, X: AnyArray) -> None:
     """Add X^T conj(X) in place, C-ordered, reading the upper triangle only."""
-    conjugated = np.conj(X) if is_complex(X) else X  # `total` is conj(total) to LAPACK
     if is_complex(X):
         update = blas.get_blas_funcs("herk", (total,))
     else:
         update = blas.get_blas_funcs("syrk", (total,))
-    update(1.0, conjugated.T, beta=1.0, c=total.T, lower=1, overwrite_c=1)
+    conjugated = np.conj(X) if is_complex(X) else X  # `total` is conj(total) to LAPACK
+    with short_call(X, len(total) * X.size / 2):
+        update(1.0, conjugated.T, beta=1.0, c=total.T, lower=1, overwrite_c=1)
     for i in range(0, len(total), _MIRRORED):
         end = i + _MIRRORED
         total[end:, i:end] = np.conj(total[i:end, end:].T)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -111,16 +111,14 @@ def blas() -> str:
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Return a context of one thread for BLAS and OpenMP, where threadpoolctl is installed.
+    """Return a context of one thread for BLAS and OpenMP.
 
     For matrices of a few hundred rows several threads gain little, and where others use the cores
     too, the threads mostly wait for each other: 220 s instead of 26 s on two busy cores.
     """
-    try:
-        threadpoolctl = import_module("threadpoolctl")
-    except ImportError:
-        return nullcontext()
-    limits: AbstractContextManager[Any] = threadpoolctl.threadpool_limits(1)
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
     return limits
 
 
@@ -221,11 +219,9 @@ _DEVICES: dict[str, Callable[[Any], list[str]]] = {
 
 
 def _blas_threads() -> str:
-    try:
-        info = import_module("threadpoolctl").threadpool_info()
-    except ImportError:
-        info = []
-    counts = [pool["num_threads"] for pool in info if pool["user_api"] == "blas"]
+    from threadpoolctl import threadpool_info
+
+    counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     if counts:
         return f"{counts[0]} threads" if counts[0] != 1 else "1 thread"
     for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):

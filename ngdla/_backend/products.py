@@ -77,8 +77,13 @@ def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:
     xp = namespace(S)
     matmul = xp.matmul if S.shape[-2] <= LONG else long_product
     if is_complex(Y):
-        return xp.conj(xp.matrix_transpose(matmul(xp.matrix_transpose(xp.conj(Y)), S)))
-    return xp.matrix_transpose(matmul(xp.matrix_transpose(Y), S))
+        return xp.conj(_transposed(matmul(_transposed(xp.conj(Y)), S)))
+    return _transposed(matmul(_transposed(Y), S))
+
+
+def _transposed(A: AnyArray) -> AnyArray:
+    """Return A^T, a view, in NumPy without the functions that lead to one."""
+    return A.mT if isinstance(A, np.ndarray) else namespace(A).matrix_transpose(A)
 
 
 def transposed_product(X: AnyArray, P: AnyArray) -> AnyArray:
@@ -214,8 +219,10 @@ def real_diagonal(A: AnyArray) -> AnyArray:
 
 def trace(A: AnyArray) -> AnyArray:
     """Return the real trace of a Hermitian matrix, (...), summed in float32 or wider."""
-    diagonal = astype(real_diagonal(A), real_name(dtype_name(A.dtype)))
-    return namespace(A).sum(diagonal, axis=-1)
+    real = real_name(dtype_name(A.dtype))
+    if isinstance(A, np.ndarray):
+        return np.asarray(A.real.trace(axis1=-2, axis2=-1, dtype=real))
+    return namespace(A).sum(astype(real_diagonal(A), real), axis=-1)
 
 
 def add_to_diagonal(A: AnyArray, shift: float | AnyArray) -> AnyArray:

@@ -24,6 +24,7 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
+from .scipy_threads import short_call
 from .tracing import is_traced
 from .triangular import over_batch
 
@@ -66,14 +67,14 @@ def apart(values: AnyArray, kept: int, *, rest: bool = True) -> AnyArray:
 
 
 def _eigh_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
-    # SciPy works in single precision, numpy.linalg in double whatever A is; for real double
-    # precision the BLAS of the Gram matrix is NumPy's (see triangular.py on two BLAS libraries:
-    # after a product by NumPy, SciPy took 47 ms for a matrix of 148 instead of 1.4, NumPy 2.4).
+    # SciPy works in single precision, numpy.linalg in double whatever A is, but with the threads
+    # that made the Gram matrix (see scipy_threads.py).
     try:
         if dtype_name(A.dtype) == "float64" or len(A) <= _SMALL:
             w, U = np.linalg.eigh(A)
             return w, U
-        return scipy.linalg.eigh(A, driver="evd", check_finite=False)
+        with short_call(A, 4 * len(A) ** 3):
+            return scipy.linalg.eigh(A, driver="evd", check_finite=False)
     except LinAlgError:
         return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)
 

@@ -24,6 +24,7 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint, real_diagonal
+from .scipy_threads import short_call
 
 __all__ = ["cho_solve", "cholesky", "inverse_triangular", "over_batch", "solve_triangular"]
 
@@ -62,16 +63,14 @@ def cholesky(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     return L, xp.all(xp.isfinite(real_diagonal(L)), axis=-1)
 
 
-# The wheels of NumPy and SciPy bring one BLAS each, with threads of their own that slow each other
-# down for some 30 ms after use: potrf of n = 1024 took 100 ms instead of 7 after a Gram matrix by
-# NumPy. Real Gram matrices come from NumPy, complex ones from SciPy; below this n, LAPACK works in
-# the calling thread and SciPy's wrapper costs less.
-_ONE_THREAD = 200
+# Below this n, SciPy's wrapper costs less; from here on NumPy's threads, which made the Gram matrix
+# of real S, factor it faster than the one that SciPy's BLAS is held to (see scipy_threads.py).
+_SMALL = 200
 
 
 def _cholesky_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     try:
-        small = len(A) < _ONE_THREAD
+        small = len(A) < _SMALL
         L = _potrf(A) if small or is_complex(A) else np.linalg.cholesky(A)
     except LinAlgError:
         L = np.full_like(A, np.nan)
@@ -82,7 +81,8 @@ def _cholesky_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
 def _potrf(A: AnyArray) -> AnyArray:
     # LAPACK reads Fortran order, so that the upper factor U of A^T = conj(A) is L^T of A.
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (A,))
-    U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
+    with short_call(A, len(A) ** 3 / 3):
+        U, failure = potrf(A.T, lower=0, overwrite_a=1, clean=1)
     if failure:
         msg = f"the leading minor of order {failure} is not positive"
         raise LinAlgError(msg)
@@ -124,9 +124,10 @@ def cho_solve(L: AnyArray, B: AnyArray) -> AnyArray:
 
 def _cho_solve_numpy(L: AnyArray, B: AnyArray) -> AnyArray:
     (potrs,) = lapack.get_lapack_funcs(("potrs",), (L, B))
-    if not is_complex(L):
-        return potrs(L.T, B, lower=0)[0]
-    return np.conj(potrs(L.T, np.conj(B), lower=0)[0])  # L.T factors conj(A): see cholesky
+    with short_call(L, 2 * len(L) * B.size):
+        if not is_complex(L):
+            return potrs(L.T, B, lower=0)[0]
+        return np.conj(potrs(L.T, np.conj(B), lower=0)[0])  # L.T factors conj(A): see cholesky
 
 
 def solve_triangular(L: AnyArray, B: AnyArray, *, transposed: bool = False) -> AnyArray:
@@ -136,7 +137,8 @@ def solve_triangular(L: AnyArray, B: AnyArray, *, transposed: bool = False) -> A
         from scipy.linalg import solve_triangular as solve
 
         def one(L: AnyArray, B: AnyArray) -> AnyArray:
-            return solve(L, B, lower=True, trans="C" if transposed else "N", check_finite=False)
+            with short_call(L, len(L) * B.size):
+                return solve(L, B, lower=True, trans="C" if transposed else "N", check_finite=False)
 
         return over_batch(one, L, B)
     if is_cupy_namespace(xp):
@@ -161,7 +163,7 @@ def solve_triangular(L: AnyArray, B: AnyArray, *, transposed: bool = False) -> A
         return xp.full_like(B, xp.nan)
 
 
-# Below this n, trtri of OpenBLAS works in the calling thread; see above on two BLAS libraries.
+# Above this n, a general inverse by NumPy's threads is faster than trtri by one.
 _TRTRI = 160
 
 
@@ -177,7 +179,8 @@ def inverse_triangular(L: AnyArray) -> AnyArray:
 def _inverse_numpy(L: AnyArray) -> AnyArray:
     if len(L) <= _TRTRI:
         (trtri,) = lapack.get_lapack_funcs(("trtri",), (L,))
-        inverse, failure = trtri(L.T, lower=0)
+        with short_call(L, len(L) ** 3 / 3):
+            inverse, failure = trtri(L.T, lower=0)
         return np.full_like(L, np.nan) if failure else inverse.T
     try:
         return np.tril(np.linalg.inv(L))
