@@ -55,6 +55,7 @@ MODULES = (
     "newcomer",
     "positions",
     "compilations",
+    "compiled_steps",
     "randomized_svd",
 )
 LIBRARIES = (

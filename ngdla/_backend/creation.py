@@ -18,7 +18,7 @@ from .namespace import (
     namespace,
 )
 
-__all__ = ["constant", "host_array", "identity_like", "unit_columns", "zeros"]
+__all__ = ["constant", "generic_column", "host_array", "identity_like", "unit_columns", "zeros"]
 
 
 def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
@@ -62,6 +62,19 @@ def unit_columns(like: Array) -> Array:
     """Return the first l unit vectors, (d, l), for an array (..., d, l)."""
     d, columns = like.shape[-2:]
     return _eye(d, columns, like)
+
+
+def generic_column(like: Array) -> Array:
+    """Return sin k^2 for k = 1, ..., d, (..., d, 1), for an array (..., d, l).
+
+    No vector that comes from the structure of a matrix is orthogonal to it.
+    """
+    xp, ones = namespace(like), namespace(like).ones_like(like[..., :1])
+    if is_jax_namespace(xp):  # which would make a sum of each entry
+        k = xp.arange(1, like.shape[-2] + 1, dtype=like.dtype)[:, None] * ones
+    else:
+        k = xp.cumulative_sum(ones, axis=-2)
+    return xp.sin(k**2)
 
 
 def identity_like(like: Array, n: int) -> Array:

@@ -14,6 +14,7 @@ from scipy.linalg import blas
 
 from .array import AnyArray
 from .chunks import sum_over_chunks
+from .column_loops import loop_over_columns
 from .dtypes import is_complex
 from .namespace import (
     is_cupy_namespace,
@@ -23,7 +24,7 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
-from .products import adjoint
+from .products import adjoint, hermitian_part
 from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, sum_over_copies
 from .scipy_threads import short_call
 from .shapes import CHUNK_BYTES
@@ -39,7 +40,7 @@ _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice a
 _JAX_ROWS = 512
 _JAX_COMPLEX_ROWS = 16
 _JAX_FEW = (2, 3)  # rows, of which XLA makes sums in one accumulator if they lie transposed
-_JAX_LEAVES = 4
+_JAX_PARTS = 4
 _JAX_COLUMNS = 2048
 _CUPY_LEAF = 512
 _MIRRORED = 256  # rows of the blocks in which one triangle is copied to the other
@@ -206,7 +207,7 @@ def _gram_jax() -> Any:
         if S.shape[-2] in _JAX_FEW and S.shape[-1] > LONG:
             return jax.lax.platform_dependent(S, cpu=_few_rows_jax, default=_whole_jax)
         rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
-        if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < 2 * _JAX_COLUMNS:
+        if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < _JAX_COLUMNS // 2:
             return _whole_jax(S)
         return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=_whole_jax)
 
@@ -234,42 +235,56 @@ def _few_rows_jax(S: AnyArray) -> AnyArray:
 
 
 def _by_columns_jax(S: AnyArray) -> AnyArray:
-    """Take blocks of columns that stay in the cache while their triangle is formed.
-
-    XLA multiplies complex matrices on the CPU at a third of the real rate: there the real and
-    imaginary parts A and B of a block are rows of one real block.
-    """
+    """Take blocks of columns that stay in the cache while their triangle is formed."""
     import jax
 
-    n, m = S.shape
-    steps = m // _JAX_COLUMNS
+    def of_columns(block: AnyArray) -> tuple[AnyArray, None]:
+        return _triangle_jax(block), None
 
-    def add(i: AnyArray, K: AnyArray) -> AnyArray:
-        block = _real_rows(jax.lax.dynamic_slice(S, (0, i * _JAX_COLUMNS), (n, _JAX_COLUMNS)))
-        return K + _by_halves_jax(block, -(-block.shape[0] // _JAX_LEAVES))
-
-    rest = _real_rows(S[:, steps * _JAX_COLUMNS :])
-    K = jax.lax.fori_loop(0, steps, add, _product_jax(rest, rest))
+    blocks, _ = loop_over_columns(S, of_columns, columns=_JAX_COLUMNS)
+    n = S.shape[-2]
     if not is_complex(S):
-        return K
-    AA, BA, BB = K[:n, :n], K[n:, :n], K[n:, n:]
-    return jax.lax.complex(AA + BB, BA - BA.T)  # (A + i B) (A + i B)^H
+        return _whole_of_triangle_jax(blocks)[:n, :n]
+    blocks = jax.lax.complex(blocks[0], blocks[1])
+    return hermitian_part(_whole_of_triangle_jax(blocks)[:n, :n])
 
 
-def _by_halves_jax(S: AnyArray, leaf: int) -> AnyArray:
+# The blocks of a lower triangle.
+_LOWER = [(i, j) for i in range(_JAX_PARTS) for j in range(i + 1)]
+
+
+def _triangle_jax(S: AnyArray) -> AnyArray:
+    """Return the products of parts of the rows that make up the lower triangle of S S^H.
+
+    One after the other in a loop, whose body XLA compiles once. It multiplies complex matrices on
+    the CPU at a third of the real rate: with S = A + i B, the real parts are products of [A, B]
+    with itself, and the imaginary ones, (..., 2, blocks, q, q) in all, of [B, -A] with [A, B].
+    """
+    import jax
     import jax.numpy as jnp
 
-    n = S.shape[0]
-    if n <= leaf:
-        return _product_jax(S, S)
-    top, bottom = S[: n // 2], S[n // 2 :]
-    cross = _product_jax(bottom, top)
-    upper, lower = _by_halves_jax(top, leaf), _by_halves_jax(bottom, leaf)
-    return jnp.block([[upper, adjoint(cross)], [cross, lower]])
+    *batch, n, m = S.shape
+    S = jnp.pad(S, [(0, 0)] * len(batch) + [(0, -n % _JAX_PARTS), (0, 0)])
+    parts = jnp.moveaxis(S.reshape(*batch, _JAX_PARTS, -1, m), -3, 0)
+    left = right = parts
+    if is_complex(S):
+        A, B = jnp.real(parts), jnp.imag(parts)
+        right = jnp.concatenate([A, B], axis=-1)
+        left = jnp.stack([right, jnp.concatenate([B, -A], axis=-1)], axis=-3)
+        right = jnp.expand_dims(right, -3)
+    blocks = jax.lax.map(lambda ij: _product_jax(left[ij[0]], right[ij[1]]), jnp.asarray(_LOWER))
+    return jnp.moveaxis(blocks, 0, -3)
 
 
-def _real_rows(S: AnyArray) -> AnyArray:
-    """Return the real parts on top of the imaginary ones; a real S as it is."""
+def _whole_of_triangle_jax(blocks: AnyArray) -> AnyArray:
+    """Return the Hermitian matrix of which these are the blocks of the lower triangle."""
     import jax.numpy as jnp
 
-    return jnp.concatenate([jnp.real(S), jnp.imag(S)]) if is_complex(S) else S
+    place = {pair: k for k, pair in enumerate(_LOWER)}
+    pairs = [(i, j) for i in range(_JAX_PARTS) for j in range(_JAX_PARTS)]
+    chosen = blocks[jnp.asarray([place[max(pair), min(pair)] for pair in pairs])]
+    above = jnp.asarray([i < j for i, j in pairs])[:, None, None]
+    whole = jnp.where(above, adjoint(chosen), chosen)
+    size = blocks.shape[-1]
+    whole = whole.reshape(_JAX_PARTS, _JAX_PARTS, size, size)
+    return whole.transpose(0, 2, 1, 3).reshape(_JAX_PARTS * size, _JAX_PARTS * size)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import add
 from typing import Any
 
 from .array import AnyArray
+from .column_loops import loop_over_columns, shard_runs
 from .dtypes import dtype_name
 from .namespace import (
     is_cupy_namespace,
@@ -108,17 +109,8 @@ def _product_jax() -> Any:
 
 def in_loop_jax(A: AnyArray, B: AnyArray) -> AnyArray:
     """Return A B by a loop over blocks of columns of A, inside compiled code."""
-    import jax
-
-    steps, columns = divmod(A.shape[-1], _COLUMNS_JAX)
-
-    def add(i: AnyArray, total: AnyArray) -> AnyArray:
-        start = i * _COLUMNS_JAX
-        a = jax.lax.dynamic_slice_in_dim(A, start, _COLUMNS_JAX, axis=-1)
-        return total + a @ jax.lax.dynamic_slice_in_dim(B, start, _COLUMNS_JAX, axis=-2)
-
-    rest = A.shape[-1] - columns
-    return jax.lax.fori_loop(0, steps, add, A[..., rest:] @ B[..., rest:, :])
+    total, _ = loop_over_columns(A, lambda a, b: (a @ b, None), B, columns=_COLUMNS_JAX)
+    return total
 
 
 def long_mean(X: AnyArray) -> AnyArray:
@@ -133,14 +125,15 @@ def long_mean(X: AnyArray) -> AnyArray:
     return reduce(add, sums) / n
 
 
-def long_norm(X: AnyArray, *, axis: int) -> AnyArray:
+def long_norm(X: AnyArray) -> AnyArray:
     """Return the 2-norms of the columns, (..., k), of X (..., L, k)."""
-    xp, norm = namespace(X), namespace(X).linalg.vector_norm
+    xp, norm = namespace(X), partial(namespace(X).linalg.vector_norm, axis=-2)
     if is_dask_namespace(xp):
-        return norm(X, axis=axis)
-    run = max(_SHORTEST, math.isqrt(X.shape[axis]))
-    parts = pieces(X, run, axis=axis)
-    return reduce(xp.hypot, (norm(norm(part, axis=axis), axis=axis) for part in parts))
+        return norm(X)
+    if is_jax_namespace(xp):
+        return norm(norm(shard_runs(X)))
+    run = max(_SHORTEST, math.isqrt(X.shape[-2]))
+    return reduce(xp.hypot, (norm(norm(part)) for part in pieces(X, run, axis=-2)))
 
 
 def pieces(X: AnyArray, run: int, *, axis: int) -> Iterator[AnyArray]:

@@ -38,6 +38,7 @@ __all__ = [
     "differentiable",
     "free_to_read",
     "is_traced",
+    "iterated",
     "largest_number",
     "nan_unless",
     "number",
@@ -271,6 +272,16 @@ def _compiled(function: Callable[..., Any], options: tuple[str, ...]) -> Any:
 
 
 State = TypeVar("State")
+
+
+def iterated(step: Callable[[State], State], state: State, steps: int) -> State:
+    """Return the state after a number of steps, which JAX compiles once for all of them."""
+    like: Any = state[0] if isinstance(state, tuple) else state
+    if is_jax_namespace(namespace(like)) and is_traced(like):
+        import jax
+
+        return jax.lax.scan(lambda state, _: (step(state), None), state, None, length=steps)[0]
+    return functools.reduce(lambda state, _: step(state), range(steps), state)
 
 
 def repeated(

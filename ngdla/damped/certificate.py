@@ -208,9 +208,10 @@ def _info(system: System, iterate: Iterate, sizes: _Sizes, ok: Array) -> SolveIn
     step = layout.norm(iterate.Sx)
     if system.unit is not None:
         unit = layout.of_columns(system.unit)
-        error = error * unit
+        error, x_norm = error * unit, x_norm * unit
         residual, step, misfit, gain = (x * unit for x in (residual, step, misfit, gain * unit))
-        error, certain = _within_range(system, error, certain, x_norm * unit)
+    if system.careful:
+        error, certain = _within_range(system, error, certain, x_norm)
     real = real_name(layout.dtype)
     fields = (astype(as_array(x), real) for x in (residual, backward, error, step, gain, misfit))
     residual, backward, error, step, gain, misfit = fields

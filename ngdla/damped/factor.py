@@ -332,7 +332,7 @@ class DampedFactor(Factorisation):
         rhs = LeastSquares.checked(scores, f, None)
         layout = rhs.layout(scores)._replace(sequence=None)
         if self.plan.double:
-            layout = layout.doubled()
+            layout = layout.doubled(single=self.problem.metric is None)
         paired = is_stacked(stacked, null, scores)
         with opened(scores.like, self.check, nan=True) as checks:
             _require_exact(self, checks)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol, Self
 
 from ngdla._backend import general
+from ngdla._backend.creation import generic_column
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name
 from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
@@ -18,6 +19,7 @@ from ngdla._backend.pickles import part
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
+    inner_columns,
     largest_entry,
     preserved,
     real_diagonal,
@@ -25,7 +27,7 @@ from ngdla._backend.products import (
     trace,
 )
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import detached
+from ngdla._backend.tracing import detached, iterated
 from ngdla._backend.triangular import cho_solve, cholesky, solve_triangular
 from ngdla.matrix_functions.hermitian import inverse_square_root
 
@@ -149,15 +151,18 @@ def smallest_by_iterations(inverse: Inverse, like: Array) -> Array:
 
     They start from a vector that no structure of W is orthogonal to; `like` has the shape of W.
     """
-    xp = namespace(like)
-    z = xp.sin(xp.cumulative_sum(xp.ones_like(like[..., :1]), axis=-2) ** 2)
-    size = largest_entry(z, -2)  # so that squares neither overflow nor underflow, whatever W is
-    for _ in range(_INVERSE_ITERATIONS):
-        z = z / size
-        z = inverse(z / xp.linalg.vector_norm(z, axis=-2, keepdims=True))
-        size = largest_entry(z, -2)
-    norm = xp.linalg.vector_norm(z / size, axis=(-2, -1))
-    return 1 / norm / xp.squeeze(size, axis=(-2, -1))
+    z = generic_column(like)
+
+    def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        z, _ = state
+        z = z / largest_entry(z, -2)  # so that squares neither overflow nor underflow
+        return inverse(z), z
+
+    z, before = iterated(step, (z, z), _INVERSE_ITERATIONS)
+    size, xp = largest_entry(z, -2), namespace(like)
+    z = z / size
+    ratio = xp.sqrt(inner_columns(before, before) / inner_columns(z, z))
+    return xp.squeeze(ratio, axis=-1) / xp.squeeze(size, axis=(-2, -1))
 
 
 def eigenvalue_below(inverse: Any) -> Array:

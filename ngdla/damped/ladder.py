@@ -308,11 +308,13 @@ def choose_rung(
     factor: Factorisation,
     first: FirstPass,
     use: Callable[[Factorisation, FirstPass, Array | bool], Result],
+    at_a_glance: Callable[[Factorisation, FirstPass], tuple[Result, Array]],
 ) -> Result:
     """Return use(factor, first, accelerate), on a rung that the device chooses if it has to.
 
     `accelerate`, possibly a flag on the device, tells whether "auto" needs conjugate gradients. In
-    double precision it never does: there a step may be refused.
+    double precision it never does: there a step may be refused. What is right `at_a_glance` needs
+    neither.
     """
     problem, like = factor.problem, factor.small.squared_norm
     plan, doubled = problem.plan, double_name(problem.plan.factor)
@@ -322,6 +324,7 @@ def choose_rung(
     flag = namespace(flags).any(flags)
     if not (chooses(like) and has_double(like)):
         return use(factor, first, flag if problem.refine else False)
+    result, right = at_a_glance(factor, first)
 
     def higher() -> Factorisation:
         if factor.small.matrix is None and factor.scores.regram:  # no factor that is kept
@@ -331,6 +334,4 @@ def choose_rung(
         again = problem.with_plan(plan._replace(double=True, iterate=True, least=0.0))
         return dataclasses.replace(factor, problem=again)
 
-    return choose(
-        flag, lambda: use(higher(), FirstPass(), False), lambda: use(factor, first, False)
-    )
+    return choose(right & ~flag, lambda: result, lambda: use(higher(), FirstPass(), False))

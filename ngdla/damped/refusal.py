@@ -174,7 +174,7 @@ def _start(system: System) -> Array | None:
     if system.plan.method.squares_condition or not isinstance(system.rhs, Solve):
         return None
     v = system.size(system.rhs.v)
-    if system.unit is None:
+    if not system.careful:
         return v / expanded(system.damping, 1) / expanded(system.damping, 1)
     return v / system.smallest()
 

@@ -9,7 +9,7 @@ S a complex right-hand side is two real ones, [Re, Im], side by side.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
 
@@ -19,7 +19,9 @@ from ngdla._backend.dtypes import (
     astype,
     double_name,
     dtype_name,
+    has_double,
     is_complex,
+    is_double,
     real_name,
     result_name,
     unit_roundoff,
@@ -28,6 +30,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import inner_columns, largest_entry
 from ngdla._backend.runs import LONG, long_norm
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import chooses, is_traced
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 __all__ = [
@@ -50,10 +53,15 @@ class Layout(NamedTuple):
     dtype: str  # of the result
     rounded: str  # of solutions before they are handed back: real where columns are pairs
     working: str  # of the work: `rounded`, or that in double precision
+    roomy: bool = False  # numbers of `working` that come from single precision: squares fit
 
-    def doubled(self) -> Layout:
-        """Return the layout for work in double precision, whatever the result has."""
-        return self._replace(working=double_name(self.rounded))
+    def doubled(self, *, single: bool) -> Layout:
+        """Return the layout for work in double precision, whatever the result has.
+
+        `single` says that nothing but what has the dtype of the result came in another one.
+        """
+        roomy = single and not is_double(self.rounded)
+        return self._replace(working=double_name(self.rounded), roomy=roomy)
 
     def to_columns(self, x: Array) -> Array:
         """Return (..., m or n, k) in the working dtype, split into pairs where needed."""
@@ -91,14 +99,19 @@ class Layout(NamedTuple):
 
     def lengths(self, x: Vector) -> Array:
         """Return |x| of each right-hand side, (..., k)."""
-        norms = column_norms(x)
+        norms = self.column_norms(x)
         return self.merged(norms, namespace(norms).hypot)
+
+    def column_norms(self, x: Vector) -> Array:
+        """Return the 2-norms, (..., k), of all columns."""
+        if not self.roomy:
+            return column_norms(x)
+        squares = _squares(x)
+        return namespace(squares).sqrt(squares)
 
     def squares(self, x: Vector) -> Array:
         """Return |x|^2 of each right-hand side, (..., k), of numbers whose squares are normal."""
-        squares = inner_columns(x[0], x[0])
-        for piece in x[1:]:
-            squares = squares + inner_columns(piece, piece)
+        squares = _squares(x)
         return squares if not self.paired else self.merged(squares, add)
 
     def merged(self, x: Array, merge: Callable[[Array, Array], Array]) -> Array:
@@ -325,6 +338,13 @@ def sample_vector(scores: ScoreMatrix, f: Any, name: str) -> tuple[Array, bool]:
     return f if block is None else chunked_like(f, block, -2), vector
 
 
+def _squares(x: Vector) -> Array:
+    squares = inner_columns(x[0], x[0])
+    for piece in x[1:]:
+        squares = squares + inner_columns(piece, piece)
+    return squares
+
+
 def column_norms(x: Vector) -> Array:
     """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
     return reduce(namespace(x[0]).hypot, (_scaled_norms(piece) for piece in x))
@@ -332,7 +352,10 @@ def column_norms(x: Vector) -> Array:
 
 def _scaled_norms(x: Array) -> Array:
     """Return the 2-norms of the columns, scaled so that squares do not overflow."""
-    xp = namespace(x)
+    xp, dtype = namespace(x), dtype_name(x.dtype)
+    if is_traced(x) and chooses(x) and has_double(x) and not is_double(dtype):
+        squares = _squares((astype(x, double_name(dtype)),))  # converted on the way, by XLA
+        return astype(xp.sqrt(squares), real_name(dtype))
     scale = largest_entry(x, -2)
-    norm = long_norm if x.shape[-2] > LONG else xp.linalg.vector_norm
-    return xp.squeeze(scale, axis=-2) * norm(x / scale, axis=-2)
+    norm = long_norm if x.shape[-2] > LONG else partial(xp.linalg.vector_norm, axis=-2)
+    return xp.squeeze(scale, axis=-2) * norm(x / scale)

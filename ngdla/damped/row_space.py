@@ -94,7 +94,7 @@ def solve_in_row_space(
     scores = problem.scores
     plan = Plan(Eigenvectors(), double_name(layout.working), double=True)
     problem = dataclasses.replace(problem, plan=plan, refine=0)
-    start = None if scores.dense else rhs.to_columns(scores, layout.doubled()).v
+    start = None if scores.dense else rhs.to_columns(scores, layout.doubled(single=False)).v
     u = unit_roundoff(scores.gram_dtype or plan.factor)
 
     def solved(factor: Factorisation, first: FirstPass, _: bool) -> Outcome:

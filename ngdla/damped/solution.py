@@ -62,7 +62,7 @@ def _start(problem: DampedProblem, rhs: RightHandSide, layout: Layout) -> Start:
     Where S is in memory, a pass with one product more is no cheaper than two.
     """
     if problem.plan.double:
-        layout = layout.doubled()
+        layout = layout.doubled(single=problem.metric is None)
     columns = rhs.to_columns(problem.scores, layout)
     if isinstance(columns, LeastSquares):
         return columns.f, columns.x0
@@ -98,8 +98,9 @@ def solution(
             checks.ask(partial(plainly_right, factor, moves))
     else:
         manner = _Manner(judged or not moderate(factor), judged, checks.enabled)
-        use = partial(_refused, manner=manner, rhs=rhs, layout=layout, full_output=full_output)
-        (x, info), moves = choose_rung(factor, first, use), None
+        options = {"rhs": rhs, "layout": layout, "full_output": full_output}
+        use = partial(_refused, manner=manner, **options)
+        (x, info), moves = choose_rung(factor, first, use, partial(_at_a_glance, **options)), None
     result = layout.from_columns(x)
     return Outcome((result, info) if full_output else result, moves)
 
@@ -110,6 +111,16 @@ class _Manner(NamedTuple):
     careful: bool  # whatever its size
     judged: bool  # by how far corrections moved
     reads: bool  # values on the way
+
+
+def _at_a_glance(
+    factor: Factorisation, first: FirstPass, **options: Any
+) -> tuple[tuple[Vector, SolveInfo | None], Array]:
+    """Return x and its certificate, and a flag, 0-d: they are plainly right."""
+    x, info, moves = _refine(factor, first, manner=_Manner(False, True, False), **options)
+    assert moves is not None
+    all_of = namespace(moves.length).all
+    return (x, info), all_of(plainly_right(factor, moves)) & all_of(factor.small.ok)
 
 
 def _refused(
@@ -143,7 +154,7 @@ def _refine(
     problem = factor.problem
     scores, plan, refine = problem.scores, problem.plan, problem.refine
     if plan.double:
-        layout = layout.doubled()
+        layout = layout.doubled(single=problem.metric is None)
     system = _system(factor, rhs, layout, manner)
     space = SampleSpace(system) if scores.wide else ParameterSpace(system)
     first = first if system.unit is None else first.over(system.unit)
@@ -182,7 +193,7 @@ def _system(factor: Factorisation, rhs: Any, layout: Layout, manner: _Manner) ->
         null, leak = astype(null, dtype), astype(leak, real)
     damping, squared_norm = problem.damping_in(dtype), astype(small.squared_norm, real)
     columns = rhs.to_columns(problem.scores, layout)
-    if manner.careful:
+    if manner.careful and not layout.roomy:
         wide = problem.scores.wide
         unit = unit_of(columns, layout, squared_norm, damping, wide=wide)
         columns = columns.over(unit)
@@ -194,6 +205,7 @@ def _system(factor: Factorisation, rhs: Any, layout: Layout, manner: _Manner) ->
         leak=leak,
         rhs=columns,
         unit=unit,
+        careful=manner.careful,
         accuracy=unit_roundoff(layout.dtype),
         u=unit_roundoff(dtype),
         plan=problem.plan,

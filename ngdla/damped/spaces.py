@@ -22,7 +22,7 @@ from .inverses import Inverse, SpectralInverse
 from .methods import FirstPass
 from .null_vectors import without_null
 from .precision import LIFT, NATIVE, Plan
-from .right_hand_side import Layout, LeastSquares, RightHandSide, column_norms
+from .right_hand_side import Layout, LeastSquares, RightHandSide
 from .roundings import rounding
 
 __all__ = ["Iterate", "ParameterSpace", "SampleSpace", "Space", "System"]
@@ -38,6 +38,7 @@ class System(NamedTuple):
     leak: Array | None  # |S^H N|_F as measured, (...)
     rhs: RightHandSide  # over `unit`
     unit: Array | None  # (..., 1, k); None for 1
+    careful: bool  # whether numbers may be of any size
     accuracy: float  # unit roundoff of the result
     u: float  # unit roundoff of the work
     plan: Plan  # which says how many conjugate gradients to take where nothing can be read
@@ -49,14 +50,14 @@ class System(NamedTuple):
     @property
     def bounds(self) -> bool:
         """Tell whether errors are to be bounded on the way."""
-        return self.judged and self.unit is not None
+        return self.judged and self.careful
 
     def size(self, x: Vector) -> Array:
         """Return |x| of each right-hand side, (..., k), or |x|^2 where that is quicker and safe.
 
         It is safe where what is far from 1 is looked at again, in units of its own.
         """
-        return self.layout.squares(x) if self.unit is None else self.layout.lengths(x)
+        return self.layout.lengths(x) if self.careful else self.layout.squares(x)
 
 
 class Iterate(NamedTuple):
@@ -113,7 +114,7 @@ class _Space(ABC):
         if seen is not None:
             assert iterate.x is not None
             assert seen.x is not None
-            move = column_norms(tuple(map(sub, iterate.x, seen.x)))
+            move = self.system.layout.column_norms(tuple(map(sub, iterate.x, seen.x)))
             error = namespace(error).maximum(error, move)
         return self._with_left(iterate, error)
 
@@ -155,7 +156,7 @@ class SampleSpace(_Space):
         """Return w = W^-1 r."""
         r, iterate = self.residual(iterate)
         if self.system.bounds and iterate.corrections:
-            iterate = self.bounded(iterate, column_norms((r,)))
+            iterate = self.bounded(iterate, self.system.layout.column_norms((r,)))
         return inverse(r), iterate
 
     def residual(self, iterate: Iterate) -> tuple[Array, Iterate]:
@@ -200,7 +201,7 @@ class SampleSpace(_Space):
         t, damping = _sizes(self.system)
         assert iterate.x is not None
         rounding_r = self.rounding(self.system.scores.columns) * t
-        size = size + rounding_r * column_norms(iterate.x)
+        size = size + rounding_r * self.system.layout.column_norms(iterate.x)
         a, b = size / (2 * damping**0.5), size / smallest**0.5
         return namespace(size).minimum(a, b)
 
@@ -213,7 +214,7 @@ class SampleSpace(_Space):
         system = self.system
         t, damping = _sizes(system)
         assert iterate.x is not None
-        length = column_norms(iterate.x)
+        length = system.layout.column_norms(iterate.x)
         return 2 * damping**0.5 * system.accuracy * length + system.u * t * length
 
 
@@ -235,7 +236,7 @@ class ParameterSpace(_Space):
             return inverse.fit(misfit, self._moved(iterate), self.system.damping), iterate
         r, iterate = self.residual(iterate)
         if self.system.bounds and iterate.Sx is not None:
-            iterate = self.bounded(iterate, column_norms((r,)))
+            iterate = self.bounded(iterate, self.system.layout.column_norms((r,)))
         return inverse(r), iterate
 
     def _moved(self, iterate: Iterate) -> Array | None:
@@ -294,8 +295,9 @@ class ParameterSpace(_Space):
         misfit = self.system.rhs.misfit(iterate.Sx)
         length = max(self.system.scores.rows, self.system.scores.columns)
         by_length = self.rounding(length) * t
-        of_product = by_length * column_norms(iterate.x) / smallest**0.5
-        return (size + by_length * column_norms((misfit,))) / smallest + of_product
+        norms = self.system.layout.column_norms
+        of_product = by_length * norms(iterate.x) / smallest**0.5
+        return (size + by_length * norms((misfit,))) / smallest + of_product
 
     def energy_error(self, energy: Array) -> Array:
         """Return |P^-1 r| at most for r^H P^-1 r, where P is about A and not less than damping."""
@@ -312,8 +314,9 @@ class ParameterSpace(_Space):
         t, damping = _sizes(system)
         assert iterate.x is not None
         assert iterate.Sx is not None
-        rounding = system.u * t * column_norms((iterate.Sx,))
-        return damping * system.accuracy * column_norms(iterate.x) + rounding
+        norms = system.layout.column_norms
+        rounding = system.u * t * norms((iterate.Sx,))
+        return damping * system.accuracy * norms(iterate.x) + rounding
 
 
 Space = SampleSpace | ParameterSpace

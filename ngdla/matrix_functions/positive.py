@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ngdla._backend.calls import ValueChecks, matrix_of_batch, place_in_batch
 from ngdla._backend.checks import not_hermitian
+from ngdla._backend.creation import generic_column
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import frobenius_norm, rmatvec
@@ -78,7 +79,7 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> Callable[[], 
 
     def probed() -> tuple[Array, Array]:
         """Return F g and |(F - F^H) g|, for a g that no structure of F is orthogonal to."""
-        g = xp.sin(xp.cumulative_sum(xp.ones_like(F[..., :1]), axis=-2) ** 2)
+        g = generic_column(F)
         Fg = xp.matmul(F, g)
         return Fg, frobenius_norm(Fg - rmatvec(F, g))
 

@@ -8,7 +8,7 @@ m axis is always a tuple with one piece, (..., m_k, k), for each block.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from operator import add
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ngdla._backend.calls import all_finite, place_in_batch
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.chunks import in_column_chunks, is_chunked
+from ngdla._backend.column_loops import Step, pass_over_columns
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.gram import gram as dense_gram
 from ngdla._backend.namespace import Array, namespace
@@ -28,9 +29,6 @@ from ngdla._backend.shapes import joined, spans
 from .score_matrix import Piece, ScoreMatrix, StoredScores, Vector
 
 __all__ = ["ColumnBlocks", "column_blocks", "score_matrix"]
-
-# Columns of a block, (..., n, c): which, None for all; themselves; their scales, (..., c, 1).
-Columns = tuple[slice | None, Array, Array | None]
 
 
 def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
@@ -125,15 +123,13 @@ class ColumnBlocks(StoredScores):
 
     def matvec(self, x: Vector) -> Array:
         """Return S x, (..., n, k), in the dtype of x."""
-        xp, dtype = namespace(x[0]), dtype_name(x[0].dtype)
-        total: Any = None
-        for i, piece in enumerate(x):
-            for span, S, scale in self._columns(i, dtype):
-                part = _part(piece, span, -2, dtype)
-                matmul = xp.matmul if S.shape[-1] <= LONG else long_product
-                term = matmul(S, part if scale is None else part * scale)
-                total = term if total is None else total + term
-        return total
+        dtype = dtype_name(x[0].dtype)
+
+        def product(S: Array, scale: Array | None, part: Array) -> tuple[Array, None]:
+            return _product(S, scale, part), None
+
+        terms = [self._pass(i, dtype, product, piece)[0] for i, piece in enumerate(x)]
+        return reduce(add, terms)
 
     def with_scales(self, scales: Vector) -> ColumnBlocks:
         """Return the same S with other scales."""
@@ -146,31 +142,31 @@ class ColumnBlocks(StoredScores):
 
         One pass: where columns are converted, each chunk is used for both products.
         """
-        dtype = dtype_name(w.dtype)
-        pieces, total = [], None
-        for i in range(len(self.blocks)):
-            parts = []
-            for span, S, scale in self._columns(i, dtype):
-                part = rmatvec(S, w)
-                part = part if scale is None else part * scale
-                if x is not None:
-                    part = (x[i] if span is None else x[i][..., span, :]) + part
-                parts.append(part)
-                if product:
-                    matmul = namespace(w).matmul if S.shape[-1] <= LONG else long_product
-                    term = matmul(S, part if scale is None else part * scale)
-                    total = term if total is None else total + term
-            pieces.append(joined(parts, axis=-2))
-        return tuple(pieces), total
+
+        def back(S: Array, scale: Array | None, part: Array | None) -> tuple[Any, Array]:
+            new = rmatvec(S, w) if scale is None else rmatvec(S, w) * scale
+            new = new if part is None else part + new
+            return (_product(S, scale, new) if product else None), new
+
+        count = len(self.blocks)
+        terms, pieces = zip(
+            *(
+                self._pass(i, dtype_name(w.dtype), back, part)
+                for i, part in enumerate([None] * count if x is None else x)
+            )
+        )
+        return pieces, reduce(add, terms) if product else None
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (..., n, n), and S x."""
-        K: Any = None
-        for i in range(len(self.blocks)):
-            for _, S, scale in self._columns(i, dtype, copied=self.scales is not None):
-                S = S if scale is None else S * namespace(scale).matrix_transpose(scale)
-                K = dense_gram(S) if K is None else K + dense_gram(S)
-        return K, None if x is None else self.matvec(x)
+
+        def gram_of(S: Array, scale: Array | None) -> tuple[Array, None]:
+            S = S if scale is None else S * namespace(scale).matrix_transpose(scale)
+            return dense_gram(S), None
+
+        copied = self.scales is not None
+        terms = [self._pass(i, dtype, gram_of, copied=copied)[0] for i in range(len(self.blocks))]
+        return reduce(add, terms), None if x is None else self.matvec(x)
 
     def parameter_gram(
         self, dtype: str, g: Array | None = None, x: Vector | None = None
@@ -217,25 +213,31 @@ class ColumnBlocks(StoredScores):
         """Return the scales as rows, (..., 1, m_k)."""
         return [namespace(scale).matrix_transpose(scale) for scale in self.scales or ()]
 
-    def _columns(self, i: int, dtype: str, *, copied: bool = False) -> Iterable[Columns]:
-        """Return the columns of block i in `dtype`: as they are, or in chunks that are converted.
+    def _pass(
+        self, i: int, dtype: str, step: Step, *vectors: Array | None, copied: bool = False
+    ) -> tuple[Any, Any]:
+        """Return the sum of the terms of step(S, scale, *vectors), and its rows, of block i.
 
-        `copied` says that the caller copies them anyway.
+        S is in `dtype`; where it has to be converted for that, or is `copied` anyway, it is taken
+        in chunks of columns. `scale` belongs to these, (..., c, 1), or is None.
         """
         block = self.blocks[i]
         if self.scales is None and dtype_name(block.dtype) == dtype:
-            return ((None, block, None),)
+            return step(block, None, *vectors)
+
+        def converted(S: Array, scale: Array | None, *parts: Array | None) -> tuple[Any, Any]:
+            scale = None if scale is None else astype(scale, real_name(dtype))
+            return step(astype(S, dtype), scale, *parts)
+
+        copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)
         scale = None if self.scales is None else self.scales[i]
-        return _convert(block, scale, dtype, copied=copied)
+        return pass_over_columns(block, converted, scale, *vectors, dtype=dtype, copied=copied)
 
 
-def _convert(block: Array, scale: Array | None, dtype: str, *, copied: bool) -> Iterator[Columns]:
-    """Yield spans of columns, these columns, (..., n, c), and their scales, (..., c, 1)."""
-    n, m = block.shape[-2:]
-    copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)
-    for span in spans(m, n, block.shape[:-2], dtype, copied=copied):
-        part = None if scale is None else _part(scale, span, -2, real_name(dtype))
-        yield span, _part(block, span, -1, dtype), part
+def _product(S: Array, scale: Array | None, x: Array) -> Array:
+    """Return S diag(scale) x."""
+    matmul = namespace(x).matmul if S.shape[-1] <= LONG else long_product
+    return matmul(S, x if scale is None else x * scale)
 
 
 def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:

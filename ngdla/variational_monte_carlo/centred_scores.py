@@ -31,8 +31,10 @@ __all__ = [
     "MODES",
     "Centring",
     "Mode",
+    "centred",
     "centred_residuals",
     "centred_scores",
+    "mean_of",
     "mode_of",
     "null_vectors",
     "residuals",
@@ -214,7 +216,7 @@ def _centre(
     NaN and Inf are seen in the mean, which they reach from any row that counts.
     """
     O = astype(O, result_name(dtype_name(O.dtype)))  # differences of half precision lose too much
-    mean = _mean(O, samples)
+    mean = mean_of(O, samples)
 
     def error() -> Exception:
         place = place_in_batch(mean.ndim - 2, mean)
@@ -224,10 +226,10 @@ def _centre(
         )
 
     checks.require(lambda: all_finite(mean), error)
-    return _centred(O, mean, samples, stack=stack)
+    return centred(O, mean, samples, stack=stack)
 
 
-def _mean(O: Array, samples: Weighting | None) -> Array:
+def mean_of(O: Array, samples: Weighting | None) -> Array:
     """Return sum_j p_j O_j, (..., 1, m)."""
     if samples is not None:
         return weighted_mean(O, samples.p, samples.kept)
@@ -236,7 +238,7 @@ def _mean(O: Array, samples: Weighting | None) -> Array:
     return namespace(O).mean(O, axis=-2, keepdims=True)
 
 
-def _centred(O: Array, mean: Array, samples: Weighting | None, *, stack: bool) -> Array:
+def centred(O: Array, mean: Array, samples: Weighting | None, *, stack: bool) -> Array:
     """Return the rows of O less their mean, times q."""
     if samples is None:
         return centred_rows(O, mean, O.shape[-2] ** -0.5, stack=stack)
@@ -272,16 +274,16 @@ class Centring:
     def centre_columns(self, O: Array) -> Array:
         """Return the scores of a block of columns, (n or 2n, m_k)."""
         samples = self._of(O, slice(None))
-        return _centred(O, _mean(O, samples), samples, stack=self.stack)
+        return centred(O, mean_of(O, samples), samples, stack=self.stack)
 
     def shift(self, O: Array, span: slice) -> Array:
         """Return the mean of the rows `span`, (1, m), or 0 where none of them has a weight."""
         samples = self._of(O, span)
         if samples is None:
-            return _mean(O, None)
+            return mean_of(O, None)
         xp, total = namespace(O), namespace(O).sum(samples.p)
         total = xp.where(total > 0, total, xp.ones_like(total))
-        return _mean(O, samples._replace(p=samples.p / total))
+        return mean_of(O, samples._replace(p=samples.p / total))
 
     def centre_rows(self, O: Array, span: slice, shift: Array) -> Array:
         """Return the rows `span` of diag(q) (O - shift), (r or 2r, m)."""

@@ -26,6 +26,7 @@ from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
 from ngdla.score_matrices.score_stream import ScoreStream
 
+from .centred_columns import centred_columns
 from .centred_scores import (
     Centring,
     Mode,
@@ -197,6 +198,9 @@ def _scores(
 ) -> ScoreMatrix:
     if isinstance(given, ScoreStream):
         return given.centred(Centring(samples, null, mode == "complex"))
+    entering = centred_columns(given, samples, stack=mode == "complex")
+    if entering is not None:
+        return entering
     return dataclasses.replace(given, blocks=centred_scores(given, samples, mode, checks))
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks
+from ngdla._backend.column_loops import pass_over_columns
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.tracing import detached, differentiable, nan_unless, number_if_free
@@ -128,7 +129,13 @@ def _usable(p: Array, data: tuple[Array, ...]) -> Array:
 
 def _near(p: Array, x: AnyArray) -> Array:
     xp = namespace(x)
-    size = xp.max(xp.abs(x), axis=-1, keepdims=True)
+
+    def of_columns(x: Array) -> tuple[Array, None]:
+        return xp.max(xp.abs(x), axis=-1, keepdims=True), None
+
+    dtype = result_name(dtype_name(x.dtype))
+    copied = is_complex(x)  # XLA stores |x|
+    size, _ = pass_over_columns(x, of_columns, dtype=dtype, copied=copied, largest=True)
     size = astype(size, real_name(dtype_name(size.dtype)))
     zero = xp.zeros_like(size)
     largest = xp.max(xp.where(p != 0, size, zero), axis=-2, keepdims=True)

@@ -53,6 +53,7 @@ def test_one_exact_solve_ends_at_the_solution(
         leak=None,
         rhs=rhs,
         unit=None,
+        careful=False,
         accuracy=1e-16,
         u=1e-16,
         plan=PLAN,
