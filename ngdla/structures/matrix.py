@@ -9,15 +9,16 @@ from typing import Any
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_like
-from ngdla._backend.dtypes import astype, conjugate, dtype_name, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
-from ngdla._backend.products import adjoint, preserved
+from ngdla._backend.products import preserved
 from ngdla._backend.states import state_class
+from ngdla._backend.sums import multiples
 
 from .kernels import Leaves
 from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
-from .storage import StoredMatrix, expanded_to
+from .storage import StoredMatrix
 
 __all__ = ["Adjoint", "StructuredMatrix"]
 
@@ -107,7 +108,7 @@ class StructuredMatrix(StoredMatrix):
         """
         K = self.computed()
         factor = real_number(factor, "factor", K)
-        return K.map(lambda leaf: leaf * expanded_to(factor, leaf))
+        return K._like(multiples(K.leaves, factor))
 
     def add_identity(self, shift: Any) -> StructuredMatrix:
         """Return K + shift I.
@@ -229,8 +230,7 @@ class StructuredMatrix(StoredMatrix):
             return self.astype(dtype).map(namespace(X).zeros_like)
         with opened(self.leaves[0]):
             K = self.astype(dtype)
-            S = adjoint(self.structure.rmatmul(K.leaves, conjugate(astype(X, dtype))))
-            return self._like(self.structure.project_columns(S))
+            return self._like(self.structure.project_inner(K.leaves, astype(X, dtype)))
 
     def project_gram(self) -> StructuredMatrix:
         """Return Pi(K^H K), at the cost of K @ L or half of it.
@@ -384,6 +384,16 @@ class StructuredMatrix(StoredMatrix):
         """
         enough = None if sufficient is None else real_number(sufficient, "sufficient", self)
         return self._number(lambda K, d: self.structure.spectral_bound(K, d, enough))
+
+    def coarse_bound(self) -> AnyArray:
+        """Return a bound on the modulus of all eigenvalues by one pass, where that is known how.
+
+        Returns
+        -------
+        array, shape (...), real
+            The largest Frobenius norm of a diagonal block, or more; exact for blocks of size 1.
+        """
+        return self._number(self.structure.coarse_bound)
 
     # ----------------------------------------------------------------------- helpers
 
