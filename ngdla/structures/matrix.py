@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import preserved
+from ngdla._backend.settings import library_settings
 from ngdla._backend.states import state_class
 from ngdla._backend.sums import multiples
 
@@ -68,7 +68,7 @@ class StructuredMatrix(StoredMatrix):
             In the compute dtype, a copy.
         """
         K = self.computed().map(preserved)
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return self.structure.to_dense(K.leaves, self.dimension)
 
     # ---------------------------------------------------------------------------- sums
@@ -153,7 +153,7 @@ class StructuredMatrix(StoredMatrix):
         if not isinstance(other, StructuredMatrix):
             return on_columns(self.structure.matmul, self, other)
         K, L = in_one_dtype(self, other)
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return K._like(self.structure.product(K.leaves, L.leaves, self.dimension))
 
     __matmul__ = matmul
@@ -228,7 +228,7 @@ class StructuredMatrix(StoredMatrix):
         dtype = result_name(self.dtype_name, dtype_name(X.dtype))
         if not X.shape[-2]:  # of which FFTs of torch make an error
             return self.astype(dtype).map(namespace(X).zeros_like)
-        with opened(self.leaves[0]):
+        with library_settings(namespace(self.leaves[0])):
             K = self.astype(dtype)
             return self._like(self.structure.project_inner(K.leaves, astype(X, dtype)))
 
@@ -268,7 +268,7 @@ class StructuredMatrix(StoredMatrix):
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
         congruent = self.rmatmul(self.H.matmul(S))
-        with opened(congruent):
+        with library_settings(namespace(congruent)):
             return self._like(self.structure.project_dense(congruent))
 
     # ----------------------------------------------------------------------- solves
@@ -362,7 +362,7 @@ class StructuredMatrix(StoredMatrix):
         array, shape (...), real
         """
         K = self.computed()
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return self.structure.max_abs(K.leaves, K.dimension)
 
     def spectral_bound(self, *, sufficient: Any = None) -> AnyArray:
@@ -403,13 +403,13 @@ class StructuredMatrix(StoredMatrix):
     def _matrix(self, kernel: Callable[[Leaves, int], Leaves]) -> StructuredMatrix:
         """Return the matrix that a kernel makes of this one."""
         K = self.computed()
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return K._like(kernel(K.leaves, K.dimension))
 
     def _number(self, kernel: Callable[[Leaves, int], Array]) -> Array:
         """Return the number for each matrix of the batch that a kernel makes of it."""
         K = self.computed()
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return as_array(kernel(K.leaves, K.dimension))
 
 
