@@ -147,9 +147,14 @@ class GuardedStep(NamedTuple):
 
 
 def guard_step(
-    m: StructuredMatrix, step: Any, retraction: Retraction, *, safeguard: bool
+    m: StructuredMatrix, step: Any, retraction: Retraction, *, safeguard: bool, warns: bool = True
 ) -> GuardedStep:
-    """Return a step, shortened if `safeguard` is set and the step is not safe."""
+    """Return a step, shortened if `safeguard` is set and the step is not safe.
+
+    Without it, `warns` says whether the bound decides about a warning.
+    """
+    if not safeguard and not (warns and not is_traced(m.leaves[0])):
+        return GuardedStep(m.coarse_bound(), step, 1.0)
     limit = stable_product(retraction, result_name(m.dtype_name))
     allowed = _GUARDED_PART * limit
     remembered = min(allowed, _GUARDED_PART)

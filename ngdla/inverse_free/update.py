@@ -160,7 +160,7 @@ def inverse_free_update(
         step_size = positive_values(step_size, "step_size", like, "K", batch, checks)
         momentum = fraction_values(momentum, "momentum", like, "K", batch, checks)
         _require_range(step_size, momentum, retraction, checks)
-        options = _Options(step_size, momentum, retraction, order, safeguard)
+        options = _Options(step_size, momentum, retraction, order, safeguard, check)
         old_K, old_C = stored_factors(state)
         K, C = old_K.value(), old_C.value()
         H = statistics.H_K, statistics.H_C  # Pi(K^H U K), Pi(C^H G C)
@@ -198,6 +198,7 @@ class _Options(NamedTuple):
     retraction: Retraction
     order: int
     safeguard: bool
+    check: bool
 
 
 class _NewFactor(NamedTuple):
@@ -216,10 +217,10 @@ def _update_factor(
 
     arXiv:2312.05705, figure 3; K <- K (I - step m) there, the retraction "series" of order 1.
     """
-    step_size, momentum, retraction, order, safeguard = options
+    step_size, momentum, retraction, order, safeguard, check = options
     staleness = m.frobenius_norm() * (2 / math.sqrt(m.dimension))  # |2 m|_F / sqrt(d)
     m = add_momentum(m, momentum, old.momentum)  # m <- momentum m_last + m
-    step = guard_step(m, step_size, retraction, safeguard=safeguard)
+    step = guard_step(m, step_size, retraction, safeguard=safeguard, warns=check)
     K = retract(K, m, step.step, retraction, order)  # K <- K f(step m)
     matrix, compensation = store(K, old.matrix, old.compensation)
     kept = _tangent_to_keep(m, step.kept, old.momentum)

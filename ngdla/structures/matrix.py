@@ -80,7 +80,10 @@ class StructuredMatrix(StoredMatrix):
         return K.map(lambda a, b: a + b, L)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
-        return self + (-1.0) * other if isinstance(other, StructuredMatrix) else NotImplemented
+        if not isinstance(other, StructuredMatrix):
+            return NotImplemented
+        K, L = in_one_dtype(self, other)
+        return K.map(lambda a, b: a - b, L)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
@@ -125,8 +128,9 @@ class StructuredMatrix(StoredMatrix):
         """
         K = self.computed()
         shift = real_number(shift, "shift", K)
-        leaves = K.map(preserved).leaves
-        return K._like(self.structure.add_identity(leaves, shift, self.dimension))
+        if self.dtype_name == K.dtype_name:  # otherwise they are new already
+            K = K.map(preserved)
+        return K._like(self.structure.add_identity(K.leaves, shift, self.dimension))
 
     # ------------------------------------------------------------------------- products
 
@@ -373,8 +377,8 @@ class StructuredMatrix(StoredMatrix):
         Parameters
         ----------
         sufficient : float or array, shape () or (...), optional
-            A bound that is good enough: then the first one below it may be returned. It saves three
-            products of dense matrices.
+            A bound that is good enough: then the first one below it may be returned. It saves up to
+            three products of dense matrices.
 
         Returns
         -------
