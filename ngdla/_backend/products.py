@@ -33,6 +33,7 @@ from .tracing import compiled, detached, free_to_read, number_if_free
 __all__ = [
     "add_diagonal",
     "add_to_diagonal",
+    "add_to_diagonals",
     "adjoint",
     "adjoint_product",
     "centred_rows",
@@ -51,6 +52,9 @@ __all__ = [
     "transposed_product",
     "weighted_mean",
 ]
+
+
+AnyArrays = tuple[AnyArray, ...]
 
 
 def adjoint(A: AnyArray) -> AnyArray:
@@ -162,8 +166,10 @@ def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> 
 def _squares_fit(norm: AnyArray) -> bool:
     """Tell whether all norms are known to lie where plain squares are right."""
     xp, (least, largest) = namespace(norm), _SQUARES_FIT[dtype_name(norm.dtype)]
-    ends = (xp.min(norm), xp.max(norm)) if norm.ndim else (norm, norm)
-    smallest, greatest = map(number_if_free, ends)
+    if not norm.ndim:
+        value = number_if_free(norm)
+        return value is not None and least < value < largest
+    smallest, greatest = map(number_if_free, (xp.min(norm), xp.max(norm)))
     return smallest is not None and greatest is not None and least < smallest <= greatest < largest
 
 
@@ -231,6 +237,17 @@ def add_to_diagonal(A: AnyArray, shift: float | AnyArray) -> AnyArray:
     `shift` is a Python number or a real array of shape `A.shape[:-2]`.
     """
     return add_diagonal(A, shift if isinstance(shift, float) else shift[..., None])
+
+
+def add_to_diagonals(matrices: AnyArrays, diagonal: AnyArray, shift: float) -> AnyArrays:
+    """Return matrices and a diagonal (..., n), with a number added to all diagonals. Used up."""
+    xp = namespace(diagonal)
+    if not is_torch_namespace(xp) or not writable(*matrices, diagonal):
+        return (*(add_to_diagonal(A, shift) for A in matrices), diagonal + shift)
+    import torch
+
+    torch._foreach_add_([*(A.diagonal(dim1=-2, dim2=-1) for A in matrices), diagonal], shift)
+    return (*matrices, diagonal)
 
 
 def add_diagonal(A: AnyArray, diagonal: float | AnyArray) -> AnyArray:
