@@ -10,6 +10,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_choice, require_count, require_flag, require_like
 from ngdla._backend.dtypes import real_part
+from ngdla._backend.fused import filled, finite_along
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
@@ -267,12 +268,12 @@ def _kept(weights: Array, stored: Any) -> tuple[Array, Array]:
 
     These are replaced by what would be shared, or where there is none by those of a mean.
     """
-    xp, new = namespace(weights), detached(weights)
-    M = new.shape[-1]
-    finite = xp.all(xp.isfinite(new), axis=-1)
-    usable = not isinstance(stored, tuple) and stored.shape[-1] == M
-    other = stored if usable else xp.zeros_like(new) + 1 / M
-    return xp.where(expanded(finite, 1), new, other), ~finite
+    new, M = detached(weights), weights.shape[-1]
+    finite = finite_along(new, -1)
+    skipped = ~finite
+    if isinstance(stored, tuple) or stored.shape[-1] != M:
+        return filled(new, expanded(skipped, 1), 1 / M), skipped
+    return namespace(new).where(expanded(finite, 1), new, stored), skipped
 
 
 # --------------------------------------------------------------------------------- policies
