@@ -253,14 +253,13 @@ def weight_sharing_step(
         weights = exact if due or not samples.M else _share(stored, samples.M)
         if diagnose:
             angle = detached(cosine(K, weights, exact))
-    counted = dataclasses.replace(state, batches=state.batches + 1, cosine=angle)
-    if not samples.M:
-        return weights, counted
-    counted = dataclasses.replace(counted, layer=samples.layer)
+    changed: dict[str, Any] = {"batches": state.batches + 1, "cosine": angle}
     if due and (state.policy == "table" or samples.M == state.M):
         kept, skipped = _kept(weights, stored)
-        return weights, sharing.keep(dataclasses.replace(counted, skipped=skipped), kept, index)
-    return weights, dataclasses.replace(counted, age=state.age + (not due))
+        changed |= {"layer": samples.layer, "skipped": skipped, **sharing.keep(state, kept, index)}
+    elif samples.M:
+        changed |= {"layer": samples.layer, "age": state.age + (not due)}
+    return weights, dataclasses.replace(state, **changed)
 
 
 def _kept(weights: Array, stored: Any) -> tuple[Array, Array]:
@@ -288,13 +287,13 @@ class _Sharing(NamedTuple):
         Whether they are computed for the next batch, from a state, the weights that it would share
         and the number of samples.
     keep : callable
-        The state that keeps new weights of a batch with this index.
+        What changes in a state that keeps new weights of a batch with this index.
     period : str or None
         The number of what the option `period` is; None if there is none.
     """
 
     due: Callable[[WeightSharing, Array, int], bool]
-    keep: Callable[[WeightSharing, Array, int], WeightSharing]
+    keep: Callable[[WeightSharing, Array, int], dict[str, Any]]
     period: str | None
 
 
@@ -308,21 +307,21 @@ def _in_first_epoch(state: WeightSharing, stored: Array, M: int) -> bool:
     return state.batches < _period(state)
 
 
-def _keep_last(state: WeightSharing, new: Array, index: int) -> WeightSharing:
-    return dataclasses.replace(state, weights=new, age=1)
+def _keep_last(state: WeightSharing, new: Array, index: int) -> dict[str, Any]:
+    return {"weights": new, "age": 1}
 
 
-def _keep_mean(state: WeightSharing, new: Array, index: int) -> WeightSharing:
-    """Return the state with the mean of all weights so far."""
+def _keep_mean(state: WeightSharing, new: Array, index: int) -> dict[str, Any]:
+    """Keep the mean of all weights so far."""
     count = state.averaged + 1
     mean = state.weights + (new - state.weights) / count if state.averaged else new
-    return dataclasses.replace(state, weights=mean, age=1, averaged=count)
+    return {"weights": mean, "age": 1, "averaged": count}
 
 
-def _keep_entry(state: WeightSharing, new: Array, index: int) -> WeightSharing:
-    """Return the state with new weights for the batches of one index."""
+def _keep_entry(state: WeightSharing, new: Array, index: int) -> dict[str, Any]:
+    """Keep new weights for the batches of one index."""
     table = (*state.weights[:index], new, *state.weights[index + 1 :])
-    return dataclasses.replace(state, weights=table, age=1)
+    return {"weights": table, "age": 1}
 
 
 _EPOCH = "batches of the first epoch"
