@@ -28,7 +28,7 @@ _LEAST_DISTANCE = 0.99  # of a column of norm 1 from the span of those before it
 _LEAST_DISTANCE_OF_TWO = 0.9999  # shrinking what is not orthogonal costs less than a rounding
 
 
-def cholesky_qr(Y: Array) -> tuple[Array, Array]:
+def cholesky_qr(Y: Array, first: Array | None = None) -> tuple[Array, Array]:
     """Return (Q, R) with Y = Q R for tall Y (..., d, l): Q orthonormal, R upper triangular.
 
     CholeskyQR2 leaves u cond(Y)^2 of non-orthogonality and fails where that exceeds 1. Here the
@@ -39,9 +39,10 @@ def cholesky_qr(Y: Array) -> tuple[Array, Array]:
     five in any case. Columns that depend on others up to rounding become orthonormal noise as long
     as none is zero.
 
+    `first` is the factor of the first sweep, the equilibrated one of `column_gram(Y)`, if known.
     Cost: d l^2 + 2 d l^2 flops in products for each of two or three sweeps.
     """
-    return _orthonormalised(Y, triangle=True)
+    return _orthonormalised(Y, first, triangle=True)
 
 
 def well_conditioned(Y: Array) -> Array:
@@ -55,7 +56,7 @@ def well_conditioned(Y: Array) -> Array:
 
 def orthonormal(Y: Array) -> Array:
     """Return the Q of `cholesky_qr`, without the products that R takes."""
-    return _orthonormalised(Y, triangle=False)[0]
+    return _orthonormalised(Y, None, triangle=False)[0]
 
 
 def orthonormal_beside(Q: Array, Y: Array) -> Array:
@@ -78,9 +79,9 @@ def project_out(Q: Array, Y: Array) -> Array:
     return plus_product(Y, Q, rmatvec(Q, Y), -1.0)
 
 
-def _orthonormalised(Y: Array, *, triangle: bool) -> tuple[Array, Any]:
+def _orthonormalised(Y: Array, first: Array | None, *, triangle: bool) -> tuple[Array, Any]:
     """Return Q, and R or (): after two sweeps, three or, where these are not enough, six."""
-    Q, R, L = _swept(Y, 2, () if triangle else None)
+    Q, R, L = _swept(Y, 2, () if triangle else None, first)
 
     def third() -> tuple[Array, Any]:
         P, T, M = _swept(Q, 1, R)
@@ -93,15 +94,16 @@ def _orthonormalised(Y: Array, *, triangle: bool) -> tuple[Array, Any]:
     return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO), lambda: (Q, R), third)
 
 
-def _swept(Y: Array, sweeps: int, R: Any) -> tuple[Array, Any, Any]:
+def _swept(Y: Array, sweeps: int, R: Any, first: Array | None = None) -> tuple[Array, Any, Any]:
     """Return Q and R after some sweeps, and the last factor.
 
     R is what sweeps before have found, () if there were none, or None if it is not asked for.
     """
     xp = namespace(Y)
-    L: Any = None
-    for _ in range(sweeps):
-        L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
+    L: Any = first
+    for i in range(sweeps):
+        if i or first is None:
+            L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
         Y = xp.matmul(Y, adjoint(inverse_triangular(L)))
         if R is not None:
             R = adjoint(L) if isinstance(R, tuple) else xp.matmul(adjoint(L), R)
