@@ -161,7 +161,10 @@ class ValueChecks:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    return reduce(and_, (finite_along(x, None) for x in arrays))
+    finite = finite_along(arrays[0], None)
+    for x in arrays[1:]:
+        finite = finite & finite_along(x, None)
+    return finite
 
 
 def place_in_batch(batch: int, *arrays: Array, kind: Kind = "matrix") -> str:
