@@ -15,19 +15,23 @@ from ngdla import (
     randomized_eigh,
     randomized_svd,
 )
+from ngdla._backend import products, tracing
+from ngdla.low_rank import cholesky_qr
 
 D, RANK = 256, 32
 
 # With checks, and without.
 LIMITS: dict[str, tuple[int, int]] = {
-    "randomized_eigh": (275, 250),
-    "from a basis": (220, 200),
-    "rayleigh-ritz": (130, 115),
-    "rsvd": (190, 175),
-    "randomized_svd": (390, 385),
-    "online_eigh_init": (290, 290),
+    "randomized_eigh": (262, 238),
+    "from a basis": (212, 186),
+    "rayleigh-ritz": (128, 110),
+    "rsvd": (180, 162),
+    "randomized_svd": (388, 385),
+    "online_eigh_init": (250, 250),
     "online_eigh_update": (108, 108),
 }
+# Where the host would have to wait for a flag, all is computed that might be needed.
+ON_GPUS = {"randomized_eigh": 550, "rayleigh-ritz": 225, "online_eigh_update": 228}
 
 
 def calls(torch: Any) -> dict[str, Callable[[bool], Any]]:
@@ -56,6 +60,15 @@ def test_operations(name: str) -> None:
         assert kernels(lambda check=check: call(check)) <= limit
     if name.startswith(("r", "f")):  # a state leaves out a bad batch, and has to see it
         assert kernels(lambda: call(False)) < kernels(lambda: call(True))
+
+
+@pytest.mark.parametrize("name", ON_GPUS)
+def test_operations_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    for module in (tracing, products, cholesky_qr):
+        monkeypatch.setattr(module, "free_to_read", lambda x: False)
+    call = calls(torch)[name]
+    assert kernels(lambda: call(True)) <= ON_GPUS[name]
 
 
 def test_results_of_a_state() -> None:
