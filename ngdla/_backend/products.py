@@ -16,6 +16,7 @@ import numpy as np
 from .array import AnyArray
 from .chunks import columns_chunked, is_chunked
 from .dtypes import astype, dtype_name, is_complex, real_name
+from .fused import largest_along
 from .namespace import (
     as_array,
     is_cupy_namespace,
@@ -166,15 +167,26 @@ def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> 
 def _squares_fit(norm: AnyArray) -> bool:
     """Tell whether all norms are known to lie where plain squares are right."""
     xp, (least, largest) = namespace(norm), _SQUARES_FIT[dtype_name(norm.dtype)]
+<<<<<<< HEAD
     if not norm.ndim:
         value = number_if_free(norm)
         return value is not None and least < value < largest
     smallest, greatest = map(number_if_free, (xp.min(norm), xp.max(norm)))
+=======
+    smallest = number_if_free(xp.min(norm) if norm.ndim else norm)
+    greatest = number_if_free(xp.max(norm)) if norm.ndim else smallest
+>>>>>>> fngd
     return smallest is not None and greatest is not None and least < smallest <= greatest < largest
 
 
 def _scaled_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:
     xp = namespace(X)
+    if is_torch_namespace(xp):  # whose slope at 0 is 0
+        import torch
+
+        unit = power_of_two(largest_along(detached(X), axis, keepdims=True))
+        norm = unit * torch.linalg.vector_norm(X / unit, dim=axis, keepdim=True)
+        return norm if keepdims else xp.squeeze(norm, axis=axis)
     unit = power_of_two(xp.max(xp.abs(detached(X)), axis=axis, keepdims=True))
     parts = (xp.real(X), xp.imag(X)) if is_complex(X) else (X,)
     squares = (xp.sum((part / unit) ** 2, axis=axis, keepdims=True) for part in parts)
