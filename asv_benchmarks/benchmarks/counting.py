@@ -241,8 +241,8 @@ def values_away() -> Iterator[None]:
     name = "free_to_read"
     readers = [
         module
-        for module in sys.modules.values()
-        if module.__name__.startswith("ngdla._backend.") and hasattr(module, name)
+        for path, module in sys.modules.items()
+        if path.startswith("ngdla._backend.") and hasattr(module, name)
     ]
     if not readers:
         msg = f"No module of ngdla that is imported has {name}."
