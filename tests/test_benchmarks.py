@@ -39,6 +39,7 @@ from benchmarks import (
     stochastic_reconfiguration,
     structured_steps,
 )
+from claims import company as company_claim
 from claims import methods
 from claims import peers as peers_claim
 from claims import precision as precision_claim
@@ -524,6 +525,34 @@ def test_every_claim_is_described(name):
 def test_every_file_of_claims_is_measured():
     files = {path.stem for path in (BENCHMARKS / "claims").glob("*.py")}
     assert files - {"__init__", "tracked"} == set(measure.MODULES)
+
+
+@pytest.fixture
+def small_company(monkeypatch):
+    """Ask two processes for one call, once each."""
+    name = "gram 160 x 900, float64"
+    monkeypatch.setattr(company_claim, "CALLS", {name: company_claim.CALLS[name]})
+    monkeypatch.setattr(company_claim, "ROUNDS", 1)
+    monkeypatch.setattr(company_claim, "numbers", lambda: [1, 2])
+    company_claim.milliseconds.cache_clear()
+    yield company_claim
+    company_claim.milliseconds.cache_clear()
+
+
+def test_each_number_of_threads_has_a_process(small_company):
+    details = small_company.details()
+    assert len(details["calls"]) == 1
+    assert {row["threads"] for row in details["times"]} == {1, 2}
+    assert len(details["times"]) == 2 * len(company.COMPANY)
+    assert all(row["ms"] > 0 for row in details["times"])
+    assert small_company.track_alone() == small_company.track_median_alone() > 0
+    results.require_result(RESULT | {"details": details})
+
+
+def test_one_processor_has_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr(company_claim.os, "cpu_count", lambda: 1)
+    with pytest.raises(NotImplementedError, match="one processor"):
+        company_claim.track_alone()
 
 
 # ------------------------------------------------------------------------------ asv classes
