@@ -49,6 +49,7 @@ MODULES = (
     *CLAIMS,
     "calls",
     "checkpoints",
+    "company",
     "whole_calls",
     "whole_decompositions",
     "instruments",
