@@ -6,7 +6,6 @@ by flags on the device, gathered by `ValueChecks` and read at most once.
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,17 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-<<<<<<< HEAD
-from .array import AnyArray
-from .dtypes import dtype_name, is_complex, normal_range, real_part
-=======
 from .dtypes import dtype_name, normal_range, real_part
 from .fused import finite_along
->>>>>>> fngd
 from .messages import shown
-from .namespace import Array, is_torch_namespace, namespace
+from .namespace import Array, namespace
 from .settings import library_settings
-from .tracing import concrete, detached, is_traced, nan_unless
+from .tracing import concrete, is_traced, nan_unless
 
 __all__ = [
     "Check",
@@ -167,26 +161,10 @@ class ValueChecks:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-<<<<<<< HEAD
-    finite: Any = None
-    for x in arrays:
-        flag = _is_finite(x)
-        finite = flag if finite is None else finite & flag
-=======
     finite = finite_along(arrays[0], None)
     for x in arrays[1:]:
         finite = finite & finite_along(x, None)
->>>>>>> fngd
     return finite
-
-
-def _is_finite(x: AnyArray) -> Array:
-    """Return a 0-d flag; torch's `isfinite` makes three arrays, and is slow on CPUs."""
-    xp = namespace(x)
-    if not is_torch_namespace(xp) or is_complex(x) or 0 in x.shape:
-        return xp.all(xp.isfinite(x))
-    least, largest = detached(x).aminmax()  # NaN where any is
-    return (least > -math.inf) & (largest < math.inf)
 
 
 def place_in_batch(batch: int, *arrays: Array, kind: Kind = "matrix") -> str:

@@ -167,15 +167,10 @@ def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> 
 def _squares_fit(norm: AnyArray) -> bool:
     """Tell whether all norms are known to lie where plain squares are right."""
     xp, (least, largest) = namespace(norm), _SQUARES_FIT[dtype_name(norm.dtype)]
-<<<<<<< HEAD
     if not norm.ndim:
         value = number_if_free(norm)
         return value is not None and least < value < largest
     smallest, greatest = map(number_if_free, (xp.min(norm), xp.max(norm)))
-=======
-    smallest = number_if_free(xp.min(norm) if norm.ndim else norm)
-    greatest = number_if_free(xp.max(norm)) if norm.ndim else smallest
->>>>>>> fngd
     return smallest is not None and greatest is not None and least < smallest <= greatest < largest
 
 
