@@ -53,6 +53,7 @@ MODULES = (
     "whole_calls",
     "whole_decompositions",
     "instruments",
+    "layers",
     "newcomer",
     "positions",
     "compilations",
