@@ -27,6 +27,8 @@ import peers_picture
 import results
 import spin_chains_picture
 from benchmarks import (
+    call_list,
+    company,
     damped_solve,
     gram,
     libraries,
@@ -37,6 +39,7 @@ from benchmarks import (
     stochastic_reconfiguration,
     structured_steps,
 )
+from claims import company as company_claim
 from claims import methods
 from claims import peers as peers_claim
 from claims import precision as precision_claim
@@ -524,6 +527,34 @@ def test_every_file_of_claims_is_measured():
     assert files - {"__init__", "tracked"} == set(measure.MODULES)
 
 
+@pytest.fixture
+def small_company(monkeypatch):
+    """Ask two processes for one call, once each."""
+    name = "gram 160 x 900, float64"
+    monkeypatch.setattr(company_claim, "CALLS", {name: company_claim.CALLS[name]})
+    monkeypatch.setattr(company_claim, "ROUNDS", 1)
+    monkeypatch.setattr(company_claim, "numbers", lambda: [1, 2])
+    company_claim.milliseconds.cache_clear()
+    yield company_claim
+    company_claim.milliseconds.cache_clear()
+
+
+def test_each_number_of_threads_has_a_process(small_company):
+    details = small_company.details()
+    assert len(details["calls"]) == 1
+    assert {row["threads"] for row in details["times"]} == {1, 2}
+    assert len(details["times"]) == 2 * len(company.COMPANY)
+    assert all(row["ms"] > 0 for row in details["times"])
+    assert small_company.track_alone() == small_company.track_median_alone() > 0
+    results.require_result(RESULT | {"details": details})
+
+
+def test_one_processor_has_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr(company_claim.os, "cpu_count", lambda: 1)
+    with pytest.raises(NotImplementedError, match="one processor"):
+        company_claim.track_alone()
+
+
 # ------------------------------------------------------------------------------ asv classes
 
 CLASSES = [
@@ -589,6 +620,64 @@ def test_asv_class_runs_on_every_library_or_is_skipped(cls, library, monkeypatch
         assert residual < {"float32": 1e-4, "complex64": 1e-4}.get(dtype, 1e-10)
         for track in measures(benchmark, "track_"):
             assert 0 <= track(*case) <= 1
+
+
+@pytest.mark.parametrize("name", call_list.CALLS)
+def test_listed_calls_run(name):
+    assert call_list.prepared(name)() is not None
+
+
+@pytest.mark.parametrize("after", company.COMPANY)
+@pytest.mark.parametrize("threads", company.InCompany.params[2])
+def test_a_call_in_company(after, threads):
+    case = ("gram 160 x 900, float64", after, threads)
+    benchmark = company.InCompany()
+    benchmark.setup(*case)
+    assert benchmark.time_call(*case) is None
+    benchmark.teardown(*case)
+
+
+@pytest.mark.parametrize("cls", [company.InCompany, company.Launches, company.Compiled])
+def test_classes_in_company_say_what_they_measure(cls):
+    assert len(cls.params) == len(cls.param_names)
+    assert cls.timeout
+    assert cls.__doc__
+    assert all(track.unit for track in measures(cls, "track_"))
+
+
+def test_launches_are_counted(monkeypatch):
+    pytest.importorskip("torch")
+    name = "gram 160 x 900, float64"
+    monkeypatch.setattr(company, "CALLS", {name: None})
+    benchmark = company.Launches()
+    found = benchmark.setup_cache()
+    assert benchmark.track_kernels(found, name) > 1
+    assert benchmark.track_reads(found, name) == 1
+
+
+def test_nothing_is_counted_without_libraries(monkeypatch):
+    monkeypatch.setattr(company, "optional", lambda name: absent())
+    for cls in (company.Launches, company.Compiled):
+        benchmark = cls()
+        found = benchmark.setup_cache()
+        for track in measures(benchmark, "track_"):
+            with pytest.raises(NotImplementedError):
+                track(found, *(values[0] for values in cls.params))
+
+
+def test_compiled_steps_hold_less_than_s(monkeypatch):
+    pytest.importorskip("jax")
+    monkeypatch.setattr(company, "ROWS", 16)
+    monkeypatch.setattr(company, "COLUMNS", 16_000)
+    function, _ = company.JITTED["damped_lstsq"]
+    monkeypatch.setattr(company, "JITTED", {"damped_lstsq": (function, 16)})
+    benchmark = company.Compiled()
+    found = benchmark.setup_cache()
+    for precisions in company.Compiled.params[1]:
+        case = found, "damped_lstsq", precisions
+        assert benchmark.track_operations(*case) > 100
+        assert benchmark.track_compilation(*case) > 0
+    assert 0 < benchmark.track_temporary_memory(found, "damped_lstsq", "without float64") < 1
 
 
 @pytest.mark.parametrize("module", [damped_solve, stochastic_reconfiguration])

@@ -171,7 +171,7 @@ def track_memory_of_derivatives() -> float:
 
 
 def words_sent() -> dict[str, int]:
-    """Return the words of the largest collective of each step, S sharded over columns."""
+    """Return the real numbers of the largest collective of each step, S sharded over columns."""
     sharding = jax().sharding
     mesh = sharding.Mesh(np.array(jax().devices()), ("parameters",))
     shardings = [
@@ -181,12 +181,15 @@ def words_sent() -> dict[str, int]:
     sent = {}
     for name, description in STEPS.items():
         program = lowered(*description, SHARDED_ROWS, COLUMNS, shardings).compile().as_text()
-        shapes = [
-            shape
+        arrays = [
+            array
             for results in COLLECTIVE.findall(program)
-            for shape in re.findall(r"\w+\[([\d,]*)\]", results)
+            for array in re.findall(r"(\w)\w+\[([\d,]*)\]", results)
         ]
-        sent[name] = max(math.prod(int(d) for d in shape.split(",") if d) for shape in shapes)
+        sent[name] = max(
+            (2 if kind == "c" else 1) * math.prod(int(d) for d in shape.split(",") if d)
+            for kind, shape in arrays
+        )
     return sent
 
 
@@ -202,15 +205,19 @@ def words_on_four_devices() -> dict[str, int]:
 
 
 @tracked(
-    f"words of the largest collective of all steps over n^2 (SR, complex: (2 n)^2), S {SHARDED_ROWS}"
-    f" x {COLUMNS} sharded over columns on {DEVICES} devices",
+    f"numbers in the largest collective of a step over those of its Gram matrix, largest of all "
+    f"steps, S {SHARDED_ROWS} x {COLUMNS} sharded over columns on {DEVICES} devices",
     at_most=1.0,
 )
 def track_words() -> float:
-    sent = words_on_four_devices()
-    return max(
-        words / ((2 if name in STACKED else 1) * SHARDED_ROWS) ** 2 for name, words in sent.items()
-    )
+    return max(words / gram_words(name) for name, words in words_on_four_devices().items())
+
+
+def gram_words(name: str) -> int:
+    """Return the real numbers in the Gram matrix of a step."""
+    _, dtype, mode = STEPS[name]
+    n = (2 if mode == "complex" else 1) * SHARDED_ROWS
+    return (2 if dtype == "complex64" and mode != "complex" else 1) * n * n
 
 
 # ------------------------------------------------------------------------------ compilation

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from benchmarks.measuring import alternating, normal, optional
@@ -20,35 +20,55 @@ import ngdla
 
 from .tracked import tracked
 
-D, ROWS, REPEATS = 1024, 256, 15
+REPEATS = 15
 OPTIONS = {"damping": 1e-3, "step_size": 1e-3, "momentum": 0.5}
 
 
-class Step:
-    """One step after the other, from the identity."""
+class Layer(NamedTuple):
+    """The sizes of a layer and of a batch of rows."""
 
-    def __init__(self, structure: Any, like: Any, d: int = D) -> None:
-        self.state = ngdla.inverse_free_init(d, d, structures=(structure, structure), like=like)
+    d_in: int
+    d_out: int
+    rows: int
+
+    def arrays(self, *batch: int) -> list[np.ndarray]:
+        """Return inputs, output gradients and a gradient of the weight, in float32."""
+        d_in, d_out, rows = self
+        shapes = (rows, d_in), (rows, d_out), (d_out, d_in)
+        return [normal((*batch, *shape), "float32", i) for i, shape in enumerate(shapes)]
+
+
+SQUARE = Layer(1024, 1024, 256)
+
+
+class Step:
+    """One step after the other, from the identity, of a layer or of a stack of them."""
+
+    def __init__(self, structure: Any, V: Any) -> None:
+        *batch, d_out, d_in = V.shape
+        self.state = ngdla.inverse_free_init(
+            d_in, d_out, structures=(structure, structure), like=V, batch=tuple(batch)
+        )
 
     def __call__(self, a: Any, g: Any, V: Any) -> Any:
-        statistics = ngdla.inverse_free_statistics(self.state, a, g)
+        statistics = ngdla.inverse_free_statistics(self.state, a, g, positions=False)
         self.state = ngdla.inverse_free_update(self.state, statistics, **OPTIONS)
         return ngdla.inverse_free_apply(self.state, V)
 
 
 @cache
-def step_times(threads: int) -> dict[str, dict[str, float]]:
+def step_times(
+    threads: int, layer: Layer = SQUARE, names: tuple[str, ...] = tuple(CLASSES)
+) -> dict[str, dict[str, float]]:
     """Return the times of a step, ours and the package's, for each structure."""
     torch = optional("torch")
     optional("singd")
-    a, g, V = (
-        torch.from_numpy(normal(shape, "float32", seed))
-        for seed, shape in enumerate([(ROWS, D), (ROWS, D), (D, D)])
-    )
-    scaled = a / ROWS**0.5, g / ROWS**0.5  # the package takes means
+    a, g, V = map(torch.from_numpy, layer.arrays())
+    scaled = a / layer.rows**0.5, g / layer.rows**0.5  # the package takes means
     found = {}
-    for name, (structure, _, _) in CLASSES.items():
-        ours, theirs = Step(structure, a), ingd_step(name, D, D, **OPTIONS)
+    for name in names:
+        ours = Step(CLASSES[name][0], V)
+        theirs = ingd_step(name, layer.d_in, layer.d_out, **OPTIONS)
         ways = {
             "ngdla": lambda ours=ours: ours(a, g, V),
             "singd": lambda theirs=theirs: theirs(*scaled, V),
@@ -115,7 +135,7 @@ def track_hierarchical_threads() -> float:
 @tracked("SINGD step, diagonal, 32 x 32, 16 rows, NumPy float64", unit="us")
 def track_overhead() -> float:
     a, g, V = (normal(shape, seed=i) for i, shape in enumerate([(16, 32), (16, 32), (32, 32)]))
-    step = Step("diagonal", a, 32)
+    step = Step("diagonal", V)
     with limited(1):
         return 1e6 * alternating({"step": lambda: step(a, g, V)}, 200)["step"]
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .dtypes import dtype_name, normal_range, real_part
+from .fused import finite_along
 from .messages import shown
 from .namespace import Array, namespace
 from .settings import library_settings
@@ -160,11 +161,9 @@ class ValueChecks:
 
 def all_finite(*arrays: Array) -> Array:
     """Return a 0-d flag: no NaN and no Inf in any of the arrays."""
-    finite: Any = None
-    for x in arrays:
-        xp = namespace(x)
-        flag = xp.all(xp.isfinite(x))
-        finite = flag if finite is None else finite & flag
+    finite = finite_along(arrays[0], None)
+    for x in arrays[1:]:
+        finite = finite & finite_along(x, None)
     return finite
 
 
@@ -195,10 +194,8 @@ def matrix_of_batch(first: int, shape: tuple[int, ...], *, kind: Kind = "matrix"
 
 def _finite_entries(x: Array, batch: int) -> Array:
     """Return flags, (...): no NaN and no Inf in what lies behind the leading axes."""
-    xp = namespace(x)
     axes = tuple(range(batch, x.ndim))
-    finite = xp.isfinite(x)
-    return xp.all(finite, axis=axes) if axes else finite
+    return finite_along(x, axes) if axes else namespace(x).isfinite(x)
 
 
 def _positive(x: Array) -> Array:

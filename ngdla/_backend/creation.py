@@ -18,13 +18,27 @@ from .namespace import (
     namespace,
 )
 
-__all__ = ["constant", "generic_column", "host_array", "identity_like", "unit_columns", "zeros"]
+__all__ = [
+    "constant",
+    "full",
+    "generic_column",
+    "host_array",
+    "identity_like",
+    "unit_columns",
+    "zeros",
+]
 
 
 def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
     """Return zeros of the named dtype, of the library and on the device of `like`."""
     xp = namespace(like)
     return xp.zeros(shape, dtype=dtype_of(xp, name), device=_placed(xp, like))
+
+
+def full(shape: tuple[int, ...], value: float, like: Array, name: str) -> Array:
+    """Return an array of one number, of the named dtype, as `zeros` does."""
+    xp = namespace(like)
+    return xp.full(shape, value, dtype=dtype_of(xp, name), device=_placed(xp, like))
 
 
 def host_array(values: Any, name: str) -> np.ndarray:

@@ -33,14 +33,19 @@ def power_of_two(x: AnyArray) -> AnyArray:
         _, exponent = math.frexp(min(max(value, least), largest / 4))
         return np.asarray(math.ldexp(1.0, exponent - 1), dtype=x.dtype)
     xp, x = namespace(x), detached(x)
-    x = xp.where(xp.isfinite(x), x, xp.ones_like(x))
+    if is_torch_namespace(xp):
+        x = x.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+    else:
+        x = xp.where(xp.isfinite(x), x, xp.ones_like(x))
     return _rounded_to_one_bit(xp.clip(x, min=least, max=largest / 4))
 
 
 def _rounded_to_one_bit(x: AnyArray) -> AnyArray:
     xp = namespace(x)
-    known = is_numpy_namespace(xp) or is_cupy_namespace(xp) or is_jax_namespace(xp)
-    if known or is_torch_namespace(xp):
+    if is_torch_namespace(xp):  # whose ldexp is a power and a product
+        mantissa, _ = xp.frexp(x)  # from 1/2 on
+        return 0.5 * (x / mantissa)
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp) or is_jax_namespace(xp):
         _, exponent = xp.frexp(x)
         return xp.ldexp(xp.ones_like(x), exponent - 1)
     if is_dask_namespace(xp):

@@ -16,6 +16,7 @@ import numpy as np
 from .array import AnyArray
 from .chunks import columns_chunked, is_chunked
 from .dtypes import astype, dtype_name, is_complex, real_name, result_name
+from .fused import largest_along
 from .namespace import (
     as_array,
     is_cupy_namespace,
@@ -33,6 +34,7 @@ from .tracing import compiled, detached, free_to_read, number_if_free
 __all__ = [
     "add_diagonal",
     "add_to_diagonal",
+    "add_to_diagonals",
     "adjoint",
     "adjoint_product",
     "centred_rows",
@@ -51,6 +53,9 @@ __all__ = [
     "transposed_product",
     "weighted_mean",
 ]
+
+
+AnyArrays = tuple[AnyArray, ...]
 
 
 def adjoint(A: AnyArray) -> AnyArray:
@@ -162,13 +167,21 @@ def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> 
 def _squares_fit(norm: AnyArray) -> bool:
     """Tell whether all norms are known to lie where plain squares are right."""
     xp, (least, largest) = namespace(norm), _SQUARES_FIT[dtype_name(norm.dtype)]
-    ends = (xp.min(norm), xp.max(norm)) if norm.ndim else (norm, norm)
-    smallest, greatest = map(number_if_free, ends)
+    if not norm.ndim:
+        value = number_if_free(norm)
+        return value is not None and least < value < largest
+    smallest, greatest = map(number_if_free, (xp.min(norm), xp.max(norm)))
     return smallest is not None and greatest is not None and least < smallest <= greatest < largest
 
 
 def _scaled_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:
     xp = namespace(X)
+    if is_torch_namespace(xp):  # whose slope at 0 is 0
+        import torch
+
+        unit = power_of_two(largest_along(detached(X), axis, keepdims=True))
+        norm = unit * torch.linalg.vector_norm(X / unit, dim=axis, keepdim=True)
+        return norm if keepdims else xp.squeeze(norm, axis=axis)
     unit = power_of_two(xp.max(xp.abs(detached(X)), axis=axis, keepdims=True))
     parts = (xp.real(X), xp.imag(X)) if is_complex(X) else (X,)
     squares = (xp.sum((part / unit) ** 2, axis=axis, keepdims=True) for part in parts)
@@ -234,6 +247,17 @@ def add_to_diagonal(A: AnyArray, shift: float | AnyArray) -> AnyArray:
     `shift` is a Python number or a real array of shape `A.shape[:-2]`.
     """
     return add_diagonal(A, shift if isinstance(shift, float) else shift[..., None])
+
+
+def add_to_diagonals(matrices: AnyArrays, diagonal: AnyArray, shift: float) -> AnyArrays:
+    """Return matrices and a diagonal (..., n), with a number added to all diagonals. Used up."""
+    xp = namespace(diagonal)
+    if not is_torch_namespace(xp) or not writable(*matrices, diagonal):
+        return (*(add_to_diagonal(A, shift) for A in matrices), diagonal + shift)
+    import torch
+
+    torch._foreach_add_([*(A.diagonal(dim1=-2, dim2=-1) for A in matrices), diagonal], shift)
+    return (*matrices, diagonal)
 
 
 def add_diagonal(A: AnyArray, diagonal: float | AnyArray) -> AnyArray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numbers
+import threading
+from collections.abc import Callable
 from operator import index
 from typing import Any
 
@@ -72,7 +74,52 @@ def _drawn_for_torch(kind: str, rng: Any, shape: tuple[int, ...], dtype: str, wh
         return _drawn_in_graph(kind, rng, shape, dtype, where)
     import torch
 
-    return torch.asarray(_DRAW[kind](np.random.default_rng(rng), shape, dtype), device=where)
+    def draw() -> AnyArray:
+        return torch.asarray(_DRAW[kind](np.random.default_rng(rng), shape, dtype), device=where)
+
+    if isinstance(rng, np.random.Generator):
+        return draw()
+    return _TENSORS.get((kind, index(rng), shape, dtype, where), draw)
+
+
+class _Tensors:
+    """The last tensors that seeds have given, of a few megabytes: drawing takes the host a while.
+
+    They are constants. One that was written into all the same is drawn anew. None is kept of code
+    that is transformed, or of inference mode, which later code could not use.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most  # bytes
+        self._kept: dict[tuple[Any, ...], AnyArray] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...], draw: Callable[[], AnyArray]) -> AnyArray:
+        """Return the tensor of this key."""
+        import torch
+
+        plain = not torch._C._len_torch_dispatch_stack()
+        if not plain or torch._C._functorch.peek_interpreter_stack() is not None:
+            return draw()
+        with self._lock:
+            x = self._kept.pop(key, None)
+            if x is not None and not x._version:
+                self._kept[key] = x  # the last one to go
+                return x
+        x = draw()
+        if x.nbytes <= self._most and not x.is_inference():
+            with self._lock:
+                self._kept[key] = x
+                self._make_room()
+        return x
+
+    def _make_room(self) -> None:
+        size = sum(x.nbytes for x in self._kept.values())
+        while size > self._most:
+            size -= self._kept.pop(next(iter(self._kept))).nbytes
+
+
+_TENSORS = _Tensors(16 * 2**20)
 
 
 def _drawn_in_graph(kind: str, seed: Any, shape: tuple[Any, ...], dtype: str, where: Any) -> Array:

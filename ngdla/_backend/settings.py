@@ -29,7 +29,9 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
     and CuPy are of the whole process: threads share them, and full precision wins.
     """
     if is_torch_namespace(xp):
-        return _Unchanged() if torch_compiling() else _TorchProducts(full=not tf32)
+        if torch_compiling() or _is_held_for_torch(full=not tf32):
+            return _Unchanged()
+        return _TorchProducts(full=not tf32)
     if is_jax_namespace(xp):
         return _jax_settings("tensorfloat32" if tf32 else "highest")
     if is_cupy_namespace(xp):
@@ -110,6 +112,15 @@ class _TorchProducts(_Held):
                 self._autocast.pop().__exit__(None, None, None)
         finally:
             super().__exit__()
+
+
+def _is_held_for_torch(*, full: bool) -> bool:
+    """Tell whether a call is made inside of another one that holds the same settings."""
+    import torch
+
+    thread, (matmul, mkldnn) = threading.get_ident(), _torch_products()
+    held = matmul.is_held(thread, full=full) and (not full or mkldnn.is_held(thread, full=True))
+    return held and not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
 
 
 @functools.cache

@@ -52,6 +52,11 @@ class SharedSetting:
                 self._leave(thread)
                 raise
 
+    def is_held(self, thread: int, *, full: bool) -> bool:
+        """Tell whether the innermost call of a thread asks for this."""
+        asked = self._asked.get(thread)
+        return asked is not None and asked[-1] == full
+
     def release(self, thread: int) -> None:
         """Take back what the thread asked for last."""
         with self._lock:

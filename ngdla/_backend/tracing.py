@@ -26,6 +26,7 @@ from .pytrees import mapped
 from .sums import writable
 
 __all__ = [
+    "all_of",
     "as_flag",
     "at_hand",
     "choose",
@@ -39,6 +40,7 @@ __all__ = [
     "free_to_read",
     "is_traced",
     "iterated",
+    "known_to_be",
     "largest_number",
     "nan_unless",
     "number",
@@ -236,6 +238,16 @@ def free_to_read(x: AnyArray) -> bool:
     if is_jax_namespace(xp):
         return not is_traced(x) and _on_cpus_of_jax(x)
     return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
+
+
+def known_to_be(flags: AnyArray) -> bool:
+    """Tell whether all flags are set, where reading that costs no waiting; elsewhere False."""
+    return free_to_read(flags) and concrete(all_of(flags)) is True
+
+
+def all_of(flags: AnyArray) -> AnyArray:
+    """Return whether all flags are set, a single one as it is."""
+    return namespace(flags).all(flags) if flags.ndim else flags
 
 
 def _on_cpus_of_jax(x: AnyArray) -> bool:

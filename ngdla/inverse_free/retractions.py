@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.dtypes import result_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.tracing import free_to_read, is_traced, known_to_be
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import multiple_plus, plus_identity
 
@@ -29,6 +30,8 @@ Retraction = Literal["series", "expm", "binomial", "implicit", "exact"]
 
 # A guarded step uses at most this part of the stable range.
 _GUARDED_PART = 0.5
+# A bound below this part of the limit is good enough where steps are not guarded.
+_UNWARNED_PART = 0.99
 # Rounding of m by u |m| limits the step times the largest eigenvalue of m to this over u.
 _ROUNDING_LIMIT = 2.0**-10
 
@@ -129,33 +132,44 @@ class GuardedStep(NamedTuple):
     Attributes
     ----------
     bound : array, shape (...)
-        On the eigenvalues of m; at most r^(1/16) times too large for diagonal blocks of r rows.
-    step : array, shape (...)
+        On the eigenvalues of m: the largest Frobenius norm of a diagonal block where that is small
+        enough, otherwise at most r^(1/16) times too large for diagonal blocks of r rows.
+    step : float or array, shape (...)
         As given if step times bound is at most half of the stable product, else shortened to that.
-    kept : array, shape (...)
+    kept : float or array, shape (...)
         The part of m that later steps may remember, at most 1: all of them together must not go
         further than a guarded step. Otherwise later steps would make up for a shortened one.
     """
 
     bound: Array
-    step: Array
-    kept: Array
+    step: Any
+    kept: Any
 
 
 def guard_step(
-    m: StructuredMatrix, step: Any, retraction: Retraction, *, safeguard: bool
+    m: StructuredMatrix, step: Any, retraction: Retraction, *, safeguard: bool, warns: bool = True
 ) -> GuardedStep:
-    """Return a step, shortened if `safeguard` is set and the step is not safe."""
+    """Return a step, shortened if `safeguard` is set and the step is not safe.
+
+    Without it, `warns` says whether the bound decides about a warning.
+    """
+    if not safeguard and not (warns and not is_traced(m.leaves[0])):
+        return GuardedStep(m.coarse_bound(), step, 1.0)
     limit = stable_product(retraction, result_name(m.dtype_name))
-    allowed = (_GUARDED_PART if safeguard else 1.0) * limit
+    allowed = _GUARDED_PART * limit
     remembered = min(allowed, _GUARDED_PART)
-    bound = m.spectral_bound(sufficient=remembered / step)
-    xp = namespace(bound)
-    one = xp.ones_like(bound)
-    b = bound * step
-    divisor = xp.where(b > 0, b, one)
+    # without a guard, the bound is for the report, and for a warning from the limit on
+    enough = remembered if safeguard else _UNWARNED_PART * limit
+    if free_to_read(m.leaves[0]) and not is_traced(m.leaves[0]):
+        bound = m.coarse_bound()
+        if known_to_be(bound * step <= enough):
+            return GuardedStep(bound, step, 1.0)
+    bound = m.spectral_bound(sufficient=enough / step)
     if not safeguard:
-        return GuardedStep(bound, one * step, one)
+        return GuardedStep(bound, step, 1.0)
+    xp, b = namespace(bound), bound * step
+    one = xp.ones_like(bound)
+    divisor = xp.where(b > 0, b, one)
     shorter = xp.where(b > allowed, allowed / divisor, one)
     kept = xp.where(b > remembered, remembered / divisor, one)
     return GuardedStep(bound, step * shorter, kept)

@@ -66,7 +66,9 @@ class InverseFreeReport:
     Attributes
     ----------
     bound_K, bound_C : array, shape (...), real
-        Bounds on the moduli of the eigenvalues of the tangents, momentum included.
+        Bounds on the moduli of the eigenvalues of the tangents, momentum included: the Frobenius
+        norm of their diagonal blocks where that shows the step to be safe, or nothing depends on
+        it, otherwise that of `StructuredMatrix.spectral_bound`.
     step_K, step_C : array, shape (...), real
         The steps that were made: `step_size`, or less if the safeguard shortened it; 0 if skipped.
     staleness_K, staleness_C : array, shape (...), real

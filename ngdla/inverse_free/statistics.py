@@ -8,7 +8,7 @@ from typing import Any
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_dense, require_like
-from ngdla._backend.creation import zeros
+from ngdla._backend.creation import full
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
@@ -16,7 +16,7 @@ from ngdla._backend.positions import require_positions
 from ngdla._backend.scalars import positive_values, real_values
 from ngdla._backend.shapes import expanded
 from ngdla._backend.states import state_class
-from ngdla._backend.tracing import without_graph
+from ngdla._backend.tracing import number_if_free, without_graph
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.operands import require_rows
 
@@ -157,7 +157,7 @@ def inverse_free_statistics(
         scale = positive_values(loss_scale, "loss_scale", like, "K", batch, checks)
         a, g = without_graph((inputs, output_gradients), inputs)
         if weights is None:
-            rows = zeros(batch, inputs, real) + float(M * T)
+            rows = full(batch, float(M * T), inputs, real)
         else:
             w = _checked_weights(weights, (*batch, M), inputs, real, checks)
             rows, root = T * namespace(w).sum(w, axis=-1), namespace(w).sqrt(w)
@@ -196,9 +196,10 @@ _STEPS = 64  # after which counted steps start again, so that float32 tells one 
 _STALE_PART = 2.0**-6  # of the rows; sums of n parts in float32 are off by up to n 2^-18
 
 
-def _place(state: InverseFreeState, dtype: str) -> Array:
-    """Return the number of updates behind a state, (...), modulo some."""
-    return astype(state.step % _STEPS, dtype)
+def _place(state: InverseFreeState, dtype: str) -> Any:
+    """Return the number of updates behind a state, a float or (...), modulo some."""
+    known = None if state.step.ndim else number_if_free(state.step)
+    return astype(state.step % _STEPS, dtype) if known is None else known % _STEPS
 
 
 def taken_elsewhere(statistics: InverseFreeStatistics, state: InverseFreeState) -> Array:

@@ -29,15 +29,15 @@ def tangents(rule: Rule, H: Pair, grams: Pair, rows: Array, damping: Any) -> Pai
 
 
 def _tangent(H: StructuredMatrix, gram: StructuredMatrix, weights: Weights) -> StructuredMatrix:
-    """Return (h H + c gram - I) / 2."""
+    """Return h H + c gram - I / 2, for weights that are halved already."""
     h, c = weights
-    m = plus_multiple(H.scaled(0.5 * h), 0.5 * c, gram)
-    return plus_identity(m, -0.5)
+    return plus_identity(plus_multiple(H.scaled(h), c, gram), -0.5)
 
 
 def _ikfac(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
-    """Return the weights of H and of K^H K in the tangent of K, and those for C."""
-    return (1 / rows, damping), (1 / rows, damping)
+    """Return half the weights of H and of K^H K in the tangent of K, and those for C."""
+    weights = 0.5 / rows, 0.5 * damping
+    return weights, weights
 
 
 def _ingd(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Weights]:
@@ -45,11 +45,11 @@ def _ingd(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Wei
 
     Means instead of traces, so that no number is as large as a dimension.
     """
-    # tr(H_K) / d_in and tr(H_C) / d_out, of means over rows
-    mean_K, mean_C = (M.trace() / (rows * M.dimension) for M in H)
-    # tr(K^H K) / d_in and tr(C^H C) / d_out
-    gram_K, gram_C = (M.trace() / M.dimension for M in grams)
-    return (mean_C / rows, damping * gram_C), (mean_K / rows, damping * gram_K)
+    # halves of tr(H_K) / d_in and of tr(H_C) / d_out, of means over rows, over rows again
+    half_K, half_C = ((0.5 / M.dimension) * M.trace() / rows / rows for M in H)
+    # halves of tr(K^H K) / d_in and of tr(C^H C) / d_out, times the damping
+    gram_K, gram_C = ((0.5 / M.dimension) * damping * M.trace() for M in grams)
+    return (half_C, gram_C), (half_K, gram_K)
 
 
 RULES: dict[Rule, Callable[[Pair, Pair, Array, Any], tuple[Weights, Weights]]] = {

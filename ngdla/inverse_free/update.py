@@ -160,7 +160,7 @@ def inverse_free_update(
         step_size = positive_values(step_size, "step_size", like, "K", batch, checks)
         momentum = fraction_values(momentum, "momentum", like, "K", batch, checks)
         _require_range(step_size, momentum, retraction, checks)
-        options = _Options(step_size, momentum, retraction, order, safeguard)
+        options = _Options(step_size, momentum, retraction, order, safeguard, check)
         old_K, old_C = stored_factors(state)
         K, C = old_K.value(), old_C.value()
         H = statistics.H_K, statistics.H_C  # Pi(K^H U K), Pi(C^H G C)
@@ -168,19 +168,21 @@ def inverse_free_update(
         m_K, m_C = tangents(rule, H, grams, statistics.rows, damping)
         new_K = _update_factor(old_K, K, m_K, options)
         new_C = _update_factor(old_C, C, m_C, options)
-        finite = _finite(new_K.staleness) & _finite(new_C.staleness)
-        fits = new_K.fits & new_C.fits
         lengths = new_K.staleness, new_C.staleness
+        finite = _all_finite(*lengths)
+        fits = _all_finite(new_K.largest, new_C.largest)
+        fresh = ~taken_elsewhere(statistics, state)
         checks.require(lambda: finite, lambda: _not_finite(*lengths))
         checks.require(lambda: fits, lambda: _too_large(state))
-        stale = taken_elsewhere(statistics, state)
-        checks.require(lambda: ~stale, stale_statistics)
-        made = finite & _all_positive(damping, step_size) & fits & ~stale
+        checks.require(lambda: fresh, stale_statistics)
+        made = None  # is all where that is read
+        if not check or any(map(is_traced, (finite, fits, fresh))):
+            made = reduce(and_, (finite, fits, fresh, *_positive(damping, step_size)))
         report = _report(new_K, new_C, made, dtype_name(state.report.step_K.dtype))
         if not safeguard:
             _require_stable(report, retraction, result_name(state.K.dtype_name), checks)
         new = _state(new_K.stored, new_C.stored, state.step + 1, report)
-        if not check or is_traced(made):
+        if made is not None:
             new = _unless_skipped(new, state, made)
         return without_graph(new, state.step)
 
@@ -196,6 +198,7 @@ class _Options(NamedTuple):
     retraction: Retraction
     order: int
     safeguard: bool
+    check: bool
 
 
 class _NewFactor(NamedTuple):
@@ -204,7 +207,7 @@ class _NewFactor(NamedTuple):
     stored: StoredFactor
     step: GuardedStep
     staleness: Array
-    fits: Array  # whether all that is stored is finite
+    largest: Array  # modulus of all that is stored, NaN or Inf where it does not fit
 
 
 def _update_factor(
@@ -214,21 +217,24 @@ def _update_factor(
 
     arXiv:2312.05705, figure 3; K <- K (I - step m) there, the retraction "series" of order 1.
     """
-    step_size, momentum, retraction, order, safeguard = options
-    staleness = 2 * m.frobenius_norm() / math.sqrt(m.dimension)  # |2 m|_F / sqrt(d)
+    step_size, momentum, retraction, order, safeguard, check = options
+    staleness = m.frobenius_norm() * (2 / math.sqrt(m.dimension))  # |2 m|_F / sqrt(d)
     m = add_momentum(m, momentum, old.momentum)  # m <- momentum m_last + m
-    step = guard_step(m, step_size, retraction, safeguard=safeguard)
+    step = guard_step(m, step_size, retraction, safeguard=safeguard, warns=check)
     K = retract(K, m, step.step, retraction, order)  # K <- K f(step m)
     matrix, compensation = store(K, old.matrix, old.compensation)
     kept = _tangent_to_keep(m, step.kept, old.momentum)
-    fits = reduce(and_, (_finite(M.max_abs()) for M in (matrix, *_narrowed(kept))))
-    return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, fits)
+    moduli = [M.max_abs() for M in (matrix, *_narrowed(kept))]
+    largest = reduce(namespace(moduli[0]).maximum, moduli)
+    return _NewFactor(StoredFactor(matrix, kept, compensation), step, staleness, largest)
 
 
-def _tangent_to_keep(m: StructuredMatrix, part: Array, last: Part) -> Part:
+def _tangent_to_keep(m: StructuredMatrix, part: Any, last: Part) -> Part:
     """Return a part of a tangent in the dtype of the last one, or () if the state keeps none."""
     if not last:
         return ()
+    if isinstance(part, float):  # which is 1
+        return rounded_to(m, last.dtype_name)
     whole = namespace(part).all(part == 1)
     kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
     return rounded_to(kept, last.dtype_name)
@@ -239,19 +245,26 @@ def _narrowed(m: Part) -> list[StructuredMatrix]:
     return [] if not m or m.computed() is m else [m]
 
 
-def _finite(x: Array) -> Array:
-    return namespace(x).isfinite(x)
+def _all_finite(x: Array, y: Array) -> Array:
+    """Tell, (...), where two moduli, or norms, are finite."""
+    return namespace(x).maximum(x, y) < math.inf
 
 
 # -------------------------------------------------------------------------- of both factors
 
 
-def _report(K: _NewFactor, C: _NewFactor, made: Array, dtype: str) -> InverseFreeReport:
+def _report(K: _NewFactor, C: _NewFactor, made: Array | None, dtype: str) -> InverseFreeReport:
     """Return what an update did, or that it was skipped, in the dtype of the last report."""
-    xp = namespace(made)
-    steps = (xp.where(made, F.step.step, xp.zeros_like(F.step.step)) for F in (K, C))
-    numbers = (K.step.bound, C.step.bound, *steps, K.staleness, C.staleness)
-    return InverseFreeReport(*[*(astype(x, dtype) for x in numbers), ~made])
+    xp, bounds = namespace(K.step.bound), (K.step.bound, C.step.bound)
+    steps = [
+        xp.full_like(bound, F.step.step) if isinstance(F.step.step, float) else F.step.step
+        for F, bound in zip((K, C), bounds)
+    ]
+    skipped = xp.zeros_like(bounds[0], dtype=xp.bool) if made is None else ~made
+    if made is not None:
+        steps = [xp.where(made, step, xp.zeros_like(step)) for step in steps]
+    numbers = (*bounds, *steps, K.staleness, C.staleness)
+    return InverseFreeReport(*[*(astype(x, dtype) for x in numbers), skipped])
 
 
 def _state(
@@ -308,9 +321,9 @@ def _require_range(
     checks.require(lambda: within, error)
 
 
-def _all_positive(*values: Any) -> Array | bool:
-    """Tell whether dampings and steps in arrays, whose values may be unread, are positive."""
-    return reduce(and_, (x > 0 for x in values if not isinstance(x, float)), True)
+def _positive(*values: Any) -> list[Array]:
+    """Tell where dampings and steps in arrays, whose values may be unread, are positive."""
+    return [x > 0 for x in values if not isinstance(x, float)]
 
 
 def _not_finite(*lengths: Array) -> Exception:

@@ -149,13 +149,33 @@ class _Weights:
 
     def __init__(self, A: LowRankEigh, G: LowRankEigh, damping: Any) -> None:
         xp = namespace(A.eigenvalues)
-        self.alpha = alpha = xp.expand_dims(A.eigenvalues, axis=-2)  # (..., 1, r_A)
-        self.gamma = gamma = xp.expand_dims(G.eigenvalues, axis=-1)  # (..., r_G, 1)
-        self.a, self.g = a, g = expanded(A.tail, 2), expanded(G.tail, 2)
-        shift = expanded(damping, 2)
-        self.both, self.in_A, self.in_G, self.neither = (
-            1 / (x * y + shift) for x, y in ((alpha, gamma), (alpha, g), (a, gamma), (a, g))
-        )
+        self.alpha = xp.expand_dims(A.eigenvalues, axis=-2)  # (..., 1, r_A)
+        self.gamma = xp.expand_dims(G.eigenvalues, axis=-1)  # (..., r_G, 1)
+        self.a, self.g = expanded(A.tail, 2), expanded(G.tail, 2)
+        self.shift = expanded(damping, 2)
+
+    @property
+    def both(self) -> Array:
+        """f(alpha, gamma), of what lies in both spans."""
+        return self._weight(self.alpha, self.gamma)
+
+    @property
+    def in_A(self) -> Array:
+        """f(alpha, g), of what lies in the span of U alone."""
+        return self._weight(self.alpha, self.g)
+
+    @property
+    def in_G(self) -> Array:
+        """f(a, gamma), of what lies in the span of W alone."""
+        return self._weight(self.a, self.gamma)
+
+    @property
+    def neither(self) -> Array:
+        """f(a, g), of the rest."""
+        return self._weight(self.a, self.g)
+
+    def _weight(self, x: Array, y: Array) -> Array:
+        return 1 / (x * y + self.shift)
 
     def complete(self, U: Array, W: Array, V: Array) -> Array:
         """Return the solution where nothing of V is outside of either basis."""
@@ -165,22 +185,23 @@ class _Weights:
     def complete_in_A(self, U: Array, W: Array, V: Array) -> Array:
         """Return the solution where nothing of V is outside of U."""
         xp = namespace(V)
-        Q = xp.matmul(V, U)
+        Q, in_A = xp.matmul(V, U), self.in_A
         # f(alpha, gamma) - f(alpha, g), of the part inside of W
-        weights = (self.g - self.gamma) * self.both * (self.alpha * self.in_A * rmatvec(W, Q))
-        return xp.matmul(self.in_A * Q + xp.matmul(W, weights), adjoint(U))
+        weights = (self.g - self.gamma) * self.both * (self.alpha * in_A * rmatvec(W, Q))
+        return xp.matmul(in_A * Q + xp.matmul(W, weights), adjoint(U))
 
     def truncated(self, U: Array, W: Array, V: Array) -> Array:
         """Return f(a, g) V, and what eigenvectors of A, of G and of both change."""
         xp, alpha, gamma, a, g = namespace(V), self.alpha, self.gamma, self.a, self.g
+        in_A, in_G, neither = self.in_A, self.in_G, self.neither
         P, Q = rmatvec(W, V), xp.matmul(V, U)
         # f(alpha, gamma) - f(alpha, g) - (f(a, gamma) - f(a, g)), of W^H V U
-        in_both = (g - gamma) * self.both * (alpha * self.in_A)
-        in_both = in_both - (g - gamma) * self.in_G * (a * self.neither)
+        in_both = (g - gamma) * self.both * (alpha * in_A)
+        in_both = in_both - (g - gamma) * in_G * (a * neither)
         # f(alpha, g) - f(a, g), of V U
-        right = (a - alpha) * self.in_A * (g * self.neither) * Q
+        right = (a - alpha) * in_A * (g * neither) * Q
         right = right + xp.matmul(W, in_both * xp.matmul(P, U))
         # f(a, gamma) - f(a, g), of W^H V
-        left = (g - gamma) * self.in_G * (a * self.neither) * P
+        left = (g - gamma) * in_G * (a * neither) * P
         inside = xp.matmul(xp.concat([right, W], axis=-1), xp.concat([adjoint(U), left], axis=-2))
-        return add_multiple(inside, self.neither, V)
+        return add_multiple(inside, neither, V)

@@ -10,6 +10,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, all_finite, opened, place_in_batch
 from ngdla._backend.checks import require_array, require_choice, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, normal_range, result_name
+from ngdla._backend.fused import all_of, filled, finite_along, largest_along
 from ngdla._backend.gram import weighted_sum_with_gram
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import (
@@ -122,14 +123,14 @@ def ema(A: Array, X: Array, *, decay: Any, check: Check = True, full_output: boo
         old = _unless_vanished(decay, A)
         # decay A + (1 - decay) X^T conj(X)
         average = weighted_sum_with_gram(A, expanded(old, 2), X, expanded(1 - decay, 2))
-        xp = namespace(A)
-        diagonal = xp.linalg.diagonal(average)
-        finite = xp.all(xp.isfinite(diagonal), axis=-1)
+        diagonal = namespace(A).linalg.diagonal(average)
+        finite = finite_along(diagonal, -1)
         checks.require(
             lambda: finite,
             lambda: not_finite("X", "A", place=place_in_batch(finite.ndim, diagonal)),
         )
-        finite = finite | is_nan(decay, finite)  # an illegal decay is no bad batch
+        if (illegal := is_nan(decay, finite)) is not False:
+            finite = finite | illegal  # an illegal decay is no bad batch
         if check is not True or is_traced(finite):
             average = _unless_skipped(average, A, finite)
         average = without_graph(average, A)
@@ -143,21 +144,21 @@ def _unless_vanished(decay: Any, A: Array) -> Any:
     least one rounds to itself.
     """
     xp = namespace(A)
-    largest = xp.max(xp.abs(real_diagonal(A)), axis=-1)
+    largest = as_array(largest_along(real_diagonal(A), -1))
     least, _ = normal_range(dtype_name(largest.dtype))
     if isinstance(decay, float):
-        smallest = number_if_free(xp.min(largest))
+        smallest = number_if_free(xp.min(largest) if largest.ndim else largest)
         if smallest is not None and decay * smallest >= least:
             return decay
     weight = xp.ones_like(largest) * decay
-    return xp.where(weight * largest < least, xp.zeros_like(weight), weight)  # NaN stays
+    return filled(weight, weight * largest < least, 0.0)  # NaN stays
 
 
 def _unless_skipped(average: Array, A: Array, made: Array) -> Array:
     """Return the average where it was made, (...), and A elsewhere."""
     xp = namespace(A)
     return choose_if_free(
-        xp.all(made), lambda: average, lambda: xp.where(expanded(made, 2), average, A)
+        all_of(made), lambda: average, lambda: xp.where(expanded(made, 2), average, A)
     )
 
 
@@ -256,9 +257,8 @@ def _solve_factored(
     xp = namespace(V)
     d_out, d_in = V.shape[-2:]
     mean_A, mean_G = _trace(A) / d_in, _trace(G) / d_out
-    usual = (mean_A > 0) & (mean_G > 0)
-    one = xp.ones_like(mean_G)
-    pi = xp.sqrt(xp.where(usual, mean_A / xp.where(usual, mean_G, one), one))
+    odd = ~((mean_A > 0) & (mean_G > 0))
+    pi = xp.sqrt(filled(mean_A / filled(mean_G, odd, 1.0), odd, 1.0))
     root = damping**0.5
     Y = _solve_shifted(G, V, root / pi, "G", checks)
     return adjoint(_solve_shifted(A, adjoint(Y), root * pi, "A", checks))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
+from ngdla._backend.fused import all_of, filled, plus_product
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal, rmatvec
-from ngdla._backend.tracing import choose_if_free
+from ngdla._backend.tracing import choose_if_free, chooses, free_to_read
 from ngdla._backend.triangular import cholesky, inverse_triangular
 
 __all__ = [
@@ -22,31 +23,26 @@ __all__ = [
     "well_conditioned",
 ]
 
-_SWEEPS = 3
 _SHRINK = 4.0  # of off-diagonal entries, in roundings
 _LEAST_DISTANCE = 0.99  # of a column of norm 1 from the span of those before it
 _LEAST_DISTANCE_OF_TWO = 0.9999  # shrinking what is not orthogonal costs less than a rounding
 
 
-def cholesky_qr(Y: Array) -> tuple[Array, Array]:
+def cholesky_qr(Y: Array, first: Array | None = None) -> tuple[Array, Array]:
     """Return (Q, R) with Y = Q R for tall Y (..., d, l): Q orthonormal, R upper triangular.
 
     CholeskyQR2 leaves u cond(Y)^2 of non-orthogonality and fails where that exceeds 1. Here the
-    first sweeps are shifted, so that none fails, and a third one makes up for the shift: shifted
-    CholeskyQR3 of T. Fukaya et al., SIAM J. Sci. Comput. 42, A477 (2020). Where the third one finds
-    columns that are not nearly orthogonal yet, three more follow; on devices whose host would have
-    to wait to see that, they follow always. Columns that depend on others up to rounding become
-    orthonormal noise as long as none is zero.
+    first sweeps are shifted, so that none fails, and a third one makes up for the shift, unless the
+    second one finds that it has nothing to make up for: shifted CholeskyQR3 of T. Fukaya et al.,
+    SIAM J. Sci. Comput. 42, A477 (2020). Where the third one finds columns that are not nearly
+    orthogonal yet, three more follow; on devices whose host would have to wait to see that, it is
+    five in any case. Columns that depend on others up to rounding become orthonormal noise as long
+    as none is zero.
 
-    Cost: 3 (d l^2 + 2 d l^2) flops in products.
+    `first` is the factor of the first sweep, the equilibrated one of `column_gram(Y)`, if known.
+    Cost: d l^2 + 2 d l^2 flops in products for each of two or three sweeps.
     """
-    Q, R, L = _swept(Y, _SWEEPS)
-
-    def again() -> tuple[Array, Array]:
-        P, T, _ = _swept(Q, _SWEEPS)
-        return P, namespace(R).matmul(T, R)
-
-    return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE), lambda: (Q, R), again)
+    return _orthonormalised(Y, first, triangle=True)
 
 
 def well_conditioned(Y: Array) -> Array:
@@ -55,15 +51,12 @@ def well_conditioned(Y: Array) -> Array:
     Two sweeps of the three of `cholesky_qr`, which is what products between orthonormal columns
     need: directions down to l u of the largest one are told apart.
     """
-    return _swept(Y, 2)[0]
+    return _swept(Y, 2, None)[0]
 
 
 def orthonormal(Y: Array) -> Array:
-    """Return the Q of `cholesky_qr`, by two sweeps where the second one finds that they suffice."""
-    Q, _, L = _swept(Y, 2)
-    return choose_if_free(
-        nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO), lambda: Q, lambda: _swept(Q, _SWEEPS)[0]
-    )
+    """Return the Q of `cholesky_qr`, without the products that R takes."""
+    return _orthonormalised(Y, None, triangle=False)[0]
 
 
 def orthonormal_beside(Q: Array, Y: Array) -> Array:
@@ -73,28 +66,47 @@ def orthonormal_beside(Q: Array, Y: Array) -> Array:
     Where it was, what the second sweep finds is not orthonormal yet, and all is done again.
     """
     P = well_conditioned(project_out(Q, Y))
-    P, _, L = _swept(project_out(Q, P), 1)
+    P, _, L = _swept(project_out(Q, P), 1, None)
 
     def again() -> Array:
-        return cholesky_qr(project_out(Q, P))[0]
+        return orthonormal(project_out(Q, P))
 
     return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE), lambda: P, again)
 
 
 def project_out(Q: Array, Y: Array) -> Array:
     """Return (1 - Q Q^H) Y for orthonormal columns Q."""
-    return Y - namespace(Y).matmul(Q, rmatvec(Q, Y))
+    return plus_product(Y, Q, rmatvec(Q, Y), -1.0)
 
 
-def _swept(Y: Array, sweeps: int) -> tuple[Array, Array, Array]:
-    """Return Q and R after some sweeps, and the last factor."""
+def _orthonormalised(Y: Array, first: Array | None, *, triangle: bool) -> tuple[Array, Any]:
+    """Return Q, and R or (): after two sweeps, three or, where these are not enough, six."""
+    Q, R, L = _swept(Y, 2, () if triangle else None, first)
+
+    def third() -> tuple[Array, Any]:
+        P, T, M = _swept(Q, 1, R)
+        return choose_if_free(
+            nearly_orthogonal(M, _LEAST_DISTANCE), lambda: (P, T), lambda: _swept(P, 3, T)[:2]
+        )
+
+    if not (chooses(L) or free_to_read(L)):
+        return _swept(Q, 3, R)[:2]
+    return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO), lambda: (Q, R), third)
+
+
+def _swept(Y: Array, sweeps: int, R: Any, first: Array | None = None) -> tuple[Array, Any, Any]:
+    """Return Q and R after some sweeps, and the last factor.
+
+    R is what sweeps before have found, () if there were none, or None if it is not asked for.
+    """
     xp = namespace(Y)
-    R: Any = None
-    L: Any = None
-    for _ in range(sweeps):
-        L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
+    L: Any = first
+    for i in range(sweeps):
+        if i or first is None:
+            L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
         Y = xp.matmul(Y, adjoint(inverse_triangular(L)))
-        R = adjoint(L) if R is None else xp.matmul(adjoint(L), R)
+        if R is not None:
+            R = adjoint(L) if isinstance(R, tuple) else xp.matmul(adjoint(L), R)
     return Y, R, L
 
 
@@ -116,7 +128,7 @@ def equilibrated_cholesky(G: Array, terms: int) -> Array:
     xp = namespace(G)
     size, u = G.shape[-1], unit_roundoff(dtype_name(G.dtype))
     norms = xp.sqrt(real_diagonal(G))
-    norms = xp.where(norms > 0, norms, xp.ones_like(norms))
+    norms = filled(norms, norms == 0, 1.0)
     rows, columns = xp.expand_dims(norms, axis=-1), xp.expand_dims(norms, axis=-2)
     scaled = G / rows / columns
 
@@ -126,7 +138,7 @@ def equilibrated_cholesky(G: Array, terms: int) -> Array:
 
     L, ok = factor(size)
     L = choose_if_free(
-        xp.all(ok), lambda: L, lambda: xp.where(ok[..., None, None], L, factor(size + terms)[0])
+        all_of(ok), lambda: L, lambda: xp.where(ok[..., None, None], L, factor(size + terms)[0])
     )
     return rows * L
 
@@ -134,5 +146,4 @@ def equilibrated_cholesky(G: Array, terms: int) -> Array:
 def nearly_orthogonal(L: Array, least: float) -> Array:
     """Return a 0-d flag: each column, with Gram matrix L L^H, is that far from those before it."""
     xp = namespace(L)
-    distances = xp.linalg.diagonal(L) / xp.linalg.vector_norm(L, axis=-1)
-    return xp.all(xp.abs(distances) >= least)
+    return xp.all(real_diagonal(L) >= least * xp.linalg.vector_norm(L, axis=-1))

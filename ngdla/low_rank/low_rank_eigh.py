@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_choice
+from ngdla._backend.fused import filled, not_negative
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, rmatvec
@@ -243,7 +244,7 @@ def truncate_eigenpairs(
     xp = namespace(eigenvalues)
     kept, dropped = eigenvalues[..., :rank], eigenvalues[..., rank:]
     if dropped.shape[-1]:
-        largest = xp.where(dropped[..., :1] > 0, dropped[..., :1], xp.ones_like(dropped[..., :1]))
+        largest = filled(dropped[..., :1], dropped[..., :1] <= 0, 1.0)
         norm = xp.linalg.vector_norm(dropped / largest, axis=-1)  # squares may underflow
         error = xp.hypot(error, xp.squeeze(largest, axis=-1) * norm)
     U = eigenvectors[..., :rank]
@@ -252,8 +253,7 @@ def truncate_eigenpairs(
 
 def clipped(values: Array) -> Array:
     """Return the values without negative ones, which are roundings; NaN stays."""
-    xp = namespace(values)
-    return xp.where(values < 0, xp.zeros_like(values), values)
+    return not_negative(values)
 
 
 def rounded_up_to_zero(x: Array) -> Array:

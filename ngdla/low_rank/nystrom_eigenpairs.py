@@ -52,7 +52,7 @@ def product_eigenpairs(Y: Array, core: Array, terms: int) -> tuple[Array, Array]
         return values, xp.matmul(Y, xp.matmul(adjoint(inverse_triangular(L)), W))
 
     def safely() -> tuple[Array, Array]:
-        Q, R = cholesky_qr(Y)
+        Q, R = cholesky_qr(Y, L)
         values, W = _rotation(C, adjoint(R))
         return values, xp.matmul(Q, W)
 

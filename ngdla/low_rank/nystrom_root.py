@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ngdla._backend.fused import all_of, filled, plus_multiple, plus_product
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.shapes import expanded
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 SHIFT = 4.0  # in roundings
+_Factored = tuple[Array, Array, Array]
 LEAST_SHIFT = 2.0**-24  # where A is zero: roundings of squares of it are normal in float32
 
 
@@ -30,7 +32,8 @@ class NystromRoot(NamedTuple):
     """B, (..., d, l), with B B^H the approximation of A + shift, (...).
 
     `core` is Omega^H A Omega as it was computed, (..., l, l), `overlap` Omega^H Omega, L the
-    Cholesky factor of Omega^H (A + shift) Omega, and `ok` says whether that exists.
+    Cholesky factor of Omega^H (A + shift) Omega, and `ok` says whether that exists. `size` is
+    |A Omega|_F, (...).
     """
 
     B: Array
@@ -39,6 +42,7 @@ class NystromRoot(NamedTuple):
     L: Array
     shift: Array
     ok: Array
+    size: Array
 
 
 def nystrom_root(omega: Array, Y: Array, roundoff: Any, rounded: float = 1.0) -> NystromRoot:
@@ -57,30 +61,33 @@ def nystrom_root(omega: Array, Y: Array, roundoff: Any, rounded: float = 1.0) ->
     """
     xp, d = namespace(Y), Y.shape[-2]
     core, overlap = rmatvec(omega, Y), column_gram(omega)
-    least = shift = stabilising_shift(Y, roundoff)
-    factored = _factor(core, overlap, shift)
+    size = xp.linalg.matrix_norm(Y)
+    least = positive_shift(SHIFT * roundoff * size)
+    factored = _factor(core, overlap, least)
     stored = [part * rounded for part in (1 / 16, 1 / 4, 1.0)]
     for roundings in (math.sqrt(d), float(d), *(r for r in stored if r > d)):
-        shift = xp.where(factored[1], shift, least * roundings)
-        factored = _factor_again(factored, core, overlap, shift)
-    L, ok = factored
-    inverse, shifted = adjoint(inverse_triangular(L)), Y + expanded(shift, 2) * omega
+        factored = _factored_again(factored, core, overlap, least * roundings)
+    L, ok, shift = factored
+    inverse, shifted = adjoint(inverse_triangular(L)), plus_multiple(Y, expanded(shift, 2), omega)
     B = xp.matmul(shifted, inverse)
-    B = B + xp.matmul(shifted - xp.matmul(B, adjoint(L)), inverse)
-    return NystromRoot(B, core, overlap, L, shift, ok)
+    B = plus_product(B, plus_product(shifted, B, adjoint(L), -1.0), inverse)
+    return NystromRoot(B, core, overlap, L, shift, ok, size)
 
 
-def _factor(core: Array, overlap: Array, shift: Array) -> tuple[Array, Array]:
-    """Return the Cholesky factor of core + shift * overlap, and whether it exists."""
-    shifted = core + expanded(shift, 2) * overlap
-    return cholesky((shifted + adjoint(shifted)) / 2)
+def _factor(core: Array, overlap: Array, shift: Array) -> _Factored:
+    """Return the Cholesky factor of core + shift * overlap, whether it exists, and the shift."""
+    shifted = plus_multiple(core, expanded(shift, 2), overlap)
+    return *cholesky((shifted + adjoint(shifted)) / 2), shift
 
 
-def _factor_again(
-    factored: tuple[Array, Array], core: Array, overlap: Array, shift: Array
-) -> tuple[Array, Array]:
-    flag = namespace(core).all(factored[1])
-    return choose_if_free(flag, lambda: factored, lambda: _factor(core, overlap, shift))
+def _factored_again(factored: _Factored, core: Array, overlap: Array, shift: Array) -> _Factored:
+    """Return what there is, or where it failed what another shift gives."""
+    _, ok, before = factored
+
+    def again() -> _Factored:
+        return _factor(core, overlap, namespace(core).where(ok, before, shift))
+
+    return choose_if_free(all_of(ok), lambda: factored, again)
 
 
 def stabilising_shift(Y: Array, roundoff: Any) -> Array:
@@ -90,5 +97,4 @@ def stabilising_shift(Y: Array, roundoff: Any) -> Array:
 
 def positive_shift(shift: Array) -> Array:
     """Return the shift, or a tiny number where it is zero."""
-    xp = namespace(shift)
-    return xp.where(shift > 0, shift, xp.full_like(shift, LEAST_SHIFT))
+    return filled(shift, shift <= 0, LEAST_SHIFT)

@@ -16,6 +16,7 @@ from ngdla._backend.dtypes import (
     result_name,
     unit_roundoff,
 )
+from ngdla._backend.fused import all_of, filled, finite_along, plus_multiple
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
 from ngdla._backend.pytrees import mapped
@@ -232,11 +233,12 @@ def online_eigh_update(
     X = _require_batch(X, U)
     with opened(X, check, nan=True) as checks:
         decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
-        xp, size = namespace(X), squared_norm(X)
+        size = squared_norm(X)
         new = _update(state, X, size, decay, rounding)
-        finite = xp.isfinite(size) & xp.all(xp.isfinite(new.eigenvalues), axis=-1)
+        finite = finite_along(expanded(size, 1), -1) & finite_along(new.eigenvalues, -1)
         checks.require(lambda: finite, lambda: _not_finite(size))
-        finite = finite | is_nan(decay, finite)  # an illegal decay is no bad batch
+        if (illegal := is_nan(decay, finite)) is not False:
+            finite = finite | illegal  # an illegal decay is no bad batch
         if check is not True or is_traced(finite):
             new = _unless_skipped(new, state, finite)
         return without_graph(dataclasses.replace(new, skipped=~finite), X)
@@ -331,7 +333,8 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
     core = column_gram(rows[..., :r] * expanded(xp.sqrt(new / unit), 2))  # new U^H X^T conj(X) U
     past = expanded(old / unit, 1) * state.eigenvalues  # old U^H U diag(d) U^H U
     shift = expanded(positive_shift(rounding * (trace(core) + xp.sum(past, axis=-1))), 1)
-    Y = products[..., :r] + U * xp.expand_dims(past + shift, axis=-2)  # (M + shift) U
+    weights = xp.expand_dims(past + shift, axis=-2)
+    Y = plus_multiple(products[..., :r], weights, U)  # (M + shift) U
     values, vectors = product_eigenpairs(Y, add_diagonal(core, past + shift), X.shape[-2])
     values, vectors = trusted(values, r, Y, values, vectors)
     return OnlineEigh(
@@ -340,7 +343,7 @@ def _update(state: OnlineEigh, X: Array, size: Array, decay: Any, rounding: floa
         trace=average,
         weight=weight,
         probes=state.probes,
-        sketch=products[..., r:] + expanded(old, 2) * state.sketch,  # M G, of A itself
+        sketch=plus_multiple(products[..., r:], expanded(old, 2), state.sketch),  # M G, of A itself
         skipped=state.skipped,
     )
 
@@ -355,7 +358,7 @@ def _unless_skipped(new: OnlineEigh, old: OnlineEigh, made: Array) -> OnlineEigh
 
         return dataclasses.replace(mapped(chosen, new, old), skipped=old.skipped)
 
-    return choose_if_free(xp.all(made), lambda: new, mixed)
+    return choose_if_free(all_of(made), lambda: new, mixed)
 
 
 def _unless_vanished(weight: Array, size: Array) -> Array:
@@ -364,9 +367,8 @@ def _unless_vanished(weight: Array, size: Array) -> Array:
     Numbers below it are stuck, since 0.95 times the least one rounds to itself, and the eigenpairs
     of what is left of a part there are of roundings alone.
     """
-    xp = namespace(size)
     least, _ = normal_range(dtype_name(size.dtype))
-    return xp.where(size < least, xp.zeros_like(size), weight)
+    return filled(weight, size < least, 0.0)
 
 
 def _conjugate_times(X: Array, V: Array) -> Array:

@@ -19,6 +19,7 @@ from ngdla._backend.dtypes import (
     result_name,
     unit_roundoff,
 )
+from ngdla._backend.fused import filled
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, is_jax_namespace, namespace
 from ngdla._backend.powers import power_of_two
@@ -27,7 +28,7 @@ from ngdla._backend.scalars import as_float, known_or_array, real_values
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh
-from ngdla._backend.tracing import detached, largest_number
+from ngdla._backend.tracing import concrete, detached, largest_number
 
 from .low_rank_eigh import clipped
 
@@ -116,8 +117,7 @@ def trace_unit(trace: Array) -> Array:
     It is a normal number, and so is its reciprocal, however small the trace is; dividing by it does
     not round, and it is a constant for derivatives.
     """
-    xp = namespace(trace)
-    return power_of_two(xp.where(trace != 0, xp.abs(trace), xp.ones_like(trace)))
+    return power_of_two(filled(namespace(trace).abs(trace), trace == 0, 1.0))
 
 
 def unit_or_zero(trace: Array, unit: Array) -> Array:
@@ -250,32 +250,34 @@ def _product_in(product: Callable[[Array], Array], precision: str) -> Callable[[
 
 
 def require_positive(
-    checks: ValueChecks, A: HermitianOperand, Y: Array, core: Array, positive: Array
+    checks: ValueChecks, A: HermitianOperand, Y: Array, core: Array, size: Array, positive: Array
 ) -> Callable[[], Array]:
     """Require that A is finite, Hermitian and positive semi-definite, as far as it was seen.
 
-    Seen are Y = A Omega / unit and core = Omega^H Y for orthonormal Omega; `positive` says whether
-    the factorisation of the core, which is to be positive up to rounding, went through. Returned is
-    the test, (...), for where nothing can raise.
+    Seen are Y = A Omega / unit and core = Omega^H Y for orthonormal Omega, and size = |Y|_F;
+    `positive` says whether the factorisation of the core, which is to be positive up to rounding,
+    went through. Returned is the test, (...), for where nothing can raise.
     """
     xp = namespace(Y)
-    checks.require(
-        lambda: all_finite(Y, A.trace),
-        lambda: not_finite_with_trace(len(A.batch), Y, A.trace),
-    )
-    skew = core - adjoint(core)
+
+    def not_finite() -> Exception:
+        if concrete(all_finite(Y, A.trace)):  # far beyond the trace: squares of it are not
+            return _negative(A, core)
+        return not_finite_with_trace(len(A.batch), Y, A.trace)
+
+    checks.require(lambda: all_finite(size + A.trace), not_finite)
 
     def hermitian() -> Array:
         # zero and shifted
-        size = xp.maximum(xp.linalg.matrix_norm(Y), xp.linalg.matrix_norm(core))
-        return xp.linalg.matrix_norm(skew) <= 4 * A.roundoff * A.size**0.5 * size
+        largest = xp.maximum(size, xp.linalg.matrix_norm(core))
+        return xp.linalg.matrix_norm(core - adjoint(core)) <= 4 * A.size**0.5 * A.roundoff * largest
 
     def semidefinite() -> Array:
         # entries of a matrix without a positive trace are not scaled, and their squares may vanish
         zero = xp.all(xp.reshape(Y, (*A.batch, -1)) == 0, axis=-1)
         return positive & ((A.trace > 0) | zero)
 
-    checks.require(hermitian, lambda: _not_hermitian(A, core, skew))
+    checks.require(hermitian, lambda: _not_hermitian(A, core))
     checks.require(semidefinite, lambda: _negative(A, core))
     return lambda: hermitian() & semidefinite()
 
@@ -286,9 +288,11 @@ def not_finite_with_trace(batch: int, *values: Array) -> Exception:
     return ValueError(f"`A` or its trace contains NaN or Inf{place}; pass finite values.")
 
 
-def _not_hermitian(A: HermitianOperand, core: Array, skew: Array) -> Exception:
+def _not_hermitian(A: HermitianOperand, core: Array) -> Exception:
     xp = namespace(core)
-    size, deviation = (largest_number(A.unit * xp.linalg.matrix_norm(x)) for x in (core, skew))
+    size, deviation = (
+        largest_number(A.unit * xp.linalg.matrix_norm(x)) for x in (core, core - adjoint(core))
+    )
     return not_hermitian("A", deviation, size, product="W^H {} W", probe="the test matrix W")
 
 

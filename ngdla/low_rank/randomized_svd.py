@@ -11,18 +11,19 @@ from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_array, require_count, require_flag
 from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
+from ngdla._backend.fused import plus_multiple
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import (
     adjoint,
     conjugated,
-    largest_entry,
     matmul_stored,
     rmatvec,
     squared_norm,
 )
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.spectral import svd
+from ngdla._backend.tracing import detached
 
 from .cholesky_qr import orthonormal, orthonormal_beside, well_conditioned
 from .derivatives import trusted
@@ -289,7 +290,7 @@ def _probed_error(result: SVDResult, G: Array | None, AG: Array | None) -> Array
     xp = namespace(G)
     US = result.U * xp.expand_dims(result.S, axis=-2)
     rest = AG - xp.matmul(US, xp.matmul(result.Vh, G))
-    unit = power_of_two(largest_entry(rest, (-2, -1)))
+    unit = _unit(rest)
     size = xp.linalg.matrix_norm(rest / unit) / math.sqrt(G.shape[-1])
     return size * unit[..., 0, 0]
 
@@ -313,10 +314,17 @@ def _orthonormalise(F: Array, beside: Array | None = None) -> Array:
     size = xp.sqrt(squared_norm(F))
     shift = expanded(positive_shift(SHIFT * unit_roundoff(dtype_name(F.dtype)) * size), 2)
     head = F[..., :columns, :]
-    F = xp.concat([head + shift * unit_columns(head), F[..., columns:, :]], axis=-2)
+    head = plus_multiple(head, shift, unit_columns(head))
+    F = xp.concat([head, F[..., columns:, :]], axis=-2)
     return orthonormal(F) if beside is None else orthonormal_beside(beside, F)
 
 
 def _scaled(F: Array) -> Array:
     """Return F over its largest entry: its squares do not underflow."""
-    return F / power_of_two(largest_entry(F, (-2, -1)))
+    return F / _unit(F)
+
+
+def _unit(F: Array) -> Array:
+    """Return the power of two next to the largest entry, (..., 1, 1)."""
+    xp = namespace(F)
+    return power_of_two(xp.max(xp.abs(detached(F)), axis=(-2, -1), keepdims=True))

@@ -7,13 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.calls import ValueChecks
 from ngdla._backend.checks import require_choice, require_count
+from ngdla._backend.fused import largest_along, plus_multiple, plus_product
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, squared_norm
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular
 
-from .cholesky_qr import cholesky_qr, project_out
+from .cholesky_qr import cholesky_qr, orthonormal, project_out
 from .derivatives import exact_derivatives, trusted, without_derivatives
 from .low_rank_eigh import TAILS, LowRankEigh, Tail, clipped, truncate_eigenpairs
 from .nystrom_eigenpairs import in_descending_order, root_eigenpairs
@@ -145,13 +146,13 @@ def sketch_root(request: SketchRequest, checks: ValueChecks) -> SketchedRoot:
     Y = A.times(omega)
     root = nystrom_root(omega, Y, A.roundoff, A.rounded)
     checks.require(lambda: _nearly_identity(root.overlap), _not_orthonormal)
-    right = require_positive(checks, A, Y, root.core, root.ok)
+    right = require_positive(checks, A, Y, root.core, root.size, root.ok)
     root = root._replace(B=checks.or_nan(right, root.B))
-    size = xp.linalg.matrix_norm(Y)
-    error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
     if R is not None and omega.shape[-1] < A.size:  # nothing is missing where all are used
         error = _leave_one_out_error(root, R)
-    return SketchedRoot(root, xp.where(size > 0, error, size))  # of zero: not of the shift
+    else:
+        error = clipped(A.trace / A.unit - squared_norm(root.B))  # bounds the norm
+    return SketchedRoot(root, xp.where(root.size > 0, error, root.size))  # of zero: not the shift
 
 
 def sketch_widths(options: SketchOptions, rank: int, known: int, size: int) -> tuple[int, int]:
@@ -166,12 +167,12 @@ def sketch_widths(options: SketchOptions, rank: int, known: int, size: int) -> t
 
 def _power_step(A: HermitianOperand, Q: Array) -> Array:
     """Return an orthonormal basis of the range of (A + shift) Q."""
-    return cholesky_qr(_add_shift(A, A.times(Q), Q))[0]
+    return orthonormal(_add_shift(A, A.times(Q), Q))
 
 
 def _add_shift(A: HermitianOperand, AQ: Array, Q: Array) -> Array:
     """Return (A + shift) Q, which has full rank also where A Q has not."""
-    return AQ + expanded(stabilising_shift(AQ, A.roundoff), 2) * Q
+    return plus_multiple(AQ, expanded(stabilising_shift(AQ, A.roundoff), 2), Q)
 
 
 def _complete_basis(Q: Array | None, G: Array) -> tuple[Array, Array]:
@@ -185,7 +186,7 @@ def _complete_basis(Q: Array | None, G: Array) -> tuple[Array, Array]:
 def _nearly_identity(overlap: Array) -> Array:
     """Tell whether test columns are orthonormal; NaN passes, which others look for."""
     deviation = add_to_diagonal(preserved(overlap), -1.0)
-    return ~(namespace(overlap).max(namespace(overlap).abs(deviation)) > 0.1)
+    return ~(largest_along(deviation, None) > 0.1)
 
 
 def _not_orthonormal() -> Exception:
@@ -205,8 +206,10 @@ def _leave_one_out_error(root: NystromRoot, R: Array) -> Array:
     xp = namespace(R)
     p = R.shape[-1]
     M = inverse_triangular(xp.matmul(adjoint(R), root.L[..., -p:, -p:]))  # (R^H L_22)^-1
-    norms = xp.linalg.vector_norm(xp.matmul(root.B[..., -p:], M), axis=-2)
-    errors = norms / xp.sum(xp.abs(M) ** 2, axis=-2)  # |B_2 M e_j| / |M e_j|^2
+    products, norms = (
+        xp.linalg.vector_norm(X, axis=-2) for X in (xp.matmul(root.B[..., -p:], M), M)
+    )
+    errors = products / norms**2  # |B_2 M e_j| / |M e_j|^2
     return xp.linalg.vector_norm(errors, axis=-1) / math.sqrt(p)
 
 
@@ -225,13 +228,14 @@ def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, 
         Q = A.times(Q) if options.method == "sre" else _power_step(A, Q)
     if options.method == "sre" or options.passes == 1:
         some = expanded(xp.linalg.matrix_norm(Q), 2) > 0
-        Q = cholesky_qr(xp.where(some, Q, columns.start))[0]  # also of zero
+        Q = orthonormal(xp.where(some, Q, columns.start))  # also of zero
     Y = A.times(Q if G is None else xp.concat([Q, G], axis=-1))
     AQ, AG = Y[..., :width], Y[..., width:]
     core = rmatvec(Q, AQ)
     values, W = in_descending_order(*eigh((core + adjoint(core)) / 2))
-    allowed = 4 * A.roundoff * max(A.size**0.5, A.rounded) * xp.linalg.matrix_norm(AQ)
-    right = require_positive(checks, A, AQ, core, values[..., -1] >= -allowed)
+    size = xp.linalg.matrix_norm(AQ)
+    allowed = 4 * max(A.size**0.5, A.rounded) * A.roundoff * size
+    right = require_positive(checks, A, AQ, core, size, values[..., -1] >= -allowed)
     made = request.vectors(width)
     if options.method == "rsvd":
         values, U = _left_singular(AQ, _add_shift(A, AQ, Q), made)
@@ -246,7 +250,7 @@ def _by_projection(request: SketchRequest, checks: ValueChecks) -> tuple[Array, 
 
 def _left_singular(Y: Array, shifted: Array, rank: int) -> tuple[Array, Array]:
     """Return the first singular values and left vectors of Y, which may be of lower rank."""
-    P, _ = cholesky_qr(shifted)
+    P = orthonormal(shifted)
     s, W = left_singular(rmatvec(P, Y))
     return s, namespace(P).matmul(P, W[..., :rank])
 
@@ -258,5 +262,5 @@ def probed_error(values: Array, U: Array, G: Array, AG: Array) -> Array:
     the Frobenius norm of the rest.
     """
     xp = namespace(U)
-    rest = AG - xp.matmul(U, xp.expand_dims(values, axis=-1) * rmatvec(U, G))
+    rest = plus_product(AG, U, xp.expand_dims(values, axis=-1) * rmatvec(U, G), -1.0)
     return xp.linalg.matrix_norm(rest) / math.sqrt(G.shape[-1])

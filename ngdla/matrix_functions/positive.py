@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ngdla._backend.calls import ValueChecks, matrix_of_batch, place_in_batch
+from ngdla._backend.calls import ValueChecks, all_finite, matrix_of_batch, place_in_batch
 from ngdla._backend.checks import not_hermitian
 from ngdla._backend.creation import generic_column
-from ngdla._backend.dtypes import dtype_name, unit_roundoff
+from ngdla._backend.dtypes import dtype_name, normal_range, unit_roundoff
+from ngdla._backend.fused import not_negative
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import frobenius_norm, rmatvec
-from ngdla._backend.tracing import is_traced, largest_number, number_if_free
+from ngdla._backend.tracing import concrete, is_traced, largest_number, number_if_free
 
 __all__ = [
     "not_finite",
@@ -33,7 +34,7 @@ def positive_values(
     """
     xp = namespace(values)
     least = xp.min(values, axis=-1)
-    smallest = None if definite else number_if_free(xp.min(least))
+    smallest = None if definite else number_if_free(xp.min(least) if least.ndim else least)
     if smallest is not None and smallest >= 0:
         return values
     rounding = rounding_of(values, dtype)
@@ -52,7 +53,7 @@ def positive_values(
 
     checks.require(positive, error)
     values = checks.or_nan(positive, values)
-    return values if definite else xp.where(values < 0, xp.zeros_like(values), values)
+    return values if definite else not_negative(values)
 
 
 def rounding_of(values: Array, dtype: str) -> Array:
@@ -76,6 +77,7 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> Callable[[], 
     for where nothing can raise.
     """
     xp, u = namespace(F), unit_roundoff(dtype_name(F.dtype))
+    _, largest = normal_range(dtype_name(F.dtype))
 
     def probed() -> tuple[Array, Array]:
         """Return F g and |(F - F^H) g|, for a g that no structure of F is orthogonal to."""
@@ -85,20 +87,23 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> Callable[[], 
 
     def hermitian(deviation: Array) -> Array:
         # g may be nearly orthogonal to all that F does: what counts is |F| |g|
-        return deviation <= 8 * u * F.shape[-1] ** 0.5 * frobenius_norm(F)
+        allowed = 8 * u * F.shape[-1] ** 0.5 * frobenius_norm(F)
+        return deviation <= xp.clip(allowed, max=largest)  # which Inf and NaN exceed
+
+    def error() -> Exception:
+        place = place_in_batch(F.ndim - 2, Fg)
+        if not concrete(all_finite(Fg)):
+            return ValueError(f"`{name}` contains NaN or Inf{place}; pass finite values.")
+        return not_hermitian(
+            name,
+            largest_number(deviation),
+            largest_number(frobenius_norm(Fg)),
+            probe="a vector g",
+        )
 
     if checks.enabled and not is_traced(F):
         Fg, deviation = probed()
-        checks.finite(name, Fg, batch=F.ndim - 2)
-        checks.require(
-            lambda: hermitian(deviation),
-            lambda: not_hermitian(
-                name,
-                largest_number(deviation),
-                largest_number(frobenius_norm(Fg)),
-                probe="a vector g",
-            ),
-        )
+        checks.require(lambda: hermitian(deviation), error)
     return lambda: hermitian(probed()[1])
 
 

@@ -10,6 +10,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_choice, require_count, require_flag, require_like
 from ngdla._backend.dtypes import real_part
+from ngdla._backend.fused import filled, finite_along
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
@@ -252,14 +253,13 @@ def weight_sharing_step(
         weights = exact if due or not samples.M else _share(stored, samples.M)
         if diagnose:
             angle = detached(cosine(K, weights, exact))
-    counted = dataclasses.replace(state, batches=state.batches + 1, cosine=angle)
-    if not samples.M:
-        return weights, counted
-    counted = dataclasses.replace(counted, layer=samples.layer)
+    changed: dict[str, Any] = {"batches": state.batches + 1, "cosine": angle}
     if due and (state.policy == "table" or samples.M == state.M):
         kept, skipped = _kept(weights, stored)
-        return weights, sharing.keep(dataclasses.replace(counted, skipped=skipped), kept, index)
-    return weights, dataclasses.replace(counted, age=state.age + (not due))
+        changed |= {"layer": samples.layer, "skipped": skipped, **sharing.keep(state, kept, index)}
+    elif samples.M:
+        changed |= {"layer": samples.layer, "age": state.age + (not due)}
+    return weights, dataclasses.replace(state, **changed)
 
 
 def _kept(weights: Array, stored: Any) -> tuple[Array, Array]:
@@ -267,12 +267,12 @@ def _kept(weights: Array, stored: Any) -> tuple[Array, Array]:
 
     These are replaced by what would be shared, or where there is none by those of a mean.
     """
-    xp, new = namespace(weights), detached(weights)
-    M = new.shape[-1]
-    finite = xp.all(xp.isfinite(new), axis=-1)
-    usable = not isinstance(stored, tuple) and stored.shape[-1] == M
-    other = stored if usable else xp.zeros_like(new) + 1 / M
-    return xp.where(expanded(finite, 1), new, other), ~finite
+    new, M = detached(weights), weights.shape[-1]
+    finite = finite_along(new, -1)
+    skipped = ~finite
+    if isinstance(stored, tuple) or stored.shape[-1] != M:
+        return filled(new, expanded(skipped, 1), 1 / M), skipped
+    return namespace(new).where(expanded(finite, 1), new, stored), skipped
 
 
 # --------------------------------------------------------------------------------- policies
@@ -287,13 +287,13 @@ class _Sharing(NamedTuple):
         Whether they are computed for the next batch, from a state, the weights that it would share
         and the number of samples.
     keep : callable
-        The state that keeps new weights of a batch with this index.
+        What changes in a state that keeps new weights of a batch with this index.
     period : str or None
         The number of what the option `period` is; None if there is none.
     """
 
     due: Callable[[WeightSharing, Array, int], bool]
-    keep: Callable[[WeightSharing, Array, int], WeightSharing]
+    keep: Callable[[WeightSharing, Array, int], dict[str, Any]]
     period: str | None
 
 
@@ -307,21 +307,21 @@ def _in_first_epoch(state: WeightSharing, stored: Array, M: int) -> bool:
     return state.batches < _period(state)
 
 
-def _keep_last(state: WeightSharing, new: Array, index: int) -> WeightSharing:
-    return dataclasses.replace(state, weights=new, age=1)
+def _keep_last(state: WeightSharing, new: Array, index: int) -> dict[str, Any]:
+    return {"weights": new, "age": 1}
 
 
-def _keep_mean(state: WeightSharing, new: Array, index: int) -> WeightSharing:
-    """Return the state with the mean of all weights so far."""
+def _keep_mean(state: WeightSharing, new: Array, index: int) -> dict[str, Any]:
+    """Keep the mean of all weights so far."""
     count = state.averaged + 1
     mean = state.weights + (new - state.weights) / count if state.averaged else new
-    return dataclasses.replace(state, weights=mean, age=1, averaged=count)
+    return {"weights": mean, "age": 1, "averaged": count}
 
 
-def _keep_entry(state: WeightSharing, new: Array, index: int) -> WeightSharing:
-    """Return the state with new weights for the batches of one index."""
+def _keep_entry(state: WeightSharing, new: Array, index: int) -> dict[str, Any]:
+    """Keep new weights for the batches of one index."""
     table = (*state.weights[:index], new, *state.weights[index + 1 :])
-    return dataclasses.replace(state, weights=table, age=1)
+    return {"weights": table, "age": 1}
 
 
 _EPOCH = "batches of the first epoch"

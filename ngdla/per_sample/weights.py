@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, overload
 
@@ -9,6 +10,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
 from ngdla._backend.checks import require_flag, require_like, square_matrix
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
+from ngdla._backend.fused import filled, not_negative
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
@@ -19,6 +21,7 @@ from ngdla._backend.products import (
 )
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ngdla._backend.shapes import expanded
+from ngdla._backend.tracing import concrete
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.matrix_functions.positive import not_positive_with_damping, require_hermitian
 
@@ -218,9 +221,8 @@ def cosine(K: Array, c: Array, d: Array) -> Array:
     products = real_part(rmatvec(columns, xp.matmul(K, columns)))
     lengths = xp.sqrt(xp.abs(xp.linalg.diagonal(products)))
     product = lengths[..., 0] * lengths[..., 1]
-    ratio = products[..., 0, 1] / xp.where(product > 0, product, xp.full_like(product, xp.nan))
-    one = xp.ones_like(ratio)
-    return xp.where(ratio > 1, one, xp.where(ratio < -1, -one, ratio))
+    ratio = products[..., 0, 1] / filled(product, product <= 0, math.nan)
+    return xp.clip(ratio, min=-1.0, max=1.0)
 
 
 def solve_weights(
@@ -242,10 +244,15 @@ def solve_weights(
         problem = _absolute(K, damping)
     K, scale, shift, used = problem
     L, ok = cholesky(add_to_diagonal(K, M * shift))
-    checks.require(lambda: ok, _indefinite)
-    y = cho_solve(L, xp.ones_like(K[..., :1]))[..., 0]
-    weights = y * expanded(shift, 1) if normalized else y / expanded(scale, 1)
-    checks.require(lambda: all_finite(weights), lambda: _too_large(dtype_name(K.dtype)))
+    # y times the shift, or over the scale: by the right-hand side, which has to be made anyway
+    factor = astype(expanded(shift if normalized else 1 / scale, 2), dtype_name(K.dtype))
+    weights = cho_solve(L, xp.broadcast_to(factor, (*K.shape[:-1], 1)))[..., 0]
+
+    def error() -> Exception:  # where there is no factor, weights are NaN
+        exists = concrete(xp.all(ok)) and concrete(all_finite(shift))
+        return _too_large(dtype_name(K.dtype)) if exists else _indefinite()
+
+    checks.require(lambda: all_finite(weights), error)
     return weights, used
 
 
@@ -262,24 +269,26 @@ def _relative(K: Array, damping: Any, checks: ValueChecks, *, normalized: bool) 
     """Return the problem with lambda = damping |K|_F, and that of damping 1 where K is zero."""
     xp = namespace(K)
     largest = xp.max(real_diagonal(K), axis=-1)
-    positive = largest > 0
-    scale = xp.where(positive, largest, xp.ones_like(largest))
+    absent = largest <= 0
+    scale = filled(largest, absent, 1.0)
     K = K / expanded(scale, 2)
     norm = frobenius_norm(K)
     zero = norm == 0
-    unit = xp.where(zero, xp.ones_like(norm), norm)
-    shift = damping * xp.where(positive | zero, unit, xp.full_like(norm, xp.nan))
-    checks.require(lambda: positive | zero, _indefinite)
+    shift = damping * filled(filled(norm, absent, math.nan), zero, 1.0)
+
+    def error() -> Exception:  # of a matrix of a stack without any positive entry
+        return _zero() if concrete(xp.all(zero | ~absent)) else _indefinite()
+
     if not normalized:
-        checks.require(lambda: positive, _zero)
-    return _Problem(K, scale, shift, lambda: xp.where(zero, xp.zeros_like(norm), shift * scale))
+        checks.require(lambda: ~absent, error)
+    return _Problem(K, scale, shift, lambda: filled(shift * scale, zero, 0.0))
 
 
 def _absolute(K: Array, damping: Any) -> _Problem:
     """Return the problem with lambda = damping."""
     xp = namespace(K)
     largest = xp.max(real_diagonal(K), axis=-1)
-    scale = xp.where(largest > 0, largest, xp.zeros_like(largest)) + K.shape[-1] * damping
+    scale = not_negative(largest) + K.shape[-1] * damping
     K, shift = K / expanded(scale, 2), damping / scale
     return _Problem(K, scale, shift, lambda: xp.zeros_like(largest) + damping)
 

@@ -10,7 +10,13 @@ from ngdla._backend import general
 from ngdla._backend.checks import require_count
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, hermitian_part, trace
+from ngdla._backend.products import (
+    add_to_diagonal,
+    adjoint,
+    frobenius_norm,
+    hermitian_part,
+    trace,
+)
 from ngdla._backend.shapes import expanded, joined
 from ngdla.matrix_functions.hermitian import inverse_square_root
 from ngdla.matrix_functions.spectral_radius import spectral_radius_bound
@@ -19,7 +25,7 @@ from .base import Structure
 from .dense import inverse_cholesky
 from .kernels import Leaves
 
-__all__ = ["BlockDiagonal", "bound_of_blocks"]
+__all__ = ["BlockDiagonal", "bound_of_blocks", "coarse_bound_of_blocks"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +121,9 @@ class BlockDiagonal(Structure):
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return bound_of_blocks(K, sufficient)
 
+    def coarse_bound(self, K: Leaves, d: int) -> Array:
+        return coarse_bound_of_blocks(K)
+
     def is_complete(self, d: int) -> bool:
         return d <= self.block
 
@@ -133,6 +142,11 @@ def bound_of_blocks(K: Leaves, sufficient: Any) -> Array:
     enough = None if sufficient is None else expanded(sufficient, 1)
     bounds = _each(lambda A: spectral_radius_bound(A, sufficient=enough), K)
     return namespace(K[0]).max(bounds, axis=-1)
+
+
+def coarse_bound_of_blocks(K: Leaves) -> Array:
+    """Return the largest Frobenius norm of blocks (..., N, b, b), (...)."""
+    return namespace(K[0]).max(_each(frobenius_norm, K), axis=-1)
 
 
 def _block_matrix(A: Array, B: Array, C: Array, D: Array) -> Array:

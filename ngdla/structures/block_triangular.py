@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec
 from ngdla._backend.shapes import joined
+from ngdla._backend.tracing import all_of, choose_if_free
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Structure
@@ -204,9 +205,21 @@ class BlockTriangular(Structure):
         return total
 
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
-        xp = namespace(K[0])
-        bounds = self._of_blocks("spectral_bound", K, d, sufficient)
-        return bounds[0] if len(bounds) == 1 else xp.maximum(*bounds)
+        if sufficient is None:
+            return self._largest("spectral_bound", K, d, None)
+        coarse = self.coarse_bound(K, d)  # of all blocks, so that one flag is read
+        return choose_if_free(
+            all_of(coarse <= sufficient),
+            lambda: coarse,
+            lambda: self._largest("spectral_bound", K, d, None),
+        )
+
+    def coarse_bound(self, K: Leaves, d: int) -> Array:
+        return self._largest("coarse_bound", K, d)
+
+    def _largest(self, operation: str, K: Leaves, d: int, *arguments: Any) -> Array:
+        """Return the largest number of both diagonal blocks."""
+        return reduce(namespace(K[0]).maximum, self._of_blocks(operation, K, d, *arguments))
 
     def _of_blocks(self, operation: str, K: Leaves, d: int, *arguments: Any) -> list[Array]:
         """Return an operation of both diagonal blocks, but for empty ones."""

@@ -13,6 +13,7 @@ from ngdla._backend.products import (
     adjoint,
     adjoint_product,
     conjugated,
+    frobenius_norm,
     hermitian_part,
     preserved,
     trace,
@@ -94,6 +95,9 @@ class Dense(StoredDensely):
 
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         return spectral_radius_bound(K[0], sufficient=sufficient)
+
+    def coarse_bound(self, K: Leaves, d: int) -> Array:
+        return frobenius_norm(K[0])
 
     def is_complete(self, d: int) -> bool:
         return True

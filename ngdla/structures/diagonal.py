@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ngdla._backend.blocks import squared_columns
 from ngdla._backend.creation import identity_like
 from ngdla._backend.dtypes import conjugate, real_part
 from ngdla._backend.namespace import Array, as_array, namespace
@@ -35,6 +36,9 @@ class Diagonal(Structure):
 
     def project_columns(self, S: Array) -> Leaves:
         return (realified(namespace(S).sum(conjugate(S) * S, axis=-1)),)
+
+    def project_inner(self, K: Leaves, X: Array) -> Leaves:
+        return (realified(squared_columns(self.rmatmul(K, conjugate(X)))),)
 
     def project_gram(self, K: Leaves, d: int) -> Leaves:
         return (realified(conjugate(K[0]) * K[0]),)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import abc
 import math
-from functools import reduce
 from typing import Any
 
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import constant
-from ngdla._backend.dtypes import dtype_name, is_complex, real_name, real_part
+from ngdla._backend.dtypes import conjugate, dtype_name, is_complex, real_name, real_part
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import adjoint, norm_along
 from ngdla._backend.shapes import joined
@@ -49,6 +48,10 @@ class Kernels(abc.ABC):
     @abc.abstractmethod
     def project_columns(self, S: Array) -> Leaves:
         """Return Pi(S S^H) for S (..., d, n)."""
+
+    def project_inner(self, K: Leaves, X: Array) -> Leaves:
+        """Return Pi(K^H X^T conj(X) K), for X (..., n, d)."""
+        return self.project_columns(adjoint(self.rmatmul(K, conjugate(X))))
 
     @abc.abstractmethod
     def project_gram(self, K: Leaves, d: int) -> Leaves:
@@ -132,6 +135,10 @@ class Kernels(abc.ABC):
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return a bound on the modulus of all eigenvalues, (...), not sharp if `sufficient`."""
 
+    def coarse_bound(self, K: Leaves, d: int) -> Array:
+        """Return such a bound by one pass over the parameters, where it is known how."""
+        return self.spectral_bound(K, d, None)
+
     def frobenius_norm(self, K: Leaves, d: int) -> Array:
         """Return |K|_F, (...), here where each entry is a parameter once."""
         shapes = self.shapes(d)
@@ -142,13 +149,10 @@ class Kernels(abc.ABC):
 
     def max_abs(self, K: Leaves, d: int) -> Array:
         """Return the largest modulus of an entry, (...), here where entries are parameters."""
-        xp = namespace(K[0])
-        largest = [
-            as_array(xp.max(xp.abs(leaf), axis=tuple(range(-len(shape), 0))))
-            for leaf, shape in zip(K, self.shapes(d))
-            if all(shape)
-        ]
-        return reduce(xp.maximum, largest)
+        xp, shapes = namespace(K[0]), self.shapes(d)
+        if len(K) == 1:
+            return as_array(xp.max(xp.abs(K[0]), axis=tuple(range(-len(shapes[0]), 0))))
+        return as_array(xp.max(xp.abs(_in_a_row(K, shapes)), axis=-1))
 
     # ------------------------------------------------ K that minimises tr(K^H S K) - 2 log |det K|
 

@@ -14,7 +14,7 @@ from ngdla._backend.products import adjoint, adjoint_product, hermitian_part, pr
 from ngdla._backend.triangular import cho_solve, cholesky
 from ngdla.matrix_functions.hermitian import inverse_square_root
 
-from .block_diagonal import bound_of_blocks
+from .block_diagonal import bound_of_blocks, coarse_bound_of_blocks
 from .dense import StoredDensely, inverse_cholesky
 from .indices import inverse_permutation, taken
 from .kernels import Leaves, real_constant
@@ -94,12 +94,18 @@ class Masked(StoredDensely):
 
     def spectral_bound(self, K: Leaves, d: int, sufficient: Any) -> Array:
         """Return the largest bound of the blocks of pairs related both ways: the others are 0."""
-        xp, flat = namespace(K[0]), _flat(K[0])
-        blocks = tuple(
+        return bound_of_blocks(self._diagonal_blocks(K[0]), sufficient)
+
+    def coarse_bound(self, K: Leaves, d: int) -> Array:
+        return coarse_bound_of_blocks(self._diagonal_blocks(K[0]))
+
+    def _diagonal_blocks(self, K: Array) -> Leaves:
+        """Return the blocks of pairs related both ways, those of one size in one array."""
+        xp, flat = namespace(K), _flat(K)
+        return tuple(
             xp.reshape(taken(flat, groups, -1), (*flat.shape[:-1], -1, size, size))
             for size, groups in self._groups_by_size.items()
         )
-        return bound_of_blocks(blocks, sufficient)
 
     # ------------------------------------------------------------------------ optimum
 

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_like
-from ngdla._backend.dtypes import astype, conjugate, dtype_name, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
-from ngdla._backend.products import adjoint, preserved
+from ngdla._backend.products import preserved
+from ngdla._backend.settings import library_settings
 from ngdla._backend.states import state_class
+from ngdla._backend.sums import multiples
 
 from .kernels import Leaves
 from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
-from .storage import StoredMatrix, expanded_to
+from .storage import StoredMatrix
 
 __all__ = ["Adjoint", "StructuredMatrix"]
 
@@ -67,7 +68,7 @@ class StructuredMatrix(StoredMatrix):
             In the compute dtype, a copy.
         """
         K = self.computed().map(preserved)
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return self.structure.to_dense(K.leaves, self.dimension)
 
     # ---------------------------------------------------------------------------- sums
@@ -79,7 +80,10 @@ class StructuredMatrix(StoredMatrix):
         return K.map(lambda a, b: a + b, L)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
-        return self + (-1.0) * other if isinstance(other, StructuredMatrix) else NotImplemented
+        if not isinstance(other, StructuredMatrix):
+            return NotImplemented
+        K, L = in_one_dtype(self, other)
+        return K.map(lambda a, b: a - b, L)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
@@ -107,7 +111,7 @@ class StructuredMatrix(StoredMatrix):
         """
         K = self.computed()
         factor = real_number(factor, "factor", K)
-        return K.map(lambda leaf: leaf * expanded_to(factor, leaf))
+        return K._like(multiples(K.leaves, factor))
 
     def add_identity(self, shift: Any) -> StructuredMatrix:
         """Return K + shift I.
@@ -124,8 +128,9 @@ class StructuredMatrix(StoredMatrix):
         """
         K = self.computed()
         shift = real_number(shift, "shift", K)
-        leaves = K.map(preserved).leaves
-        return K._like(self.structure.add_identity(leaves, shift, self.dimension))
+        if self.dtype_name == K.dtype_name:  # otherwise they are new already
+            K = K.map(preserved)
+        return K._like(self.structure.add_identity(K.leaves, shift, self.dimension))
 
     # ------------------------------------------------------------------------- products
 
@@ -152,7 +157,7 @@ class StructuredMatrix(StoredMatrix):
         if not isinstance(other, StructuredMatrix):
             return on_columns(self.structure.matmul, self, other)
         K, L = in_one_dtype(self, other)
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return K._like(self.structure.product(K.leaves, L.leaves, self.dimension))
 
     __matmul__ = matmul
@@ -227,10 +232,9 @@ class StructuredMatrix(StoredMatrix):
         dtype = result_name(self.dtype_name, dtype_name(X.dtype))
         if not X.shape[-2]:  # of which FFTs of torch make an error
             return self.astype(dtype).map(namespace(X).zeros_like)
-        with opened(self.leaves[0]):
+        with library_settings(namespace(self.leaves[0])):
             K = self.astype(dtype)
-            S = adjoint(self.structure.rmatmul(K.leaves, conjugate(astype(X, dtype))))
-            return self._like(self.structure.project_columns(S))
+            return self._like(self.structure.project_inner(K.leaves, astype(X, dtype)))
 
     def project_gram(self) -> StructuredMatrix:
         """Return Pi(K^H K), at the cost of K @ L or half of it.
@@ -268,7 +272,7 @@ class StructuredMatrix(StoredMatrix):
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
         congruent = self.rmatmul(self.H.matmul(S))
-        with opened(congruent):
+        with library_settings(namespace(congruent)):
             return self._like(self.structure.project_dense(congruent))
 
     # ----------------------------------------------------------------------- solves
@@ -362,7 +366,7 @@ class StructuredMatrix(StoredMatrix):
         array, shape (...), real
         """
         K = self.computed()
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return self.structure.max_abs(K.leaves, K.dimension)
 
     def spectral_bound(self, *, sufficient: Any = None) -> AnyArray:
@@ -373,8 +377,8 @@ class StructuredMatrix(StoredMatrix):
         Parameters
         ----------
         sufficient : float or array, shape () or (...), optional
-            A bound that is good enough: then the first one below it may be returned. It saves three
-            products of dense matrices.
+            A bound that is good enough: then the first one below it may be returned. It saves up to
+            three products of dense matrices.
 
         Returns
         -------
@@ -385,6 +389,16 @@ class StructuredMatrix(StoredMatrix):
         enough = None if sufficient is None else real_number(sufficient, "sufficient", self)
         return self._number(lambda K, d: self.structure.spectral_bound(K, d, enough))
 
+    def coarse_bound(self) -> AnyArray:
+        """Return a bound on the modulus of all eigenvalues by one pass, where that is known how.
+
+        Returns
+        -------
+        array, shape (...), real
+            The largest Frobenius norm of a diagonal block, or more; exact for blocks of size 1.
+        """
+        return self._number(self.structure.coarse_bound)
+
     # ----------------------------------------------------------------------- helpers
 
     def _like(self, leaves: Leaves) -> StructuredMatrix:
@@ -393,13 +407,13 @@ class StructuredMatrix(StoredMatrix):
     def _matrix(self, kernel: Callable[[Leaves, int], Leaves]) -> StructuredMatrix:
         """Return the matrix that a kernel makes of this one."""
         K = self.computed()
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return K._like(kernel(K.leaves, K.dimension))
 
     def _number(self, kernel: Callable[[Leaves, int], Array]) -> Array:
         """Return the number for each matrix of the batch that a kernel makes of it."""
         K = self.computed()
-        with opened(K.leaves[0]):
+        with library_settings(namespace(K.leaves[0])):
             return as_array(kernel(K.leaves, K.dimension))
 
 

@@ -73,9 +73,9 @@ class StoredMatrix:
         ValueError
             If there is no such dtype, or a complex matrix would lose its imaginary part.
         """
-        require_choice(dtype, "dtype", DTYPES)
         if self.dtype_name == dtype:
             return self
+        require_choice(dtype, "dtype", DTYPES)
         if is_complex(self.leaves[0]) and not dtype.startswith("complex"):
             msg = (
                 f"`dtype` is {dtype!r}, but the matrix is {self.dtype_name}: its imaginary part "
@@ -92,7 +92,9 @@ class StoredMatrix:
         StructuredMatrix
             In float32 where it is stored in half precision.
         """
-        return self.astype(result_name(self.dtype_name))
+        name = self.dtype_name
+        computed = result_name(name)
+        return self if computed == name else self.astype(computed)
 
     def map(self, function: Callable[..., Array], *others: Self) -> Self:
         """Return the matrix whose leaves are those of a function of the leaves.

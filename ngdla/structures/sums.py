@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ngdla._backend.namespace import Array
-from ngdla._backend.sums import add_multiple, add_to_multiple
+from ngdla._backend.sums import add_multiples, add_to_multiples
 
+from .kernels import Leaves
 from .matrix import StructuredMatrix
-from .storage import expanded_to
 
 __all__ = ["multiple_plus", "plus_identity", "plus_multiple"]
 
 
 def plus_multiple(total: StructuredMatrix, factor: Any, M: StructuredMatrix) -> StructuredMatrix:
     """Return total + factor M. `total` is used up: it must be computed, and nobody else's."""
-    return _combined(add_multiple, total, factor, M)
+    return _combined(add_multiples, total, factor, M)
 
 
 def multiple_plus(total: StructuredMatrix, factor: Any, M: StructuredMatrix) -> StructuredMatrix:
     """Return factor total + M. `total` is used up, as above."""
-    return _combined(add_to_multiple, total, factor, M)
+    return _combined(add_to_multiples, total, factor, M)
 
 
 def plus_identity(total: StructuredMatrix, shift: float) -> StructuredMatrix:
@@ -32,10 +31,10 @@ def plus_identity(total: StructuredMatrix, shift: float) -> StructuredMatrix:
 
 
 def _combined(
-    function: Callable[[Array, Any, Array], Array],
+    function: Callable[[Leaves, Any, Leaves], Leaves],
     total: StructuredMatrix,
     factor: Any,
     M: StructuredMatrix,
 ) -> StructuredMatrix:
-    M = M.astype(total.dtype_name)
-    return total.map(lambda a, b: function(a, expanded_to(factor, a), b), M)
+    leaves = function(total.leaves, factor, M.astype(total.dtype_name).leaves)
+    return StructuredMatrix(leaves, total.structure, total.dimension)

@@ -10,6 +10,7 @@ from backends import Backend
 from references import H, U
 from spectra import refused
 
+from ngdla._backend import random
 from ngdla._backend.random import gaussian, generator, orthonormal_columns, require_generator
 
 
@@ -67,3 +68,44 @@ def test_what_a_generator_is_made_from(rng: Any) -> None:
 )
 def test_what_no_generator_is_made_from(rng: Any, kind: type[Exception]) -> None:
     refused(kind, "rng", lambda: require_generator(rng))
+
+
+def test_a_seed_is_drawn_from_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch: drawing takes the host as long as some decompositions. Memory is bounded."""
+    torch = pytest.importorskip("torch")
+    kept = random._Tensors(3000)
+    monkeypatch.setattr(random, "_TENSORS", kept)
+    drawn, like = [], torch.zeros(2)
+    monkeypatch.setitem(
+        random._DRAW, "gaussian", lambda rng, shape, dtype: drawn.append(shape) or np.ones(shape)
+    )
+
+    def count(rng: Any, shape: tuple[int, ...]) -> int:
+        before = len(drawn)
+        gaussian(rng, shape, like, "float64")
+        return len(drawn) - before
+
+    assert [count(5, (10, 10)) for _ in range(3)] == [1, 0, 0]
+    assert [count(6, (10, 10)), count(5, (10, 9)), count(np.int64(5), (10, 10))] == [1, 1, 0]
+    assert [count(7, (10, 10)), count(5, (10, 10)), count(6, (10, 10))] == [1, 0, 1]
+    assert sum(x.nbytes for x in kept._kept.values()) <= 3000
+    assert [count(5, (100, 10)) for _ in range(2)] == [1, 1]  # more than is kept
+    assert [count(np.random.default_rng(5), (10, 10)) for _ in range(2)] == [1, 1]
+    gaussian(6, (10, 10), like, "float64").add_(1.0)  # what is written into is drawn anew
+    assert torch.all(gaussian(6, (10, 10), like, "float64") == 1)
+
+
+def test_what_is_kept_is_for_all_code() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.ones(7, 3, requires_grad=True)
+    with torch.inference_mode():
+        gaussian(11, (7, 3), x, "float32")
+
+    def inner(x: Any) -> Any:
+        return torch.sum(x * gaussian(11, (7, 3), x, "float32"))
+
+    first = torch.func.grad(inner)(x.detach())
+    inner(x).backward()
+    torch.testing.assert_close(x.grad, first)
+    stack = torch.func.vmap(inner)(torch.stack([x.detach(), 2 * x.detach()]))
+    torch.testing.assert_close(stack[1], 2 * stack[0])

@@ -138,7 +138,7 @@ def looked_at(A: np.ndarray, positive: bool = True) -> None:
     checks, Q = ValueChecks(enabled=True), np.eye(D)
     given = operand(A)
     AQ = A @ Q / given.unit
-    require_positive(checks, given, AQ, Q.T @ AQ, np.asarray(positive))
+    require_positive(checks, given, AQ, Q.T @ AQ, np.linalg.norm(AQ), np.asarray(positive))
     checks.read()
 
 
@@ -161,5 +161,5 @@ def test_a_zero_matrix_is_hermitian_and_positive() -> None:
     """Also where a shifted core is not exactly Hermitian."""
     checks, core = ValueChecks(enabled=True), np.eye(D) * (1 + 1e-17j)
     zero = np.zeros((D, D), complex)
-    require_positive(checks, operand(zero), zero, core, np.asarray(True))
+    require_positive(checks, operand(zero), zero, core, np.linalg.norm(zero), np.asarray(True))
     checks.read()

@@ -1,0 +1,130 @@
+"""Blocks that are put together to one matrix, and parts of matrices that become arrays again."""
+
+from __future__ import annotations
+
+from .array import AnyArray
+from .dtypes import conjugate, is_complex
+from .namespace import is_cupy_namespace, is_numpy_namespace, is_torch_namespace, namespace
+from .sums import add_multiple, writable
+
+__all__ = ["add_to_middle", "block_matrix", "ends_replaced", "scaled_copies", "squared_columns"]
+
+Row = tuple[AnyArray | None, ...]
+
+
+def block_matrix(rows: tuple[Row, ...]) -> AnyArray:
+    """Return the matrix of rows of blocks (..., n, m), where None stands for zeros.
+
+    In each row and in each column at least one block is there, and the first row has all of them.
+    """
+    blocks = [block for row in rows for block in row if block is not None]
+    xp = namespace(blocks[0])
+    written = is_numpy_namespace(xp) or is_cupy_namespace(xp)
+    if not written and not (is_torch_namespace(xp) and writable(*blocks)):
+        return xp.concat([_whole_row(row, rows[0]) for row in rows], axis=-2)
+    heights = [_first(row).shape[-2] for row in rows]
+    widths = [block.shape[-1] for block in rows[0] if block is not None]
+    shape = (*blocks[0].shape[:-2], sum(heights), sum(widths))
+    total = xp.zeros(shape, dtype=blocks[0].dtype) if written else blocks[0].new_zeros(shape)
+    _write(_places(total, rows, heights, widths), blocks)
+    return total
+
+
+def _places(
+    total: AnyArray, rows: tuple[Row, ...], heights: list[int], widths: list[int]
+) -> list[AnyArray]:
+    """Return the views of a matrix that blocks are written to."""
+    places, top = [], 0
+    for row, height in zip(rows, heights):
+        left = 0
+        for block, width in zip(row, widths):
+            if block is not None:
+                places.append(total[..., top : top + height, left : left + width])
+            left += width
+        top += height
+    return places
+
+
+def _whole_row(row: Row, first: Row) -> AnyArray:
+    """Return a row of blocks with its zeros, as wide as the blocks of the first row."""
+    column = namespace(_first(row)).zeros_like(_first(row)[..., :1])
+    filled = [
+        column * x[..., :1, :] if block is None and x is not None else block
+        for block, x in zip(row, first)
+    ]
+    return namespace(column).concat(filled, axis=-1)
+
+
+def _first(row: Row) -> AnyArray:
+    return next(block for block in row if block is not None)
+
+
+def add_to_middle(
+    total: AnyArray, start: int, end: int, factor: AnyArray, X: AnyArray, *, axis: int = -1
+) -> AnyArray:
+    """Return total with factor X added to its columns, or rows, from start to end. It is used up.
+
+    `axis` is -1 for columns and -2 for rows.
+    """
+    middle = _span(total, start, end, axis)
+    if writable(total, factor, X):
+        add_multiple(middle, factor, X)
+        return total
+    pieces = [_span(total, 0, start, axis), middle + factor * X]
+    return _joined([*pieces, _span(total, end, total.shape[axis], axis)], axis)
+
+
+def ends_replaced(
+    total: AnyArray, ends: AnyArray, first: int, factor: AnyArray, *, axis: int = -1
+) -> AnyArray:
+    """Return factor total in the middle, and the columns, or rows, of `ends` on both sides of it.
+
+    The `first` of them come before. `total` is used up; `axis` is as above.
+    """
+    last, length = ends.shape[axis] - first, total.shape[axis]
+    middle = _span(total, first, length - last, axis)
+    sides = [_span(ends, 0, first, axis), _span(ends, first, first + last, axis)]
+    if not writable(total, ends, factor):
+        return _joined([sides[0], middle * factor, sides[1]], axis)
+    middle *= factor
+    places = [_span(total, 0, first, axis), _span(total, length - last, length, axis)]
+    _write(places, sides)
+    return total
+
+
+def squared_columns(X: AnyArray) -> AnyArray:
+    """Return the sums of |x|^2 of the columns of X (..., n, m). X is used up."""
+    xp = namespace(X)
+    if writable(X) and not is_complex(X):
+        X *= X
+        return xp.sum(X, axis=-2)
+    return xp.sum(conjugate(X) * X, axis=-2)
+
+
+def _span(X: AnyArray, start: int, end: int, axis: int) -> AnyArray:
+    return X[..., start:end] if axis == -1 else X[..., start:end, :]
+
+
+def _joined(pieces: list[AnyArray], axis: int) -> AnyArray:
+    return namespace(pieces[0]).concat([x for x in pieces if x.shape[axis]], axis=axis)
+
+
+def _write(places: list[AnyArray], blocks: list[AnyArray]) -> None:
+    """Write arrays into views of another one."""
+    if is_torch_namespace(namespace(places[0])):
+        import torch
+
+        torch._foreach_copy_(places, blocks)
+        return
+    for place, block in zip(places, blocks):
+        place[...] = block
+
+
+def scaled_copies(arrays: list[AnyArray], factors: list[float]) -> tuple[AnyArray, ...]:
+    """Return a multiple of each array, which lies in memory by itself."""
+    xp = namespace(arrays[0])
+    if not is_torch_namespace(xp) or not writable(*arrays):
+        return tuple(x * factor for x, factor in zip(arrays, factors))
+    import torch
+
+    return tuple(torch._foreach_mul(arrays, factors))
