@@ -14,6 +14,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
+
 from .array import AnyArray
 from .namespace import is_dask_namespace, namespace
 from .settings import library_settings
@@ -32,7 +34,7 @@ __all__ = [
 
 def is_chunked(x: AnyArray) -> bool:
     """Tell whether `x` is a Dask array."""
-    return bool(is_dask_namespace(namespace(x)))
+    return not isinstance(x, np.ndarray) and bool(is_dask_namespace(namespace(x)))
 
 
 def require_known_shape(x: AnyArray, name: str) -> None:

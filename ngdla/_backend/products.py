@@ -79,11 +79,14 @@ def hermitian_part(A: AnyArray) -> AnyArray:
 
 def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:
     """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
-    xp = namespace(S)
-    matmul = xp.matmul if S.shape[-2] <= LONG else long_product
     if is_complex(Y):
-        return xp.conj(_transposed(matmul(_transposed(xp.conj(Y)), S)))
-    return _transposed(matmul(_transposed(Y), S))
+        xp = namespace(S)
+        return xp.conj(_transposed(_row_product(_transposed(xp.conj(Y)), S)))
+    return _transposed(_row_product(_transposed(Y), S))
+
+
+def _row_product(Y: AnyArray, S: AnyArray) -> AnyArray:
+    return Y @ S if S.shape[-2] <= LONG else long_product(Y, S)
 
 
 def _transposed(A: AnyArray) -> AnyArray:

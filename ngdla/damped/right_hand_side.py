@@ -82,12 +82,11 @@ class Layout(NamedTuple):
         return pieces if self.sequence == "list" else tuple(pieces)
 
     def _joined(self, piece: Array) -> Array:
-        xp = namespace(piece)
         if self.paired:
             k = piece.shape[-1] // 2
             real, imag = (astype(part, self.dtype) for part in (piece[..., :k], piece[..., k:]))
             piece = real + 1j * imag
-        return xp.squeeze(piece, axis=-1) if self.vector else piece
+        return piece[..., 0] if self.vector else piece
 
     def per_column(self, x: Any) -> Any:
         """Return numbers (...) beside columns: (..., 1) where solutions have k of them."""

@@ -236,8 +236,8 @@ class ColumnBlocks(StoredScores):
 
 def _product(S: Array, scale: Array | None, x: Array) -> Array:
     """Return S diag(scale) x."""
-    matmul = namespace(x).matmul if S.shape[-1] <= LONG else long_product
-    return matmul(S, x if scale is None else x * scale)
+    x = x if scale is None else x * scale
+    return S @ x if S.shape[-1] <= LONG else long_product(S, x)
 
 
 def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:
