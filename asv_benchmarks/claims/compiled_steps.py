@@ -170,8 +170,8 @@ def track_memory_of_derivatives() -> float:
 # ----------------------------------------------------------------------- on several devices
 
 
-def words_sent() -> dict[str, int]:
-    """Return the real numbers of the largest collective of each step, S sharded over columns."""
+def words_sent(names: list[str]) -> dict[str, int]:
+    """Return the real numbers of the largest collective of steps, S sharded over columns."""
     sharding = jax().sharding
     mesh = sharding.Mesh(np.array(jax().devices()), ("parameters",))
     shardings = [
@@ -179,8 +179,8 @@ def words_sent() -> dict[str, int]:
         for axes in ((), (None, "parameters"), ("parameters",))
     ]
     sent = {}
-    for name, description in STEPS.items():
-        program = lowered(*description, SHARDED_ROWS, COLUMNS, shardings).compile().as_text()
+    for name in names:
+        program = lowered(*STEPS[name], SHARDED_ROWS, COLUMNS, shardings).compile().as_text()
         arrays = [
             array
             for results in COLLECTIVE.findall(program)
@@ -194,10 +194,10 @@ def words_sent() -> dict[str, int]:
 
 
 @cache
-def words_on_four_devices() -> dict[str, int]:
+def words_on_four_devices(*names: str) -> dict[str, int]:
     """Return the same of a new process, as the number of devices is fixed where JAX starts."""
     jax()
-    command = [sys.executable, "-m", "claims.compiled_steps"]
+    command = [sys.executable, "-m", "claims.compiled_steps", *names]
     done = subprocess.run(
         command, cwd=FOLDER, env=os.environ | FOUR_DEVICES, check=True, capture_output=True
     )
@@ -210,7 +210,7 @@ def words_on_four_devices() -> dict[str, int]:
     at_most=1.0,
 )
 def track_words() -> float:
-    return max(words / gram_words(name) for name, words in words_on_four_devices().items())
+    return max(words / gram_words(name) for name, words in words_on_four_devices(*STEPS).items())
 
 
 def gram_words(name: str) -> int:
@@ -255,7 +255,7 @@ track_compiling_spring = compilation_claim("SPRING with full_output", 10.0)
 
 def details() -> dict[str, Any]:
     """Return a row for each step."""
-    sent = words_on_four_devices()
+    sent = words_on_four_devices(*STEPS)
     rows = [
         {"step": name, "temporary memory / memory of S": memory(name), "words sent": sent[name]}
         for name in STEPS
@@ -265,4 +265,4 @@ def details() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(words_sent()))
+    print(json.dumps(words_sent(sys.argv[1:])))
