@@ -15,6 +15,7 @@ TABLES = {
     "accuracy": (measured_tables.accuracy, measured_tables.files),
     "bounds": (measured_tables.bounds, measured_tables.files),
     "claims": (measured_tables.claims, measured_tables.files),
+    "company": (measured_tables.company, measured_tables.files),
     "environments": (measured_tables.environments, measured_tables.files),
     "first-batch": (measured_tables.first_batch, measured_tables.files),
     "gpu": (measured_tables.gpu_pages, list),

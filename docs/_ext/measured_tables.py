@@ -23,6 +23,7 @@ __all__ = [
     "accuracy",
     "bounds",
     "claims",
+    "company",
     "environments",
     "files",
     "first_batch",
@@ -147,6 +148,11 @@ def sample_gram_ways(folder: Path = MEASURED) -> str:
 def sample_weights_errors(folder: Path = MEASURED) -> str:
     """Return errors of weights in single precision."""
     return _some_lists(folder / "sample_weights.json", "single")
+
+
+def company(folder: Path = MEASURED) -> str:
+    """Return times with all threads beside those with one, after other work of the process."""
+    return _some_lists(folder / "company.json", "calls")
 
 
 def spin_chains(folder: Path = MEASURED) -> str:
