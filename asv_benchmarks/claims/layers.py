@@ -364,14 +364,15 @@ def rows() -> list[tuple[dict[str, Any], Callable[[], dict[str, float]]]]:
     ]
 
 
-def details() -> list[dict[str, Any]]:
-    """Return all times in ms, but for libraries that are not installed."""
-    found = []
+def details() -> dict[str, list[dict[str, Any]]]:
+    """Return all times in ms, a list for each kind; what needs a missing library says so."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for what, seconds in rows():
+        kind = found.setdefault(next(iter(what)), [])
         try:
             times = seconds()
         except NotImplementedError as reason:
-            found.append(what | {"skipped": str(reason)})
+            kind.append(what | {"skipped": str(reason)})
         else:
-            found.append(what | {way: 1e3 * t for way, t in times.items()})
+            kind.append(what | {f"{way}, ms": 1e3 * t for way, t in times.items()})
     return found

@@ -24,11 +24,13 @@ __all__ = [
     "bounds",
     "claims",
     "company",
+    "compiled_steps",
     "environments",
     "files",
     "first_batch",
     "gpu_pages",
     "kronecker",
+    "layers",
     "libraries",
     "methods",
     "missed",
@@ -153,6 +155,16 @@ def sample_weights_errors(folder: Path = MEASURED) -> str:
 def company(folder: Path = MEASURED) -> str:
     """Return times with all threads beside those with one, after other work of the process."""
     return _some_lists(folder / "company.json", "calls")
+
+
+def compiled_steps(folder: Path = MEASURED) -> str:
+    """Return memory and words of jitted steps, and what they take to compile."""
+    return _some_lists(folder / "compiled_steps.json", "steps", "compilation")
+
+
+def layers(folder: Path = MEASURED) -> str:
+    """Return times of steps of layers beside other ways to make them."""
+    return _some_lists(folder / "layers.json", "step", "stack", "FNGD", "damped_solve")
 
 
 def spin_chains(folder: Path = MEASURED) -> str:

@@ -89,9 +89,12 @@ def loop_over_columns(
     sliced = [_slices(S, -1, shards), *(_slices(x, -2, shards) for x in vectors)]
     merge = jnp.maximum if largest else jnp.add
 
+    def at(start: AnyArray | int, width: int) -> tuple[Any, Any]:
+        """Return the term and the rows of some columns, which derivatives do not keep."""
+        return jax.checkpoint(lambda start: step(*(x(start, width) for x in sliced)))(start)
+
     def merged(state: tuple[Any, Any], start: AnyArray | int, width: int) -> tuple[Any, Any]:
-        term, some = step(*(x(start, width) for x in sliced))
-        total, rows = state
+        (term, some), (total, rows) = at(start, width), state
         if some is not None:
             some = _shards_beside(some, shards)
             rows = jax.lax.dynamic_update_slice_in_dim(rows, some, start, axis=-2)
@@ -104,7 +107,7 @@ def loop_over_columns(
     steps, rest = divmod(length, width)
     if steps == 1 and not rest:
         return step(S, *vectors)
-    term, some = jax.eval_shape(lambda: step(*(x(0, width) for x in sliced)))
+    term, some = jax.eval_shape(lambda: at(0, width))
     state = None if term is None else jnp.zeros(term.shape, term.dtype), None
     if some is not None:
         shape = (*some.shape[shards > 1 : -2], shards, length, some.shape[-1])

@@ -105,8 +105,7 @@ class Layout(NamedTuple):
         """Return the 2-norms, (..., k), of all columns."""
         if not self.roomy:
             return column_norms(x)
-        squares = _squares(x)
-        return namespace(squares).sqrt(squares)
+        return _plain_norms(x)
 
     def squares(self, x: Vector) -> Array:
         """Return |x|^2 of each right-hand side, (..., k), of numbers whose squares are normal."""
@@ -344,6 +343,13 @@ def _squares(x: Vector) -> Array:
     return squares
 
 
+def _plain_norms(x: Vector) -> Array:
+    """Return the 2-norms of the columns, whose squares fit, in few pieces of compiled code."""
+    xp = namespace(x[0])
+    parts = [part for z in x for part in ((xp.real(z), xp.imag(z)) if is_complex(z) else (z,))]
+    return xp.sqrt(reduce(add, (xp.sum(part * part, axis=-2) for part in parts)))
+
+
 def column_norms(x: Vector) -> Array:
     """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
     return reduce(namespace(x[0]).hypot, (_scaled_norms(piece) for piece in x))
@@ -353,8 +359,7 @@ def _scaled_norms(x: Array) -> Array:
     """Return the 2-norms of the columns, scaled so that squares do not overflow."""
     xp, dtype = namespace(x), dtype_name(x.dtype)
     if is_traced(x) and chooses(x) and has_double(x) and not is_double(dtype):
-        squares = _squares((astype(x, double_name(dtype)),))  # converted on the way, by XLA
-        return astype(xp.sqrt(squares), real_name(dtype))
+        return astype(_plain_norms((astype(x, double_name(dtype)),)), real_name(dtype))
     scale = largest_entry(x, -2)
     norm = long_norm if x.shape[-2] > LONG else partial(xp.linalg.vector_norm, axis=-2)
     return xp.squeeze(scale, axis=-2) * norm(x / scale)
