@@ -14,6 +14,7 @@ import numpy as np
 
 from .array import AnyArray
 from .dtypes import astype
+from .fused import all_of
 from .namespace import (
     is_dask_namespace,
     is_jax_namespace,
@@ -26,7 +27,6 @@ from .pytrees import mapped
 from .sums import writable
 
 __all__ = [
-    "all_of",
     "as_flag",
     "at_hand",
     "choose",
@@ -243,11 +243,6 @@ def free_to_read(x: AnyArray) -> bool:
 def known_to_be(flags: AnyArray) -> bool:
     """Tell whether all flags are set, where reading that costs no waiting; elsewhere False."""
     return free_to_read(flags) and concrete(all_of(flags)) is True
-
-
-def all_of(flags: AnyArray) -> AnyArray:
-    """Return whether all flags are set, a single one as it is."""
-    return namespace(flags).all(flags) if flags.ndim else flags
 
 
 def _on_cpus_of_jax(x: AnyArray) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ngdla._backend.fused import all_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import frobenius_norm
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import all_of, choose_if_free, known_to_be
+from ngdla._backend.tracing import choose_if_free, known_to_be
 
 __all__ = ["spectral_radius_bound"]
 

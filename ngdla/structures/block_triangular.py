@@ -11,10 +11,11 @@ import dataclasses
 from functools import cache, reduce
 from typing import Any
 
+from ngdla._backend.fused import all_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, adjoint_product, rmatvec
 from ngdla._backend.shapes import joined
-from ngdla._backend.tracing import all_of, choose_if_free
+from ngdla._backend.tracing import choose_if_free
 from ngdla._backend.triangular import cho_solve, cholesky
 
 from .base import Structure
