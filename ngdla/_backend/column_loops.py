@@ -141,6 +141,7 @@ def shard_runs(x: AnyArray) -> AnyArray:
 
 def _width(length: int, most: int) -> int:
     """Return the number of columns a step: if possible a divisor, so that none is left."""
+    most = min(most, length)
     divisors = (width for width in range(most, most // 2, -1) if length % width == 0)
     return next(divisors, most)
 

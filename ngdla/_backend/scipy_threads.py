@@ -93,7 +93,7 @@ def _pool() -> OneThread | _AsItIs:
     """
     from threadpoolctl import threadpool_info
 
-    own = str(Path(scipy.__file__).parent)  # also the beginning of "scipy.libs"
+    own = str(Path(scipy.__file__).resolve().parent)  # also the beginning of "scipy.libs"
     for library in threadpool_info():
         if library["internal_api"] == "openblas" and library["filepath"].startswith(own):
             calls = _thread_calls(ctypes.CDLL(library["filepath"]))

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,14 @@ class TestPool:
         thread.join()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
         assert scipy_pool() == 3
+
+
+def test_pool_of_an_environment_behind_a_link(tmp_path: Path, monkeypatch: Any) -> None:
+    scipy_pool()
+    packages = Path(scipy.__file__).parent.parent
+    (tmp_path / "packages").symlink_to(packages, target_is_directory=True)
+    monkeypatch.setattr(scipy, "__file__", str(tmp_path / "packages" / "scipy" / "__init__.py"))
+    assert isinstance(scipy_threads._pool.__wrapped__(), OneThread)
 
 
 # ------------------------------------------------------------------- where it calls SciPy
