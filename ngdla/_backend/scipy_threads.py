@@ -31,7 +31,8 @@ class OneThread:
     """Hold a pool to one thread while any Python thread is inside of this context.
 
     The last one to leave gives back the number of threads that the first one found, unless it has
-    been set to another number meanwhile.
+    been set to another number meanwhile. A thread is inside once, not several times: if a Ctrl-C
+    strikes between two lines here, its next call puts things right.
 
     Parameters
     ----------
@@ -42,27 +43,29 @@ class OneThread:
     def __init__(self, read: Callable[[], int], write: Callable[[int], object]) -> None:
         self._read, self._write = read, write
         self._lock = threading.Lock()
-        self._inside = self._found = 0
+        self._inside: set[int] = set()  # Python threads
+        self._found = 0
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
                 self._found = self._read()
-                if self._found > 1:
-                    self._write(1)
-            self._inside += 1
+            self._inside.add(threading.get_ident())
+            if self._found > 1:
+                self._write(1)
 
     def __exit__(self, *raised: object) -> None:
         with self._lock:
-            self._inside -= 1
-            if not self._inside and self._found > 1 and self._read() == 1:
+            me = {threading.get_ident()}
+            if self._inside <= me and self._found > 1 and self._read() == 1:
                 self._write(self._found)
+            self._inside -= me
 
     def after_fork(self) -> None:
         """Forget the threads that were inside when the process was forked: they are not here."""
         self._lock = threading.Lock()
         if self._inside:
-            self._inside = 1
+            self._inside = set()
             self.__exit__()
 
 

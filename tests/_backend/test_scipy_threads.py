@@ -34,15 +34,27 @@ class Pool:
         return OneThread(lambda: self.threads, self.write)
 
 
-def test_first_and_last_of_nested_calls_write() -> None:
+def test_first_and_last_of_two_threads_write() -> None:
     pool = Pool(4)
     one = pool.one_thread()
-    with one:
+    with ThreadPoolExecutor(1) as other:
+        other.submit(one.__enter__).result()
         with one:
             assert pool.threads == 1
         assert pool.threads == 1
+        other.submit(one.__exit__).result()
     assert pool.threads == 4
-    assert pool.written == [1, 4]
+    assert pool.written == [1, 1, 4]
+
+
+def test_call_that_never_left_is_put_right_by_the_next_one() -> None:
+    """As after a Ctrl-C that struck in between."""
+    pool = Pool(4)
+    one = pool.one_thread()
+    one.__enter__()
+    with one:
+        assert pool.threads == 1
+    assert pool.threads == 4
 
 
 def test_call_that_raises_gives_the_threads_back() -> None:
