@@ -244,9 +244,10 @@ def solve_weights(
         problem = _absolute(K, damping)
     K, scale, shift, used = problem
     L, ok = cholesky(add_to_diagonal(K, M * shift))
-    # y times the shift, or over the scale: by the right-hand side, which has to be made anyway
-    factor = astype(expanded(shift if normalized else 1 / scale, 2), dtype_name(K.dtype))
-    weights = cho_solve(L, xp.broadcast_to(factor, (*K.shape[:-1], 1)))[..., 0]
+    # y times the shift, by the right-hand side; 1 over a tiny scale would be beyond the range
+    right = astype(expanded(shift if normalized else xp.ones_like(scale), 2), dtype_name(K.dtype))
+    y = cho_solve(L, xp.broadcast_to(right, (*K.shape[:-1], 1)))[..., 0]
+    weights = y if normalized else y / expanded(scale, 1)
 
     def error() -> Exception:  # where there is no factor, weights are NaN
         exists = concrete(xp.all(ok)) and concrete(all_finite(shift))

@@ -600,3 +600,14 @@ def test_gram_matrices_of_any_scale(valued_backend: Backend, scale: float) -> No
     wrong = valued_backend.asarray((scale * (K + np.triu(K, 1))).astype("float32"))
     with pytest.raises(ValueError, match="`K` is not Hermitian"):
         sample_weights(wrong, 0.1)
+
+
+def test_gradients_whose_gram_matrix_is_subnormal(valued_backend: Backend) -> None:
+    """Weights fit although the reciprocal of K's entries does not."""
+    if valued_backend.name.startswith("jax"):
+        pytest.skip("XLA takes subnormal numbers for zero")
+    K = valued_backend.asarray(np.eye(3, dtype="float32") * np.float32(1e-39))
+    weights = valued_backend.numpy(sample_weights(K, 1e3))
+    shift = 1e3 * float(np.linalg.norm(np.eye(3) * np.float64(np.float32(1e-39))))
+    expected = 1 / (np.float64(np.float32(1e-39)) + 3 * shift)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
