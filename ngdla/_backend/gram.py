@@ -264,7 +264,8 @@ def _triangle_jax(S: AnyArray) -> AnyArray:
     import jax.numpy as jnp
 
     *batch, n, m = S.shape
-    S = jnp.pad(S, [(0, 0)] * len(batch) + [(0, -n % _JAX_PARTS), (0, 0)])
+    if n % _JAX_PARTS:
+        S = jnp.pad(S, [(0, 0)] * len(batch) + [(0, -n % _JAX_PARTS), (0, 0)])
     parts = jnp.moveaxis(S.reshape(*batch, _JAX_PARTS, -1, m), -3, 0)
     left = right = parts
     if is_complex(S):
