@@ -28,7 +28,7 @@ from threads import VARIABLES
 from .tracked import tracked
 
 FOLDER = Path(__file__).resolve().parents[1]
-ROUNDS, REPEATS = 3, 8
+ROUNDS, REPEATS = 5, 8
 PAUSE = 0.1  # seconds; for some 30 ms threads of the process that was asked before look for work
 NOTHING, PRODUCT, EIGH = COMPANY
 
@@ -123,17 +123,17 @@ def median(after: str) -> float:
 CLAIM = f"{len(CALLS)} calls of all capabilities, time with all threads over that with one"
 
 
-@tracked(f"{CLAIM}, largest", at_most=1.1)
+@tracked(f"{CLAIM}, largest", at_most=1.2)
 def track_alone() -> float:
     return largest(NOTHING)
 
 
-@tracked(f"{CLAIM}, each after {PRODUCT}, largest", at_most=1.1)
+@tracked(f"{CLAIM}, each after {PRODUCT}, largest", at_most=1.2)
 def track_after_product() -> float:
     return largest(PRODUCT)
 
 
-@tracked(f"{CLAIM}, each after {EIGH}, largest", at_most=1.1)
+@tracked(f"{CLAIM}, each after {EIGH}, largest")
 def track_after_eigh() -> float:
     return largest(EIGH)
 
