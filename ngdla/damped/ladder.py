@@ -10,8 +10,9 @@ measured, and the decision is carried out:
                           the factor exists, damping / |S|_F^2 was large enough, and the step is
                           plainly right; if not, look closer (`refusal.py`), and work again on the
                           next rung, until a step is right or no rung is left;
-    JAX under `jit`       the device chooses between the first rung and double precision, or
-                          conjugate gradients where there is none;
+    JAX under `jit`       the device takes what is plainly right on the first rung, and does all
+                          else in double precision; where there is none, it does what has too small
+                          a damping by conjugate gradients;
     nothing can be read   conjugate gradients for a fixed number of steps.
 
 In the latter two a step that is not acceptable is NaN.

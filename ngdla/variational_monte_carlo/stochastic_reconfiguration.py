@@ -139,10 +139,12 @@ def stochastic_reconfiguration(
     Notes
     -----
     Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
-    weighted as it arrives, without a pass of its own. Derivatives by `weights` are those of the
-    smooth function of p that the step is, also where weights are 0; they are 0 for such samples
-    whose data are not finite, or 2^32 times as large as all others. With `snr`, where the step is
-    no smooth function of p, those by weights of 0 mean nothing.
+    weighted as it arrives, without a pass of its own. So are the columns of log-derivatives under
+    `jax.jit`, in chunks that enter a product, where a centred copy would exceed 64 MB.
+    Derivatives by `weights` are those of the smooth function of p that the step is, also where
+    weights are 0; they are 0 for such samples whose data are not finite, or 2^32 times as large as
+    all others. With `snr`, where the step is no smooth function of p, those by weights of 0 mean
+    nothing.
 
     References
     ----------
