@@ -58,6 +58,7 @@ MODULES = (
     "positions",
     "compilations",
     "compiled_steps",
+    "changed_calls",
     "randomized_svd",
 )
 LIBRARIES = (

@@ -73,9 +73,9 @@ class StoredMatrix:
         ValueError
             If there is no such dtype, or a complex matrix would lose its imaginary part.
         """
+        require_choice(dtype, "dtype", DTYPES)
         if self.dtype_name == dtype:
             return self
-        require_choice(dtype, "dtype", DTYPES)
         if is_complex(self.leaves[0]) and not dtype.startswith("complex"):
             msg = (
                 f"`dtype` is {dtype!r}, but the matrix is {self.dtype_name}: its imaginary part "

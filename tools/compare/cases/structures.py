@@ -92,6 +92,7 @@ ASKED: dict[str, Callable[[Any, Any, Any, tuple[int, ...]], Any]] = {
     "inv_sqrtm": lambda K, L, V, b: K.inv_sqrtm(),
     "numbers": lambda K, L, V, b: [K.logabsdet(), K.trace(), K.frobenius_norm(), K.max_abs()],
     "spectral_bound": lambda K, L, V, b: [K.spectral_bound(), K.spectral_bound(sufficient=50.0)],
+    "coarse_bound": lambda K, L, V, b: K.coarse_bound(),
     "add_identity": lambda K, L, V, b: (K.add_identity(-0.5), K.add_identity(positive(b))),
     "project_inner": lambda K, L, V, b: K.project_inner(Array("normal", (*b, 4, D))),
     "project_gram": lambda K, L, V, b: K.project_gram(),
