@@ -47,6 +47,11 @@ def moment(X: Any) -> Any:
     return X.mT @ X
 
 
+def squares(state: Any) -> Any:
+    """Return a state in which signs, which eigenvectors may have either way, do not show."""
+    return mapped(lambda x: x * x, state)
+
+
 # What makes each kind of state from samples, and what is then done with it and other samples.
 KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any, Any], Any]]] = {
     "InverseFreeState": (state_of, after),
@@ -66,7 +71,7 @@ KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any, Any], Any]]] = {
     ),
     "OnlineEigh": (
         lambda X, batch=(): ngdla.online_eigh_init(X, 2, check=False),
-        lambda state, X: ngdla.online_eigh_update(state, X, decay=0.5, check=False),
+        lambda state, X: squares(ngdla.online_eigh_update(state, X, decay=0.5, check=False)),
     ),
     "LowRankEigh": (
         lambda X, batch=(): ngdla.randomized_eigh(moment(X), 2, check=False),
