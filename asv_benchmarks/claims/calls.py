@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import io
-import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
@@ -21,9 +17,9 @@ from threads import limited
 
 import ngdla
 
+from .processes import folder_of
 from .tracked import tracked
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(ngdla.__file__).parent
 DAMPING = 1e-3
 # The last commit before the rooms were put in order; the ratio below compares with it.
@@ -120,13 +116,7 @@ def medians(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
 def track_overhead() -> float:
     rng = np.random.default_rng(0)
     S, f = rng.standard_normal((16, 200)), rng.standard_normal(16)
-    command = ["git", "-C", str(ROOT), "archive", BEFORE, "ngdla"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise NotImplementedError(f"commit {BEFORE} is not in this clone")
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
+    with folder_of(BEFORE) as folder:
         before = imported(folder)
         assert before.__file__ is not None
         assert Path(before.__file__).is_relative_to(folder)

@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import json
-import os
-import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmarks.call_list import CALLS, prepared
 
-from .calls import ROOT
+from .processes import ROOT, answering, folder_of
 from .tracked import tracked
 
-FOLDER = Path(__file__).resolve().parents[1]
 BEFORE = "b23924b"  # before SciPy's threads were held, and passes became loops
 ROUNDS, REPEATS = 6, 6
 LIBRARIES = ("numpy", "torch", "jax")
-
-Ask = Callable[[str], list[float] | None]
 
 
 # ------------------------------------------------------------------- in a process of its own
@@ -44,7 +35,7 @@ def serve(library: str) -> None:
     asarray, wait = ways(library)
     calls: dict[str, Callable[[], Any]] = {}
     for line in sys.stdin:
-        name = line.strip()
+        name = json.loads(line)
         try:
             if name not in calls:
                 calls[name] = prepared(name, asarray)
@@ -80,49 +71,19 @@ def timed(call: Callable[[], Any], wait: Callable[[Any], Any]) -> list[float]:
 # ----------------------------------------------------------------------------- in this process
 
 
-@contextlib.contextmanager
-def before() -> Iterator[str]:
-    """Yield a folder with the library of the earlier commit."""
-    command = ["git", "-C", str(ROOT), "archive", BEFORE, "ngdla"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise NotImplementedError(f"commit {BEFORE} is not in this clone")
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
-        yield folder
-
-
-@contextlib.contextmanager
-def process(folder: str, library: str) -> Iterator[Ask]:
-    """Yield what asks a new process that has the library of a folder."""
-    environment = os.environ | {"PYTHONPATH": folder}
-    with subprocess.Popen(
-        [sys.executable, "-m", "claims.changed_calls", library],
-        cwd=FOLDER,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as started:
-        assert started.stdin is not None
-        assert started.stdout is not None
-
-        def ask(name: str) -> list[float] | None:
-            print(name, file=started.stdin, flush=True)
-            return json.loads(started.stdout.readline())
-
-        yield ask
-        started.stdin.close()
-
-
 @cache
 def ratios(library: str) -> dict[str, float]:
     """Return the time before over that of now of each call."""
     if importlib.util.find_spec(library) is None:
         raise NotImplementedError(f"{library} is not installed")
     found = {}
-    with before() as folder, process(folder, library) as old, process(str(ROOT), library) as new:
+    module = "claims.changed_calls"
+    with contextlib.ExitStack() as stack:
+        folders = (stack.enter_context(folder_of(BEFORE)), str(ROOT))
+        old, new = (
+            stack.enter_context(answering(module, library, environment={"PYTHONPATH": folder}))
+            for folder in folders
+        )
         for name in CALLS:
             rounds = [(old(name), new(name)) for _ in range(ROUNDS)]
             sides = [[t for answer in side if answer for t in answer] for side in zip(*rounds)]

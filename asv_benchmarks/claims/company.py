@@ -11,13 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +23,12 @@ from benchmarks.call_list import CALLS, prepared
 from benchmarks.company import COMPANY, company
 from threads import VARIABLES
 
+from .processes import answering
 from .tracked import tracked
 
-FOLDER = Path(__file__).resolve().parents[1]
 ROUNDS, REPEATS = 5, 8
 PAUSE = 0.1  # seconds; for some 30 ms threads of the process that was asked before look for work
 NOTHING, PRODUCT, EIGH = COMPANY
-
-Ask = Callable[[str, str], list[float]]
 
 
 def numbers() -> list[int]:
@@ -68,27 +64,9 @@ def timed(call: Callable[[], Any], other: Callable[[], Any]) -> list[float]:
 # ----------------------------------------------------------------------------- in this process
 
 
-@contextlib.contextmanager
-def process(threads: int) -> Iterator[Ask]:
-    """Yield what asks a new process with so many threads."""
-    environment = os.environ | dict.fromkeys(VARIABLES, str(threads))
-    with subprocess.Popen(
-        [sys.executable, "-m", "claims.company"],
-        cwd=FOLDER,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as started:
-        assert started.stdin is not None
-        assert started.stdout is not None
-
-        def ask(name: str, after: str) -> list[float]:
-            print(json.dumps([name, after]), file=started.stdin, flush=True)
-            return json.loads(started.stdout.readline())
-
-        yield ask
-        started.stdin.close()
+def process(threads: int) -> contextlib.AbstractContextManager[Callable[[Any], Any]]:
+    """Return what asks a new process with so many threads."""
+    return answering("claims.company", environment=dict.fromkeys(VARIABLES, str(threads)))
 
 
 @cache
@@ -100,7 +78,7 @@ def milliseconds() -> dict[tuple[str, str, int], float]:
         for name in CALLS:
             for after in COMPANY * ROUNDS:
                 for number, ask in processes.items():
-                    found[name, after, number] += ask(name, after)
+                    found[name, after, number] += ask([name, after])
     return {key: 1e3 * float(np.median(seconds)) for key, seconds in found.items()}
 
 

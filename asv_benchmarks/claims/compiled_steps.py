@@ -22,6 +22,7 @@ import numpy as np
 
 import ngdla
 
+from .compilations import jax
 from .tracked import tracked
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -36,21 +37,15 @@ COLLECTIVE = re.compile(
 Step = Callable[..., Any]
 
 
-@cache
-def jax() -> Any:
-    try:
-        import jax
-    except ImportError:
-        raise NotImplementedError("JAX is not installed") from None
-    jax.config.update("jax_enable_x64", True)
-    return jax
-
-
 # ------------------------------------------------------------------------------- the steps
 
 
 def lstsq(S: Any, damping: Any, f: Any, **_: Any) -> Any:
     return ngdla.damped_lstsq(S, f, damping)
+
+
+def native(S: Any, damping: Any, f: Any, **_: Any) -> Any:
+    return ngdla.damped_lstsq(S, f, damping, precision="native")
 
 
 def solve(S: Any, damping: Any, v: Any, **_: Any) -> Any:
@@ -224,6 +219,7 @@ def gram_words(name: str) -> int:
 
 TIMED = {
     "damped_lstsq": lstsq,
+    "damped_lstsq, native": native,
     "SR": reconfiguration,
     "SPRING with full_output": spring,
 }

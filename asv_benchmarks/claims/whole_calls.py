@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import subprocess
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,7 +12,8 @@ import numpy as np
 
 import ngdla
 
-from .calls import ROOT, imported
+from .calls import imported
+from .processes import folder_of
 from .tracked import tracked
 
 BEFORE = "12efcbf"
@@ -34,13 +31,7 @@ CALLS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 @contextlib.contextmanager
 def library_of(commit: str) -> Iterator[Any]:
     """Yield the library of another commit, beside that of today."""
-    command = ["git", "-C", str(ROOT), "archive", commit, "ngdla"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise NotImplementedError(f"commit {commit} is not in this clone")
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
+    with folder_of(commit) as folder:
         yield imported(folder)
 
 
