@@ -12,12 +12,12 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
+from processes import folder_of
 from scipy.linalg import lapack
 from threads import limited
 
 import ngdla
 
-from .processes import folder_of
 from .tracked import tracked
 
 PACKAGE = Path(ngdla.__file__).parent

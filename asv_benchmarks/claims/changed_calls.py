@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from benchmarks.call_list import CALLS, prepared
+from processes import ROOT, answering, folder_of
 
-from .processes import ROOT, answering, folder_of
 from .tracked import tracked
 
 BEFORE = "b23924b"  # before SciPy's threads were held, and passes became loops

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from benchmarks.call_list import CALLS, prepared
 from benchmarks.company import COMPANY, company
+from processes import answering
 from threads import VARIABLES
 
-from .processes import answering
 from .tracked import tracked
 
 ROUNDS, REPEATS = 5, 8

@@ -9,11 +9,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from processes import folder_of
 
 import ngdla
 
 from .calls import imported
-from .processes import folder_of
 from .tracked import tracked
 
 BEFORE = "12efcbf"

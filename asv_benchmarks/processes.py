@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["ROOT", "answering", "folder_of"]
 
-FOLDER = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 
 
@@ -37,7 +37,7 @@ def folder_of(commit: str) -> Iterator[str]:
 def answering(
     module: str, *arguments: str, environment: dict[str, str]
 ) -> Iterator[Callable[[Any], Any]]:
-    """Yield what asks a new process of a module of this folder."""
+    """Yield what asks a new process of a module that lies below this folder."""
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=FOLDER,
