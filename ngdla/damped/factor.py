@@ -376,8 +376,8 @@ class DampedFactor(Factorisation):
         --------
         >>> import numpy as np
         >>> factor = damped_factor(np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]]), 0.5)
-        >>> factor.overlap(np.array([1.0, 2.0, 1.0])).round(3)
-        np.float64(0.845)
+        >>> float(factor.overlap(np.array([1.0, 2.0, 1.0])).round(3))
+        0.889
         """
         rhs = Projection.checked(self.scores, phi)
         x = self._solved(rhs, False)
