@@ -71,6 +71,22 @@ def test_long_sums_err_little(
         assert np.max(errors) <= 8 * n**0.5 * U["float32"]
 
 
+def test_loops_of_compiled_code(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """With shards, columns that are left over, a batch, and derivatives."""
+    jax = pytest.importorskip("jax")
+    monkeypatch.setattr(shapes, "CHUNK_BYTES", 4 * 3000 * 8)
+    S = rng.standard_normal((3000, 2001)).astype("float32")
+    stack = np.stack([S[:1000], S[1000:2000]])
+    for given in (S, S[:, :2000], S[:1000] + 1j * S[1000:2000], stack):
+        norms = jax.jit(ngdla.column_norms)(given)
+        np.testing.assert_allclose(norms, defined(given), rtol=8 * 1000**0.5 * U["float32"])
+    slope = jax.jit(jax.grad(lambda S: jax.numpy.sum(ngdla.column_norms(S))))(S)
+    np.testing.assert_array_equal(slope, 2 * S)
+    shape = jax.ShapeDtypeStruct((1024, 100_000), "float32")
+    needed = jax.jit(ngdla.column_norms).lower(shape).compile().memory_analysis()
+    assert needed.temp_size_in_bytes < 0.1 * 4 * 1024 * 100_000
+
+
 def test_streams_take_one_pass(rng: np.random.Generator) -> None:
     S = rng.standard_normal((12, 5))
     passes = []
