@@ -40,6 +40,7 @@ from .matrix_functions.newton_schulz import InverseRoot, inv_sqrtm_newton_schulz
 from .per_sample.gradients import sample_gram, weighted_gradient
 from .per_sample.weight_sharing import WeightSharing, weight_sharing_init, weight_sharing_step
 from .per_sample.weights import sample_weights, weighted_cosine
+from .score_matrices.column_norms import column_norms
 from .score_matrices.column_stream import ColumnStream
 from .score_matrices.gram import gram
 from .score_matrices.row_stream import RowStream
@@ -73,6 +74,7 @@ __all__ = [
     "SolveInfo",
     "StepSizeWarning",
     "WeightSharing",
+    "column_norms",
     "damped_factor",
     "damped_lstsq",
     "damped_solve",

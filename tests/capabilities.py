@@ -74,6 +74,7 @@ def _shared(S: Any) -> Any:
 # One call of each public function with S (n, m), v (m,) and f (n,).
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "gram": lambda S, v, f: ngdla.gram(S),
+    "column_norms": lambda S, v, f: ngdla.column_norms(S),
     "damped_solve": lambda S, v, f: ngdla.damped_solve(S, v, 0.3),
     "damped_lstsq": lambda S, v, f: ngdla.damped_lstsq(S, f, 0.3),
     "damped_factor": lambda S, v, f: ngdla.damped_factor(S, 0.3).solve(v),

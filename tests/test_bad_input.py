@@ -26,9 +26,11 @@ from spectra import quick_compilation  # noqa: F401
 
 from ngdla import (
     PrecisionWarning,
+    column_norms,
     damped_factor,
     damped_lstsq,
     damped_solve,
+    damping_path,
     gram,
     hermitian_solve,
     residuals,
@@ -2200,6 +2202,9 @@ META: list[tuple[str, Refused, tuple[int, ...]]] = [
     ("k-columns", lambda a: partial(damped_lstsq, a.tall, a.array(np.ones((M, 3))), 0.1), (N, 3)),
     ("batch", lambda a: partial(damped_solve, a.batch, a.batch_v, a.batch_damping), (BATCH, M)),
     ("gram", lambda a: partial(gram, a.S), (N, N)),
+    ("column-norms", lambda a: partial(column_norms, a.S), (M,)),
+    ("overlap", lambda a: partial(damped_factor(a.S, 0.1).overlap, a.v), ()),
+    ("at-step", lambda a: partial(damping_path(a.S, a.f, [0.1]).at_step, 0.1), ()),
     ("scores", lambda a: partial(scores, a.S, weights=a.weights), (N, M)),
     ("residuals", lambda a: partial(residuals, a.f, weights=a.weights), (N,)),
     ("sr", lambda a: partial(sr, a.S, a.f, 0.1, weights=a.weights, previous=a.v), (M,)),

@@ -42,6 +42,7 @@ def solves(method: str) -> Iterator[Any]:
         yield ngdla.damped_lstsq(X, rows, DAMPING, method=method, x0=columns, full_output=True)
         factor = ngdla.damped_factor(X, DAMPING, method=method)
         yield factor.solve(columns), factor.with_damping(1.0).lstsq(rows)
+        yield factor.overlap(columns)
         if method != "cg":
             yield factor.logdet(), factor.effective_dimension(), factor.leave_one_out(rows)
 
@@ -75,7 +76,7 @@ def matrix_functions() -> Iterator[Any]:
             yield function(X)
         yield ngdla.expm_series(X, 3, full_output=True)
         yield ngdla.inv_sqrtm_newton_schulz(X, 30, full_output=True)
-        yield ngdla.gram(X), ngdla.hermitian_solve(X, f, full_output=True)
+        yield ngdla.gram(X), ngdla.column_norms(X), ngdla.hermitian_solve(X, f, full_output=True)
 
 
 def stochastic_reconfiguration() -> Iterator[Any]:
@@ -83,7 +84,8 @@ def stochastic_reconfiguration() -> Iterator[Any]:
         yield ngdla.scores(S.conj(), mode=mode), ngdla.residuals(f.conj(), mode=mode)
         yield ngdla.stochastic_reconfiguration(S, f, DAMPING, mode=mode, full_output=True)
         yield ngdla.stochastic_reconfiguration(S, f, DAMPING, mode=mode, snr=2.0)
-    yield ngdla.damping_path(S.mH, v, [DAMPING, 1.0])
+    path = ngdla.damping_path(S.mH, v, [DAMPING, 1.0])
+    yield path, path.at_step(0.1)
 
 
 def sample_weights() -> Iterator[Any]:

@@ -36,6 +36,7 @@ __all__ = [
     "length_in_lanes",
     "long_mean",
     "long_product",
+    "long_sum",
     "pieces",
     "sum_over_copies",
 ]
@@ -115,14 +116,19 @@ def in_loop_jax(A: AnyArray, B: AnyArray) -> AnyArray:
 
 def long_mean(X: AnyArray) -> AnyArray:
     """Return the mean over rows, (..., 1, m), of X (..., n, m)."""
-    xp, n = namespace(X), X.shape[-2]
+    return long_sum(X) / X.shape[-2]
+
+
+def long_sum(X: AnyArray) -> AnyArray:
+    """Return the sum over rows, (..., 1, m), of X (..., n, m)."""
+    xp = namespace(X)
     if is_dask_namespace(xp):
-        return xp.mean(X, axis=-2, keepdims=True)
+        return xp.sum(X, axis=-2, keepdims=True)
     sums = (
         xp.sum(xp.sum(piece, axis=-2), axis=-2, keepdims=True)
-        for piece in pieces(X, max(_SHORTEST, math.isqrt(n)), axis=-2)
+        for piece in pieces(X, max(_SHORTEST, math.isqrt(X.shape[-2])), axis=-2)
     )
-    return reduce(add, sums) / n
+    return reduce(add, sums)
 
 
 def long_norm(X: AnyArray) -> AnyArray:

@@ -26,6 +26,7 @@ from .ladder import Outcome, climb, reuse, with_damping
 from .leave_one_out import left_out_residuals
 from .methods import MethodName
 from .null_vectors import lift_height, lifted_dimension, lifted_log_determinant
+from .overlap import Projection, overlap_of
 from .precision import LIFT, Precision
 from .problem import Options, damped_problem
 from .right_hand_side import LeastSquares, RightHandSide, Solve
@@ -57,9 +58,9 @@ def damped_factor(
     -------
     DampedFactor
         With the methods ``solve(v)``, ``lstsq(f, x0)``, ``with_damping(damping)``, ``logdet()``,
-        ``effective_dimension()`` and ``leave_one_out(f)``. It refers to `S`, which must not be
-        changed while the factor is in use. A pytree of JAX and torch; ``dask.persist(factor)``
-        keeps that of Dask arrays, which each computation would form anew.
+        ``effective_dimension()``, ``leave_one_out(f)`` and ``overlap(phi)``. It refers to `S`,
+        which must not be changed while the factor is in use. A pytree of JAX and torch;
+        ``dask.persist(factor)`` keeps that of Dask arrays, which each computation would form anew.
 
     Raises
     ------
@@ -344,12 +345,52 @@ class DampedFactor(Factorisation):
             e = left_out_residuals(scores, inverse, right, null, stacked=paired)
             return layout.from_columns((astype(e, layout.rounded),))
 
-    def _solved(self, rhs: RightHandSide, full_output: bool) -> Any:
+    def overlap(self, phi: ParameterVector) -> AnyArray:
+        """Return (S phi)^H W^-1 (S phi) / |phi|^2: how much of phi the rows of S span.
+
+        Parameters
+        ----------
+        phi : array, shape (..., m) or (..., m, k), or sequence of pieces
+            Such as the last step, for SPRING.
+
+        Returns
+        -------
+        array, shape (...) or (..., k), real
+            Between 0 and, with D = 1, 1; 0 for phi = 0. W = S D^-1 S^H + damping.
+
+        Raises
+        ------
+        TypeError, ValueError, numpy.linalg.LinAlgError
+            As `lstsq`.
+
+        Notes
+        -----
+        It is phi^H D x / |phi|^2 for the fit x = ``lstsq(S phi)``, also with n >= m, as
+        D^-1 S^H W^-1 = (S^H S + damping D)^-1 S^H. Cost: that of `lstsq`, and a pass for S phi.
+        Precision: errs by the relative error of x, and by roundings of 1.
+
+        References
+        ----------
+        arXiv:2604.18357 (PRIME-SR, which chooses the momentum of SPRING by it).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> factor = damped_factor(np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]]), 0.5)
+        >>> float(factor.overlap(np.array([1.0, 2.0, 1.0])).round(3))
+        0.889
+        """
+        rhs = Projection.checked(self.scores, phi)
+        x = self._solved(rhs, False)
+        with opened(self.scores.like, self.check, nan=True):
+            return overlap_of(rhs, self.problem, x)
+
+    def _solved(self, rhs: RightHandSide | Projection, full_output: bool) -> Any:
         require_flag(full_output, "full_output")
         layout = rhs.layout(self.scores)
         with opened(self.scores.like, self.check, nan=True) as checks:
             use = partial(solution, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
-            return reuse(self, checks, use, in_row_space=isinstance(rhs, LeastSquares))
+            return reuse(self, checks, use, in_row_space=not isinstance(rhs, Solve))
 
 
 def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:

@@ -25,7 +25,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.runs import LONG, long_product
+from ngdla._backend.runs import LONG, long_product, long_sum
 from ngdla._backend.shapes import joined, spans
 from ngdla._backend.trees import holds_arrays, tree_leaves
 
@@ -166,6 +166,16 @@ class ColumnBlocks(StoredScores):
 
     # ------------------------------------------------------------------------- products
 
+    def column_squares(self) -> Vector:
+        """Return |S e_j|^2, one piece (..., m_k, 1) per block, in the real dtype of S."""
+        dtype = self.dtype
+
+        def squares(S: Array, scale: Array | None) -> tuple[None, Array]:
+            return None, _column_squares(S if scale is None else S * _as_row(scale))
+
+        passes = (self._pass(i, dtype, squares, copied=True) for i in range(len(self.blocks)))
+        return tuple(piece for _, piece in passes)
+
     def matvec(self, x: Vector) -> Array:
         """Return S x, (..., n, k), in the dtype of x."""
         dtype = dtype_name(x[0].dtype)
@@ -206,8 +216,7 @@ class ColumnBlocks(StoredScores):
         """Return S S^H, (..., n, n), and S x."""
 
         def gram_of(S: Array, scale: Array | None) -> tuple[Array, None]:
-            S = S if scale is None else S * namespace(scale).matrix_transpose(scale)
-            return dense_gram(S), None
+            return dense_gram(S if scale is None else S * _as_row(scale)), None
 
         copied = self.scales is not None
         terms = [self._pass(i, dtype, gram_of, copied=copied)[0] for i in range(len(self.blocks))]
@@ -256,7 +265,7 @@ class ColumnBlocks(StoredScores):
 
     def _row_scales(self) -> list[Array]:
         """Return the scales as rows, (..., 1, m_k)."""
-        return [namespace(scale).matrix_transpose(scale) for scale in self.scales or ()]
+        return list(map(_as_row, self.scales or ()))
 
     def _pass(
         self, i: int, dtype: str, step: Step, *vectors: Array | None, copied: bool = False
@@ -267,7 +276,7 @@ class ColumnBlocks(StoredScores):
         in chunks of columns. `scale` belongs to these, (..., c, 1), or is None.
         """
         block = self.blocks[i]
-        if self.scales is None and dtype_name(block.dtype) == dtype:
+        if self.scales is None and dtype_name(block.dtype) == dtype and not copied:
             return step(block, None, *vectors)
 
         def converted(S: Array, scale: Array | None, *parts: Array | None) -> tuple[Any, Any]:
@@ -277,6 +286,18 @@ class ColumnBlocks(StoredScores):
         copied = (copied or dtype_name(block.dtype) != dtype) and not is_chunked(block)
         scale = None if self.scales is None else self.scales[i]
         return pass_over_columns(block, converted, scale, *vectors, dtype=dtype, copied=copied)
+
+
+def _as_row(scale: Array) -> Array:
+    """Return (..., 1, c) of (..., c, 1)."""
+    return namespace(scale).matrix_transpose(scale)
+
+
+def _column_squares(S: Array) -> Array:
+    """Return |S e_j|^2, (..., c, 1)."""
+    xp = namespace(S)
+    parts = (xp.real(S), xp.imag(S)) if is_complex(S) else (S,)
+    return xp.matrix_transpose(reduce(add, (long_sum(part * part) for part in parts)))
 
 
 def _product(S: Array, scale: Array | None, x: Array) -> Array:

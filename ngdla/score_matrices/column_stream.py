@@ -106,6 +106,11 @@ class ColumnStream(ScoreStream, SampleScores):
                     S = self._centring.centre_columns(self._widen(S))
                 yield span, self._block(S, vector_rows(self.scales, span))
 
+    def column_squares(self) -> Vector:
+        """Return |S e_j|^2, (m, 1), in the real dtype of S, in one pass."""
+        with closing(self._blocks()) as blocks:
+            return (joined([S.column_squares()[0] for _, S in blocks], axis=-2),)
+
     def matvec(self, x: Vector) -> Array:
         """Return S x, (n, k), in the dtype of x."""
         total = None

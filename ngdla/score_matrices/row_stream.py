@@ -18,14 +18,14 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.dtypes import astype, dtype_name, real_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
 from .score_matrix import ParameterScores, Vector
-from .score_stream import ScoreStream, add_in_double
+from .score_stream import ScoreStream, add_in_double, round_to
 
 __all__ = ["RowStream"]
 
@@ -120,6 +120,13 @@ class RowStream(ScoreStream, ParameterScores):
         """Return S^H (g - S x) and S x, where g or x may be None for 0."""
         _, E, r, Tx = self._contract(None, g, x)
         return self._centre(E, r, Tx, g, x)
+
+    def column_squares(self) -> Vector:
+        """Return |S e_j|^2, (m, 1), in the real dtype of S, in one pass; the sum in double."""
+        total = None
+        for _, rows in self.row_parts(self.dtype):
+            total = add_in_double(total, self._block(rows, None).column_squares()[0])
+        return (round_to(total, real_name(self.dtype)),)
 
     def row_parts(self, dtype: str) -> Iterator[tuple[slice, Array]]:
         """Yield spans of rows and these rows of S, (r, m), in one pass."""

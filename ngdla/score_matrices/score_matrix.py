@@ -145,6 +145,15 @@ class ScoreMatrix(ABC):
             f"differ. Check scales and signs, and for complex scores the conjugate."
         )
 
+    def column_squares(self) -> Vector:
+        """Return |S e_j|^2, one piece (..., m_k, 1) per block, in the real dtype of S."""
+        msg = (
+            f"`{self.name}` is a {type(self).__name__}, whose columns are not at hand; pass an "
+            f"array, a ColumnStream or a RowStream of the scores, or give `metric` by what you "
+            f"know of the parameters."
+        )
+        raise ValueError(msg)
+
     def fault(self, dtype: str) -> Exception | None:
         """Return the error of products with S that are not finite, where that can be told."""
         return None

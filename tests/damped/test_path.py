@@ -161,7 +161,7 @@ def test_illegal_dampings_under_jit_are_nan(rng: np.random.Generator) -> None:
     jax = pytest.importorskip("jax")
     S, f = jax.numpy.asarray(rng.standard_normal((4, 9))), jax.numpy.ones(4)
     path = jax.jit(ngdla.damping_path)(S, f, jax.numpy.asarray([0.1, -1.0]))
-    for field in path:
+    for field in path[:5]:
         np.testing.assert_array_equal(np.isnan(field), [False, True])
 
 

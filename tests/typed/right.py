@@ -16,6 +16,8 @@ def step(S: NDArray[np.float32], f: NDArray[np.float32], v: NDArray[np.float32])
     stream = ngdla.ColumnStream(lambda: iter((S, S)), (50, 4000), dtype="float32")
     ngdla.damped_lstsq(stream, f, 1e-3)
     values: float = float(np.sum(x + y[0] + z[0])) + float(path.residual_norm[0])
+    values += float(path.at_step(0.1)) + float(factor.overlap([v, v]))
+    values += float(np.sum(ngdla.column_norms(S)) + np.sum(ngdla.column_norms([S, S])[0]))
     return values + float(converged.sum()) + float(other.step_norm)
 
 

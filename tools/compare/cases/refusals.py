@@ -31,6 +31,7 @@ Function = Callable[..., Any]
 # A good call of each function: itself, its arguments and its options.
 GOOD: dict[str, tuple[Function, tuple[Any, ...], dict[str, Any]]] = {
     "gram": (ngdla.gram, (p.S,), {"accumulate": "float64"}),
+    "column_norms": (ngdla.column_norms, (p.S,), {}),
     "damped_solve": (ngdla.damped_solve, (p.S, p.v, 0.3), solve_options),
     "damped_solve blocks": (ngdla.damped_solve, (p.blocks(p.S), p.blocks(p.v), 0.3), {}),
     "damped_lstsq": (ngdla.damped_lstsq, (p.S, p.f, 0.3), {"x0": p.x0, **solve_options}),
@@ -39,6 +40,8 @@ GOOD: dict[str, tuple[Function, tuple[Any, ...], dict[str, Any]]] = {
     "DampedFactor.lstsq": (ngdla.damped_factor(p.S, 0.3).lstsq, (p.f, p.x0), {}),
     "with_damping": (ngdla.damped_factor(p.S, 0.3).with_damping, (0.1,), {}),
     "leave_one_out": (ngdla.damped_factor(p.S, 0.3).leave_one_out, (p.f,), {"stacked": False}),
+    "overlap": (ngdla.damped_factor(p.S, 0.3).overlap, (p.v,), {}),
+    "at_step": (ngdla.damping_path(p.S, p.f, [0.1]).at_step, (0.1,), {}),
     "damping_path": (ngdla.damping_path, (p.S, p.f, [0.1, 1.0]), {"null": p.null}),
     "scores": (ngdla.scores, (p.O,), {"weights": p.weights, "mode": "real"}),
     "residuals": (ngdla.residuals, (p.f,), {"weights": p.weights, "mode": "real"}),

@@ -228,6 +228,8 @@ QUESTIONS: dict[str, Callable[[Any, Problem], Any]] = {
     "logdet": lambda F, p: F.logdet(),
     "effective_dimension": lambda F, p: F.effective_dimension(),
     "leave_one_out": lambda F, p: (F.leave_one_out(p.f), F.leave_one_out(p.F)),
+    "overlap": lambda F, p: (F.overlap(p.v), F.overlap(p.V)),
+    "overlap complex": lambda F, p: F.overlap(p.v.like("imaginary")),
     "leave_one_out stacked": lambda F, p: F.leave_one_out(p.f, stacked=True),
     "attributes": lambda F, p: [F.damping, F.squared_norm, F.null, F.leak, F.ok, F.refine, F.check],
     "what it is made of": lambda F, p: [F.scores.rows, F.plan.factor],
@@ -263,6 +265,9 @@ PATHS: dict[str, Callable[[Problem], Expression]] = {
     "null": lambda p: ngdla.damping_path(p.S, p.f, [1e-9, 0.3], null=p.null),
     "stacked": lambda p: ngdla.damping_path(p.S, p.f, [0.3], stacked=True),
     "array": lambda p: ngdla.damping_path(p.S, p.f, Array("positive", (3,))),
+    "at_step": lambda p: ngdla.damping_path(p.S, p.f, [0.3]).at_step(0.1),
+    "at_step columns": lambda p: ngdla.damping_path(p.S, p.F, [0.3]).at_step(1e-30),
+    "at_step too long": lambda p: ngdla.damping_path(p.S, p.f, [0.3]).at_step(1e6),
 }
 
 
@@ -281,6 +286,16 @@ def gram(shape: Problem, accumulate: Any) -> Expression:
     return ngdla.gram(shape.S, accumulate=accumulate)
 
 
+def column_norms(shape: Problem) -> Expression:
+    """Return the squared norms of columns."""
+    return ngdla.column_norms(shape.S)
+
+
+def norms_of_blocks(shape: Problem) -> Expression:
+    """Return the squared norms of columns of blocks."""
+    return ngdla.column_norms(shape.blocks(shape.S))
+
+
 def paths() -> Iterator[Case]:
     """Yield paths over dampings, and Gram matrices."""
     shapes = SHAPES | STACKS
@@ -292,6 +307,10 @@ def paths() -> Iterator[Case]:
     yield from grid("gram, large", gram, **INTERPRETED, shape=LARGE, **summed)
     yield from grid("gram, blocks", lambda shape: ngdla.gram(shape.blocks(shape.S)), shape=SHAPES)
     yield from grid("gram, transposed", lambda shape: ngdla.gram(shape.S.T), shape=SHAPES)
+    yield from grid("column_norms", column_norms, shape=shapes)
+    yield from grid("column_norms, half", column_norms, **HALF, shape=shapes)
+    yield from grid("column_norms, large", column_norms, **INTERPRETED, shape=LARGE)
+    yield from grid("column_norms, blocks", norms_of_blocks, shape=SHAPES)
     huge = {"dtype": ("float16",), **INTERPRETED}
     yield from grid("gram, huge", lambda: ngdla.gram(HUGE.O), **huge)
 
@@ -401,6 +420,7 @@ USES: dict[str, Callable[[Any, Problem], Any]] = {
     "leave_one_out": lambda S, p: ngdla.damped_factor(S, DAMPING).leave_one_out(p.f),
     "path": lambda S, p: ngdla.damping_path(S, p.f, [0.1, 1.0]),
     "gram": lambda S, p: ngdla.gram(S),
+    "column_norms": lambda S, p: ngdla.column_norms(S),
     "scores": lambda S, p: ngdla.scores(S),
     "real": lambda S, p: ngdla.stochastic_reconfiguration(S, p.f, DAMPING, **FULL),
     "holomorphic": lambda S, p: ngdla.stochastic_reconfiguration(
