@@ -80,14 +80,7 @@ def require_dense(x: Any, name: str, *, blocks: bool = True) -> None:
     if not blocks and (sparse or isinstance(x, dict)):
         msg = f"`{name}` is a {kind}; it must be one dense array."
         raise TypeError(msg)
-    if isinstance(x, dict):
-        msg = (
-            f"`{name}` is a dict; its order is not a contract. Pass a list or tuple of arrays, for "
-            f"example [{name}[key] for key in sorted({name})], or the leaves of a pytree, each "
-            f"reshaped to two axes."
-        )
-        raise TypeError(msg)
-    if isinstance(x, (list, tuple)):
+    if isinstance(x, (dict, list, tuple)):
         msg = f"`{name}` is a {type(x).__name__}; it must be one array."
         raise TypeError(msg)
     if sparse:

@@ -15,6 +15,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values, rounded_up
 from ngdla.score_matrices.column_blocks import score_matrix
+from ngdla.score_matrices.parameter_forms import ONE_ARRAY
 from ngdla.score_matrices.sample_rows import is_stacked
 from ngdla.score_matrices.score_matrix import ParameterVector, Scores
 
@@ -331,7 +332,7 @@ class DampedFactor(Factorisation):
         """
         scores, null = self.scores, self.problem.null
         rhs = LeastSquares.checked(scores, f, None)
-        layout = rhs.layout(scores)._replace(sequence=None)
+        layout = rhs.layout(scores)._replace(form=ONE_ARRAY)
         if self.plan.double:
             layout = layout.doubled(single=self.problem.metric is None)
         paired = is_stacked(stacked, null, scores)

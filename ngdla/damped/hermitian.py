@@ -50,6 +50,7 @@ from ngdla._backend.tracing import (
     nan_unless,
 )
 from ngdla._backend.triangular import cho_solve, cholesky
+from ngdla.score_matrices.parameter_forms import ONE_ARRAY
 
 from .inverses import CholeskyInverse, smallest_by_iterations
 from .null_vectors import are_null, lift, null_error, without_null
@@ -218,7 +219,7 @@ def _layout(W: Array, b: Array, vector: bool) -> Layout:
     dtype = result_name(own, dtype_name(b.dtype))
     paired = is_complex(b) and not is_complex(W)
     rounded = real_name(dtype) if paired else dtype
-    return Layout(vector, paired, None, dtype, rounded, _working(rounded, W))
+    return Layout(vector, paired, ONE_ARRAY, dtype, rounded, _working(rounded, W))
 
 
 def _working(dtype: str, like: Array) -> str:

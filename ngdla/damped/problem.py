@@ -6,7 +6,6 @@ All that can be known without reading values is checked here, before anything is
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks
@@ -23,12 +22,12 @@ from ngdla._backend.dtypes import (
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.scalars import as_float, damping_values
+from ngdla._backend.scalars import damping_values
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .methods import METHODS, Method
 from .precision import Plan, first_plan
-from .right_hand_side import parameter_vector, sample_vector
+from .right_hand_side import diagonal, sample_vector
 
 __all__ = ["DampedProblem", "Options", "damped_problem"]
 
@@ -128,14 +127,7 @@ def _forms_gram(method: Method) -> bool:
 
 def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
     """Return the diagonal of D in pieces, (..., m_k, 1)."""
-    if scores.sequence is not None and isinstance(metric, (list, tuple)):
-        metric = (
-            [  # one scalar a block stands for all of its columns
-                _filled(d, piece.block, real_name(dtype)) for d, piece in zip(metric, scores.pieces)
-            ]
-            + list(metric[len(scores.pieces) :])  # too many are refused with their number
-        )
-    pieces, vector = parameter_vector(scores, metric, "metric")
+    pieces, vector = diagonal(scores, metric, "metric", real_name(dtype))
     if not vector:
         msg = f"`metric` must be a diagonal with one entry a column of `{scores.name}`."
         raise ValueError(msg)
@@ -144,15 +136,6 @@ def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
         raise TypeError(msg)
     names = (real_name(result_name(dtype, dtype_name(piece.dtype))) for piece in pieces)
     return tuple(astype(piece, name) for piece, name in zip(pieces, names))
-
-
-def _filled(d: Any, block: Array | None, real: str) -> Any:
-    """Return a row of one number for the columns of a block; arrays as they are."""
-    if not isinstance(d, numbers.Real) or isinstance(d, bool):
-        return d
-    assert block is not None
-    xp = namespace(block)
-    return xp.full_like(block[0, :], as_float(d), dtype=getattr(xp, real))
 
 
 def _null(scores: ScoreMatrix, null: Any, dtype: str) -> Array:

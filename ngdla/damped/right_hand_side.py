@@ -1,14 +1,15 @@
 """Right-hand sides and solutions: as callers write them, and as the algebra uses them.
 
 Callers pass v, f and x0 with or without a trailing axis of k right-hand sides, real or complex,
-as one array or as a list with one piece a column block. Inside, a vector with the n axis is an
+in one array or in another form (`parameter_forms.py`). Inside, a vector with the n axis is an
 array (..., n, k), one with the m axis a tuple of pieces (..., m_k, k), all in one dtype; for real
 S a complex right-hand side is two real ones, [Re, Im], side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -29,9 +30,11 @@ from ngdla._backend.dtypes import (
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import inner_columns, largest_entry
 from ngdla._backend.runs import LONG, long_norm
+from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import chooses, is_traced
-from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
+from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ParameterForm
+from ngdla.score_matrices.score_matrix import Piece, ScoreMatrix, Vector
 
 __all__ = [
     "Layout",
@@ -39,6 +42,7 @@ __all__ = [
     "RightHandSide",
     "Solve",
     "column_norms",
+    "diagonal",
     "parameter_vector",
     "sample_vector",
 ]
@@ -49,7 +53,7 @@ class Layout(NamedTuple):
 
     vector: bool  # one right-hand side without the k axis
     paired: bool  # real S, complex right-hand side
-    sequence: str | None
+    form: ParameterForm
     dtype: str  # of the result
     rounded: str  # of solutions before they are handed back: real where columns are pairs
     working: str  # of the work: `rounded`, or that in double precision
@@ -76,10 +80,9 @@ class Layout(NamedTuple):
 
     def from_columns(self, x: Vector) -> Any:
         """Return a solution in `rounded` in the form in which the right-hand side came."""
-        if self.sequence is None:
+        if self.form is ONE_ARRAY:
             return self._joined(x[0])
-        pieces = [self._joined(piece) for piece in x]
-        return pieces if self.sequence == "list" else tuple(pieces)
+        return self.form.put_together([self._joined(piece) for piece in x])
 
     def _joined(self, piece: Array) -> Array:
         if self.paired:
@@ -135,7 +138,7 @@ def _layout(scores: ScoreMatrix, vector: bool, arrays: Vector) -> Layout:
         dtype = result_name(dtype, dtype_name(x.dtype))
     paired = dtype.startswith("complex") and not own.startswith("complex")
     rounded = real_name(dtype) if paired else dtype
-    return Layout(vector, paired, scores.sequence, dtype, rounded, rounded)
+    return Layout(vector, paired, scores.form, dtype, rounded, rounded)
 
 
 # -------------------------------------------------------------------------- what is solved
@@ -298,33 +301,46 @@ def _over(x: Vector, unit: Array) -> Vector:
 
 def parameter_vector(scores: ScoreMatrix, v: Any, name: str) -> tuple[Vector, bool]:
     """Check a vector with the m axis; return its pieces (..., m_k, k) and whether k was absent."""
-    if scores.sequence is None:
-        piece, vector = _parameter_piece(scores, v, name, 0)
-        return (piece,), vector
-    count = len(scores.pieces)
-    if not isinstance(v, (list, tuple)):
-        msg = (
-            f"`{name}` is a {type(v).__name__}; `{scores.name}` is a {scores.sequence} of {count} "
-            f"column blocks, so `{name}` must be a list or tuple of {count} pieces."
-        )
-        raise TypeError(msg)
-    if len(v) != count:
-        msg = f"`{name}` has {len(v)} pieces but `{scores.name}` has {count} column blocks."
-        raise ValueError(msg)
-    pieces, vectors = zip(
-        *(_parameter_piece(scores, piece, f"{name}[{i}]", i) for i, piece in enumerate(v))
-    )
-    if len({(piece.shape[-1], vector) for piece, vector in zip(pieces, vectors)}) > 1:
-        shapes = [tuple(piece.shape) for piece in v]
+    return _in_pieces(scores, scores.form.taken_apart(v, name, scores.name), name)
+
+
+def diagonal(scores: ScoreMatrix, d: Any, name: str, real: str) -> tuple[Vector, bool]:
+    """Check a diagonal with the m axis, as `parameter_vector` does.
+
+    A number stands for a whole column block, where there are several.
+    """
+    parts = scores.form.weights_apart(d, name, scores.name)
+    if not isinstance(d, numbers.Real):
+        pairs = zip(parts, scores.pieces)
+        parts = [_filled(part, piece.block, real) for part, piece in pairs]
+    return _in_pieces(scores, parts, name)
+
+
+def _filled(d: Any, block: Array | None, real: str) -> Any:
+    """Return a row of one number for the columns of a block; arrays as they are."""
+    if block is None or not isinstance(d, numbers.Real) or isinstance(d, bool):
+        return d
+    xp = namespace(block)
+    return xp.full_like(block[0, :], as_float(d), dtype=getattr(xp, real))
+
+
+def _in_pieces(scores: ScoreMatrix, parts: Sequence[Any], name: str) -> tuple[Vector, bool]:
+    checked = [
+        _parameter_piece(scores, piece, part, name + scores.form.label(i))
+        for i, (piece, part) in enumerate(zip(scores.pieces, parts))
+    ]
+    pieces, vectors = zip(*checked)
+    if len(set(vectors)) > 1 or len({piece.shape[-1] for piece in pieces}) > 1:
+        shapes = [tuple(part.shape) for part in parts]
         msg = f"the pieces of `{name}` have shapes {shapes}; their numbers of columns must agree."
         raise ValueError(msg)
     return pieces, vectors[0]
 
 
-def _parameter_piece(scores: ScoreMatrix, v: Any, name: str, i: int) -> tuple[Array, bool]:
-    S_name, block, columns = scores.pieces[i]
+def _parameter_piece(scores: ScoreMatrix, piece: Piece, v: Any, name: str) -> tuple[Array, bool]:
+    own, block, columns = piece
     shape = (*scores.batch, scores.rows, columns)
-    v, vector = require_columns(v, name, (*scores.batch, columns), scores.like, S_name, shape)
+    v, vector = require_columns(v, name, (*scores.batch, columns), scores.like, own, shape)
     return v if block is None else chunked_like(v, block, -1), vector
 
 

@@ -76,13 +76,15 @@ def damped_solve(
 
     Parameters
     ----------
-    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         Scores: one row for each of n samples, one column for each of m parameters, any n : m.
-        A list or tuple holds column blocks of one matrix (layers), without batch axes. Dask arrays
+        A list or tuple holds column blocks of one matrix (layers), without batch axes; a tree (a
+        dict, or what JAX or torch take for one) holds arrays (n, *shape), one for each parameter,
+        and vectors are trees of arrays of these shapes. Dask arrays
         may be chunked along the last axis only, and stay lazy. float16 and bfloat16 are converted
         to float32 in chunks. Or a `ColumnStream`, `RowStream` or `ScoreOperator`; vectors are then
         single arrays.
-    v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k)
+    v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k), or tree
         Right-hand side, or k of them. If v = S^H f with f at hand, `damped_lstsq` is faster and
         more accurate; without f see `row_space`. For real `S` complex `v` is allowed.
     damping : float or array, shape () or (...)
@@ -104,7 +106,8 @@ def damped_solve(
         if damping / sigma_1^2 is below about 1e4 u. If the factor is only approximate (lower
         precision, or method "cg"), any value above 0 means: iterate until converged.
     metric : array, shape (..., m), optional
-        Diagonal of D > 0, by default 1. For a sequence `S` one scalar or array (m_k,) a block.
+        Diagonal of D > 0, by default 1. For a sequence or tree `S` a number or an array for each
+        part of it.
     null : array, shape (..., n) or (..., n, p), optional
         Orthonormal columns N with S^H N = 0, such as sqrt(p) for centred scores: they would make
         the Gram matrix exactly singular.
@@ -122,7 +125,7 @@ def damped_solve(
 
     Returns
     -------
-    x : array or sequence, of the shape of `v`
+    x : array or sequence or tree, of the shape of `v`
         Of the library and on the device of `S`, of dtype ``result_type(S, v)``.
     info : SolveInfo
         Only with ``full_output=True``: residual, backward error, error bound, step length.
@@ -130,7 +133,7 @@ def damped_solve(
     Raises
     ------
     TypeError
-        Integer or object dtypes, sparse or dict `S`, mixed libraries.
+        Integer or object dtypes, sparse `S`, vectors of another form than `S`, mixed libraries.
     ValueError
         Shapes or Dask chunks that do not fit, mixed devices, empty arrays, unknown options; NaN or
         Inf; damping or metric that is not positive; `null` that is not one; |S|_F^2 or x beyond

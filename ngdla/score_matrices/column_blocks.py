@@ -1,13 +1,15 @@
 """Score matrices given as column blocks: Gram matrices and products, one block after the other.
 
-A score matrix S of shape (..., n, m) arrives as one array or as a sequence of column blocks
-[(n, m_1), (n, m_2), ...]. Inside the library it is always a `ColumnBlocks`, and a vector with the
-m axis is always a tuple with one piece, (..., m_k, k), for each block.
+A score matrix S of shape (..., n, m) arrives as one array, as a sequence of column blocks
+[(n, m_1), (n, m_2), ...], or as a tree with leaves (n, *shape). Inside the library it is always a
+`ColumnBlocks`, and a vector with the m axis is always a tuple with one piece, (..., m_k, k), for
+each block.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -25,10 +27,12 @@ from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.runs import LONG, long_product, long_sum
 from ngdla._backend.shapes import joined, spans
+from ngdla._backend.trees import holds_arrays, tree_leaves
 
+from .parameter_forms import ONE_ARRAY, BlockSequence, ParameterForm, ParameterTree
 from .score_matrix import Piece, ScoreMatrix, StoredScores, Vector
 
-__all__ = ["ColumnBlocks", "column_blocks", "score_matrix"]
+__all__ = ["ColumnBlocks", "column_blocks", "score_matrix", "tree_blocks"]
 
 
 def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
@@ -38,41 +42,83 @@ def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
 
 def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
     """Check `S` and return it as `ColumnBlocks`."""
-    if not isinstance(S, (list, tuple)):
-        require_array(S, name, ndim=2)
-        return ColumnBlocks((in_column_chunks(S, name),), None, None, name)
+    if type(S) in (list, tuple) and not any(map(_is_container_of_arrays, S)):
+        return _sequence_blocks(S, name)
+    if not hasattr(S, "dtype") and holds_arrays(S):
+        return tree_blocks(S, name=name)
+    require_array(S, name, ndim=2)
+    return ColumnBlocks((in_column_chunks(S, name),), None, ONE_ARRAY, name)
+
+
+def _is_container_of_arrays(block: Any) -> bool:
+    return isinstance(block, (dict, list, tuple)) and holds_arrays(block)
+
+
+def _sequence_blocks(S: list[Any] | tuple[Any, ...], name: str) -> ColumnBlocks:
+    """Return a list or tuple of column blocks (n, m_k)."""
     if not S:
         msg = f"`{name}` is an empty {type(S).__name__}; it needs at least one column block."
         raise ValueError(msg)
+    form = BlockSequence(type(S), len(S))
     for i, block in enumerate(S):
         require_array(block, f"{name}[{i}]", ndim=2)
-        require_like(block, f"{name}[{i}]", S[0], f"{name}[0]")
-        if block.ndim > 2 or block.shape[0] != S[0].shape[0]:
+        if block.ndim > 2:
             msg = (
-                f"`{name}[{i}]` has shape {tuple(block.shape)} but `{name}[0]` has shape "
-                f"{tuple(S[0].shape)}; column blocks are 2-D with equal numbers of rows: reshape "
-                f"each to (n, m_k)."
+                f"`{name}[{i}]` has shape {tuple(block.shape)}; column blocks in a "
+                f"{type(S).__name__} are 2-D: reshape each to (n, m_k), or pass a dict of arrays "
+                f"(n, ...)."
             )
             raise ValueError(msg)
-        if is_complex(block) != is_complex(S[0]):
+    return _blocks(S, S, form, name)
+
+
+def tree_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
+    """Check a tree with leaves (n, *shape), and return it as `ColumnBlocks`, one for each leaf."""
+    leaves, tree = tree_leaves(S)
+    if not leaves:
+        msg = f"`{name}` is a {type(S).__name__} without arrays; it needs at least one."
+        raise ValueError(msg)
+    for path, leaf in zip(tree.paths, leaves):
+        require_array(leaf, name + path, ndim=1, blocks=False)
+    form = ParameterTree(tree, tuple(tuple(map(int, leaf.shape[1:])) for leaf in leaves))
+    blocks = [
+        namespace(leaf).reshape(leaf, (leaf.shape[0], math.prod(shape)))
+        for leaf, shape in zip(leaves, form.shapes)
+    ]
+    return _blocks(blocks, leaves, form, name)
+
+
+def _blocks(blocks: Any, given: Any, form: ParameterForm, name: str) -> ColumnBlocks:
+    """Return blocks (n, m_k), of what was given, that fit together."""
+    first, names = blocks[0], [name + form.label(i) for i in range(len(blocks))]
+    for block, whole, own in zip(blocks, given, names):
+        require_like(block, own, first, names[0])
+        if block.shape[0] != first.shape[0]:
             msg = (
-                f"`{name}[{i}]` has dtype {dtype_name(block.dtype)} but `{name}[0]` has "
-                f"{dtype_name(S[0].dtype)}; all column blocks are real or all are complex."
+                f"`{own}` has shape {tuple(whole.shape)} but `{names[0]}` has shape "
+                f"{tuple(given[0].shape)}; parts of `{name}` have equal numbers of rows, one for "
+                f"each sample."
+            )
+            raise ValueError(msg)
+        if is_complex(block) != is_complex(first):
+            msg = (
+                f"`{own}` has dtype {dtype_name(block.dtype)} but `{names[0]}` has "
+                f"{dtype_name(first.dtype)}; all parts of `{name}` are real or all are complex."
             )
             raise TypeError(msg)
-    blocks = tuple(in_column_chunks(block, f"{name}[{i}]") for i, block in enumerate(S))
-    return ColumnBlocks(blocks, None, "list" if isinstance(S, list) else "tuple", name)
+    checked = tuple(in_column_chunks(block, own) for block, own in zip(blocks, names))
+    return ColumnBlocks(checked, None, form, name)
 
 
 @part
-@register_pytree(static=("sequence", "name"))
+@register_pytree(static=("form", "name"))
 @dataclasses.dataclass(frozen=True, eq=False)
 class ColumnBlocks(StoredScores):
     """The scaled score matrix S diag(scales), of which only the blocks of S are stored."""
 
     blocks: tuple[Array, ...]  # (..., n, m_k)
     scales: Vector | None  # (..., m_k, 1), real
-    sequence: str | None  # "list" or "tuple" where the caller's S is a sequence
+    form: ParameterForm  # in which the caller's S is given
     name: str  # of the caller's argument, for messages
 
     @property
@@ -115,8 +161,7 @@ class ColumnBlocks(StoredScores):
         """What the pieces of a vector with the m axis must fit."""
         pieces = []
         for i, block in enumerate(self.blocks):
-            name = self.name if self.sequence is None else f"{self.name}[{i}]"
-            pieces.append(Piece(name, block, int(block.shape[-1])))
+            pieces.append(Piece(self.name + self.form.label(i), block, int(block.shape[-1])))
         return tuple(pieces)
 
     # ------------------------------------------------------------------------- products

@@ -24,7 +24,8 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     Parameters
     ----------
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
-        Rows are samples. A list or tuple holds column blocks of one matrix. Dask arrays may be
+        Rows are samples. A list or tuple holds column blocks of one matrix, a tree arrays
+        (n, *shape). Dask arrays may be
         chunked along the last axis only; their Gram matrix is lazy and one block. Also a
         `ColumnStream`, or a `ScoreOperator` that has a Gram matrix.
     accumulate : {"float32", "float64", "complex64", "complex128"}, optional
@@ -39,7 +40,7 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     Raises
     ------
     TypeError
-        If `S` is a dict, sparse, of mixed libraries, or not of a floating-point dtype.
+        If `S` is sparse, of mixed libraries, or not of a floating-point dtype.
     ValueError
         If `S` is empty, has fewer than two axes, or its blocks do not fit together; if it holds
         NaN or Inf (read off the trace; not under `jax.jit` and the like).

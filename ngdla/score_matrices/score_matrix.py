@@ -1,6 +1,6 @@
 """What the algebra asks of a score matrix S, however it is stored.
 
-Arrays and sequences of column blocks are in memory (`ColumnBlocks`), a `ColumnStream` or
+Arrays, sequences of column blocks and trees are in memory (`ColumnBlocks`), a `ColumnStream` or
 `RowStream` arrives block by block, and a `ScoreOperator` only multiplies. `ScoreMatrix` is what all
 of them can do. With n < m the work is done in the sample space (`SampleScores`), with n >= m in the
 parameter space (`ParameterScores`); arrays and operators serve both, a stream one of them. Every
@@ -9,12 +9,15 @@ method takes at most one pass over S: what can be computed together is one metho
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from ngdla._backend.dtypes import astype, dtype_name, real_name
 from ngdla._backend.namespace import Array
+
+from .parameter_forms import ParameterForm
 
 __all__ = [
     "ParameterScores",
@@ -28,7 +31,7 @@ __all__ = [
 ]
 
 Vector = tuple[Array, ...]  # with the m axis: one piece, (..., m_k, k), for each column block
-ParameterVector = Array | Sequence[Array]  # the same as callers write it
+ParameterVector = Array | Sequence[Any] | Mapping[Any, Any]  # the same as callers write it
 
 
 class Piece(NamedTuple):
@@ -47,7 +50,7 @@ class ScoreMatrix(ABC):
 
     name: str  # of the caller's argument, for messages
     scales: Vector | None  # (..., m_k, 1), real
-    sequence: str | None  # "list" or "tuple" where the caller's S is a sequence
+    form: ParameterForm  # of vectors with the m axis, as callers write them
 
     @property
     @abstractmethod
@@ -112,6 +115,12 @@ class ScoreMatrix(ABC):
     @abstractmethod
     def with_scales(self, scales: Vector) -> Self:
         """Return the same S with other scales."""
+
+    def named(self, name: str) -> Self:
+        """Return the same S with another name in messages."""
+        other = copy.copy(self)
+        vars(other).update(name=name)
+        return other
 
     @abstractmethod
     def matvec(self, x: Vector) -> Array:
@@ -271,4 +280,4 @@ class StoredScores(SampleScores, ParameterScores):
         """Return S diag(scales) as one array, for the factorisations that need one."""
 
 
-Scores = Array | Sequence[Array] | ScoreMatrix  # S as callers write it
+Scores = Array | Sequence[Any] | Mapping[Any, Any] | ScoreMatrix  # S as callers write it

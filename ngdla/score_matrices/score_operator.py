@@ -12,11 +12,13 @@ from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, is_double, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import adjoint as adjoint_of
 from ngdla._backend.products import frobenius_norm, preserved, rmatvec
 
+from .parameter_forms import ONE_ARRAY
 from .score_matrix import ParameterScores, SampleScores, Vector
 
-__all__ = ["ScoreOperator"]
+__all__ = ["ScoreOperator", "map_rows"]
 
 Function = Callable[[Array], Array]
 
@@ -79,6 +81,8 @@ class ScoreOperator(SampleScores, ParameterScores):
     True
     """
 
+    form = ONE_ARRAY
+
     def __init__(
         self,
         matvec: Function,
@@ -99,7 +103,7 @@ class ScoreOperator(SampleScores, ParameterScores):
         require_flag(batched, "batched")
         if gram is not None and not callable(gram):
             require_array(gram, "gram", ndim=2, blocks=False)
-        self.name, self.scales, self.sequence = "S", None, None
+        self.name, self.scales = "S", None
         self._shape = _shape(shape)
         self._like = like
         self._matvec, self._rmatvec, self._gram = matvec, rmatvec, gram
@@ -298,6 +302,22 @@ class ScoreOperator(SampleScores, ParameterScores):
     def _identity(self, length: int, dtype: str) -> Array:
         xp = namespace(self._like)
         return xp.tril(xp.triu(self._ones((length, length), dtype)))
+
+
+def map_rows(S: ScoreOperator, forward: Function, adjoint: Function) -> ScoreOperator:
+    """Return T S for a matrix T on the samples, given by its products with (n,) or (n, k)."""
+
+    def both(K: Array) -> Array:
+        return forward(adjoint_of(forward(K)))
+
+    mapped, gram = copy.copy(S), S._gram
+    mapped._matvec = lambda x: forward(S._matvec(x))
+    mapped._rmatvec = lambda y: S._rmatvec(adjoint(y))
+    if callable(gram):
+        mapped._gram = lambda: both(gram())
+    elif gram is not None:
+        mapped._gram = both(gram)
+    return mapped
 
 
 def _shape(shape: Any) -> tuple[int, int]:

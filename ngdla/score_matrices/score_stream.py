@@ -27,6 +27,7 @@ from ngdla._backend.raw_file import raw_file
 
 from .block_reader import block_reader, matrix_shape, require_positive, stored_dtype
 from .column_blocks import ColumnBlocks
+from .parameter_forms import ONE_ARRAY
 from .score_matrix import ScoreMatrix, Vector
 
 __all__ = ["Centring", "ScoreStream", "add_in_double", "round_to", "vector_rows"]
@@ -62,6 +63,7 @@ class ScoreStream(ScoreMatrix):
     Immutable: what has other scales or another centring is a copy.
     """
 
+    form = ONE_ARRAY
     _axis: int  # along which one block follows another
 
     def __init__(
@@ -81,7 +83,6 @@ class ScoreStream(ScoreMatrix):
         self._require_proportions()
         self.name = "S"
         self.scales: Vector | None = None
-        self.sequence = None
         self._centring: Centring | None = None
 
     def __init_subclass__(cls) -> None:
@@ -184,10 +185,6 @@ class ScoreStream(ScoreMatrix):
         """Return the same S with other scales."""
         return self._with(scales=scales)
 
-    def named(self, name: str) -> Self:
-        """Return the same S with another name in messages."""
-        return self._with(name=name)
-
     def centred(self, centring: Centring) -> Self:
         """Return the scores of these log-derivatives."""
         return self._with(_centring=centring)
@@ -206,7 +203,7 @@ class ScoreStream(ScoreMatrix):
         return astype(block, result_name(self._reader.dtype))
 
     def _block(self, S: Array, scales: Vector | None) -> ColumnBlocks:
-        return ColumnBlocks((S,), scales, None, self.name)
+        return ColumnBlocks((S,), scales, ONE_ARRAY, self.name)
 
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite, from one pass more."""

@@ -25,7 +25,7 @@ __all__ = ["CentredColumns", "centred_columns"]
 
 
 @part
-@register_pytree(static=("sequence", "name", "stack"))
+@register_pytree(static=("form", "name", "stack"))
 @dataclasses.dataclass(frozen=True, eq=False)
 class CentredColumns(ColumnBlocks):
     """q_i (O_i - mean) diag(scales), of which only the blocks of O are stored."""
@@ -60,7 +60,7 @@ class CentredColumns(ColumnBlocks):
 
     def _copied(self) -> ColumnBlocks:
         blocks = tuple(map(self._centred, self.blocks, self.means))
-        return ColumnBlocks(blocks, self.scales, self.sequence, self.name)
+        return ColumnBlocks(blocks, self.scales, self.form, self.name)
 
     def _centred(self, O: Array, mean: Array) -> Array:
         O = astype(O, result_name(dtype_name(O.dtype)))
@@ -102,7 +102,7 @@ def centred_columns(
     return CentredColumns(
         blocks=given.blocks,
         scales=given.scales,
-        sequence=given.sequence,
+        form=given.form,
         name=given.name,
         means=means,
         weighting=samples,

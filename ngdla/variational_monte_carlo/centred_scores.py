@@ -51,7 +51,8 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
     Parameters
     ----------
     log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
-        Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks.
+        Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks, and
+        a tree, such as a dict, arrays (n, *shape).
     weights : array, shape (..., n), optional
         Not negative, not all zero, of any scale; by default equal. A sample of weight 0 changes
         nothing, whatever its data are, NaN and Inf too; its row of S is 0.
@@ -61,7 +62,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
 
     Returns
     -------
-    array or sequence, shape (..., n, m), or (..., 2n, m) in mode "complex"
+    array or sequence or tree, shape (..., n, m), or (..., 2n, m) in mode "complex"
         A new array, the one copy of the log-derivatives that this library makes.
 
     Raises
@@ -101,7 +102,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
         dtype = real_name(blocks.dtype)
         samples = weighting(weights, blocks, checks, dtype, *blocks.blocks)
         S = centred_scores(blocks, samples, chosen, checks)
-        return _as_given(S, blocks)
+        return blocks.form.matrix(S)
 
 
 def residuals(
@@ -301,10 +302,3 @@ class Centring:
 
     def _of(self, O: Array, span: slice) -> Weighting | None:
         return None if self.samples is None else self.samples.rows(span).beside(O)
-
-
-def _as_given(S: tuple[Array, ...], blocks: ColumnBlocks) -> Any:
-    """Return blocks of scores in the kind of sequence in which log-derivatives were given."""
-    if blocks.sequence is None:
-        return S[0]
-    return list(S) if blocks.sequence == "list" else S

@@ -24,9 +24,11 @@ from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_
 from ngdla.damped.solution import solve_problem
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
+from ngdla.score_matrices.score_operator import ScoreOperator
 from ngdla.score_matrices.score_stream import ScoreStream
 
 from .centred_columns import centred_columns
+from .centred_operator import centred_operator
 from .centred_scores import (
     Centring,
     Mode,
@@ -35,7 +37,9 @@ from .centred_scores import (
     mode_of,
     null_vectors,
 )
-from .noise_filter import SNRInfo, filtered_step
+from .filtered_step import Filters, filtered_step
+from .noise_filter import SNRInfo
+from .packed_pairs import packed_blocks
 from .weighting import Weighting, require_flat, weighting
 
 __all__ = ["stochastic_reconfiguration"]
@@ -54,6 +58,8 @@ def stochastic_reconfiguration(
     previous: ParameterVector | None = None,
     momentum: float | Array = 0.0,
     snr: None = None,
+    cutoff: float | None = None,
+    pack: bool = False,
     full_output: Literal[True],
     **solve_options: Any,
 ) -> tuple[Any, SolveInfo]: ...
@@ -68,6 +74,8 @@ def stochastic_reconfiguration(
     previous: ParameterVector | None = None,
     momentum: float | Array = 0.0,
     snr: float,
+    cutoff: float | None = None,
+    pack: bool = False,
     full_output: Literal[True],
     **solve_options: Any,
 ) -> tuple[Any, SNRInfo]: ...
@@ -82,6 +90,8 @@ def stochastic_reconfiguration(
     previous: ParameterVector | None = None,
     momentum: float | Array = 0.0,
     snr: float | None = None,
+    cutoff: float | None = None,
+    pack: bool = False,
     **solve_options: Any,
 ) -> Any: ...
 def stochastic_reconfiguration(
@@ -94,6 +104,8 @@ def stochastic_reconfiguration(
     previous: ParameterVector | None = None,
     momentum: float | Array = 0.0,
     snr: float | None = None,
+    cutoff: float | None = None,
+    pack: bool = False,
     **solve_options: Any,
 ) -> Any:
     """Return the SR (minSR, SPRING) step d; the update is theta <- theta - lr * d.
@@ -102,8 +114,10 @@ def stochastic_reconfiguration(
 
     Parameters
     ----------
-    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
-        As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives.
+    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree
+        As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives, or a
+        `ScoreOperator`, not in mode "complex". With `pack` (..., n, 2, m), and leaves of a tree
+        (n, 2, *shape).
     local_energies : array, shape (..., n), real or complex
         As in `residuals`.
     damping : float or array, shape () or (...)
@@ -114,22 +128,31 @@ def stochastic_reconfiguration(
     mode : {"real", "complex", "holomorphic"}, optional
         "real" and "complex" give a real step, "holomorphic" a complex one. Required for complex
         `log_derivatives`.
-    previous : array, shape (..., m), or sequence, optional
+    previous : array, shape (..., m), or sequence, or tree, optional
         The last d (not lr * d), for SPRING.
     momentum : float
         SPRING's mu, 0 <= mu < 1.
     snr : float, optional
         Multiply the part of the step along each eigenvector of S S^H by 1 / (1 + (snr / SNR)^6),
         with the signal-to-noise ratio of this part over the samples. The method is then "eigh" (or
-        "auto"), without refinement; RowStreams are refused.
+        "auto"), without refinement; RowStreams are refused. With precision "auto" eigenvectors are
+        those of the Gram matrix in double precision, where there is one.
+    cutoff : float, optional
+        Multiply these parts by 1 / (1 + (cutoff g_max / g)^6) for the eigenvalues g of S S^H: a
+        smooth pseudo-inverse for real-time evolution. `damping` may then be 0. Method and precision
+        as with `snr`.
+    pack : bool
+        Complex parameters of a function that is not holomorphic: `log_derivatives` are pairs
+        [d / d Re theta, d / d Im theta], `previous` and d are complex.
     **solve_options
         Keywords of `damped_lstsq`: method, precision, refine, metric, check, full_output. The
         null vectors of S are passed on by this function.
 
     Returns
     -------
-    d : array or sequence, shape (..., m)
-        With ``full_output=True`` a pair (d, SolveInfo), with `snr` a pair (d, SNRInfo).
+    d : array or sequence or tree, shape (..., m)
+        With ``full_output=True`` a pair (d, SolveInfo), with `snr` a pair (d, SNRInfo). Error
+        bounds with `cutoff` are Inf: they are not known.
 
     Raises
     ------
@@ -140,7 +163,9 @@ def stochastic_reconfiguration(
     -----
     Cost and precision of `damped_lstsq`, plus the passes of `scores`. A stream is centred and
     weighted as it arrives, without a pass of its own. So are the columns of log-derivatives under
-    `jax.jit`, in chunks that enter a product, where a centred copy would exceed 64 MB.
+    `jax.jit`, in chunks that enter a product, where a centred copy would exceed 64 MB. An operator
+    is centred by what it returns, and so is its Gram matrix, which loses as many digits as the mean
+    of log-derivatives is larger than their deviations from it, twice.
     Derivatives by `weights` are those of the smooth function of p that the step is, also where
     weights are 0; they are 0 for such samples whose data are not finite, or 2^32 times as large as
     all others. With `snr`, where the step is no smooth function of p, those by weights of 0 mean
@@ -162,10 +187,14 @@ def stochastic_reconfiguration(
     >>> d.shape
     (500,)
     """
-    given = _log_derivatives(log_derivatives)
+    given = _log_derivatives(log_derivatives, pack)
     mode = mode_of(mode, given)
+    if pack and mode == "holomorphic":
+        msg = "`pack` is for parameters of a function that is not holomorphic; leave out `mode`."
+        raise ValueError(msg)
     energies = _energies(local_energies, given)
-    options, check, full_output = _options(solve_options, refine=1 if snr is None else 0)
+    filters, filtered = Filters(snr, cutoff), snr is not None or cutoff is not None
+    options, check, full_output = _options(solve_options, refine=0 if filtered else 1)
     with opened(energies, check, nan=True) as checks:
         dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
         data = (energies, *(given.blocks if isinstance(given, ColumnBlocks) else ()))
@@ -175,29 +204,35 @@ def stochastic_reconfiguration(
         S = _scores(given, samples, null, mode, checks)
         f = centred_residuals(energies, samples, mode, checks)
         rhs = LeastSquares(f, x0, True, ("local_energies", "previous"))
-        if snr is not None:
+        if filtered:
             options = options._replace(null=null)
-            return filtered_step(S, rhs, damping, snr, options, checks, full_output=full_output)
+            return filtered_step(S, rhs, damping, filters, options, checks, full_output=full_output)
         options = options._replace(null=null if S.wide else None)  # else nothing asks for it
         return solve_problem(S, rhs, damping, options, checks, full_output=full_output)
 
 
-def _log_derivatives(given: Any) -> ColumnBlocks | ScoreStream:
-    if isinstance(given, ScoreStream):
-        return given.named("log_derivatives")
+def _log_derivatives(given: Any, pack: Any) -> ColumnBlocks | ScoreStream | ScoreOperator:
+    name = "log_derivatives"
+    if pack is not False:
+        require_flag(pack, "pack")
+        return packed_blocks(given, name)
+    if isinstance(given, (ScoreStream, ScoreOperator)):
+        return given.named(name)
     if isinstance(given, ScoreMatrix):
-        msg = f"`log_derivatives` is a {type(given).__name__}, which cannot be centred."
+        msg = f"`{name}` is a {type(given).__name__}, which cannot be centred."
         raise TypeError(msg)
-    return column_blocks(given, name="log_derivatives")
+    return column_blocks(given, name=name)
 
 
 def _scores(
-    given: ColumnBlocks | ScoreStream,
+    given: ColumnBlocks | ScoreStream | ScoreOperator,
     samples: Weighting | None,
     null: Array,
     mode: str,
     checks: ValueChecks,
 ) -> ScoreMatrix:
+    if isinstance(given, ScoreOperator):
+        return centred_operator(given, null, samples, mode)
     if isinstance(given, ScoreStream):
         return given.centred(Centring(samples, null, mode == "complex"))
     entering = centred_columns(given, samples, stack=mode == "complex")

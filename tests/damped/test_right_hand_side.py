@@ -11,6 +11,7 @@ from spectra import quick_compilation  # noqa: F401
 from ngdla._backend.dtypes import real_name
 from ngdla.damped import right_hand_side as vectors
 from ngdla.score_matrices.column_blocks import column_blocks
+from ngdla.score_matrices.parameter_forms import ONE_ARRAY, BlockSequence
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
@@ -22,7 +23,7 @@ def test_a_solution_leaves_as_the_right_hand_side_entered(
     expected = "complex64" if paired else dtype
     x = random_array(rng, (2, 5, 1 if vector else 3), dtype)
     working = "float32" if paired else dtype
-    layout = vectors.Layout(vector, paired, None, expected, working, working)
+    layout = vectors.Layout(vector, paired, ONE_ARRAY, expected, working, working)
     like = backend.asarray(x)
     entered = layout.to_columns(like)
     backend.assert_kind(
@@ -42,7 +43,7 @@ def test_norms(valued_backend: Backend, rng: np.random.Generator) -> None:
     reference = np.linalg.norm(x, axis=0)
     np.testing.assert_allclose(backend.numpy(vectors.column_norms(pieces)), reference, rtol=1e-6)
     working = real_name(dtype)
-    layout = vectors.Layout(False, True, None, dtype, working, working)
+    layout = vectors.Layout(False, True, ONE_ARRAY, dtype, working, working)
     halves = layout.to_columns(backend.asarray(x))
     np.testing.assert_allclose(backend.numpy(layout.norm(halves)), reference, rtol=1e-6)
 
@@ -53,7 +54,7 @@ def test_pieces_keep_their_order(rng: np.random.Generator) -> None:
     pieces, vector = vectors.parameter_vector(blocks, v, "v")
     assert vector
     assert [piece.shape for piece in pieces] == [(2, 1), (4, 1)]
-    layout = vectors.Layout(True, False, "list", "float64", "float64", "float64")
+    layout = vectors.Layout(True, False, BlockSequence(list, 2), "float64", "float64", "float64")
     assert layout.from_columns(pieces)[1].shape == (4,)
 
 

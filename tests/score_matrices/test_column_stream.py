@@ -303,7 +303,7 @@ def test_a_stream_is_no_block() -> None:
     stream = streamed(np.ones((3, 8)), 2)
     with pytest.raises(TypeError, match=r"`S\[0\]` is a .*ColumnStream"):
         ngdla.damped_lstsq([stream], np.ones(3), 1.0)
-    with pytest.raises(TypeError, match="`S` is a dict"):
+    with pytest.raises(TypeError, match=r"`S\['S'\]` is a .*ColumnStream"):
         ngdla.damped_lstsq({"S": stream}, np.ones(3), 1.0)
 
 

@@ -10,7 +10,7 @@ def step(S: NDArray[np.float64], f: NDArray[np.float64]) -> None:
     ngdla.damped_lstsq(S, f, 1e-3, method="choleski")  # type: ignore[call-overload]
     ngdla.damped_solve(S, f, 1e-3, precision="double")  # type: ignore[call-overload]
     ngdla.damped_factor(S, 1e-3, method="lu")  # type: ignore[arg-type]
-    ngdla.damped_lstsq({"layer": S}, f, 1e-3)  # type: ignore[call-overload]
+    ngdla.damped_lstsq({1.0}, f, 1e-3)  # type: ignore[call-overload]
     ngdla.damped_lstsq(S, "f", 1e-3)  # type: ignore[call-overload]
     _, info = ngdla.damped_lstsq(S, f, 1e-3, full_output=True)
     info.error  # type: ignore[attr-defined]  # noqa: B018

@@ -15,7 +15,8 @@ from ngdla._backend.calls import opened
 from ngdla.damped.problem import Options
 from ngdla.damped.right_hand_side import LeastSquares
 from ngdla.score_matrices.column_blocks import score_matrix
-from ngdla.variational_monte_carlo.noise_filter import SNRInfo, filtered_step
+from ngdla.variational_monte_carlo.filtered_step import Filters, filtered_step
+from ngdla.variational_monte_carlo.noise_filter import SNRInfo
 
 MODES = ("real", "complex", "holomorphic")
 SHAPES = [(8, 20), (20, 8)]
@@ -28,9 +29,8 @@ def filtered(S: Any, f: Any, null: Any, damping: Any, snr: Any, x0: Any = None, 
     keywords = {"refine": 0, "null": null, "trusted": True, **options}
     full_output = keywords.pop("full_output", False)
     with opened(f, keywords.pop("check", True)) as checks:
-        return filtered_step(
-            scores, rhs, damping, snr, Options(**keywords), checks, full_output=full_output
-        )
+        filters, chosen = Filters(snr), Options(**keywords)
+        return filtered_step(scores, rhs, damping, filters, chosen, checks, full_output=full_output)
 
 
 def centred(

@@ -1,0 +1,47 @@
+"""Complex parameters of a function that is not holomorphic, as pairs of real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ngdla._backend.checks import require_array
+from ngdla._backend.namespace import Array, namespace
+from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks, tree_blocks
+from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ComplexPairs, ParameterTree
+from ngdla.score_matrices.score_matrix import ScoreMatrix
+
+__all__ = ["packed_blocks"]
+
+
+def packed_blocks(given: Any, name: str) -> ColumnBlocks:
+    """Return log-derivatives by [Re theta, Im theta], (..., n, 2, m) or leaves (n, 2, *shape)."""
+    if isinstance(given, ScoreMatrix):
+        msg = (
+            f"`{name}` is a {type(given).__name__}; with `pack` it must be an array (n, 2, m), or "
+            f"a list or tree of arrays (n, 2, ...)."
+        )
+        raise TypeError(msg)
+    if hasattr(given, "dtype"):
+        require_array(given, name, ndim=3)
+        *batch, n, two, m = given.shape
+        _require_pairs(given, two, name)
+        columns = namespace(given).reshape(given, (*batch, n, 2 * m))
+        return dataclasses.replace(column_blocks(columns, name=name), form=ComplexPairs(ONE_ARRAY))
+    blocks = tree_blocks(given, name=name)
+    form = blocks.form
+    assert isinstance(form, ParameterTree)
+    for i, (block, shape) in enumerate(zip(blocks.blocks, form.shapes)):
+        _require_pairs(block, shape[0] if shape else 1, name + form.label(i))
+    shapes = tuple(shape[1:] for shape in form.shapes)
+    return dataclasses.replace(blocks, form=ComplexPairs(ParameterTree(form.tree, shapes)))
+
+
+def _require_pairs(O: Array, found: int, name: str) -> None:
+    if found != 2:
+        msg = (
+            f"`{name}` must have axes (n, 2, ...) with `pack`, the second for the derivatives by "
+            f"real and imaginary parts of parameters, but there {found} stand in place of 2; its "
+            f"shape is {tuple(O.shape)}."
+        )
+        raise ValueError(msg)
