@@ -21,20 +21,21 @@ def column_norms(S: Scores) -> Any:
 
     Parameters
     ----------
-    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
-        Rows are samples. A list or tuple holds column blocks of one matrix. Also a `ColumnStream`
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
+        Rows are samples. A list or tuple holds column blocks of one matrix, a tree arrays
+        (n, *shape). Also a `ColumnStream`
         or a `RowStream`.
 
     Returns
     -------
-    array, shape (..., m), or list or tuple of arrays, shapes (m_k,)
+    array, shape (..., m), or list or tuple of arrays, shapes (m_k,), or tree
         Like a solution x of these scores: as `metric` is to be. Real, in the precision of `S`;
         float32 for half precision.
 
     Raises
     ------
     TypeError
-        If `S` is a dict, sparse, of mixed libraries, or not of a floating-point dtype.
+        If `S` is sparse, of mixed libraries, or not of a floating-point dtype.
     ValueError
         If `S` is empty, has fewer than two axes, or its blocks do not fit together; if it is a
         `ScoreOperator`, which has no columns; if it holds NaN or Inf, or squares overflow (not
@@ -64,7 +65,4 @@ def column_norms(S: Scores) -> Any:
         pieces = scores.column_squares()
         checks.require(lambda: all_finite(*pieces), lambda: scores.not_finite(scores.dtype))
         xp = namespace(pieces[0])
-        norms = [xp.squeeze(piece, axis=-1) for piece in pieces]
-    if scores.sequence is None:
-        return norms[0]
-    return norms if scores.sequence == "list" else tuple(norms)
+        return scores.form.put_together([xp.squeeze(piece, axis=-1) for piece in pieces])

@@ -156,5 +156,10 @@ def test_bad_scores(rng: np.random.Generator) -> None:
         ngdla.column_norms(S[0])
     with pytest.raises(TypeError, match="`S` has dtype int64"):
         ngdla.column_norms(np.ones((4, 9), int))
-    with pytest.raises(TypeError, match="`S` is a dict"):
-        ngdla.column_norms({"a": S})
+
+
+def test_a_tree_has_norms_of_its_shapes(rng: np.random.Generator) -> None:
+    S = {"w": rng.standard_normal((4, 2, 3)), "b": rng.standard_normal(4)}
+    norms = ngdla.column_norms(S)
+    np.testing.assert_allclose(norms["w"], (S["w"] ** 2).sum(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(norms["b"], (S["b"] ** 2).sum(), rtol=1e-14)

@@ -354,6 +354,8 @@ STEPS: dict[str, Callable[[Problem], dict[str, Any]]] = {
     "metric": lambda p: {"metric": p.metric, "refine": 2},
     "snr": lambda p: {"snr": 2.0, **FULL},
     "snr, momentum": lambda p: {"snr": 2.0, "previous": p.x0, "momentum": 0.5, **FULL},
+    "cutoff": lambda p: {"cutoff": 0.1, **FULL},
+    "cutoff, momentum": lambda p: {"cutoff": 0.1, "previous": p.x0, "momentum": 0.5},
     "svd": lambda p: {"method": "svd"},
     "cg": lambda p: {"method": "cg", **FULL},
     "mixed": lambda p: {"precision": "mixed", **FULL},
@@ -380,6 +382,14 @@ def steps() -> Iterator[Case]:
     yield from grid("stochastic_reconfiguration", step, shape=shapes, **every)
     yield from grid("stochastic_reconfiguration, half", step, **HALF, shape=SHAPES, **every)
     yield from grid("stochastic_reconfiguration, blocks", step_of_blocks, shape=SHAPES, mode=MODES)
+    yield from grid("stochastic_reconfiguration, pairs", step_of_pairs, shape=SHAPES, mode=MODES)
+
+
+def step_of_pairs(shape: Problem, mode: Any) -> Expression:
+    """Return a step of a tree of complex parameters, as pairs of real ones."""
+    pairs = Array("normal", (shape.n, 2, 5))
+    tree = {"w": pairs[:, :, :4], "b": pairs[:, :, 4]}
+    return ngdla.stochastic_reconfiguration(tree, shape.f, 0.3, mode=mode, pack=True)
 
 
 def step_of_blocks(shape: Problem, mode: Any) -> Expression:
