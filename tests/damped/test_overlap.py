@@ -70,6 +70,9 @@ def test_blocks_and_batches_and_null_vectors(rng: np.random.Generator) -> None:
     expected = by_samples(S, phi, 0.1)
     blocks, pieces = [S[:, :5], S[:, 5:]], [phi[:5], phi[5:]]
     np.testing.assert_allclose(ngdla.damped_factor(blocks, 0.1).overlap(pieces), expected)
+    tree, leaves = {"w": S[:, :8].reshape(5, 2, 4), "b": S[:, 8:]}, {"b": phi[8:]}
+    leaves["w"] = phi[:8].reshape(2, 4)
+    np.testing.assert_allclose(ngdla.damped_factor(tree, 0.1).overlap(leaves), expected[0])
     stack = ngdla.damped_factor(np.stack([S, 2 * S]), np.array([0.1, 0.4]))
     np.testing.assert_allclose(stack.overlap(np.stack([phi, -3 * phi])), [expected[0]] * 2)
     centred = S - S.mean(axis=0)
