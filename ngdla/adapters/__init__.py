@@ -1,0 +1,1 @@
+"""Doors: the solvers of this library where other programs expect theirs."""
