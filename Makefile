@@ -3,6 +3,8 @@
 VENV = .venv
 # The interpreter that .venv is made with; empty: python3, python, python3.14 ... python3.11, the first that is new enough.
 PYTHON ?=
+# The virtual environment of NetKet, quantax and what else pins packages that .venv must not have pinned.
+PEERS = .venv-peers
 # Back ends whose absence is a failure, for example REQUIRE="numpy strict torch jax".
 REQUIRE =
 # More arguments for pytest or the demo.
@@ -12,10 +14,11 @@ WHEELS =
 # Where gpu-bench writes DEVICE.json and DEVICE.md.
 OUT = docs/benchmarks
 
+doors = netket quantax
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
-targets = help demo test fuzz lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
+targets = help demo test peers fuzz lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
 
 # Without this, `make tests` would find that folder and have nothing to do.
 near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
@@ -37,6 +40,10 @@ demo: ## solve a real problem and show it (ARGS="--quick" for the short version)
 test: ## run the tests on NumPy, array-api-strict and whatever else is installed (REQUIRE="torch jax", ARGS=...)
 	$(bootstrap) test
 	$(python) -m pytest -n auto --maxprocesses 4 $(REQUIRE:%=--require-backend %) $(ARGS)
+
+peers: ## run the tests of the doors to NetKet and quantax, in .venv-peers (ARGS=...)
+	@sh tools/bootstrap.sh '$(PEERS)' '$(PYTHON)' peers
+	$(PEERS)/bin/python -m pytest -n auto --maxprocesses 4 $(doors:%=--require-package %) tests/adapters ngdla/adapters $(ARGS)
 
 fuzz: ## search for results that are wrong without a word, against exact answers (ARGS=--quick)
 	$(bootstrap) test
@@ -105,5 +112,5 @@ clean: ## remove caches and what a build leaves
 	rm -rf docs/_build docs/auto_examples build dist ngdla.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find ngdla tests asv_benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv and what asv keeps
-	rm -rf '$(VENV)' asv_benchmarks/.asv
+distclean: clean ## clean, and remove .venv, .venv-peers and what asv keeps
+	rm -rf '$(VENV)' '$(PEERS)' asv_benchmarks/.asv

@@ -30,3 +30,16 @@ install_libraries() {
     .venv/bin/python -m pip install -qq torch==2.13.0
     .venv/bin/python -m pip install -qq jax jaxlib "dask[array]" cupy-cuda13x orbax-checkpoint
 }
+
+# NetKet, quantax and the others, which pin packages, in an environment of their own, with the same torch. laplace-torch asks
+# for torchvision and does not use it, but backends of it import it where it is; one whose operators are for another build
+# of torch stops them with "operator torchvision::nms does not exist".
+install_peers() {
+    local python=.venv-peers/bin/python
+    make venv VENV=.venv-peers
+    $python -m pip install -qq torch==2.13.0
+    echo torch==2.13.0 >"$scratch/torch.txt"
+    PIP_CONSTRAINT=$scratch/torch.txt sh tools/bootstrap.sh .venv-peers '' peers
+    $python -c 'import torchvision' 2>/dev/null || $python -m pip uninstall -qq -y torchvision
+    $python -c 'import curvlinops, laplace, lineax, singd'
+}

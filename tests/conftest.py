@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         choices=sorted(BACKENDS),
         help="stop instead of skipping where this array library or device is missing (repeatable)",
+    )
+    parser.addoption(
+        "--require-package",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="stop instead of skipping where this package is missing (repeatable)",
     )
     parser.addoption("--record-passed", metavar="FILE", help="write down which tests passed")
     parser.addoption(
@@ -74,7 +82,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Stop at once, with one line, where a required library or device is missing."""
+    """Stop at once, with one line, where a required package, library or device is missing."""
+    for name in session.config.getoption("--require-package"):
+        if importlib.util.find_spec(name) is None:
+            reason = f"--require-package {name}: it is not installed"
+            pytest.exit(reason, pytest.ExitCode.USAGE_ERROR)
     for name in session.config.getoption("--require-backend"):
         try:
             BACKENDS[name]()

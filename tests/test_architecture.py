@@ -36,12 +36,9 @@ def within(module, *packages):
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 NAMELESS = {f"ngdla.{name}" for name in FOLDERS} - {"ngdla.demo", "ngdla.structures"}
-# The demo needs packages that ngdla does not.
-IMPORTABLE = [
-    name
-    for name in SOURCES
-    if not within(name, "ngdla.demo", "ngdla.__main__") and name not in NAMELESS
-]
+# The demo and the doors need packages that ngdla does not.
+APART = ("ngdla.demo", "ngdla.__main__", "ngdla.adapters")
+IMPORTABLE = [name for name in SOURCES if not within(name, *APART) and name not in NAMELESS]
 
 
 def imports(name):
@@ -83,7 +80,7 @@ def height(module, heights):
 @pytest.mark.parametrize("name", SOURCES)
 def test_only_backend_names_an_array_library(name):
     allowed = set()
-    if within(name, "ngdla._backend"):
+    if within(name, "ngdla._backend", "ngdla.adapters"):
         allowed = ARRAY_LIBRARIES
     elif within(name, "ngdla.demo", "ngdla.__main__"):
         allowed = {"numpy", "scipy"} | PICTURES
@@ -112,14 +109,14 @@ def test_imports_point_downwards(name):
         if not within(module, "ngdla"):
             continue
         if module == "ngdla":
-            assert within(name, "ngdla.demo", "ngdla.__main__"), f"{name} imports the public names"
+            assert within(name, *APART), f"{name} imports the public names"
         elif module.split(".")[1] != name.split(".")[1]:
             assert height(module, heights) < height(name, heights), f"{name} imports {module}"
 
 
 def test_public_names_come_from_below():
     internal = {module for module in imports("ngdla") if within(module, "ngdla")}
-    assert not {module for module in internal if within(module, "ngdla.demo", "ngdla.__main__")}
+    assert not {module for module in internal if within(module, *APART)}
 
 
 def test_every_module_has_its_layer():
@@ -158,7 +155,10 @@ def test_folders_have_no_names_of_their_own(folder):
 
 @pytest.mark.environment
 def test_import_loads_no_optional_library():
-    optional = (ARRAY_LIBRARIES | PICTURES) - {"numpy", "scipy"}
+    optional = (ARRAY_LIBRARIES | PICTURES | {"netket", "quantax", "ngdla.adapters"}) - {
+        "numpy",
+        "scipy",
+    }
     code = f"import sys, ngdla; print(*sys.modules.keys() & {optional})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -278,7 +278,7 @@ def test_a_body_is_seen_at_once(name):
         assert length <= 40, f"{function} has {length} lines"
 
 
-OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__}
+OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__, "VMC_SPRING"}
 
 
 @pytest.mark.parametrize("name", SOURCES)

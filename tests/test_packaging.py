@@ -440,10 +440,12 @@ def test_gpu_targets_say_that_python_does_not_do(checkout, tmp_path, script):
 @needs_make
 def test_distclean_removes_what_asv_keeps(checkout):
     (checkout / "asv_benchmarks" / ".asv").mkdir(parents=True)
+    (checkout / ".venv-peers").mkdir()
     for folder in ["tests", "docs"]:
         (checkout / folder).mkdir()
     assert make(checkout, "distclean").returncode == 0
     assert not (checkout / "asv_benchmarks" / ".asv").exists()
+    assert not (checkout / ".venv-peers").exists()
 
 
 def test_what_an_older_layout_left_is_not_imported(tmp_path):
@@ -495,12 +497,32 @@ def test_ci_scripts_can_be_run(name):
 
 
 def test_ci_is_a_budget():
-    """Of 20 minutes, 8 of which are kept for what comes; a newcomer waits for 4 at most."""
+    """Of 20 minutes, 3 of which are kept for what comes; a newcomer waits for 4 at most."""
     parts = re.findall(r"^part (\w+) (\d+) ", text(".ci/run"), re.MULTILINE)
     budgets = {name: int(seconds) for name, seconds in parts}
     assert next(iter(budgets)) == "newcomer"
     assert budgets["newcomer"] <= 4 * 60
-    assert sum(budgets.values()) <= 13 * 60
+    assert sum(budgets.values()) <= 17 * 60
+
+
+def test_a_required_package_that_is_missing_stops_the_run(tmp_path):
+    """With one line, in the place of tests that skip."""
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\ndef test_is_skipped(): pytest.importorskip('no_such_package')\n"
+    )
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    command = ["-p", "no:cacheprovider", "-c", str(ROOT / "setup.cfg"), "--rootdir=.", "-q"]
+    command += ["--require-package", "no_such_package", "test_some.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--require-package no_such_package: it is not installed" in done.stdout
 
 
 def test_what_passed_is_left_out_but_not_what_depends_on_packages(tmp_path):
