@@ -76,10 +76,21 @@ def wanted(case):
 
 @pytest.fixture(scope="module")
 def of_gradient(case):
-    """Return what is right for the gradient, which has been rounded, by an SVD."""
+    """Return what is right for the gradient v, by an SVD, and how well v tells it.
+
+    Rounding of v, and of S, which moves its row space, is divided by the shift.
+    """
     k, state, gradient, (S, _) = case
     v = columns(gradient, k.mode)
-    return {shift: as_tree(svd_solve(S, v, shift), state.parameters, k.mode) for shift in SHIFTS}
+    right = {shift: svd_solve(S, v, shift) for shift in SHIFTS}
+    u = np.finfo(float).eps / 2
+    return {
+        shift: (
+            as_tree(x, state.parameters, k.mode),
+            max(2e-12, 32 * u * np.linalg.norm(v) / (shift * np.linalg.norm(x))),
+        )
+        for shift, x in right.items()
+    }
 
 
 def only(case, *modes):
@@ -95,7 +106,8 @@ def test_geometric_tensors(case, of_gradient, qgt):
     qgt = functools.partial(qgt, **k.modes)
     for shift in SHIFTS:
         sr = nk.optimizer.SR(qgt=qgt, solver=qgt_solver(), diag_shift=shift)
-        assert distance(sr(state, gradient), of_gradient[shift]) <= 2e-12
+        right, tolerance = of_gradient[shift]
+        assert distance(sr(state, gradient), right) <= tolerance
         assert bool(sr.info["converged"])
 
 
@@ -140,7 +152,8 @@ def test_preconditioner(case, of_gradient):
     _, state, gradient, _ = case
     for shift in SHIFTS:
         door = preconditioner(state, lambda step, shift=shift: shift * step)
-        assert distance(door(state, gradient, 1), of_gradient[shift]) <= 2e-12
+        right, tolerance = of_gradient[shift]
+        assert distance(door(state, gradient, 1), right) <= tolerance
 
 
 def test_all_states_with_their_weights():
@@ -290,7 +303,7 @@ def test_local_estimators_are_named():
     k = kind("real")
     state = sampled(k.model)
     energies = state.local_estimators(k.hamiltonian)
-    with pytest.raises((TypeError, ValueError), match="local_energies"):
+    with pytest.raises(TypeError, match=r"`local_energies\.data\.reshape\(-1\)`"):
         ngdla.stochastic_reconfiguration(jnp.ones((32, 4)), energies, 1e-3)
 
 

@@ -195,8 +195,7 @@ def test_automatic_shift():
     np.testing.assert_allclose(driver.info["actual"], fall, rtol=1e-8)
     np.testing.assert_allclose(driver.info["predicted"], 0.05 * driver.info["gain"], rtol=1e-12)
     driver.run(20, show_progress=False, out=log)
-    shifts = log.data["info"]["diag_shift"]
-    rho = log.data["info"]["rho"]
+    shifts, rho = (log.data["info"][key].values for key in ("diag_shift", "rho"))
     assert len(shifts) == 21
     wanted = np.where(rho > 0.75, 1 / 1.5, np.where(rho >= 0.25, 1.0, 1.5))
     np.testing.assert_allclose(shifts[1:] / shifts[:-1], wanted[:-1], rtol=1e-12)
