@@ -60,6 +60,8 @@ MODULES = (
     "compiled_steps",
     "changed_calls",
     "randomized_svd",
+    "doors",
+    "full_runs",
 )
 LIBRARIES = (
     "ngdla",

@@ -176,16 +176,21 @@ def words_sent(names: list[str]) -> dict[str, int]:
     sent = {}
     for name in names:
         program = lowered(*STEPS[name], SHARDED_ROWS, COLUMNS, shardings).compile().as_text()
-        arrays = [
-            array
-            for results in COLLECTIVE.findall(program)
-            for array in re.findall(r"(\w)\w+\[([\d,]*)\]", results)
-        ]
-        sent[name] = max(
-            (2 if kind == "c" else 1) * math.prod(int(d) for d in shape.split(",") if d)
-            for kind, shape in arrays
-        )
+        sent[name] = largest_collective(program)
     return sent
+
+
+def largest_collective(program: str) -> int:
+    """Return the real numbers of the largest collective of a compiled program."""
+    arrays = [
+        array
+        for results in COLLECTIVE.findall(program)
+        for array in re.findall(r"(\w)\w+\[([\d,]*)\]", results)
+    ]
+    return max(
+        (2 if kind == "c" else 1) * math.prod(int(d) for d in shape.split(",") if d)
+        for kind, shape in arrays
+    )
 
 
 @cache
