@@ -228,29 +228,28 @@ class GramSolver:
                 f"netket.driver.VMC_SR. Pass qgt_solver() as `solver` of netket.optimizer.SR."
             )
             raise TypeError(msg)
-        x, info = _solved(W, b, None) if dv is not None else _without_null(W, b)
+        x, info = _solved(W, b, centred=dv is None)
         return x, info._asdict()
 
 
-def _solved(W: Any, b: Any, null: Any) -> Any:
+@partial(jax.jit, static_argnames="centred")
+def _solved(W: Any, b: Any, *, centred: bool) -> Any:
+    """Return the solution, always of traced values: NaN where it is not to be trusted."""
+    null = _null_vectors(W, b) if centred else None
     return ngdla.hermitian_solve(W, b, null=null, full_output=True)
 
 
-def _without_null(W: Any, b: Any) -> Any:
-    """Return the solution with the Gram matrix of centred scores.
+def _null_vectors(W: Any, b: Any) -> Any:
+    """Return orthonormal null vectors of the Gram matrix of centred scores, or 0 in their place.
 
-    The vector of ones is one of its null vectors. Stacked ones, whose rows are real and imaginary
-    parts in turns, have two, with 1 and 0 and with 0 and 1 in turns.
+    The vector of ones is one of them. Stacked scores, whose rows are real and imaginary parts in
+    turns, have another one, of which NetKet does not tell: 1 and -1 in turns. With columns of 0
+    N N^H is a projector too.
     """
     rows = W.shape[-1]
-    ones = jnp.full((rows, 1), rows**-0.5, dtype=W.real.dtype)
-    if rows % 2:
-        return _solved(W, b, ones)
-    real = 2**0.5 * ones * (jnp.arange(rows) % 2 == 0)[:, None]
-    pair = jnp.concatenate([real, 2**0.5 * ones - real], axis=1)
-    turns = jnp.diff(pair, axis=1)[:, 0] / 2**0.5
-    stacked = _is_apart(W, b, turns)
-    return jax.lax.cond(stacked, lambda: _solved(W, b, pair), lambda: _solved(W, b, ones))
+    ones = jnp.full(rows, rows**-0.5, dtype=W.real.dtype)
+    N = [ones] if rows % 2 else [ones, ones * (1 - 2 * (jnp.arange(rows) % 2))]
+    return jnp.stack([jnp.where(_is_apart(W, b, x), x, 0) for x in N], axis=1)
 
 
 def _is_apart(W: Any, b: Any, x: Any) -> Any:

@@ -96,7 +96,7 @@ class VMC_SPRING(nk.driver.AbstractOptimizationDriver):
     >>> driver = VMC_SPRING(ising, optimizer, variational_state=state, diag_shift=1e-3)
     >>> log = nk.logging.RuntimeLog()
     >>> _ = driver.run(40, out=log, show_progress=False)
-    >>> bool(log.data["Energy"]["Mean"].values[-1].real < -7)
+    >>> bool(log.data["Energy"]["Mean"][-1].real < -7)
     True
     """
 

@@ -6,6 +6,7 @@ A new version of NetKet is first tried with the tests of this folder, then let i
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ LEAST_VERSION, UNTRIED_VERSION = (3, 23), (3, 24)
 
 def require_version(version: str) -> None:
     """Raise unless a version of NetKet lies in the range that was tried."""
-    numbers = tuple(int(part) for part in version.split(".")[:2])
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if not LEAST_VERSION <= numbers < UNTRIED_VERSION:
         least, untried = (".".join(map(str, bound)) for bound in (LEAST_VERSION, UNTRIED_VERSION))
         msg = (

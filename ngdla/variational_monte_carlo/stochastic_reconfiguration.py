@@ -15,7 +15,7 @@ from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.messages import shown
-from ngdla._backend.namespace import Array
+from ngdla._backend.namespace import Array, is_array
 from ngdla._backend.scalars import as_float, known_or_array
 from ngdla._backend.tracing import nan_unless
 from ngdla.damped.certificate import SolveInfo
@@ -207,6 +207,12 @@ def _scores(
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
+    if not is_array(local_energies) and is_array(getattr(local_energies, "data", None)):
+        msg = (
+            f"`local_energies` is a {type(local_energies).__name__}; pass the array in it, one "
+            f"number for each sample, such as `local_energies.data.reshape(-1)`."
+        )
+        raise TypeError(msg)
     require_flat(scores, local_energies, "local_energies")
     energies, vector = sample_vector(scores, local_energies, "local_energies")
     if not vector:

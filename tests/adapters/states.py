@@ -118,6 +118,21 @@ def svd_step(S: np.ndarray, f: np.ndarray, shift: float, x0: Any = 0.0) -> np.nd
     return x0 + Vh.conj().T @ (s / (s**2 + shift) * (U.conj().T @ (f - S @ x0)))
 
 
+def svd_solve(S: np.ndarray, v: np.ndarray, shift: float) -> np.ndarray:
+    """Return x with (S^H S + shift) x = v."""
+    _, s, Vh = np.linalg.svd(S, full_matrices=False)
+    inside = Vh @ v
+    return Vh.conj().T @ (inside / (s**2 + shift) - inside / shift) + v / shift
+
+
+def columns(tree: Any, mode: str) -> np.ndarray:
+    """Return a tree in the order of columns of O."""
+    x = flat(tree)
+    if mode == "holomorphic" or not np.iscomplexobj(x):
+        return x
+    return np.concatenate([x.real, x.imag])
+
+
 def as_tree(d: np.ndarray, parameters: Any, mode: str) -> Any:
     """Return a step in the order of columns of O as a tree, or flat as its leaves are."""
     if mode == "holomorphic" or not jnp.iscomplexobj(flat(parameters)):

@@ -374,3 +374,13 @@ def test_bad_streams_of_log_derivatives(kind: str) -> None:
         ngdla.scores(stream)
     with pytest.raises(ValueError, match="`local_energies` has shape"):
         ngdla.stochastic_reconfiguration(stream, E[1:], 0.1)
+
+
+def test_objects_that_hold_energies_are_named() -> None:
+    """As the local estimators of other programs do, by chains and samples."""
+
+    class Estimators:
+        data = np.ones((2, 3))
+
+    with pytest.raises(TypeError, match=r"such as `local_energies\.data\.reshape\(-1\)`"):
+        ngdla.stochastic_reconfiguration(np.ones((6, 8)), Estimators(), 1e-3)
