@@ -15,6 +15,8 @@ WHEELS =
 OUT = docs/benchmarks
 
 doors = netket quantax
+door_tests = tests/adapters ngdla/adapters 'tests/test_packaging.py::test_readme_example' \
+	'tests/test_docs.py::test_examples_of_a_page[guide/coming_from_netket.md]'
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
@@ -43,7 +45,7 @@ test: ## run the tests on NumPy, array-api-strict and whatever else is installed
 
 peers: ## run the tests of the doors to NetKet and quantax, in .venv-peers (ARGS=...)
 	@sh tools/bootstrap.sh '$(PEERS)' '$(PYTHON)' peers
-	$(PEERS)/bin/python -m pytest -n auto --maxprocesses 4 $(doors:%=--require-package %) tests/adapters ngdla/adapters $(ARGS)
+	$(PEERS)/bin/python -m pytest -n auto --maxprocesses 4 $(doors:%=--require-package %) $(door_tests) $(ARGS)
 
 fuzz: ## search for results that are wrong without a word, against exact answers (ARGS=--quick)
 	$(bootstrap) test

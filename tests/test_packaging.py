@@ -84,9 +84,9 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", text("README.md"), re.MULTILINE | 
 
 
 def libraries_of(block):
-    """Return the array libraries beyond NumPy that a block imports."""
+    """Return the libraries beyond NumPy, and host codes, that a block imports."""
     imported = re.findall(r"^(?:>>> |\.\.\. )? *(?:import|from) (\w+)", block, re.MULTILINE)
-    return [name for name in ("torch", "jax", "dask") if name in imported]
+    return [name for name in ("torch", "jax", "dask", "netket") if name in imported]
 
 
 def require_libraries(block, required):
@@ -118,12 +118,13 @@ def run_block(number):
     ids=lambda i: f"{i}-{'-'.join(libraries_of(BLOCKS[i]) or ['numpy'])}",
 )
 def test_readme_example(number, request):
-    require_libraries(BLOCKS[number], request.config.getoption("--require-backend"))
+    option = request.config.getoption
+    require_libraries(BLOCKS[number], option("--require-backend") + option("--require-package"))
     run_block(number)
 
 
 def test_readme_has_an_example_for_each_library():
-    assert [libraries_of(block) for block in BLOCKS] == [[], ["jax"], ["torch"]]
+    assert [libraries_of(block) for block in BLOCKS] == [[], ["netket"], ["torch"]]
 
 
 @pytest.mark.parametrize("form", ["memmap", "stream", "dask"])
