@@ -309,6 +309,7 @@ def test_what_is_refused():
         ({"mode": "imag"}, ValueError, "`mode` is 'imag'; it must be one of 'real', 'complex'"),
         ({"mode": "holomorphic"}, ValueError, "some parameters are real; give the model complex"),
         ({"momentum": 1.0}, ValueError, "`momentum` is 1.0; it must satisfy"),
+        ({"norm_constraint": 0.0}, ValueError, "`norm_constraint` is 0.0; it must be positive"),
         ({"automatic": True, "snr": 2.0}, ValueError, "`automatic` needs .* leave one of them out"),
         ({"automatic": True, "optimizer": optax.adam(0.1)}, ValueError, "use optax.sgd without"),
         ({"automatic": True, "optimizer": optax.sgd(0.1, 0.9)}, ValueError, "use optax.sgd"),
