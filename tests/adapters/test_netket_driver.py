@@ -30,6 +30,7 @@ from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 from ngdla.adapters.netket import VMC_SPRING
+from ngdla.adapters.netket_internals import get_forward_operator
 
 SGD = nk.optimizer.Sgd(0.05)
 
@@ -297,6 +298,12 @@ def test_sharded_samples():
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_netket_knows_what_the_driver_measures():
+    """For its callback AutoChunkSize."""
+    k = kind("real")
+    assert get_forward_operator(driver_of(k, sampled(k.model))) is k.hamiltonian
 
 
 # -------------------------------------------------------------------------------- bad input
