@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from netket.utils.struct import field
 
 import ngdla
+from ngdla.damped.precision import Precision
 from ngdla.variational_monte_carlo.centred_scores import Mode
 
 from .automatic_shift import next_shift, require_gradient_descent, require_start
@@ -78,8 +79,9 @@ class VMC_SPRING(nk.driver.AbstractOptimizationDriver):
 
     Notes
     -----
-    A step that cannot be solved for in the precision there is is NaN, never wrong. Checkpoints of
-    the driver hold the last d and an automatic shift. One compilation serves all steps.
+    With parameters in single precision the Gram matrix is in double precision, where JAX has it.
+    A step for which the precision does not suffice is NaN. Checkpoints of the driver hold the last
+    d and an automatic shift. One compilation serves all steps.
 
     References
     ----------
@@ -135,7 +137,7 @@ class VMC_SPRING(nk.driver.AbstractOptimizationDriver):
         self.diag_shift, self.momentum = diag_shift, momentum
         self.norm_constraint, self.snr = norm_constraint, snr
         self.automatic, self.info = bool(automatic), None
-        _require_momentum(momentum)
+        _require_numbers(momentum, norm_constraint)
         d, _ = flat_parameters(variational_state.parameters, self.mode)
         self._previous = None if momentum == 0 else jnp.zeros_like(d)
         self._shift = None
@@ -222,6 +224,7 @@ def _step(
         previous=previous,
         momentum=0.0 if momentum is None else momentum,
         snr=snr,
+        precision=_precision(O) if snr is None else "auto",
         full_output=True,
     )
     d = replicated(d)
@@ -230,6 +233,12 @@ def _step(
     flat, tree = flat_parameters(variables["params"], ansatz.mode)
     kept = None if previous is None else d.astype(flat.dtype)
     return tree(factor * d), kept, known | {"norm_factor": factor, "diag_shift": shift}
+
+
+def _precision(O: Any) -> Precision:
+    """Return that of the Gram matrix: "auto" would be content with 4e-6 in single precision."""
+    single = O.dtype in (jnp.float32, jnp.complex64)
+    return "float64" if single and jax.config.jax_enable_x64 else "auto"
 
 
 def _norm_factor(norm_constraint: Any, step_norm: Any) -> Any:
@@ -282,7 +291,10 @@ def _value(number: Schedule, step: int) -> Any:
     return jnp.asarray(number(step) if callable(number) else number, dtype=float)
 
 
-def _require_momentum(momentum: Schedule) -> None:
+def _require_numbers(momentum: Schedule, norm_constraint: float | None) -> None:
+    if norm_constraint is not None and not norm_constraint > 0:
+        msg = f"`norm_constraint` is {norm_constraint}; it must be positive, or None for none."
+        raise ValueError(msg)
     if not callable(momentum) and not 0 <= momentum < 1:
         msg = f"`momentum` is {momentum}; it must satisfy 0 <= momentum < 1, or be a schedule."
         raise ValueError(msg)

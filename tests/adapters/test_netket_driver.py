@@ -30,6 +30,7 @@ from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 from ngdla.adapters.netket import VMC_SPRING
+from ngdla.adapters.netket_internals import get_forward_operator
 
 SGD = nk.optimizer.Sgd(0.05)
 
@@ -299,6 +300,12 @@ def test_sharded_samples():
     assert done.returncode == 0, done.stderr
 
 
+def test_netket_knows_what_the_driver_measures():
+    """For its callback AutoChunkSize."""
+    k = kind("real")
+    assert get_forward_operator(driver_of(k, sampled(k.model))) is k.hamiltonian
+
+
 # -------------------------------------------------------------------------------- bad input
 
 
@@ -309,6 +316,7 @@ def test_what_is_refused():
         ({"mode": "imag"}, ValueError, "`mode` is 'imag'; it must be one of 'real', 'complex'"),
         ({"mode": "holomorphic"}, ValueError, "some parameters are real; give the model complex"),
         ({"momentum": 1.0}, ValueError, "`momentum` is 1.0; it must satisfy"),
+        ({"norm_constraint": 0.0}, ValueError, "`norm_constraint` is 0.0; it must be positive"),
         ({"automatic": True, "snr": 2.0}, ValueError, "`automatic` needs .* leave one of them out"),
         ({"automatic": True, "optimizer": optax.adam(0.1)}, ValueError, "use optax.sgd without"),
         ({"automatic": True, "optimizer": optax.sgd(0.1, 0.9)}, ValueError, "use optax.sgd"),
