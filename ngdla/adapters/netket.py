@@ -10,6 +10,10 @@ Gram matrix with its damping inside.
 
 from __future__ import annotations
 
+from .versions import require_version
+
+require_version("netket", at_least="3.23", below="3.24")  # before what other versions may lack
+
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial

@@ -1,12 +1,11 @@
-"""What the doors need of NetKet beyond its documented names, and the versions that were tried.
+"""What the doors need of NetKet beyond its documented names.
 
-A new version of NetKet is first tried with the tests of this folder, then let in here.
+A new version of NetKet is first tried with the tests of this folder, then let in by `netket.py`.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 from typing import Any
 
 import jax
@@ -17,34 +16,14 @@ from netket.optimizer.qgt.qgt_jacobian_dense import QGTJacobianDenseT
 from netket.optimizer.qgt.qgt_jacobian_pytree import QGTJacobianPyTreeT
 
 __all__ = [
-    "LEAST_VERSION",
-    "UNTRIED_VERSION",
     "apply_function",
     "at_parameters",
     "default_mode",
     "is_jacobian_qgt",
     "register_hamiltonian",
     "replicated",
-    "require_version",
     "samples_of",
 ]
-
-LEAST_VERSION, UNTRIED_VERSION = (3, 23), (3, 24)
-
-
-def require_version(version: str) -> None:
-    """Raise unless a version of NetKet lies in the range that was tried."""
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if not LEAST_VERSION <= numbers < UNTRIED_VERSION:
-        least, untried = (".".join(map(str, bound)) for bound in (LEAST_VERSION, UNTRIED_VERSION))
-        msg = (
-            f"ngdla.adapters.netket was tried with NetKet >= {least}, < {untried}, but {version} "
-            f"is installed. Install one of these: pip install 'netket >= {least}, < {untried}'."
-        )
-        raise ImportError(msg)
-
-
-require_version(nk.__version__)
 
 
 def apply_function(state: Any) -> Any:

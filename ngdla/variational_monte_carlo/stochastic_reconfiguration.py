@@ -8,6 +8,7 @@ theta <- theta - lr * d.
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 from typing import Any, Literal, overload
 
@@ -249,12 +250,24 @@ def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
         )
         raise TypeError(msg)
     require_flat(scores, local_energies, "local_energies")
+    _require_one_axis(local_energies, scores)
     energies, vector = sample_vector(scores, local_energies, "local_energies")
     if not vector:
         expected = (*scores.batch, scores.rows)
         msg = f"`local_energies` has shape {tuple(local_energies.shape)}; it must be {expected}."
         raise ValueError(msg)
     return energies
+
+
+def _require_one_axis(energies: Any, scores: ScoreMatrix) -> None:
+    """Raise if as many energies as there are samples stand in several axes, as chains do."""
+    shape = tuple(getattr(energies, "shape", ()))
+    if not scores.batch and len(shape) > 1 and math.prod(shape) == scores.rows:
+        msg = (
+            f"`local_energies` has shape {shape} but `{scores.name}` has {scores.rows} rows; "
+            f"flatten chains and samples: local_energies.reshape(-1)."
+        )
+        raise ValueError(msg)
 
 
 def _options(given: dict[str, Any], *, refine: int) -> tuple[Options, bool, bool]:

@@ -28,7 +28,6 @@ from spectra import quick_compilation  # noqa: F401
 import ngdla
 from ngdla.adapters import netket as doors
 from ngdla.adapters.netket import VMC_SPRING, dense_solver, preconditioner, qgt_solver
-from ngdla.adapters.netket_internals import require_version
 
 SGD = nk.optimizer.Sgd(0.05)
 DENSE = nk.optimizer.qgt.QGTJacobianDense
@@ -270,12 +269,6 @@ def test_one_trace_serves_all_steps(monkeypatch):
 
 
 # --------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize("version", ["3.22", "3.24.0", "4.0rc1"])
-def test_untried_versions(version):
-    with pytest.raises(ImportError, match=r"NetKet >= 3\.23, < 3\.24, but " + version):
-        require_version(version)
 
 
 def test_options_that_are_none():

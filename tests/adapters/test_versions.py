@@ -1,6 +1,8 @@
 """Releases of other codes: those that a door was tried with, and no others."""
 
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,20 @@ def test_other_releases_are_named_with_the_remedy(version, installed):
 def test_nothing_installed():
     with pytest.raises(ImportError, match=r"^no-such-code is not installed; install .*'no-such-"):
         require_version("no-such-code", at_least="1.0", below="2.0")
+
+
+def test_a_door_asks_before_it_imports():
+    """In a process of its own, where nothing of the code has been imported."""
+    pytest.importorskip("netket")
+    program = """
+import importlib.metadata
+importlib.metadata.version = lambda package: "2.0"
+try:
+    import ngdla.adapters.netket
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "netket 2.0 is installed, but this door was tried with" in done.stdout

@@ -384,3 +384,9 @@ def test_objects_that_hold_energies_are_named() -> None:
 
     with pytest.raises(TypeError, match=r"such as `local_energies\.data\.reshape\(-1\)`"):
         ngdla.stochastic_reconfiguration(np.ones((6, 8)), Estimators(), 1e-3)
+
+
+def test_energies_of_chains_are_to_be_flattened() -> None:
+    says = r"`local_energies` has shape \(2, 4\) but `log_derivatives` has 8 rows; flatten chains"
+    with pytest.raises(ValueError, match=says):
+        ngdla.stochastic_reconfiguration(np.ones((8, 3)), np.ones((2, 4)), 0.1)
