@@ -19,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asv_benchmarks"))
 
 import bench
+import doors_picture
 import front_page
 import measure
 import misses
@@ -504,6 +505,18 @@ def test_the_picture_of_spin_chains_is_made_of_the_recorded_errors(tmp_path):
     pytest.importorskip("matplotlib")
     spin_chains_picture.draw(MEASURED["spin_chains"], tmp_path / "spin_chains.png")
     with pillow.open(tmp_path / "spin_chains.png") as picture:
+        assert picture.text["Description"] == made
+
+
+def test_the_picture_of_doors_is_made_of_the_recorded_errors(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    made = doors_picture.description(MEASURED["doors"])
+    assert doors_picture.PICTURE.stat().st_size < 100_000
+    with pillow.open(doors_picture.PICTURE) as picture:
+        assert picture.text["Description"] == made
+    pytest.importorskip("matplotlib")
+    doors_picture.draw(MEASURED["doors"], tmp_path / "doors.png")
+    with pillow.open(tmp_path / "doors.png") as picture:
         assert picture.text["Description"] == made
 
 

@@ -209,8 +209,9 @@ SHARDED, DEVICES = (128, 16_384), 4
 
 def ours(O: Any, E: Any) -> Any:
     """Return the step as VMC_SPRING makes it."""
-    d, info = ngdla.stochastic_reconfiguration(O, 2 * E, SHIFT, mode="real", full_output=True)
-    return d, info
+    return ngdla.stochastic_reconfiguration(
+        O, 2 * E, SHIFT, mode="real", precision="float64", full_output=True
+    )
 
 
 def of_netket(O: Any, E: Any) -> Any:
