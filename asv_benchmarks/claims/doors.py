@@ -13,12 +13,13 @@ arguments and result, over the size of O. Four devices hold 32 rows of O each.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ FOLDER = Path(__file__).resolve().parents[1]
 SITES, ALPHA, SAMPLES, CHAINS = 12, 4, 256, 64
 STEPS, FIRST_SHIFT, LEARNING_RATE = 20, 1e-2, 0.05
 SHIFTS = tuple(10.0**-k for k in range(2, 13))
-KINDS = {"float32": np.float32, "complex64": np.complex64}
+SINGLE = ("float32", "complex64")
+DOUBLE = ("float64", "complex128", "real parameters", "holomorphic")
+DOUBLE_SHIFTS = (1e-2, 1e-4)
 SYSTEMS = ("Ising chain", "J1-J2 chain")
 
 Step = Callable[..., Any]
@@ -55,14 +58,29 @@ def hamiltonian(system: str) -> Any:
     return nk.operator.Heisenberg(spins, graph, **couplings).to_jax_operator()
 
 
+def model(kind: str) -> Any:
+    """Return an RBM, or for real parameters of a complex function one of its modulus and phase."""
+    nk = optional("netket")
+    if kind == "real parameters":
+        return nk.models.RBMModPhase(alpha=ALPHA // 2, param_dtype=np.float64)
+    dtype = np.complex128 if kind == "holomorphic" else np.dtype(kind)
+    return nk.models.RBM(alpha=ALPHA, param_dtype=dtype)
+
+
+def mode(kind: str) -> str:
+    """Return how log psi is differentiated."""
+    if kind == "holomorphic":
+        return kind
+    return "real" if kind.startswith("float") else "complex"
+
+
 @cache
 def state_and_samples(system: str, kind: str) -> tuple[Any, Any]:
     """Return a state after some steps, and samples."""
     nk = optional("netket")
     H = hamiltonian(system)
     sampler = nk.sampler.MetropolisLocal(H.hilbert, n_chains=CHAINS)
-    model = nk.models.RBM(alpha=ALPHA, param_dtype=KINDS[kind])
-    state = nk.vqs.MCState(sampler, model, n_samples=SAMPLES, seed=0, sampler_seed=0)
+    state = nk.vqs.MCState(sampler, model(kind), n_samples=SAMPLES, seed=0, sampler_seed=0)
     driver = netket_driver(H, state, FIRST_SHIFT)
     driver.run(STEPS, out=(), show_progress=False)
     return state, state.samples
@@ -79,21 +97,23 @@ def state_of(system: str, kind: str) -> Any:
 def spectrum(system: str, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return U^T 2 f, singular values and V^T of the scores, in float64 and centred there."""
     nk, state = optional("netket"), state_of(system, kind)
-    mode = "real" if kind == "float32" else "complex"
     samples = state.samples.reshape(-1, SITES)
-    jacobian = partial(nk.jax.jacobian, mode=mode, dense=True)
-    O = jacobian(state._apply_fun, state.parameters, samples, state.model_state)
+    jacobian = partial(nk.jax.jacobian, mode=mode(kind), dense=True)
+    O = np.asarray(jacobian(state._apply_fun, state.parameters, samples, state.model_state))
     E = np.asarray(state.local_estimators(hamiltonian(system)).data).reshape(-1)
-    O = np.asarray(O, dtype=np.float64).reshape(len(E), -1, O.shape[-1])  # 1 or 2 rows a sample
-    f = np.stack([E.real, E.imag], axis=1)[:, : O.shape[1]].astype(np.float64)
+    O = O.astype(np.result_type(O, np.float64)).reshape(len(E), -1, O.shape[-1])
+    if kind == "holomorphic":
+        f = E[:, None]
+    else:  # one row a sample, or two
+        f = np.stack([E.real, E.imag], axis=1)[:, : O.shape[1]].astype(np.float64)
     S, f = (x - x.mean(axis=0) for x in (O, 2 * f))
-    U, s, Vt = np.linalg.svd(S.reshape(-1, S.shape[-1]) / SAMPLES**0.5, full_matrices=False)
-    return U.T @ (f.reshape(-1) / SAMPLES**0.5), s, Vt
+    U, s, Vh = np.linalg.svd(S.reshape(-1, S.shape[-1]) / SAMPLES**0.5, full_matrices=False)
+    return U.conj().T @ (f.reshape(-1) / SAMPLES**0.5), s, Vh
 
 
 def exact(system: str, kind: str, shift: float) -> np.ndarray:
-    c, s, Vt = spectrum(system, kind)
-    return (c * s / (s**2 + shift)) @ Vt
+    c, s, Vh = spectrum(system, kind)
+    return (c * s / (s**2 + shift)) @ Vh.conj()
 
 
 # ---------------------------------------------------------------------------------- doors
@@ -115,11 +135,10 @@ def gradient_driver(H: Any, state: Any, preconditioner: Any) -> Any:
     return vmc(H, optimizer(), variational_state=state, preconditioner=preconditioner)
 
 
-def sr(solver: Any, state: Any, shift: float) -> Any:
+def sr(solver: Any, mode: str, shift: float) -> Any:
     nk = optional("netket")
-    parameters = optional("jax").tree.leaves(state.parameters)
-    mode = "complex" if any(map(np.iscomplexobj, parameters)) else "real"
-    qgt = nk.optimizer.qgt.QGTJacobianDense(mode=mode)
+    options = {"holomorphic": True} if mode == "holomorphic" else {"mode": mode}
+    qgt = nk.optimizer.qgt.QGTJacobianDense(**options)
     return nk.optimizer.SR(qgt=qgt, solver=solver, diag_shift=shift)
 
 
@@ -127,52 +146,100 @@ def adapter() -> Any:
     return optional("ngdla.adapters.netket")
 
 
-def vmc_spring(H: Any, state: Any, shift: float) -> Any:
-    options = {"variational_state": state, "diag_shift": shift, "momentum": 0.0}
+def vmc_spring(H: Any, state: Any, mode: str, shift: float) -> Any:
+    options = {"variational_state": state, "diag_shift": shift, "momentum": 0.0, "mode": mode}
     return adapter().VMC_SPRING(H, optimizer(), **options)
 
 
-def netket_cholesky(H: Any, state: Any, shift: float) -> Any:
+def netket_cholesky(H: Any, state: Any, mode: str, shift: float) -> Any:
     solver = optional("netket").optimizer.solver.cholesky
-    return gradient_driver(H, state, sr(solver, state, shift))
+    return gradient_driver(H, state, sr(solver, mode, shift))
 
 
-def qgt_solver(H: Any, state: Any, shift: float) -> Any:
-    return gradient_driver(H, state, sr(adapter().qgt_solver(), state, shift))
+def netket_svd(H: Any, state: Any, mode: str, shift: float) -> Any:
+    solver = optional("netket").optimizer.solver.svd
+    return gradient_driver(H, state, sr(solver, mode, shift))
 
 
-def dense_solver(H: Any, state: Any, shift: float) -> Any:
+def netket_default(H: Any, state: Any, mode: str, shift: float) -> Any:
+    return netket_driver(H, state, shift)
+
+
+def qgt_solver(H: Any, state: Any, mode: str, shift: float) -> Any:
+    return gradient_driver(H, state, sr(adapter().qgt_solver(), mode, shift))
+
+
+def dense_solver(H: Any, state: Any, mode: str, shift: float) -> Any:
     return netket_driver(H, state, shift, linear_solver=adapter().dense_solver())
 
 
-def preconditioner(H: Any, state: Any, shift: float) -> Any:
+def preconditioner(H: Any, state: Any, mode: str, shift: float) -> Any:
     return gradient_driver(H, state, adapter().preconditioner(state, shift))
 
 
 DRIVER, THEIRS, CHOLESKY = "VMC_SPRING", "NetKet VMC_SR", "NetKet SR, cholesky"
-DOORS: dict[str, Callable[[Any, Any, float], Any]] = {
+DOORS: dict[str, Callable[[Any, Any, str, float], Any]] = {
     DRIVER: vmc_spring,
     "qgt_solver": qgt_solver,
     "dense_solver": dense_solver,
     "preconditioner": preconditioner,
-    THEIRS: netket_driver,
+    THEIRS: netket_default,
     CHOLESKY: netket_cholesky,
 }
 OTHERS = ("qgt_solver", "dense_solver", "preconditioner")
+SVD = "NetKet SR, svd"
+OF_NETKET = {CHOLESKY: netket_cholesky, SVD: netket_svd}
+
+
+def step(door: str, system: str, kind: str, shift: float) -> np.ndarray:
+    """Return the step of a door; complex parameters as real ones unless they are holomorphic."""
+    doors = DOORS | OF_NETKET
+    driver = doors[door](hamiltonian(system), state_of(system, kind), mode(kind), shift)
+    state = state_of(system, kind)  # its samples again, which VMC would draw anew
+    with mock.patch.object(type(state), "reset"):
+        _, moved = driver.compute_loss_and_update()
+    x, _ = optional("jax.flatten_util").ravel_pytree(moved)
+    pairs = np.iscomplexobj(x) and kind != "holomorphic"
+    return np.concatenate([x.real, x.imag]) if pairs else np.asarray(x)
 
 
 def error(door: str, system: str, kind: str, shift: float) -> float | None:
     """Return the relative error of a step, None if it is NaN."""
-    driver = DOORS[door](hamiltonian(system), state_of(system, kind), shift)
-    state = state_of(system, kind)  # its samples again, which VMC would draw anew
-    with mock.patch.object(type(state), "reset"):
-        _, step = driver.compute_loss_and_update()
-    x, _ = optional("jax.flatten_util").ravel_pytree(step)
-    x = np.concatenate([x.real, x.imag]) if np.iscomplexobj(x) else np.asarray(x)
-    if not np.all(np.isfinite(x)):
-        return None
-    right = exact(system, kind, shift)
-    return float(np.linalg.norm(x - right) / np.linalg.norm(right))
+    x = step(door, system, kind, shift)
+    return apart(x, exact(system, kind, shift)) if np.all(np.isfinite(x)) else None
+
+
+def apart(x: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.linalg.norm(x - reference) / np.linalg.norm(reference))
+
+
+@cache
+def double_table() -> tuple[dict[str, Any], ...]:
+    """Return one row for each kind in double precision, shift and door.
+
+    Each has the distances to the exact step and to those of NetKet's SR by Cholesky and by SVD.
+    VMC_SR and `preconditioner` do not know holomorphic functions.
+    """
+    optional("netket")
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for kind, shift in itertools.product(DOUBLE, DOUBLE_SHIFTS):
+            place = (SYSTEMS[0], kind, shift)
+            theirs = {name: step(name, *place) for name in OF_NETKET} | {"exact": exact(*place)}
+            doors = (DRIVER, *(OTHERS[:1] if kind == "holomorphic" else OTHERS))
+            for door in (*doors, *OF_NETKET):
+                x = step(door, *place)
+                far = {name: apart(x, reference) for name, reference in theirs.items()}
+                rows.append({"kind": kind, "shift": shift, "door": door} | far)
+    return tuple(rows)
+
+
+def in_double(kinds: Sequence[str], reference: str, *doors: str) -> float:
+    """Return the largest distance of steps of these doors to others, in double precision."""
+    return max(
+        row[reference] for row in double_table() if row["kind"] in kinds and row["door"] in doors
+    )
 
 
 @cache
@@ -183,7 +250,7 @@ def table() -> tuple[dict[str, Any], ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for system in SYSTEMS:
-            for kind in KINDS:
+            for kind in SINGLE:
                 for door in DOORS:
                     errors = [error(door, system, kind, shift) for shift in SHIFTS]
                     rows.append({"system": system, "kind": kind, "door": door, "error": errors})
@@ -377,22 +444,51 @@ def track_driver_complex() -> float:
 
 @tracked("the same states, the other doors: largest error of a step that is not NaN", at_most=0.1)
 def track_other_doors() -> float:
-    return max(largest(kind, *OTHERS) for kind in KINDS)
+    return max(largest(kind, *OTHERS) for kind in SINGLE)
 
 
 @tracked("the same states, steps of the other doors that are NaN", unit="steps")
 def track_refused() -> float:
-    return float(sum(e is None for kind in KINDS for e in errors(kind, *OTHERS)))
+    return float(sum(e is None for kind in SINGLE for e in errors(kind, *OTHERS)))
 
 
 @tracked("the same states, VMC_SR of NetKet with its default solver: largest error")
 def track_netket() -> float:
-    return max(largest(kind, THEIRS) for kind in KINDS)
+    return max(largest(kind, THEIRS) for kind in SINGLE)
 
 
 @tracked("the same states, SR of NetKet with cholesky: largest error of a step that is not NaN")
 def track_netket_cholesky() -> float:
-    return max(largest(kind, CHOLESKY) for kind in KINDS)
+    return max(largest(kind, CHOLESKY) for kind in SINGLE)
+
+
+@tracked(
+    "the Ising chain in float64 and complex128, real parameters of a complex function too, shifts "
+    "1e-2 and 1e-4: largest distance of steps of all doors to those of NetKet's SR, cholesky",
+    at_most=2e-12,
+)
+def track_double() -> float:
+    return in_double(DOUBLE[:-1], CHOLESKY, DRIVER, *OTHERS)
+
+
+@tracked("the same distance to NetKet's SR, svd", at_most=2e-12)
+def track_double_svd() -> float:
+    return in_double(DOUBLE[:-1], SVD, DRIVER, *OTHERS)
+
+
+@tracked("the same states: largest error of VMC_SPRING, by an SVD of the scores", at_most=2e-12)
+def track_double_driver() -> float:
+    return in_double(DOUBLE[:-1], "exact", DRIVER)
+
+
+@tracked("the same states: largest error of NetKet's SR, cholesky")
+def track_double_netket() -> float:
+    return in_double(DOUBLE[:-1], "exact", CHOLESKY)
+
+
+@tracked("the same chain, holomorphic: largest error of VMC_SPRING", at_most=2e-11)
+def track_double_holomorphic() -> float:
+    return in_double(DOUBLE[-1:], "exact", DRIVER)
 
 
 @tracked(
@@ -457,6 +553,7 @@ def details() -> dict[str, Any]:
     return {
         "shifts": SHIFTS,
         "errors": list(table()),
+        "errors in double precision": list(double_table()),
         "seconds": {dtype: seconds(dtype) for dtype in ("float64", "float32")},
         "memory over O": {dtype: memory(dtype) for dtype in ("float64", "float32")},
         "words of the largest collective": collectives(),
