@@ -253,6 +253,7 @@ OF_A_FILE = {
     "inverse_free": measured_tables.structured_steps,
     "sample_weights": measured_tables.sample_weights_cost,
     "spin_chains": measured_tables.spin_chains,
+    "full_runs": measured_tables.netket_runs,
 }
 NO_TABLES = {"DamagedResultError", "files", "gpu_pages"}
 

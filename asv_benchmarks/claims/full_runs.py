@@ -279,9 +279,24 @@ def track_automatic_shift() -> float:
     return standard_errors("Ising chain", AUTOMATIC, best)
 
 
-def details() -> list[dict[str, Any]]:
-    """Return all runs; where a goal was not reached, its step is null."""
-    return list(table())
+def summary(model: str, method: str) -> dict[str, str]:
+    """Return what the three runs of a method reached, seed by seed."""
+    goal, rows = SETTINGS[model].goal, rows_of(model, method)
+    errors = ["diverged" if row["error"] is None else f"{row['error']:.1e}" for row in rows]
+    steps = ["not reached" if row["reached"] is None else str(row["reached"]) for row in rows]
+    return {
+        "model": model,
+        "method": method,
+        "relative error of the energy": ", ".join(errors),
+        "reached within": f"{goal:.0e}",
+        "at step": ", ".join(steps),
+    }
+
+
+def details() -> dict[str, Any]:
+    """Return all runs, and what they reached; where a goal was not reached, its step is null."""
+    methods = dict.fromkeys((model, method) for model, _, method in CASES)
+    return {"methods": [summary(*key) for key in methods], "runs": list(table())}
 
 
 if __name__ == "__main__":

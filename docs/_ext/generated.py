@@ -33,6 +33,7 @@ TABLES = {
     "sample-gram-ways": (measured_tables.sample_gram_ways, measured_tables.files),
     "sample-weights-cost": (measured_tables.sample_weights_cost, measured_tables.files),
     "sample-weights-errors": (measured_tables.sample_weights_errors, measured_tables.files),
+    "netket-runs": (measured_tables.netket_runs, measured_tables.files),
     "spin-chains": (measured_tables.spin_chains, measured_tables.files),
     "storage": (measured_tables.storage, measured_tables.files),
     "stored-numbers": (measured_tables.stored_numbers, measured_tables.files),

@@ -35,6 +35,7 @@ __all__ = [
     "methods",
     "missed",
     "mixed",
+    "netket_runs",
     "online_eigh",
     "peers",
     "precision",
@@ -165,6 +166,11 @@ def compiled_steps(folder: Path = MEASURED) -> str:
 def layers(folder: Path = MEASURED) -> str:
     """Return times of steps of layers beside other ways to make them."""
     return _some_lists(folder / "layers.json", "step", "stack", "FNGD", "damped_solve")
+
+
+def netket_runs(folder: Path = MEASURED) -> str:
+    """Return what whole runs in NetKet reached, by driver."""
+    return _some_lists(folder / "full_runs.json", "methods")
 
 
 def spin_chains(folder: Path = MEASURED) -> str:
