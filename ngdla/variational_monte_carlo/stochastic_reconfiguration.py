@@ -243,12 +243,13 @@ def _scores(
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
-    if not is_array(local_energies) and is_array(getattr(local_energies, "data", None)):
+    if _holds_an_array(local_energies):
         msg = (
             f"`local_energies` is a {type(local_energies).__name__}; pass the array in it, one "
             f"number for each sample, such as `local_energies.data.reshape(-1)`."
         )
         raise TypeError(msg)
+    require_array(local_energies, "local_energies")
     require_flat(scores, local_energies, "local_energies")
     _require_one_axis(local_energies, scores)
     energies, vector = sample_vector(scores, local_energies, "local_energies")
@@ -259,13 +260,19 @@ def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
     return energies
 
 
+def _holds_an_array(x: Any) -> bool:
+    """Tell whether x is an object with an array in it, such as local estimators of NetKet."""
+    sparse = "sparse" in type(x).__module__
+    return not sparse and not is_array(x) and is_array(getattr(x, "data", None))
+
+
 def _require_one_axis(energies: Any, scores: ScoreMatrix) -> None:
     """Raise if as many energies as there are samples stand in several axes, as chains do."""
     shape = tuple(getattr(energies, "shape", ()))
     if not scores.batch and len(shape) > 1 and math.prod(shape) == scores.rows:
         msg = (
-            f"`local_energies` has shape {shape} but `{scores.name}` has {scores.rows} rows; "
-            f"flatten chains and samples: local_energies.reshape(-1)."
+            f"`local_energies` has shape {shape}; it must be {(scores.rows,)}, one for each row of "
+            f"`{scores.name}`: flatten chains and samples by local_energies.reshape(-1)."
         )
         raise ValueError(msg)
 

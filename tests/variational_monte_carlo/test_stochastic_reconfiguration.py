@@ -387,6 +387,6 @@ def test_objects_that_hold_energies_are_named() -> None:
 
 
 def test_energies_of_chains_are_to_be_flattened() -> None:
-    says = r"`local_energies` has shape \(2, 4\) but `log_derivatives` has 8 rows; flatten chains"
+    says = r"`local_energies` has shape \(2, 4\); it must be \(8,\), .* flatten chains and samples"
     with pytest.raises(ValueError, match=says):
         ngdla.stochastic_reconfiguration(np.ones((8, 3)), np.ones((2, 4)), 0.1)
