@@ -496,28 +496,18 @@ def test_largest_of_seeds():
     assert found == {("a", "b"): [(2.0, True), (np.inf, False)]}
 
 
-def test_the_picture_of_spin_chains_is_made_of_the_recorded_errors(tmp_path):
+@pytest.mark.parametrize("picture", [spin_chains_picture, doors_picture], ids=["chains", "doors"])
+def test_pictures_are_made_of_the_recorded_errors(picture, tmp_path):
     pillow = pytest.importorskip("PIL.Image")
-    made = spin_chains_picture.description(MEASURED["spin_chains"])
-    assert spin_chains_picture.PICTURE.stat().st_size < 100_000
-    with pillow.open(spin_chains_picture.PICTURE) as picture:
-        assert picture.text["Description"] == made
+    recorded = MEASURED[picture.PICTURE.stem]
+    made = picture.description(recorded)
+    assert picture.PICTURE.stat().st_size < 100_000
+    with pillow.open(picture.PICTURE) as image:
+        assert image.text["Description"] == made
     pytest.importorskip("matplotlib")
-    spin_chains_picture.draw(MEASURED["spin_chains"], tmp_path / "spin_chains.png")
-    with pillow.open(tmp_path / "spin_chains.png") as picture:
-        assert picture.text["Description"] == made
-
-
-def test_the_picture_of_doors_is_made_of_the_recorded_errors(tmp_path):
-    pillow = pytest.importorskip("PIL.Image")
-    made = doors_picture.description(MEASURED["doors"])
-    assert doors_picture.PICTURE.stat().st_size < 100_000
-    with pillow.open(doors_picture.PICTURE) as picture:
-        assert picture.text["Description"] == made
-    pytest.importorskip("matplotlib")
-    doors_picture.draw(MEASURED["doors"], tmp_path / "doors.png")
-    with pillow.open(tmp_path / "doors.png") as picture:
-        assert picture.text["Description"] == made
+    picture.draw(recorded, tmp_path / "picture.png")
+    with pillow.open(tmp_path / "picture.png") as image:
+        assert image.text["Description"] == made
 
 
 # ----------------------------------------------------------------------------------- claims
