@@ -106,7 +106,7 @@ def only(case, *modes):
 def test_geometric_tensors(case, of_gradient, qgt):
     k, state, gradient, _ = case
     if qgt is PYTREE:
-        only(case, "real", "holomorphic")
+        only(case, "holomorphic")
     qgt = functools.partial(qgt, **k.modes)
     for shift in SHIFTS:
         sr = nk.optimizer.SR(qgt=qgt, solver=qgt_solver(), diag_shift=shift)
@@ -130,7 +130,7 @@ def test_trees_with_two_rows_a_sample():
 
 def test_diag_scale(case):
     """(S^H S + diag_scale diag(S^H S) + diag_shift) x = v."""
-    only(case, "real", "holomorphic")
+    only(case, "holomorphic")
     k, state, gradient, (S, f) = case
     qgt = functools.partial(DENSE, **k.modes)
     sr = nk.optimizer.SR(qgt=qgt, solver=qgt_solver(), diag_shift=1e-3, diag_scale=1e-2)
@@ -145,6 +145,8 @@ def test_diag_scale(case):
 def test_matrices_with_damping_inside(case, wanted, options):
     if options:
         only(case, "complex" if "on_the_fly" in options else "real")
+    elif case[0].mode == "holomorphic":
+        pytest.skip("VMC_SR knows no such mode")
     for shift in SHIFTS:
         step, info = netket_step(case, shift, dense_solver(), **options)
         for right in wanted[shift]:
@@ -196,8 +198,7 @@ def test_a_rounded_gradient_is_refused(rounded):
     assert not bool(sr.info["converged"])
 
 
-@pytest.mark.parametrize("qgt", [DENSE, PYTREE])
-def test_one_rounded_leaf_rounds_a_gradient(qgt):
+def test_one_rounded_leaf_rounds_a_gradient():
     """It is promoted to the precision of the others, and is no more precise for that."""
 
     class Mixed(nn.Module):
@@ -210,10 +211,9 @@ def test_one_rounded_leaf_rounds_a_gradient(qgt):
     state = sampled(Mixed())
     _, gradient = state.expect_and_grad(kind("real").hamiltonian)
     right = svd_step(*scores(state, kind("real").hamiltonian, "real"), 1e-10)
-    sr = nk.optimizer.SR(qgt=qgt, solver=qgt_solver(), diag_shift=1e-10)
-    assert distance(sr(state, gradient), right) <= 0.1
-    if qgt is DENSE:
-        assert distance(preconditioner(state, 1e-10)(state, gradient), right) <= 0.1
+    sr = nk.optimizer.SR(qgt=DENSE, solver=qgt_solver(), diag_shift=1e-10)
+    for door in (sr, preconditioner(state, 1e-10)):
+        assert distance(door(state, gradient), right) <= 0.1
 
 
 def test_without_double_precision_nothing_is_filtered(rounded):
@@ -236,12 +236,11 @@ def test_a_rounded_matrix_is_refused(rounded):
 def test_matrices_of_other_origin():
     """Without null vectors, all that is known of a matrix is the matrix."""
     rng = np.random.default_rng(0)
-    for n in (5, 6):
-        A, b = rng.standard_normal((n, n)), rng.standard_normal(n)
-        W = A @ A.T + np.eye(n)
-        x, info = dense_solver()(jnp.asarray(W), jnp.asarray(b))
-        np.testing.assert_allclose(x, np.linalg.solve(W, b), rtol=1e-10)
-        assert bool(info["converged"])
+    A, b = rng.standard_normal((6, 6)), rng.standard_normal(6)
+    W = A @ A.T + np.eye(6)
+    x, info = dense_solver()(jnp.asarray(W), jnp.asarray(b))
+    np.testing.assert_allclose(x, np.linalg.solve(W, b), rtol=1e-10)
+    assert bool(info["converged"])
 
 
 # ------------------------------------------------------------------------------ values
