@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -51,12 +52,14 @@ def require_gradient_descent(optimizer: Any, parameters: Any) -> None:
     """Raise unless updates are -eta d for the last step d alone, for which falls are predicted."""
     flat, tree = ravel_pytree(parameters)
     rng, state = np.random.default_rng(0), optimizer.init(parameters)
+    rounding = max(jnp.finfo(x.dtype).eps for x in jax.tree.leaves(parameters))
+    wide = np.complex128 if jnp.iscomplexobj(flat) else np.float64
     for _ in range(3):
         d = rng.standard_normal(flat.shape).astype(flat.dtype)
         update, state = optimizer.update(tree(jnp.asarray(d)), state, parameters)
-        update, _ = ravel_pytree(update)
+        update, d = (np.asarray(x, dtype=wide) for x in (ravel_pytree(update)[0], d))
         rest = update - np.vdot(d, update) / np.vdot(d, d) * d
-        if not np.linalg.norm(rest) <= 1e-5 * np.linalg.norm(update):
+        if not np.linalg.norm(rest) <= max(1e-5, 2 * rounding) * np.linalg.norm(update):
             msg = (
                 "`optimizer` does not step along d, so that `automatic` cannot tell what a step "
                 "promises; use optax.sgd without momentum (`momentum` of VMC_SPRING is another "

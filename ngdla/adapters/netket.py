@@ -28,8 +28,8 @@ from ngdla.damped.precision import Precision
 from ngdla.variational_monte_carlo.centred_scores import Mode
 
 from .netket_driver import VMC_SPRING
-from .netket_internals import is_jacobian_qgt, samples_of
-from .netket_samples import Ansatz, ansatz_of, flat_parameters
+from .netket_internals import is_jacobian_qgt, parameters_of, samples_of
+from .netket_samples import Ansatz, ansatz_of, flat_parameters, require_shift
 
 __all__ = ["VMC_SPRING", "dense_solver", "preconditioner", "qgt_solver"]
 
@@ -46,8 +46,9 @@ def qgt_solver(*, precision: Precision = "native", row_space: bool = True) -> Sc
         As in `damped_solve`.
     row_space : bool, default True
         With fewer rows of S than parameters, and a gradient in single precision: filter out what
-        rounding did to it, as in `damped_solve`. In double precision, where nothing of the step is
-        lost but at tiny diagonal shifts, the plain solve is the more accurate one.
+        rounding did to it, as in `damped_solve`, provided that JAX has x64 switched on. In double
+        precision, where nothing of the step is lost but at tiny diagonal shifts, the plain solve is
+        the more accurate one.
 
     Returns
     -------
@@ -63,7 +64,8 @@ def qgt_solver(*, precision: Precision = "native", row_space: bool = True) -> Sc
     Notes
     -----
     In single precision at small diagonal shifts the gradient holds little of the step: with
-    `row_space` it is right to about 1e-2, without it info["converged"] is False and the step NaN.
+    `row_space` it is right to about 1e-2, without it info["converged"] is False and the step NaN,
+    as with parameters in half precision. One leaf in single precision makes a gradient single.
     `VMC_SPRING` does not round a gradient.
 
     Examples
@@ -145,6 +147,7 @@ def preconditioner(vs: Any, diag_shift: float | Callable[[int], Any]) -> Precond
     >>> jax.tree.structure(step) == jax.tree.structure(gradient)
     True
     """
+    require_shift(diag_shift)
     return Preconditioner(ansatz_of(vs).mode, diag_shift)
 
 
@@ -175,6 +178,7 @@ class ScoresSolver:
         del x0  # an iterate; that of `damped_lstsq` is a prior
         _require_scores(A)
         pieces, tree = jax.tree.flatten(b)
+        pieces = _as_rounded(pieces, parameters_of(A))
         blocks = [O.reshape(-1, v.size) for O, v in zip(jax.tree.leaves(A.O), pieces)]
         x, info = ngdla.damped_solve(
             blocks,
@@ -188,10 +192,23 @@ class ScoresSolver:
         return jax.tree.unflatten(tree, x), info._asdict()
 
 
+def _as_rounded(v: Sequence[Any], parameters: Any) -> list[Any]:
+    """Return pieces of a gradient in the precision of its least precise leaf.
+
+    What becomes of its rounding is judged by the dtype, and promotion has hidden some of that where
+    parameters differ in precision.
+    """
+    reals = [jnp.finfo(x.dtype).dtype for x in jax.tree.leaves(parameters)]
+    least = max(reals, key=lambda dtype: jnp.finfo(dtype).eps)
+    pair = jnp.promote_types(least, jnp.complex64)
+    return [x.astype(pair if jnp.iscomplexobj(x) else least) for x in v]
+
+
 def _filtered(rows: int, v: Sequence[Any]) -> bool:
     """Tell whether rounding of v = S^H f can be filtered out, and matters."""
     single = jnp.result_type(*v) in (jnp.float32, jnp.complex64)
-    return single and rows < sum(piece.size for piece in v)
+    wide = jax.config.jax_enable_x64  # the filter needs double precision
+    return single and wide and rows < sum(piece.size for piece in v)
 
 
 def _require_scores(A: Any) -> None:
@@ -297,5 +314,6 @@ def _preconditioned(
     O = ansatz.log_derivatives(variables, samples)
     S = ngdla.scores(O, weights=weights, mode=ansatz.mode)
     v, tree = flat_parameters(gradient, ansatz.mode)
+    (v,) = _as_rounded([v], variables["params"])
     row_space = _filtered(S.shape[0], [v])
     return tree(ngdla.damped_solve(S, v, shift, precision="native", row_space=row_space))

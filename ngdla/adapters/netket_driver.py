@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,12 +14,21 @@ from jax.flatten_util import ravel_pytree
 from netket.utils.struct import field
 
 import ngdla
+from ngdla._backend.messages import shown
 from ngdla.damped.precision import Precision
 from ngdla.variational_monte_carlo.centred_scores import Mode
 
 from .automatic_shift import next_shift, require_gradient_descent, require_start
 from .netket_internals import at_parameters, register_hamiltonian, replicated
-from .netket_samples import Ansatz, Measured, ansatz_of, flat_parameters, measured
+from .netket_samples import (
+    Ansatz,
+    Measured,
+    ansatz_of,
+    flat_parameters,
+    measured,
+    require_hilbert_space,
+    require_shift,
+)
 
 __all__ = ["VMC_SPRING"]
 
@@ -58,7 +68,7 @@ class VMC_SPRING(nk.driver.AbstractOptimizationDriver):
         1 / (1 + (snr / SNR)^6), with its signal-to-noise ratio over the samples.
     mode : {"real", "complex", "holomorphic"}, optional
         How log psi is differentiated, as in `netket.jax.jacobian`; by default NetKet's choice,
-        which is never "holomorphic": right for all states, at four times the work for holomorphic
+        which is never "holomorphic": right for all states, with twice the numbers for holomorphic
         ones.
 
     Attributes
@@ -132,14 +142,16 @@ class VMC_SPRING(nk.driver.AbstractOptimizationDriver):
         mode: str | None = None,
     ) -> None:
         self.mode = ansatz_of(variational_state, mode).mode
+        require_hilbert_space(variational_state, hamiltonian)
+        require_shift(diag_shift)
+        _require_numbers(momentum, norm_constraint, snr)
         super().__init__(variational_state, optimizer, minimized_quantity_name="Energy")
         self._ham = hamiltonian
         self.diag_shift, self.momentum = diag_shift, momentum
         self.norm_constraint, self.snr = norm_constraint, snr
         self.automatic, self.info = bool(automatic), None
-        _require_numbers(momentum, norm_constraint)
         d, _ = flat_parameters(variational_state.parameters, self.mode)
-        self._previous = None if momentum == 0 else jnp.zeros_like(d)
+        self._previous = None if momentum == 0 else jnp.zeros_like(d, dtype=_at_least_single(d))
         self._shift = None
         if automatic:
             _require_prediction(snr)
@@ -214,7 +226,7 @@ def _step(
     """Return the step as a tree, the whole d, and what is known of them."""
     O = ansatz.log_derivatives(variables, data.samples)
     energies = 2 * data.deviations.reshape(-1)
-    energies = (energies.real if ansatz.mode == "real" else energies).astype(O.dtype)
+    energies = (energies.real if ansatz.mode == "real" else energies).astype(_at_least_single(O))
     d, info = ngdla.stochastic_reconfiguration(
         O,
         energies,
@@ -231,8 +243,13 @@ def _step(
     factor = _norm_factor(norm_constraint, info.step_norm)
     known = info._asdict() if isinstance(info, ngdla.SolveInfo) else _of_directions(info)
     flat, tree = flat_parameters(variables["params"], ansatz.mode)
-    kept = None if previous is None else d.astype(flat.dtype)
+    kept = None if previous is None else d.astype(_at_least_single(flat))
     return tree(factor * d), kept, known | {"norm_factor": factor, "diag_shift": shift}
+
+
+def _at_least_single(x: Any) -> Any:
+    """Return the dtype of an array, or float32 for half precision, which would spoil energies."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _precision(O: Any) -> Precision:
@@ -291,7 +308,11 @@ def _value(number: Schedule, step: int) -> Any:
     return jnp.asarray(number(step) if callable(number) else number, dtype=float)
 
 
-def _require_numbers(momentum: Schedule, norm_constraint: float | None) -> None:
+def _require_numbers(momentum: Schedule, norm_constraint: Any, snr: Any) -> None:
+    for name, number in {"norm_constraint": norm_constraint, "snr": snr}.items():
+        if number is not None and not isinstance(number, numbers.Real):
+            msg = f"`{name}` is {shown(number)}; it must be a number, or None for none."
+            raise TypeError(msg)
     if norm_constraint is not None and not norm_constraint > 0:
         msg = f"`norm_constraint` is {norm_constraint}; it must be positive, or None for none."
         raise ValueError(msg)

@@ -20,6 +20,7 @@ __all__ = [
     "at_parameters",
     "default_mode",
     "is_jacobian_qgt",
+    "parameters_of",
     "register_hamiltonian",
     "replicated",
     "samples_of",
@@ -68,6 +69,11 @@ def replicated(x: Any) -> Any:
 def is_jacobian_qgt(A: Any) -> bool:
     """Tell whether a geometric tensor holds its scores."""
     return isinstance(A, (QGTJacobianDenseT, QGTJacobianPyTreeT))
+
+
+def parameters_of(A: Any) -> Any:
+    """Return shapes and dtypes of the parameters of a geometric tensor that holds its scores."""
+    return A._params_structure
 
 
 def register_hamiltonian(driver: type) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,11 +12,20 @@ import jax.numpy as jnp
 import netket as nk
 from jax.flatten_util import ravel_pytree
 
+from ngdla._backend.messages import shown
 from ngdla.variational_monte_carlo.centred_scores import MODES, Mode
 
 from .netket_internals import apply_function, default_mode, samples_of
 
-__all__ = ["Ansatz", "Measured", "ansatz_of", "flat_parameters", "measured"]
+__all__ = [
+    "Ansatz",
+    "Measured",
+    "ansatz_of",
+    "flat_parameters",
+    "measured",
+    "require_hilbert_space",
+    "require_shift",
+]
 
 
 class Measured(NamedTuple):
@@ -73,7 +83,12 @@ class Ansatz:
             chunk_size=self.chunk_size,
             dense=True,
         )
-        return jax.lax.complex(O[:, 0], O[:, 1]) if self.mode == "complex" else O
+        if self.mode != "complex":
+            return O
+        O = O.astype(
+            jnp.promote_types(O.dtype, jnp.float32)
+        )  # no complex numbers of half precision
+        return jax.lax.complex(O[:, 0], O[:, 1])
 
 
 def ansatz_of(state: Any, mode: str | None = None) -> Ansatz:
@@ -117,3 +132,31 @@ def flat_parameters(parameters: Any, mode: str) -> tuple[Any, Callable[[Any], An
     real, complex_again = nk.jax.tree_to_real(parameters)
     flat, tree = ravel_pytree(real)
     return flat, lambda x: complex_again(tree(x.astype(flat.dtype)))
+
+
+# ---------------------------------------------------------------------------------- arguments
+
+
+def require_hilbert_space(state: Any, hamiltonian: Any) -> None:
+    """Raise unless the Hamiltonian acts on the configurations of the state."""
+    space = getattr(hamiltonian, "hilbert", None)
+    if space != state.hilbert:
+        msg = (
+            f"`hamiltonian` acts on {space}, but `variational_state` is one of {state.hilbert}; "
+            f"build both with the same netket.hilbert."
+        )
+        raise TypeError(msg)
+
+
+def require_shift(diag_shift: Any) -> None:
+    """Raise unless a diagonal shift is a schedule or a positive number."""
+    if callable(diag_shift):
+        return
+    try:
+        number = float(diag_shift)
+    except TypeError:
+        msg = f"`diag_shift` is {shown(diag_shift)}; it must be a number or a schedule."
+        raise TypeError(msg) from None
+    if not 0 < number < math.inf:
+        msg = f"`diag_shift` is {shown(diag_shift)}; it must be positive and finite."
+        raise ValueError(msg)

@@ -133,12 +133,28 @@ def test_real_and_complex_parameters_together():
         driver_of(k, state, mode="holomorphic")
 
 
+def test_half_precision():
+    """Energies and the momentum are not rounded to it, and its rounding is no other optimiser."""
+    k = kind("phase")
+    state = sampled(k.model.clone(param_dtype=jnp.bfloat16))
+    S, f = scores(state, k.hamiltonian, k.mode)
+    driver = driver_of(k, state, momentum=0.5, automatic=True)
+    _, step = driver.compute_loss_and_update()
+    right = svd_step(S, f, 1e-3)
+    assert flat(step).dtype == jnp.bfloat16
+    assert driver._previous.dtype == jnp.float32
+    error = np.linalg.norm(driver._previous - right) / np.linalg.norm(right)
+    assert error <= 1e-4
+    assert np.isfinite(driver.info["rho"])
+
+
 # ----------------------------------------------------------------------------- trajectories
 
 
-def test_momentum(case):
+@pytest.mark.parametrize("name", ["complex", "holomorphic"])
+def test_momentum(name):
     """d_k = argmin |S d - f|^2 + shift |d - mu d_(k-1)|^2, theta <- theta - lr d, in NumPy."""
-    k = case[0]
+    k = kind(name)
     state, numpy_state = summed(k.model), summed(k.model)
     driver = driver_of(k, state, momentum=0.8)
     d = 0.0
@@ -321,9 +337,22 @@ def test_what_is_refused():
         ({"automatic": True, "optimizer": optax.adam(0.1)}, ValueError, "use optax.sgd without"),
         ({"automatic": True, "optimizer": optax.sgd(0.1, 0.9)}, ValueError, "use optax.sgd"),
         ({"automatic": True, "diag_shift": lambda i: 1.0}, TypeError, "is a schedule"),
+        ({"diag_shift": 0.0}, ValueError, "`diag_shift` is 0.0; it must be positive and finite"),
+        ({"diag_shift": None}, TypeError, "`diag_shift` is None; it must be a number or a sch"),
+        ({"diag_shift": jnp.ones(2)}, TypeError, "it must be a number or a schedule"),
+        ({"snr": [2.0]}, TypeError, "`snr` is .*; it must be a number, or None"),
+        ({"norm_constraint": lambda i: 1.0}, TypeError, "`norm_constraint` is .* must be a number"),
     ):
         with pytest.raises(error, match=message):
             driver_of(k, state, **options)
+
+
+def test_hamiltonians_of_other_spaces():
+    k = kind("real")
+    spins = nk.hilbert.Spin(0.5, 8)
+    longer = nk.operator.IsingJax(spins, nk.graph.Chain(8), h=1.0)
+    with pytest.raises(TypeError, match=r"`hamiltonian` acts on .*N=8.*one of .*N=6"):
+        driver_of(k._replace(hamiltonian=longer), summed(k.model))
 
 
 def test_states_of_other_kinds():
