@@ -185,6 +185,7 @@ class ComplexPairs(ParameterForm):
     """Complex parameters in another form, as real ones: real parts, then imaginary parts."""
 
     form: ParameterForm
+    shape: Shape | None = None  # (..., m) of one array, of which the other form knows nothing
 
     def label(self, i: int) -> str:
         """Return that of the complex parameters."""
@@ -192,12 +193,13 @@ class ComplexPairs(ParameterForm):
 
     def taken_apart(self, v: Any, name: str, scores: str) -> Sequence[Any]:
         """Return real parts followed by imaginary parts, of vectors without an axis of columns."""
-        return [_pair(piece, name) for piece in self.form.taken_apart(v, name, scores)]
+        pieces = self.form.taken_apart(v, name, scores)
+        return [_pair(self._checked(piece, name, scores)) for piece in pieces]
 
     def weights_apart(self, d: Any, name: str, scores: str) -> Sequence[Any]:
         """Return the same weights for both parts."""
         return [
-            piece if isinstance(piece, numbers.Real) else _twice(piece, name)
+            piece if isinstance(piece, numbers.Real) else _twice(self._checked(piece, name, scores))
             for piece in self.form.weights_apart(d, name, scores)
         ]
 
@@ -209,16 +211,32 @@ class ComplexPairs(ParameterForm):
         """Refuse: scores have a row of pairs."""
         raise AssertionError
 
+    def _checked(self, piece: Any, name: str, scores: str) -> Array:
+        """Return an array, checked before it has twice its length."""
+        require_array(piece, name)
+        if self.shape is not None and tuple(piece.shape) != self.shape:
+            msg = (
+                f"`{name}` has shape {tuple(piece.shape)} but `{scores}` has pairs of derivatives "
+                f"by complex parameters of shape {self.shape}; it must have that."
+            )
+            raise ValueError(msg)
+        if self.shape is None and piece.ndim > 1:
+            msg = (
+                f"`{name}` has one axis more than the parameters of `{scores}`; with pairs of "
+                f"derivatives it must be one vector."
+            )
+            raise ValueError(msg)
+        array: Array = piece
+        return array
 
-def _pair(piece: Any, name: str) -> Array:
-    require_array(piece, name)
+
+def _pair(piece: Array) -> Array:
     xp = namespace(piece)
     parts = [xp.real(piece), xp.imag(piece)] if is_complex(piece) else [piece, xp.zeros_like(piece)]
     return xp.concat(parts, axis=-1)
 
 
-def _twice(piece: Any, name: str) -> Array:
-    require_array(piece, name)
+def _twice(piece: Array) -> Array:
     return namespace(piece).concat([piece, piece], axis=-1)
 
 
