@@ -22,7 +22,14 @@ from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.trees import Tree
 
-__all__ = ["ONE_ARRAY", "BlockSequence", "ComplexPairs", "ParameterForm", "ParameterTree"]
+__all__ = [
+    "ONE_ARRAY",
+    "BlockSequence",
+    "ComplexPairs",
+    "ParameterForm",
+    "ParameterTree",
+    "is_one_number",
+]
 
 Shape = tuple[int, ...]
 
@@ -132,7 +139,7 @@ class ParameterTree(ParameterForm):
     def weights_apart(self, d: Any, name: str, scores: str) -> Sequence[Any]:
         """Return the leaves, flattened; numbers stay as they are."""
         return [
-            leaf if isinstance(leaf, numbers.Real) else self._flat(leaf, i, name, scores)
+            leaf if is_one_number(leaf) else self._flat(leaf, i, name, scores)
             for i, leaf in enumerate(self._leaves(d, name, scores))
         ]
 
@@ -199,7 +206,9 @@ class ComplexPairs(ParameterForm):
     def weights_apart(self, d: Any, name: str, scores: str) -> Sequence[Any]:
         """Return the same weights for both parts."""
         return [
-            piece if isinstance(piece, numbers.Real) else _twice(self._checked(piece, name, scores))
+            piece
+            if self.shape is None and is_one_number(piece)
+            else _twice(self._checked(piece, name, scores))
             for piece in self.form.weights_apart(d, name, scores)
         ]
 
@@ -228,6 +237,11 @@ class ComplexPairs(ParameterForm):
             raise ValueError(msg)
         array: Array = piece
         return array
+
+
+def is_one_number(x: Any) -> bool:
+    """Tell whether x is a real number or an array without axes."""
+    return isinstance(x, numbers.Real) or (is_array(x) and x.ndim == 0)
 
 
 def _pair(piece: Array) -> Array:

@@ -183,3 +183,28 @@ def test_a_dict_of_modules_is_a_tree(rng: np.random.Generator) -> None:
         found = np.append(np.asarray(net.weight), float(net.bias))
         tolerance = 1e-5 * float(np.linalg.norm(x))
         assert np.linalg.norm(found - np.asarray(x)) <= tolerance
+
+
+def test_arrays_without_axes_stand_for_leaves_of_a_metric(
+    backend: Backend, rng: np.random.Generator
+) -> None:
+    dtype = backend.dtypes[0]
+    left, right, f = (random_array(rng, shape, dtype) for shape in ((N, 4), (N, 3), (N,)))
+    two, one = (np.asarray(x, dtype) for x in (2.0, 1.0))
+    reference = (
+        np.linalg.lstsq(
+            np.vstack([np.hstack([left, right]) / np.r_[[2**0.5] * 4, [1.0] * 3], np.eye(7)]),
+            np.r_[f, np.zeros(7)],
+            rcond=None,
+        )[0]
+        / np.r_[[2**0.5] * 4, [1.0] * 3]
+    )
+    for S, metric in (([left, right], [two, one]), ({"a": left, "b": right}, {"a": two, "b": one})):
+        x = backend.call(
+            lambda S, f, metric: ngdla.damped_lstsq(S, f, 1.0, metric=metric),
+            *map(backend.asarray, (S, f, metric)),
+        )
+        if backend.has_values:
+            pieces = [backend.numpy(piece) for piece in (x.values() if isinstance(x, dict) else x)]
+            tolerance = 1e2 * float(np.finfo(dtype).eps)
+            np.testing.assert_allclose(np.concatenate(pieces), reference, rtol=0, atol=tolerance)
