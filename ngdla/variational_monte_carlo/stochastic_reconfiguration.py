@@ -245,7 +245,8 @@ def _scores(
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
-    if not is_array(local_energies) and is_array(getattr(local_energies, "data", None)):
+    plain = is_array(local_energies) or hasattr(local_energies, "nnz")  # or sparse, which has data
+    if not plain and is_array(getattr(local_energies, "data", None)):
         msg = (
             f"`local_energies` is a {type(local_energies).__name__}; pass the array in it, one "
             f"number for each sample, such as `local_energies.data.reshape(-1)`."
