@@ -475,7 +475,7 @@ KINDS = [
     ("bytes", lambda x: b"0.5", "array"),
     ("numbers-in-a-list", lambda x: x.tolist(), "must be one array"),
     ("numbers-in-a-tuple", lambda x: tuple(x.tolist()), "must be one array"),
-    ("dict", lambda x: {"w": x.tolist()}, "must be one array"),
+    ("dict", lambda x: {"w": x.tolist()}, "must be (one|an) array"),
     ("set", lambda x: {1.0}, "array"),
     ("iterator", lambda x: iter(x.tolist()), "array"),
     ("function", lambda x: len, "array"),

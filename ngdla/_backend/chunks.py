@@ -27,6 +27,7 @@ __all__ = [
     "in_one_block",
     "is_chunked",
     "require_known_shape",
+    "require_whole_samples",
     "sum_over_chunks",
     "unchunked",
 ]
@@ -56,6 +57,16 @@ def in_column_chunks(S: AnyArray, name: str) -> AnyArray:
         )
         raise ValueError(msg)
     return S.rechunk({S.ndim - 1: tuple(width for width in S.chunks[-1] if width)})
+
+
+def require_whole_samples(x: AnyArray, name: str) -> None:
+    """Raise if the samples of an array (n, ...), of any shape, are in several chunks."""
+    if is_chunked(x) and x.numblocks[0] > 1:
+        msg = (
+            f"`{name}` is a Dask array with {' x '.join(map(str, x.numblocks))} chunks; its first "
+            f"axis, that of the samples, must be one chunk. Use {name}.rechunk({{0: -1}})."
+        )
+        raise ValueError(msg)
 
 
 def unchunked(x: AnyArray) -> AnyArray:

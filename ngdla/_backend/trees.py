@@ -7,6 +7,7 @@ an order of their own for dicts. Other arrays are found in dicts, by sorted keys
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -51,6 +52,8 @@ class Tree:
 
     def leaves_of(self, x: Any) -> list[Any] | None:
         """Return the leaves of another tree, None unless it has the same form."""
+        if _too_deep(x):
+            return None
         try:
             return _UTILITIES[self.library].matched(self.spec, x)
         except (TypeError, ValueError):  # also where keys of a dict cannot be sorted
@@ -67,7 +70,7 @@ def holds_arrays(x: Any) -> bool:
         elif isinstance(node, (list, tuple)):
             children = list(node)
         elif node is not None:
-            return hasattr(node, "dtype") or (node is x and _is_container(x))
+            return hasattr(node, "dtype") or _is_container(node)
         else:
             continue
         if depth < _DEEPEST:
@@ -84,7 +87,12 @@ def _is_container(x: Any) -> bool:
 
 
 def tree_leaves(x: Any) -> tuple[list[Any], Tree]:
-    """Return the leaves of a tree, and the tree without them; what is no tree is its one leaf."""
+    """Return the leaves of a tree, and the tree without them; what is no tree is its one leaf.
+
+    Raise RecursionError if containers are nested too deeply, or hold themselves.
+    """
+    if _too_deep(x):
+        raise RecursionError
     for library, utilities in _UTILITIES.items():
         try:
             leaves, spec = utilities.flatten(x)
@@ -93,6 +101,23 @@ def tree_leaves(x: Any) -> tuple[list[Any], Tree]:
         if library == _PYTHON or any(_is_of(library, leaf) for leaf in leaves):
             return leaves, Tree(library, spec, tuple(utilities.paths(x)))
     raise AssertionError
+
+
+def _too_deep(x: Any) -> bool:
+    """Tell whether containers are nested deeper than any parameters, or hold themselves.
+
+    Once JAX has run out of its stack with one, nothing else in the process can call deeply.
+    """
+    waiting = [(x, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return True
+        if isinstance(node, dict):
+            node = tuple(node.values())
+        if isinstance(node, (list, tuple)):
+            waiting.extend((child, depth + 1) for child in node)
+    return False
 
 
 def _is_of(library: str, leaf: Any) -> bool:
@@ -157,6 +182,7 @@ class _Node:
     kind: type
     keys: tuple[Any, ...]
     children: tuple[_Node | None, ...]  # None for a leaf
+    first: tuple[Any, ...] = ()  # what it is made with besides these
 
 
 class _PythonTrees:
@@ -187,7 +213,9 @@ def _node(x: Any, leaves: list[Any]) -> _Node | None:
     else:
         leaves.append(x)
         return None
-    return _Node(type(x), keys, tuple(_node(value, leaves) for value in values))
+    children = tuple(_node(value, leaves) for value in values)
+    first = (x.default_factory,) if isinstance(x, defaultdict) else ()
+    return _Node(type(x), keys, children, first)
 
 
 def _sorted(keys: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -204,7 +232,7 @@ def _built(node: _Node | None, leaves: Iterator[Any]) -> Any:
     values = [_built(child, leaves) for child in node.children]
     make: Any = node.kind
     if issubclass(node.kind, dict):
-        return make(zip(node.keys, values))
+        return make(*node.first, zip(node.keys, values))
     return make(*values) if hasattr(make, "_fields") else make(values)
 
 

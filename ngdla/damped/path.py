@@ -129,7 +129,7 @@ def damping_path(
 
     Parameters
     ----------
-    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         As in `damped_lstsq`.
     f : array, shape (..., n) or (..., n, k)
         Right-hand side, or k of them. For real `S` complex `f` is allowed.

@@ -33,7 +33,7 @@ from ngdla._backend.runs import LONG, long_norm
 from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import chooses, is_traced
-from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ParameterForm
+from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ParameterForm, is_one_number
 from ngdla.score_matrices.score_matrix import Piece, ScoreMatrix, Vector
 
 __all__ = [
@@ -310,7 +310,7 @@ def diagonal(scores: ScoreMatrix, d: Any, name: str, real: str) -> tuple[Vector,
     A number stands for a whole column block, where there are several.
     """
     parts = scores.form.weights_apart(d, name, scores.name)
-    if not isinstance(d, numbers.Real):
+    if not is_one_number(d):
         pairs = zip(parts, scores.pieces)
         parts = [_filled(part, piece.block, real) for part, piece in pairs]
     return _in_pieces(scores, parts, name)
@@ -318,8 +318,10 @@ def diagonal(scores: ScoreMatrix, d: Any, name: str, real: str) -> tuple[Vector,
 
 def _filled(d: Any, block: Array | None, real: str) -> Any:
     """Return a row of one number for the columns of a block; arrays as they are."""
-    if block is None or not isinstance(d, numbers.Real) or isinstance(d, bool):
+    if block is None or not is_one_number(d) or isinstance(d, bool):
         return d
+    if not isinstance(d, numbers.Real):
+        return namespace(d).broadcast_to(d, block[0, :].shape)
     xp = namespace(block)
     return xp.full_like(block[0, :], as_float(d), dtype=getattr(xp, real))
 

@@ -247,7 +247,7 @@ def damped_lstsq(
 
     Parameters
     ----------
-    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         Scores or design matrix, as in `damped_solve`.
     f : array, shape (..., n) or (..., n, k)
         Right-hand side, or k of them. For real `S` complex `f` is allowed.

@@ -17,7 +17,7 @@ from typing import Any
 
 from ngdla._backend.calls import all_finite, place_in_batch
 from ngdla._backend.checks import require_array, require_like
-from ngdla._backend.chunks import in_column_chunks, is_chunked
+from ngdla._backend.chunks import in_column_chunks, is_chunked, require_whole_samples
 from ngdla._backend.column_loops import Step, pass_over_columns
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
 from ngdla._backend.gram import gram as dense_gram
@@ -44,14 +44,14 @@ def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
     """Check `S` and return it as `ColumnBlocks`."""
     if type(S) in (list, tuple) and not any(map(_is_container_of_arrays, S)):
         return _sequence_blocks(S, name)
-    if not hasattr(S, "dtype") and holds_arrays(S):
+    if not hasattr(S, "dtype") and (isinstance(S, dict) or holds_arrays(S)):
         return tree_blocks(S, name=name)
     require_array(S, name, ndim=2)
     return ColumnBlocks((in_column_chunks(S, name),), None, ONE_ARRAY, name)
 
 
 def _is_container_of_arrays(block: Any) -> bool:
-    return isinstance(block, (dict, list, tuple)) and holds_arrays(block)
+    return not hasattr(block, "dtype") and holds_arrays(block)
 
 
 def _sequence_blocks(S: list[Any] | tuple[Any, ...], name: str) -> ColumnBlocks:
@@ -74,12 +74,17 @@ def _sequence_blocks(S: list[Any] | tuple[Any, ...], name: str) -> ColumnBlocks:
 
 def tree_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
     """Check a tree with leaves (n, *shape), and return it as `ColumnBlocks`, one for each leaf."""
-    leaves, tree = tree_leaves(S)
+    try:
+        leaves, tree = tree_leaves(S)
+    except RecursionError:
+        msg = f"`{name}` is a {type(S).__name__} that is nested too deeply, or holds itself."
+        raise ValueError(msg) from None
     if not leaves:
         msg = f"`{name}` is a {type(S).__name__} without arrays; it needs at least one."
         raise ValueError(msg)
     for path, leaf in zip(tree.paths, leaves):
         require_array(leaf, name + path, ndim=1, blocks=False)
+        require_whole_samples(leaf, name + path)
     form = ParameterTree(tree, tuple(tuple(map(int, leaf.shape[1:])) for leaf in leaves))
     blocks = [
         namespace(leaf).reshape(leaf, (leaf.shape[0], math.prod(shape)))

@@ -23,7 +23,7 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
 
     Parameters
     ----------
-    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k); real or complex
+    S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         Rows are samples. A list or tuple holds column blocks of one matrix, a tree arrays
         (n, *shape). Dask arrays may be
         chunked along the last axis only; their Gram matrix is lazy and one block. Also a

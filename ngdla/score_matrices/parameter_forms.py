@@ -22,7 +22,14 @@ from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.trees import Tree
 
-__all__ = ["ONE_ARRAY", "BlockSequence", "ComplexPairs", "ParameterForm", "ParameterTree"]
+__all__ = [
+    "ONE_ARRAY",
+    "BlockSequence",
+    "ComplexPairs",
+    "ParameterForm",
+    "ParameterTree",
+    "is_one_number",
+]
 
 Shape = tuple[int, ...]
 
@@ -132,7 +139,7 @@ class ParameterTree(ParameterForm):
     def weights_apart(self, d: Any, name: str, scores: str) -> Sequence[Any]:
         """Return the leaves, flattened; numbers stay as they are."""
         return [
-            leaf if isinstance(leaf, numbers.Real) else self._flat(leaf, i, name, scores)
+            leaf if is_one_number(leaf) else self._flat(leaf, i, name, scores)
             for i, leaf in enumerate(self._leaves(d, name, scores))
         ]
 
@@ -185,6 +192,7 @@ class ComplexPairs(ParameterForm):
     """Complex parameters in another form, as real ones: real parts, then imaginary parts."""
 
     form: ParameterForm
+    shape: Shape | None = None  # (..., m) of one array, of which the other form knows nothing
 
     def label(self, i: int) -> str:
         """Return that of the complex parameters."""
@@ -192,12 +200,15 @@ class ComplexPairs(ParameterForm):
 
     def taken_apart(self, v: Any, name: str, scores: str) -> Sequence[Any]:
         """Return real parts followed by imaginary parts, of vectors without an axis of columns."""
-        return [_pair(piece, name) for piece in self.form.taken_apart(v, name, scores)]
+        pieces = self.form.taken_apart(v, name, scores)
+        return [_pair(self._checked(piece, name, scores)) for piece in pieces]
 
     def weights_apart(self, d: Any, name: str, scores: str) -> Sequence[Any]:
         """Return the same weights for both parts."""
         return [
-            piece if isinstance(piece, numbers.Real) else _twice(piece, name)
+            piece
+            if self.shape is None and is_one_number(piece)
+            else _twice(self._checked(piece, name, scores))
             for piece in self.form.weights_apart(d, name, scores)
         ]
 
@@ -209,16 +220,37 @@ class ComplexPairs(ParameterForm):
         """Refuse: scores have a row of pairs."""
         raise AssertionError
 
+    def _checked(self, piece: Any, name: str, scores: str) -> Array:
+        """Return an array, checked before it has twice its length."""
+        require_array(piece, name)
+        if self.shape is not None and tuple(piece.shape) != self.shape:
+            msg = (
+                f"`{name}` has shape {tuple(piece.shape)} but `{scores}` has pairs of derivatives "
+                f"by complex parameters of shape {self.shape}; it must have that."
+            )
+            raise ValueError(msg)
+        if self.shape is None and piece.ndim > 1:
+            msg = (
+                f"`{name}` has one axis more than the parameters of `{scores}`; with pairs of "
+                f"derivatives it must be one vector."
+            )
+            raise ValueError(msg)
+        array: Array = piece
+        return array
 
-def _pair(piece: Any, name: str) -> Array:
-    require_array(piece, name)
+
+def is_one_number(x: Any) -> bool:
+    """Tell whether x is a real number or an array without axes."""
+    return isinstance(x, numbers.Real) or (is_array(x) and x.ndim == 0)
+
+
+def _pair(piece: Array) -> Array:
     xp = namespace(piece)
     parts = [xp.real(piece), xp.imag(piece)] if is_complex(piece) else [piece, xp.zeros_like(piece)]
     return xp.concat(parts, axis=-1)
 
 
-def _twice(piece: Any, name: str) -> Array:
-    require_array(piece, name)
+def _twice(piece: Array) -> Array:
     return namespace(piece).concat([piece, piece], axis=-1)
 
 

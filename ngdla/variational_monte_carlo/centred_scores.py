@@ -50,7 +50,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
 
     Parameters
     ----------
-    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k)
+    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree
         Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks, and
         a tree, such as a dict, arrays (n, *shape).
     weights : array, shape (..., n), optional

@@ -135,8 +135,12 @@ def _not_negative(
     damping: Any, scores: ScoreMatrix, dtype: str, checks: ValueChecks
 ) -> float | Array:
     """Return a damping that may be 0, as a float or an array (...)."""
-    if isinstance(damping, numbers.Real) and not isinstance(damping, bool) and damping == 0:
-        return 0.0
+    if isinstance(damping, numbers.Real) and not isinstance(damping, bool):
+        if damping == 0:
+            return 0.0
+        if damping < 0:
+            msg = f"`damping` is {shown(damping)}; with `cutoff` it must be finite, positive or 0."
+            raise ValueError(msg)
     real = real_name(dtype)
     values = damping_values(damping, scores.like, scores.name, real, scores.batch)
     if isinstance(values, float):

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend.checks import require_array
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import namespace
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks, tree_blocks
 from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ComplexPairs, ParameterTree
 from ngdla.score_matrices.score_matrix import ScoreMatrix
@@ -25,23 +25,24 @@ def packed_blocks(given: Any, name: str) -> ColumnBlocks:
     if hasattr(given, "dtype"):
         require_array(given, name, ndim=3)
         *batch, n, two, m = given.shape
-        _require_pairs(given, two, name)
+        _require_pairs(tuple(given.shape), two, name)
         columns = namespace(given).reshape(given, (*batch, n, 2 * m))
-        return dataclasses.replace(column_blocks(columns, name=name), form=ComplexPairs(ONE_ARRAY))
+        form = ComplexPairs(ONE_ARRAY, (*batch, m))
+        return dataclasses.replace(column_blocks(columns, name=name), form=form)
     blocks = tree_blocks(given, name=name)
-    form = blocks.form
-    assert isinstance(form, ParameterTree)
-    for i, (block, shape) in enumerate(zip(blocks.blocks, form.shapes)):
-        _require_pairs(block, shape[0] if shape else 1, name + form.label(i))
-    shapes = tuple(shape[1:] for shape in form.shapes)
-    return dataclasses.replace(blocks, form=ComplexPairs(ParameterTree(form.tree, shapes)))
+    tree = blocks.form
+    assert isinstance(tree, ParameterTree)
+    for i, (block, shape) in enumerate(zip(blocks.blocks, tree.shapes)):
+        whole, found = (block.shape[0], *shape), shape[0] if shape else None
+        _require_pairs(whole, found, name + tree.label(i))
+    shapes = tuple(shape[1:] for shape in tree.shapes)
+    return dataclasses.replace(blocks, form=ComplexPairs(ParameterTree(tree.tree, shapes)))
 
 
-def _require_pairs(O: Array, found: int, name: str) -> None:
+def _require_pairs(shape: tuple[int, ...], found: int | None, name: str) -> None:
     if found != 2:
         msg = (
             f"`{name}` must have axes (n, 2, ...) with `pack`, the second for the derivatives by "
-            f"real and imaginary parts of parameters, but there {found} stand in place of 2; its "
-            f"shape is {tuple(O.shape)}."
+            f"real and imaginary parts of parameters, but its shape is {shape}."
         )
         raise ValueError(msg)

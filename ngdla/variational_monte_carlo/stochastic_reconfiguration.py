@@ -191,7 +191,10 @@ def stochastic_reconfiguration(
     given = _log_derivatives(log_derivatives, pack)
     mode = mode_of(mode, given)
     if pack and mode == "holomorphic":
-        msg = "`pack` is for parameters of a function that is not holomorphic; leave out `mode`."
+        msg = (
+            "`mode` is 'holomorphic', but `pack` is for parameters of a function that is not; "
+            "choose mode 'complex', or leave out `pack`."
+        )
         raise ValueError(msg)
     energies = _energies(local_energies, given)
     filters, filtered = Filters(snr, cutoff), snr is not None or cutoff is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import pickle
 from typing import Any, NamedTuple
 
@@ -86,3 +87,37 @@ def test_what_holds_arrays_is_seen_at_its_first_leaf() -> None:
         deep = [deep]
     for wrong in ({}, [], [1.0, np.ones(1)], {"a": None}, "a", iter([]), deep, None, {1.0}):
         assert not holds_arrays(wrong)
+
+
+def test_a_container_of_another_class_holds_arrays_wherever_it_is() -> None:
+    jax = pytest.importorskip("jax")
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Module:
+        weight: Any
+
+    module = Module(jax.numpy.ones(2))
+    for one in (module, {"net": module}, [module], ({"net": [module]},)):
+        assert holds_arrays(one)
+        leaves, _ = tree_leaves(one)
+        assert leaves[0] is module.weight
+    assert not holds_arrays({"net": Module("name")})
+
+
+def test_a_dict_with_defaults_is_put_together() -> None:
+    given = collections.defaultdict(list, b=np.ones(1), a=np.zeros(1))
+    leaves, form = tree_leaves(given)
+    again = form.with_leaves(leaves)
+    assert again == given
+    assert again.default_factory is list
+    assert form.leaves_of(given) is not None
+
+
+def test_containers_that_hold_themselves_are_no_tree(backend: Backend) -> None:
+    one = backend.asarray(np.ones(1, "float32"))
+    endless: dict[str, Any] = {"a": one}
+    endless["b"] = endless
+    with pytest.raises(RecursionError):
+        tree_leaves(endless)
+    assert tree_leaves({"a": one})[1].leaves_of(endless) is None

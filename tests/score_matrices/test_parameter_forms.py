@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -135,3 +136,75 @@ def test_leaves_are_not_copied() -> None:
     blocks = column_blocks(S).blocks
     assert np.shares_memory(blocks[1], S["w"])
     assert np.shares_memory(blocks[0], S["b"])
+
+
+def test_trees_that_are_none_are_named(rng: np.random.Generator) -> None:
+    f = rng.standard_normal(N)
+    endless: dict[str, Any] = {"a": rng.standard_normal((N, 2))}
+    endless["b"] = endless
+    cases: tuple[tuple[Any, type[Exception], str], ...] = (
+        ({}, ValueError, r"`log_derivatives` is a dict without arrays"),
+        ({"a": {}}, ValueError, r"`log_derivatives` is a dict without arrays"),
+        ({"a": [1.0]}, TypeError, r"`log_derivatives\['a'\]\[0\]` is a builtins.float"),
+        (endless, ValueError, r"`log_derivatives` is a dict that is nested too deeply, or holds"),
+    )
+    for given, error, message in cases:
+        with pytest.raises(error, match=message):
+            ngdla.stochastic_reconfiguration(given, f, 0.1)
+
+
+def test_samples_of_a_leaf_are_one_chunk(rng: np.random.Generator) -> None:
+    da = pytest.importorskip("dask.array")
+    S = rng.standard_normal((N, 2, 3, 2))
+    f = da.from_array(rng.standard_normal(N))
+    with pytest.raises(ValueError, match=r"2 x 1 x 3 x 1 chunks.*S\['w'\]\.rechunk\(\{0: -1\}\)"):
+        ngdla.damped_lstsq({"w": da.from_array(S, chunks=(3, 2, 1, 2))}, f, 0.1)
+    x = ngdla.damped_lstsq({"w": da.from_array(S, chunks=(N, 2, 1, 2))}, f, 0.1)
+    assert x["w"].shape == (2, 3, 2)
+
+
+def test_a_dict_of_modules_is_a_tree(rng: np.random.Generator) -> None:
+    jax = pytest.importorskip("jax")
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Module:
+        weight: Any
+        bias: Any
+
+    S = jax.numpy.asarray(rng.standard_normal((N, 12)))
+    f = jax.numpy.asarray(rng.standard_normal(N))
+    module = Module(S[:, :11], S[:, 11])
+    x = ngdla.damped_lstsq(S, f, 0.1)
+    for tree in ({"net": module}, [module]):
+        d = ngdla.damped_lstsq(tree, f, 0.1)
+        net = d["net"] if isinstance(d, dict) else d[0]
+        assert isinstance(net, Module)
+        found = np.append(np.asarray(net.weight), float(net.bias))
+        tolerance = 1e-5 * float(np.linalg.norm(x))
+        assert np.linalg.norm(found - np.asarray(x)) <= tolerance
+
+
+def test_arrays_without_axes_stand_for_leaves_of_a_metric(
+    backend: Backend, rng: np.random.Generator
+) -> None:
+    dtype = backend.dtypes[0]
+    left, right, f = (random_array(rng, shape, dtype) for shape in ((N, 4), (N, 3), (N,)))
+    two, one = (np.asarray(x, dtype) for x in (2.0, 1.0))
+    reference = (
+        np.linalg.lstsq(
+            np.vstack([np.hstack([left, right]) / np.r_[[2**0.5] * 4, [1.0] * 3], np.eye(7)]),
+            np.r_[f, np.zeros(7)],
+            rcond=None,
+        )[0]
+        / np.r_[[2**0.5] * 4, [1.0] * 3]
+    )
+    for S, metric in (([left, right], [two, one]), ({"a": left, "b": right}, {"a": two, "b": one})):
+        x = backend.call(
+            lambda S, f, metric: ngdla.damped_lstsq(S, f, 1.0, metric=metric),
+            *map(backend.asarray, (S, f, metric)),
+        )
+        if backend.has_values:
+            pieces = [backend.numpy(piece) for piece in (x.values() if isinstance(x, dict) else x)]
+            tolerance = 1e2 * float(np.finfo(dtype).eps)
+            np.testing.assert_allclose(np.concatenate(pieces), reference, rtol=0, atol=tolerance)

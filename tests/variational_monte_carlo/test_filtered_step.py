@@ -161,3 +161,10 @@ def test_damping_may_be_zero_but_nothing_less(damping: Any) -> None:
         assert np.all(np.isfinite(ngdla.stochastic_reconfiguration(O, E, zero, cutoff=0.1)))
     with pytest.raises(ValueError, match="`damping`"):
         ngdla.stochastic_reconfiguration(O, E, 0.0)
+
+
+def test_with_a_cutoff_a_damping_may_be_zero_but_not_negative(rng: np.random.Generator) -> None:
+    O, E = rng.standard_normal((6, 9)), rng.standard_normal(6)
+    for negative in (-1, -1e-9):
+        with pytest.raises(ValueError, match=r"`damping` is -1.*with `cutoff` .* positive or 0"):
+            ngdla.stochastic_reconfiguration(O, E, negative, cutoff=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from backends import Backend
@@ -94,10 +96,30 @@ def test_what_has_no_pairs_is_refused(rng: np.random.Generator) -> None:
         sr(O[:, 0], E, 0.1, mode="complex", pack=True)
     with pytest.raises(ValueError, match=r"`log_derivatives\['w'\]` must have axes"):
         sr({"w": O[:, 0]}, E, 0.1, mode="complex", pack=True)
-    with pytest.raises(ValueError, match=r"`pack` is for .* not holomorphic"):
+    with pytest.raises(ValueError, match=r"`pack` is for .*choose mode 'complex'"):
         sr(O, E, 0.1, mode="holomorphic", pack=True)
     with pytest.raises(TypeError, match=r"`pack` is 'yes'; it must be True or False"):
         sr(O, E, 0.1, mode="complex", pack="yes")
     stream = ngdla.ColumnStream([O[:, 0]], (N, M), dtype="complex128")
     with pytest.raises(TypeError, match=r"`log_derivatives` is a ColumnStream; with `pack`"):
         sr(stream, E, 0.1, mode="complex", pack=True)
+
+
+def test_messages_show_the_shapes_that_came(rng: np.random.Generator) -> None:
+    O, E, previous = data(rng)
+    tree = {"w": O[..., :4].reshape(N, 2, 2, 2), "b": O[..., 4]}
+    before = {"w": previous[:4].reshape(2, 2), "b": previous[4]}
+    columns = {"w": np.stack([before["w"]] * 3, axis=-1), "b": np.ones(3)}
+    pairs = np.stack([previous.real, previous.imag])
+    long = np.concatenate([pairs[0], pairs[1]])
+    cases: tuple[tuple[Any, dict[str, Any], str], ...] = (
+        (O, {"previous": pairs}, r"`previous` has shape \(2, 5\) but .* of shape \(5,\)"),
+        (O, {"previous": long}, r"`previous` has shape \(10,\) but .* of shape \(5,\)"),
+        (O, {"metric": np.ones(2 * M)}, r"`metric` has shape \(10,\) but .* of shape \(5,\)"),
+        (tree, {"previous": columns}, r"`previous` has one axis more"),
+        ({"w": np.moveaxis(tree["w"], 1, 3)[:, :1]}, {}, r"its shape is \(8, 1, 2, 2\)"),
+        ({"b": E}, {}, r"its shape is \(8,\)"),
+    )
+    for given, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            ngdla.stochastic_reconfiguration(given, E, 0.1, mode="complex", pack=True, **options)
