@@ -7,10 +7,11 @@ an order of their own for dicts. Other arrays are found in dicts, by sorted keys
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .late_imports import when_imported
 from .namespace import is_array, is_jax_namespace, is_torch_namespace, namespace
@@ -21,20 +22,27 @@ __all__ = ["Tree", "holds_arrays", "tree_leaves"]
 _DEEPEST = 64  # containers in containers
 
 
-class _Utilities(Protocol):
+class _Utilities(ABC):
     """How a library takes trees apart."""
 
+    @abstractmethod
     def flatten(self, x: Any) -> tuple[list[Any], Any]:
         """Return the leaves of a tree, and all else that it is."""
 
+    @abstractmethod
     def unflatten(self, spec: Any, leaves: Sequence[Any]) -> Any:
         """Return the tree with other leaves."""
 
-    def matched(self, spec: Any, x: Any) -> list[Any]:
-        """Return the leaves of another tree of this form, raise ValueError for one of another."""
-
+    @abstractmethod
     def paths(self, x: Any) -> list[str]:
         """Return how each leaf is written, such as "['layer'][0]"."""
+
+    def matched(self, spec: Any, x: Any) -> list[Any]:
+        """Return the leaves of another tree of this form, raise ValueError for one of another."""
+        leaves, own = self.flatten(x)
+        if own != spec:
+            raise ValueError
+        return leaves
 
 
 @part
@@ -127,7 +135,7 @@ def _is_of(library: str, leaf: Any) -> bool:
     return is_jax_namespace(xp) if library == "jax" else is_torch_namespace(xp)
 
 
-class _JaxTrees:
+class _JaxTrees(_Utilities):
     def flatten(self, x: Any) -> tuple[list[Any], Any]:
         import jax
 
@@ -139,19 +147,13 @@ class _JaxTrees:
 
         return jax.tree_util.tree_unflatten(spec, leaves)
 
-    def matched(self, spec: Any, x: Any) -> list[Any]:
-        leaves, own = self.flatten(x)
-        if own != spec:
-            raise ValueError
-        return leaves
-
     def paths(self, x: Any) -> list[str]:
         import jax
 
         return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(x)]
 
 
-class _TorchTrees:
+class _TorchTrees(_Utilities):
     def flatten(self, x: Any) -> tuple[list[Any], Any]:
         from torch.utils import _pytree
 
@@ -185,19 +187,13 @@ class _Node:
     first: tuple[Any, ...] = ()  # what it is made with besides these
 
 
-class _PythonTrees:
+class _PythonTrees(_Utilities):
     def flatten(self, x: Any) -> tuple[list[Any], Any]:
         leaves: list[Any] = []
         return leaves, _node(x, leaves)
 
     def unflatten(self, spec: Any, leaves: Sequence[Any]) -> Any:
         return _built(spec, iter(leaves))
-
-    def matched(self, spec: Any, x: Any) -> list[Any]:
-        leaves, own = self.flatten(x)
-        if own != spec:
-            raise ValueError
-        return leaves
 
     def paths(self, x: Any) -> list[str]:
         return list(_paths(_node(x, []), ""))
