@@ -164,10 +164,13 @@ class ColumnBlocks(StoredScores):
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """What the pieces of a vector with the m axis must fit."""
-        pieces = []
-        for i, block in enumerate(self.blocks):
-            pieces.append(Piece(self.name + self.form.label(i), block, int(block.shape[-1])))
-        return tuple(pieces)
+        if self.form is ONE_ARRAY:  # small solves are to be few calls
+            (block,) = self.blocks
+            return (Piece(self.name, block, int(block.shape[-1])),)
+        return tuple(
+            Piece(self.name + self.form.label(i), block, int(block.shape[-1]))
+            for i, block in enumerate(self.blocks)
+        )
 
     # ------------------------------------------------------------------------- products
 
