@@ -44,6 +44,8 @@ CLAIMS = (
     "inverse_free",
     "sample_weights",
     "spin_chains",
+    "doors",
+    "full_runs",
 )
 MODULES = (
     *CLAIMS,
@@ -60,8 +62,6 @@ MODULES = (
     "compiled_steps",
     "changed_calls",
     "randomized_svd",
-    "doors",
-    "full_runs",
 )
 LIBRARIES = (
     "ngdla",
