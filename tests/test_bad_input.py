@@ -694,6 +694,8 @@ COLUMN_SHAPES = [
 def shape_is_allowed(argument: ArrayArgument, shape: str) -> bool:
     if argument.matrix or argument.where == "residuals:local_energies":
         return True  # matrices have a table of their own; energies alone have nothing to fit to
+    if shape == "no-axes" and argument.number:
+        return True  # it stands for a number
     if shape == "n-and-m-swapped" and argument.good.endswith("_1"):
         return True  # this block has m_k = n
     if shape in ("column", "two-columns"):
