@@ -79,8 +79,8 @@ def damped_solve(
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         Scores: one row for each of n samples, one column for each of m parameters, any n : m.
         A list or tuple holds column blocks of one matrix (layers), without batch axes; a tree (a
-        dict, or what JAX or torch take for one) holds arrays (n, *shape), one for each parameter,
-        and vectors are trees of arrays of these shapes. Dask arrays
+        dict, or what JAX or torch take for one) holds arrays ``(n, *shape)``, one for each
+        parameter, and vectors are trees of arrays of these shapes. Dask arrays
         may be chunked along the last axis only, and stay lazy. float16 and bfloat16 are converted
         to float32 in chunks. Or a `ColumnStream`, `RowStream` or `ScoreOperator`; vectors are then
         single arrays.

@@ -25,7 +25,7 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     ----------
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         Rows are samples. A list or tuple holds column blocks of one matrix, a tree arrays
-        (n, *shape). Dask arrays may be
+        ``(n, *shape)``. Dask arrays may be
         chunked along the last axis only; their Gram matrix is lazy and one block. Also a
         `ColumnStream`, or a `ScoreOperator` that has a Gram matrix.
     accumulate : {"float32", "float64", "complex64", "complex128"}, optional

@@ -52,7 +52,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
     ----------
     log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree
         Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks, and
-        a tree, such as a dict, arrays (n, *shape).
+        a tree, such as a dict, arrays ``(n, *shape)``.
     weights : array, shape (..., n), optional
         Not negative, not all zero, of any scale; by default equal. A sample of weight 0 changes
         nothing, whatever its data are, NaN and Inf too; its row of S is 0.

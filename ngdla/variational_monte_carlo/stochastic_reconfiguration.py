@@ -118,7 +118,7 @@ def stochastic_reconfiguration(
     log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree
         As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives, or a
         `ScoreOperator`, not in mode "complex". With `pack` (..., n, 2, m), and leaves of a tree
-        (n, 2, *shape).
+        ``(n, 2, *shape)``.
     local_energies : array, shape (..., n), real or complex
         As in `residuals`.
     damping : float or array, shape () or (...)
