@@ -170,7 +170,7 @@ def stochastic_reconfiguration(
     Derivatives by `weights` are those of the smooth function of p that the step is, also where
     weights are 0; they are 0 for such samples whose data are not finite, or 2^32 times as large as
     all others. With `snr`, where the step is no smooth function of p, those by weights of 0 mean
-    nothing.
+    nothing. With `snr` and `cutoff` derivatives are NaN where eigenvalues are not apart.
 
     References
     ----------
