@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -62,6 +63,26 @@ def test_examples_of_a_page(page):
     example = doctest.DocTestParser().get_doctest(examples(page), {}, page, page, 0)
     assert example.examples
     report = []
+    doctest.DocTestRunner(optionflags=flags).run(example, out=report.append)
+    assert not report, "".join(report)
+
+
+METHODS = {
+    f"{name}.{key}": method
+    for name, item in vars(ngdla).items()
+    if inspect.isclass(item) and name in ngdla.__all__
+    for key, method in vars(item).items()
+    if inspect.isfunction(method) and not key.startswith("_") and ">>>" in (method.__doc__ or "")
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_examples_of_methods(name):
+    """Doctest does not look into classes that say that they are of another module."""
+    method, report = METHODS[name], []
+    names = dict(inspect.unwrap(method).__globals__)
+    example = doctest.DocTestParser().get_doctest(method.__doc__, names, name, name, 0)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     doctest.DocTestRunner(optionflags=flags).run(example, out=report.append)
     assert not report, "".join(report)
 

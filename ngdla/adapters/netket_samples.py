@@ -85,10 +85,8 @@ class Ansatz:
         )
         if self.mode != "complex":
             return O
-        O = O.astype(
-            jnp.promote_types(O.dtype, jnp.float32)
-        )  # no complex numbers of half precision
-        return jax.lax.complex(O[:, 0], O[:, 1])
+        pairs = O.astype(jnp.promote_types(O.dtype, jnp.float32))  # half precision has no complex
+        return jax.lax.complex(pairs[:, 0], pairs[:, 1])
 
 
 def ansatz_of(state: Any, mode: str | None = None) -> Ansatz:

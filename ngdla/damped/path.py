@@ -90,8 +90,7 @@ class DampingPath(NamedTuple):
         Notes
         -----
         Method: Newton's on 1 / |S x|, which is nearly linear in the damping, from below the root
-        and in a bracket; 20 iterations of about 10 d k operations, of which 12
-        were the most that any needed. Nothing is solved.
+        and in a bracket; 20 iterations of about 10 d k operations. Nothing is solved.
         Precision: |S x| of the damping is delta to a few roundings, times what the eigenvalues err
         by over the damping. Derivatives, of any order, are those of the implicit function.
 
