@@ -16,6 +16,7 @@ from .array import AnyArray
 from .chunks import sum_over_chunks
 from .column_loops import loop_over_columns
 from .dtypes import is_complex
+from .gram_cupy import gram_cupy
 from .namespace import (
     is_cupy_namespace,
     is_dask_namespace,
@@ -25,16 +26,16 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint, hermitian_part
-from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, sum_over_copies
+from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, product, sum_over_copies
 from .scipy_threads import short_call
 from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
-__all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
+__all__ = ["gram", "gram_by_halves", "weighted_sum_with_gram"]
 
 # Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
-# GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
-# yet on a GPU (asv_benchmarks/claims/gram.py).
+# GEMM), and the columns that one step of the JAX loop takes: measured on the CPU
+# (asv_benchmarks/claims/gram.py).
 _TORCH_LEAF = 64
 _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
@@ -42,7 +43,6 @@ _JAX_COMPLEX_ROWS = 16
 _JAX_FEW = (2, 3)  # rows, of which XLA makes sums in one accumulator if they lie transposed
 _JAX_PARTS = 4
 _JAX_COLUMNS = 2048
-_CUPY_LEAF = 512
 _MIRRORED = 256  # rows of the blocks in which one triangle is copied to the other
 
 
@@ -54,12 +54,12 @@ def gram(S: AnyArray) -> AnyArray:
     if is_torch_namespace(xp):
         return _gram_torch(S)
     if is_cupy_namespace(xp):
-        return gram_by_halves(S, leaf=_CUPY_LEAF)
+        return gram_cupy(S)
     if is_jax_namespace(xp):
         return _gram_jax()(S)
     if is_dask_namespace(xp):
         return sum_over_chunks(gram, S)
-    return long_product(S, adjoint(S)) if S.shape[-1] > LONG else xp.matmul(S, adjoint(S))
+    return product(S, adjoint(S))
 
 
 def _gram_torch(S: AnyArray) -> AnyArray:
@@ -166,35 +166,12 @@ def gram_by_halves(S: AnyArray, *, leaf: int) -> AnyArray:
     xp = namespace(S)
     n = S.shape[-2]
     if n <= leaf:
-        return _outer(S, S)
+        return xp.matmul(S, adjoint(S))
     top, bottom = S[..., : n // 2, :], S[..., n // 2 :, :]
-    cross = _outer(bottom, top)
+    cross = xp.matmul(bottom, adjoint(top))
     upper = xp.concat([gram_by_halves(top, leaf=leaf), adjoint(cross)], axis=-1)
     lower = xp.concat([cross, gram_by_halves(bottom, leaf=leaf)], axis=-1)
     return xp.concat([upper, lower], axis=-2)
-
-
-def gram_cupy_syrk(S: AnyArray) -> AnyArray:
-    """Return S S^T for a real 2-D CuPy array by cuBLAS syrk (CuPy wraps no herk).
-
-    The output must be C-contiguous: otherwise `cupy.cublas.syrk` copies a C-ordered S.
-    """
-    import cupy
-    from cupy import cublas
-
-    n = S.shape[0]
-    G = cublas.syrk("N", S, out=cupy.zeros((n, n), dtype=S.dtype), lower=True)
-    return cupy.tril(G) + cupy.tril(G, -1).T
-
-
-def _outer(A: AnyArray, B: AnyArray) -> AnyArray:
-    """Return A B^H without a conjugated copy of B where the library allows it."""
-    xp = namespace(A)
-    if is_cupy_namespace(xp) and is_complex(B) and A.ndim == 2:
-        from cupy import cublas
-
-        return cublas.gemm("N", "H", A, B)
-    return xp.matmul(A, adjoint(B))
 
 
 @cache

@@ -25,7 +25,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.runs import LONG, long_product, long_sum
+from ngdla._backend.runs import long_sum, product
 from ngdla._backend.shapes import joined, spans
 from ngdla._backend.trees import holds_arrays, tree_leaves
 
@@ -311,7 +311,7 @@ def _column_squares(S: Array) -> Array:
 def _product(S: Array, scale: Array | None, x: Array) -> Array:
     """Return S diag(scale) x."""
     x = x if scale is None else x * scale
-    return S @ x if S.shape[-1] <= LONG else long_product(S, x)
+    return product(S, x)
 
 
 def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:

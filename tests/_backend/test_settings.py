@@ -14,7 +14,6 @@ from references import random_array
 
 from ngdla._backend import products
 from ngdla._backend.gram import gram
-from ngdla._backend.namespace import namespace
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shared_setting import SharedSetting
 
@@ -59,7 +58,7 @@ def test_jax_products_ask_for_the_highest_precision() -> None:
 
 
 def test_numpy_warnings_are_silent_inside_only() -> None:
-    with library_settings(namespace(np.ones(1))):
+    with library_settings(np.ones(1)):
         assert np.isnan(np.zeros(1) / 0.0).all()
     with pytest.warns(RuntimeWarning, match="invalid"):
         np.zeros(1) / np.zeros(1)
@@ -73,9 +72,9 @@ WAIT = 10.0  # seconds, for another thread
 class Caller(threading.Thread):
     """A thread that holds the settings from `start` to `leave`."""
 
-    def __init__(self, xp: Any, *, tf32: bool = False, fails: bool = False) -> None:
+    def __init__(self, like: Any, *, tf32: bool = False, fails: bool = False) -> None:
         super().__init__(daemon=True)
-        self._settings, self._fails = library_settings(xp, tf32=tf32), fails
+        self._settings, self._fails = library_settings(like, tf32=tf32), fails
         self._inside, self._leave = threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -96,11 +95,11 @@ class Caller(threading.Thread):
 
 @pytest.fixture
 def reduced() -> Iterator[Any]:
-    """The namespace of torch, whose products the user has reduced."""
+    """An array of torch, whose products the user has reduced."""
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
-    yield namespace(torch.ones(1))
+    yield torch.ones(1)
     precision = torch.backends.cuda.matmul.fp32_precision
     torch.set_float32_matmul_precision(before)
     assert precision == "tf32"  # as it was, after all have left
@@ -157,9 +156,9 @@ def test_a_call_that_found_full_precision_keeps_it() -> None:
     """While another one, which allows less, comes and goes."""
     torch = pytest.importorskip("torch")
     before = of_products()
-    with library_settings(namespace(torch.ones(1))):
+    with library_settings(torch.ones(1)):
         inside = of_products()
-        lower = Caller(namespace(torch.ones(1)), tf32=True)
+        lower = Caller(torch.ones(1), tf32=True)
         lower.enter()
         assert of_products() == inside
         lower.leave()
