@@ -35,7 +35,7 @@ def part(cls: Class) -> Class:
 
 
 def _reduced(x: Any) -> tuple[Any, ...]:
-    fields = x._asdict() if hasattr(x, "_asdict") else dict(vars(x))
+    fields = x._asdict() if hasattr(x, "_asdict") else x.__getstate__() or {}
     return _restored_part, (type(x).__name__, fields)
 
 

@@ -1,10 +1,8 @@
-"""Bringing arrays to the library and device that work with them, blocks while it computes."""
+"""Bringing arrays to the library and device that work with them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from array_api_compat import device
@@ -19,9 +17,7 @@ from .namespace import (
     namespace,
 )
 
-__all__ = ["host_values", "is_host_array", "moved", "on_host", "sender"]
-
-Sender = Callable[[AnyArray], AnyArray]
+__all__ = ["host_tensor", "host_values", "is_host_array", "moved", "on_host", "sent"]
 
 
 def on_host() -> AnyArray:
@@ -50,7 +46,7 @@ def moved(x: AnyArray, like: AnyArray) -> AnyArray:
     """Return an array where `like` lives; the array itself where it lives there already."""
     xp = namespace(like)
     if namespace(x) is not xp:
-        return sender(like)(host_values(x))
+        return sent(host_values(x), like)
     if is_torch_namespace(xp):
         return x.detach().to(like.device)
     if is_jax_namespace(xp):
@@ -58,105 +54,35 @@ def moved(x: AnyArray, like: AnyArray) -> AnyArray:
 
         return jax.device_put(x, like.sharding) if like.committed else x
     if is_cupy_namespace(xp) and x.device != like.device:
-        return sender(like)(host_values(x))
+        return sent(host_values(x), like)
     return x
 
 
-def sender(like: AnyArray) -> Sender:
-    """Return a function that gives NumPy blocks as arrays of the library and device of `like`.
+def sent(x: AnyArray, like: AnyArray) -> AnyArray:
+    """Return a NumPy array as one of the library and device of `like`.
 
-    A block may be overwritten once the work that it is sent for has been asked for: what works
-    later, on a device or by itself, has a copy.
+    It may be overwritten once the work that it is sent for has been asked for: what works later, on
+    a device or by itself, has a copy.
     """
     xp = namespace(like)
     if is_numpy_namespace(xp):
-        return np.asarray
+        return np.asarray(x)
     if is_torch_namespace(xp):
-        return _torch_cuda_sender(like) if like.device.type == "cuda" else _torch_sender(like)
+        return host_tensor(x).to(like.device)
     if is_cupy_namespace(xp):
-        return _cupy_sender(like)
+        with like.device:
+            return xp.asarray(x, blocking=True)  # pinned memory too has been read by then
     if is_jax_namespace(xp):
-        return _jax_sender(like)
-    return lambda block: xp.asarray(np.asarray(block), device=device(like))
+        import jax
+
+        # `device_put` on a CPU may keep the memory of the array, and work is done later
+        return jax.device_put(np.array(x), like.sharding if like.committed else None)
+    return xp.asarray(np.asarray(x), device=device(like))
 
 
-def _jax_sender(like: AnyArray) -> Sender:
-    import jax
-
-    # `device_put` on a CPU may keep the memory of the block, and work is done later
-    place = like.sharding if like.committed else None
-    return lambda block: jax.device_put(np.array(block), place)
-
-
-def _torch_sender(like: AnyArray) -> Sender:
-    return lambda block: _host_tensor(block).to(like.device)
-
-
-def _host_tensor(block: AnyArray) -> AnyArray:
+def host_tensor(x: AnyArray) -> AnyArray:
+    """Return a tensor of torch over the memory of a NumPy array, if it may be written to."""
     import torch
 
     # torch warns of memory that it must not write to
-    return torch.from_numpy(np.asarray(block) if block.flags.writeable else np.array(block))
-
-
-def _torch_cuda_sender(like: AnyArray) -> Sender:
-    """Copy in pinned memory, and from there on a stream that does not wait for the work."""
-    import torch
-
-    copying = torch.cuda.Stream(like.device)
-
-    def send(block: AnyArray) -> AnyArray:
-        computing = torch.cuda.current_stream(like.device)
-        with torch.cuda.stream(copying):
-            sent = _host_tensor(block).pin_memory().to(like.device, non_blocking=True)
-        computing.wait_stream(copying)
-        sent.record_stream(computing)  # its memory is not reused before the work is done
-        return sent
-
-    return send
-
-
-class _Slot(NamedTuple):
-    """Where every second block passes through."""
-
-    pinned: AnyArray
-    there: AnyArray
-
-
-def _cupy_sender(like: AnyArray) -> Sender:
-    """Copy in pinned memory, and from there on a stream that does not wait for the work.
-
-    Two slots take turns. A slot on the host is written when its last copy has ended, one on the
-    device when the work with its last block has, for which the work that was asked for until the
-    block before arrived is waited for.
-    """
-    import cupy
-    import cupyx
-
-    with like.device:
-        copying = cupy.cuda.Stream(non_blocking=True)
-        worked = copying.record()
-    slots: list[_Slot | None] = [None, None]
-    copied = [worked, worked]
-    turns = itertools.cycle((0, 1))
-
-    def send_cupy(block: AnyArray) -> AnyArray:
-        nonlocal worked
-        turn = next(turns)
-        with like.device:
-            computing = cupy.cuda.get_current_stream()
-            slot, before, worked = slots[turn], worked, computing.record()
-            copied[turn].synchronize()
-            if slot is None or slot.there.size < block.size or slot.there.dtype != block.dtype:
-                pinned = cupyx.empty_pinned(block.size, block.dtype)
-                slot = slots[turn] = _Slot(pinned, cupy.empty(block.size, block.dtype))
-                before = worked  # new memory may be that of what is still worked with
-            pinned, sent = (part[: block.size].reshape(block.shape) for part in slot)
-            pinned[...] = block
-            copying.wait_event(before)
-            sent.set(pinned, stream=copying)
-            copied[turn] = copying.record()
-            computing.wait_event(copied[turn])
-        return sent
-
-    return send_cupy
+    return torch.from_numpy(np.asarray(x) if x.flags.writeable else np.array(x))

@@ -12,15 +12,21 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import Any
 
+from ngdla._backend.block_sender import BlockSender, Sent
 from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.chunks import is_chunked
+from ngdla._backend.device_streams import Made, made
 from ngdla._backend.dtypes import dtype_name, has_double, real_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, library
+from ngdla._backend.out_of_memory import naming_memory
 from ngdla._backend.pickles import part
-from ngdla._backend.transfer import is_host_array, on_host, sender
+from ngdla._backend.transfer import is_host_array, on_host
+
+from .kept_blocks import KeptBlocks
 
 __all__ = [
+    "SMALLER_BLOCKS",
     "BlockReader",
     "block_reader",
     "fetch_ahead",
@@ -30,6 +36,8 @@ __all__ = [
 ]
 
 Source = Callable[[], Iterator[Array]] | Sequence[Any]
+
+SMALLER_BLOCKS = "Pass smaller blocks, or free memory of the device."
 
 _AXES = ("rows", "columns")
 _EXHAUSTED: Any = object()
@@ -48,27 +56,78 @@ class BlockReader:
     like: Array  # of the library and on the device that work with them
     prefetch: bool
     progress: bool
+    kept: KeptBlocks | None = None  # by a call, from pass to pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickles hold, which is nothing of a call."""
+        return {**vars(self), "kept": None}
+
+    def for_call(self) -> BlockReader:
+        """Return a reader for the passes of one call, in which the matrix does not change."""
+        return dataclasses.replace(self, kept=KeptBlocks(self.like))
 
     def blocks(self, name: str) -> Generator[tuple[slice, Array], None, None]:
         """Yield the place of each block along the axis, and the block on its device.
 
         To be closed, so that its thread ends: ``with closing(reader.blocks(name)) as blocks``.
         """
-        send, start = sender(self.like), 0
-        fetched = _fetch(self.source, name)
+        kept = KeptBlocks(self.like, room=0) if self.kept is None else self.kept
+        i, start = -1, 0
         with (
-            closing(fetch_ahead(fetched) if self.prefetch else fetched) as arriving,
+            kept.one_pass() as sender,
+            closing(self._arriving(kept, name)) as arriving,
             _progress_bar(
                 name, self.shape[self.axis], _AXES[self.axis], shown=self.progress
             ) as step,
         ):
             for i, block in enumerate(arriving):
-                stop = start + self._length(block, f"block {i} of {name}", start)
-                yield slice(start, stop), send(block) if is_host_array(block) else block
+                stop = start + self._length(block.block, f"block {i} of {name}", start)
+                there = self._there(block, i, kept, sender, name)
+                try:
+                    yield slice(start, stop), there.block
+                finally:
+                    there.let_go()
+                sender.let_go()
                 step(stop - start)
                 start = stop
         if start < self.shape[self.axis]:
             raise ValueError(self._too_few(name, start))
+        kept.whole = len(kept) == i + 1
+
+    def give_up_blocks(self) -> bool:
+        """Let go of the blocks that are kept from pass to pass; tell whether there were any."""
+        return self.kept is not None and self.kept.give_up()
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest block that was sent in this call."""
+        return 0 if self.kept is None else self.kept.largest
+
+    def _arriving(self, kept: KeptBlocks, name: str) -> Generator[Made | Sent, None, None]:
+        """Return the blocks as their maker yields them, or as they were kept."""
+        if kept.whole:
+            return kept.blocks()
+        # in a thread, the streams of GPUs that its work is asked for on are not ours
+        fetched = _fetch(self.source, name, made if self.prefetch else Made)
+        return fetch_ahead(fetched) if self.prefetch else fetched
+
+    def _there(
+        self, block: Made | Sent, i: int, kept: KeptBlocks, sender: BlockSender, name: str
+    ) -> Made | Sent:
+        """Return a block where the work is done, and after which that may begin."""
+        array = block.block
+        if is_host_array(array):
+            before = kept.block(i)
+            if before is None or before.block.shape != array.shape:
+                keep = kept.fits(array.nbytes)
+                with naming_memory(f"block {i} of `{name}`", array.nbytes, SMALLER_BLOCKS):
+                    block = sender.send(array, keep=keep)
+                if keep:
+                    kept.keep(i, block)
+                return block
+            block = before
+        block.arrive()
+        return block
 
     def _length(self, block: Any, name: str, start: int) -> int:
         """Check a block and return its length along the axis."""
@@ -108,8 +167,8 @@ class BlockReader:
         return msg
 
 
-def _fetch(source: Source, name: str) -> Generator[Array, None, None]:
-    """Yield the blocks as they come; an error on the way names the block."""
+def _fetch(source: Source, name: str, mark: Callable[[Any], Made]) -> Generator[Made, None, None]:
+    """Yield the blocks as they come, marked; an error on the way names the block."""
     count = 0
     try:
         if callable(source):
@@ -117,14 +176,14 @@ def _fetch(source: Source, name: str) -> Generator[Array, None, None]:
         else:
             items = (item() if callable(item) else item for item in source)
         for block in items:
-            yield block
+            yield mark(block)
             count += 1
     except Exception as error:
         msg = f"block {count} of the stream `{name}` could not be had: {error!r}"
         raise RuntimeError(msg) from error
 
 
-def fetch_ahead(blocks: Iterator[Array]) -> Generator[Array, None, None]:
+def fetch_ahead(blocks: Iterator[Any]) -> Generator[Any, None, None]:
     """Yield the same blocks, each of which was fetched by a thread while the last one was used.
 
     Never more than one ahead, so that two buffers suffice. The thread ends with this iterator, and
@@ -149,7 +208,7 @@ def fetch_ahead(blocks: Iterator[Array]) -> Generator[Array, None, None]:
             blocks.close()  # else it is closed when the thread lets go of it
 
 
-def _fetch_wanted(blocks: Iterator[Array], wanted: SimpleQueue[Future[Any] | None]) -> None:
+def _fetch_wanted(blocks: Iterator[Any], wanted: SimpleQueue[Future[Any] | None]) -> None:
     """Fetch a block, or the error on its way, for each future, up to None."""
     while (ahead := wanted.get()) is not None:
         try:

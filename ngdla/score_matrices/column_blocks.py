@@ -37,7 +37,7 @@ __all__ = ["ColumnBlocks", "column_blocks", "score_matrix", "tree_blocks"]
 
 def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
     """Check `S` and return it as a `ScoreMatrix`."""
-    return S if isinstance(S, ScoreMatrix) else column_blocks(S, name=name)
+    return S.for_call() if isinstance(S, ScoreMatrix) else column_blocks(S, name=name)
 
 
 def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:

@@ -15,7 +15,7 @@ from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
 from .score_matrix import SampleScores, Vector
-from .score_stream import ScoreStream, add_in_double, round_to, vector_rows
+from .score_stream import ScoreStream, add_in_double, one_pass, round_to, vector_rows
 
 __all__ = ["ColumnStream"]
 
@@ -106,11 +106,13 @@ class ColumnStream(ScoreStream, SampleScores):
                     S = self._centring.centre_columns(self._widen(S))
                 yield span, self._block(S, vector_rows(self.scales, span))
 
+    @one_pass
     def column_squares(self) -> Vector:
         """Return |S e_j|^2, (m, 1), in the real dtype of S, in one pass."""
         with closing(self._blocks()) as blocks:
             return (joined([S.column_squares()[0] for _, S in blocks], axis=-2),)
 
+    @one_pass
     def matvec(self, x: Vector) -> Array:
         """Return S x, (n, k), in the dtype of x."""
         total = None
@@ -119,6 +121,7 @@ class ColumnStream(ScoreStream, SampleScores):
                 total = add_in_double(total, S.matvec((x[0][span, :],)))
         return round_to(total, dtype_name(x[0].dtype))
 
+    @one_pass
     def add_rmatvec(
         self, x: Vector | None, w: Array, *, product: bool
     ) -> tuple[Vector, Array | None]:
@@ -131,6 +134,7 @@ class ColumnStream(ScoreStream, SampleScores):
                 total = add_in_double(total, term)
         return (joined(parts, axis=-2),), round_to(total, dtype_name(w.dtype))
 
+    @one_pass
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (n, n), and S x."""
         K = total = None

@@ -25,7 +25,7 @@ from ngdla._backend.shapes import joined
 
 from .column_blocks import ColumnBlocks
 from .score_matrix import ParameterScores, Vector
-from .score_stream import ScoreStream, add_in_double, round_to
+from .score_stream import ScoreStream, add_in_double, one_pass, round_to
 
 __all__ = ["RowStream"]
 
@@ -121,6 +121,7 @@ class RowStream(ScoreStream, ParameterScores):
         _, E, r, Tx = self._contract(None, g, x)
         return self._centre(E, r, Tx, g, x)
 
+    @one_pass
     def column_squares(self) -> Vector:
         """Return |S e_j|^2, (m, 1), in the real dtype of S, in one pass; the sum in double."""
         total = None
@@ -147,6 +148,7 @@ class RowStream(ScoreStream, ParameterScores):
         assert Sx is not None
         return Sx
 
+    @one_pass
     def _contract(self, dtype: str | None, g: Array | None, x: Vector | None) -> Any:
         """Return T^H T, if in any dtype, T^H N, T^H (g - T x) and T x; sums in double precision."""
         K: Any = None

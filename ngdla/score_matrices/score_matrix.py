@@ -116,6 +116,10 @@ class ScoreMatrix(ABC):
     def with_scales(self, scales: Vector) -> Self:
         """Return the same S with other scales."""
 
+    def for_call(self) -> Self:
+        """Return the same S for one call, in which it does not change."""
+        return self
+
     def named(self, name: str) -> Self:
         """Return the same S with another name in messages."""
         other = copy.copy(self)

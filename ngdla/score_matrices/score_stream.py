@@ -7,10 +7,12 @@ A stream stores nothing of S. A method of `ScoreMatrix` is one pass, in which ea
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+import functools
+import traceback
+from collections.abc import Callable, Generator
 from contextlib import closing
 from types import FunctionType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from ngdla._backend.calls import all_finite
 from ngdla._backend.checks import require_count, require_flag
@@ -23,14 +25,23 @@ from ngdla._backend.dtypes import (
     result_name,
 )
 from ngdla._backend.namespace import Array
+from ngdla._backend.out_of_memory import is_out_of_memory, naming_memory
 from ngdla._backend.raw_file import raw_file
 
-from .block_reader import block_reader, matrix_shape, require_positive, stored_dtype
+from .block_reader import (
+    SMALLER_BLOCKS,
+    block_reader,
+    matrix_shape,
+    require_positive,
+    stored_dtype,
+)
 from .column_blocks import ColumnBlocks
 from .parameter_forms import ONE_ARRAY
 from .score_matrix import ScoreMatrix, Vector
 
-__all__ = ["Centring", "ScoreStream", "add_in_double", "round_to", "vector_rows"]
+__all__ = ["Centring", "ScoreStream", "add_in_double", "one_pass", "round_to", "vector_rows"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Centring(Protocol):
@@ -178,6 +189,13 @@ class ScoreStream(ScoreMatrix):
         return real_name(name) if self._stacked else name
 
     @property
+    def _bytes(self) -> int:
+        """Bytes of the device that a pass takes: two blocks, and three matrices of the work."""
+        side = self.rows if self.wide else self.columns
+        itemsize = 16 if self.dtype.startswith("complex") else 8  # sums are in double precision
+        return 2 * self._reader.largest + 3 * side * side * itemsize
+
+    @property
     def _stacked(self) -> bool:
         return self._centring is not None and self._centring.stack
 
@@ -188,6 +206,10 @@ class ScoreStream(ScoreMatrix):
     def centred(self, centring: Centring) -> Self:
         """Return the scores of these log-derivatives."""
         return self._with(_centring=centring)
+
+    def for_call(self) -> Self:
+        """Return the same S for one call, which may keep its blocks on the device."""
+        return self._with(_reader=self._reader.for_call())
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
@@ -222,6 +244,28 @@ class ScoreStream(ScoreMatrix):
             f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
             f"Scale `{self.name}` (and `damping` by the square), or declare it as float64."
         )
+
+
+def one_pass(method: Method) -> Method:
+    """Let a method, which is one pass over a stream, begin again if memory was short.
+
+    Blocks that were kept on the device are then given up first. If there are none, or memory is
+    short without them, the error says what the pass takes.
+    """
+
+    @functools.wraps(method)
+    def passing(self: ScoreStream, *args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except Exception as error:
+                short = is_out_of_memory(error) or is_out_of_memory(error.__cause__)
+                if not (self._reader.give_up_blocks() and short):
+                    with naming_memory(f"a pass over `{self.name}`", self._bytes, SMALLER_BLOCKS):
+                        raise
+                traceback.clear_frames(error.__traceback__)  # and all that they hold
+
+    return passing  # type: ignore[return-value]
 
 
 def add_in_double(total: Array | None, term: Array | None) -> Array | None:

@@ -221,7 +221,7 @@ def _log_derivatives(given: Any, pack: Any) -> ColumnBlocks | ScoreStream | Scor
         require_flag(pack, "pack")
         return packed_blocks(given, name)
     if isinstance(given, (ScoreStream, ScoreOperator)):
-        return given.named(name)
+        return given.for_call().named(name)
     if isinstance(given, ScoreMatrix):
         msg = f"`{name}` is a {type(given).__name__}, which cannot be centred."
         raise TypeError(msg)
