@@ -178,6 +178,11 @@ class ScoreStream(ScoreMatrix):
         return real_name(name) if self._stacked else name
 
     @property
+    def given_dtypes(self) -> set[str]:
+        """Name of the dtype of the blocks, or of the scores that are made of them."""
+        return {self._reader.dtype if self._centring is None else self.dtype}
+
+    @property
     def _stacked(self) -> bool:
         return self._centring is not None and self._centring.stack
 
