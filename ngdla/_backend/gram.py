@@ -13,9 +13,10 @@ import numpy as np
 from scipy.linalg import blas
 
 from .array import AnyArray
+from .choices import CHOICES
 from .chunks import sum_over_chunks
 from .column_loops import loop_over_columns
-from .dtypes import is_complex
+from .dtypes import dtype_name, is_complex
 from .gram_cupy import gram_cupy
 from .namespace import (
     is_cupy_namespace,
@@ -56,20 +57,31 @@ def gram(S: AnyArray) -> AnyArray:
     if is_cupy_namespace(xp):
         return gram_cupy(S)
     if is_jax_namespace(xp):
-        return _gram_jax()(S)
+        return _gram_jax(CHOICES["gram of jax"].way)(S)
     if is_dask_namespace(xp):
         return sum_over_chunks(gram, S)
     return product(S, adjoint(S))
 
 
 def _gram_torch(S: AnyArray) -> AnyArray:
-    """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
+    if S.device.type == "cuda":
+        return _gram_torch_cuda(S)
     if m > LONG and S.device.type == "cpu":
         if n < THIN_TORCH:
             return long_product(S, S.mH, lanes=False)
         if not blas_takes(S):
             return sum_over_copies(_gram_torch, S)
+    return _halves_torch(S)
+
+
+def _gram_torch_cuda(S: AnyArray) -> AnyArray:
+    return S @ S.mH if CHOICES["gram of torch"].way == "product" else _halves_torch(S)
+
+
+def _halves_torch(S: AnyArray) -> AnyArray:
+    """Blocks are written into one array where that is allowed: their copies cost too much else."""
+    n, m = S.shape[-2:]
     wide = m >= _TORCH_WIDE * n
     leaf = _TORCH_LEAF if wide else 2 * _TORCH_LEAF
     if n <= leaf or m < n:
@@ -175,18 +187,26 @@ def gram_by_halves(S: AnyArray, *, leaf: int) -> AnyArray:
 
 
 @cache
-def _gram_jax() -> Any:
-    """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H."""
+def _gram_jax(way: str) -> Any:
+    """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H.
+
+    Each way is a function of its own: JAX does not trace one again where another way is taken.
+    """
     import jax
+
+    def whole(S: AnyArray) -> AnyArray:
+        if way != "symmetric" or dtype_name(S.dtype) not in ("float32", "float64"):
+            return _whole_jax(S)
+        return jax.lax.platform_dependent(S, cuda=_symmetric_jax, default=_whole_jax)
 
     @jax.custom_jvp
     def gram(S: AnyArray) -> AnyArray:
         if S.shape[-2] in _JAX_FEW and S.shape[-1] > LONG:
-            return jax.lax.platform_dependent(S, cpu=_few_rows_jax, default=_whole_jax)
+            return jax.lax.platform_dependent(S, cpu=_few_rows_jax, default=whole)
         rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
         if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < _JAX_COLUMNS // 2:
-            return _whole_jax(S)
-        return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=_whole_jax)
+            return whole(S)
+        return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=whole)
 
     def tangent(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
         half = _product_jax(tangents[0], primals[0])
@@ -205,6 +225,15 @@ def _product_jax(A: AnyArray, B: AnyArray) -> AnyArray:
 
 def _whole_jax(S: AnyArray) -> AnyArray:
     return _product_jax(S, S)
+
+
+def _symmetric_jax(S: AnyArray) -> AnyArray:
+    """Return S S^T by syrk, which forms one triangle."""
+    import jax
+
+    n = S.shape[-2]
+    nothing = jax.numpy.zeros((*S.shape[:-1], n), S.dtype)
+    return jax.lax.linalg.symmetric_product(S, nothing, symmetrize_output=True)
 
 
 def _few_rows_jax(S: AnyArray) -> AnyArray:

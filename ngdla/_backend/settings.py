@@ -161,16 +161,42 @@ def _torch_products() -> tuple[SharedSetting, ...]:
     """
     import torch
 
+    backends = {"cuda": torch.backends.cuda, "mkldnn": torch.backends.mkldnn}
     return tuple(
         SharedSetting(
-            functools.partial(getattr, products, "fp32_precision"),
-            functools.partial(setattr, products, "fp32_precision"),
+            functools.partial(getattr, backend.matmul, "fp32_precision"),
+            functools.partial(setattr, backend.matmul, "fp32_precision"),
             full="ieee",
             reduced="tf32",
             kind=("tf32", "bf16").__contains__,
+            source=functools.partial(_set_in_torch, name),
         )
-        for products in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        for name, backend in backends.items()
     )
+
+
+def _set_in_torch(backend: str, value: str) -> str:
+    """Return what the precision of products is set to that reads as `value`: that, or "none".
+
+    Where it is "none", it reads as that of the back end, and where that is too, as that of all of
+    torch. They tell by what happens as these are changed for a moment, to no lower precision.
+    """
+    import torch
+
+    read, write = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    if value == "none" or read(backend, "all") != value:
+        return value
+    other = "none" if value == "ieee" else "ieee"
+    changed: list[tuple[str, str]] = []
+    try:
+        for level in ("generic", backend):
+            if read(level, "all") != other:  # set there, not above
+                changed.append((level, read(level, "all")))
+                write(level, "all", other)
+        return "none" if read(backend, "matmul") == other else value
+    finally:
+        for level, before in reversed(changed):
+            write(level, "all", before)
 
 
 @functools.cache

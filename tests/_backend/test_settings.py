@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,46 @@ def test_float32_products_of_torch_restore_settings_after_an_error() -> None:
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+# What the precision of all of torch, of a back end and of its products is set to.
+SET = list(itertools.product(["none", "ieee", "tf32"], repeat=3))
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
+@pytest.mark.parametrize("values", SET, ids=" ".join)
+def test_products_of_torch_follow_what_they_followed(
+    values: tuple[str, ...], backend: str, tf32: bool
+) -> None:
+    """A setting "none" reads as what it follows, and is "none" again after a call."""
+    torch = pytest.importorskip("torch")
+    read, write = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    levels = [("generic", "all"), (backend, "all"), (backend, "matmul")]
+
+    def seen() -> list[str]:
+        """Return how they read, and how as those above are changed."""
+        found = [read(*level) for level in levels]
+        for level, value in zip(levels[:2], values):
+            for other in ("ieee", "tf32", "none"):
+                write(*level, other)
+                found += [read(*below) for below in levels]
+            write(*level, value)
+        return found
+
+    try:
+        for level, value in zip(levels, values):
+            write(*level, value)
+        before = seen()
+        with library_settings(namespace(torch.ones(1)), tf32=tf32):
+            reduced = read(*levels[2]) in ("tf32", "bf16")
+            assert reduced == (tf32 if backend == "cuda" else reduced and tf32)
+            with library_settings(namespace(torch.ones(1))):
+                assert read(*levels[2]) in ("ieee", "none")
+        assert seen() == before
+    finally:
+        for level in levels:
+            write(*level, "none")
 
 
 def test_jax_products_ask_for_the_highest_precision() -> None:
