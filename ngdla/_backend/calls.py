@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from .dtypes import dtype_name, normal_range, real_part
-from .fused import finite_along
+from .fused import all_of, finite_along
 from .messages import shown
 from .namespace import Array, namespace
 from .settings import library_settings
-from .tracing import concrete, is_traced, nan_unless
+from .tracing import concrete, is_traced, lies_on_gpu, nan_unless, waiting
 
 __all__ = [
     "Check",
@@ -53,11 +53,16 @@ class opened:
         if check is not True and check is not False:
             _require_check(check, nan=nan)
         self._settings = library_settings(like, tf32=tf32)
+        self._waiting = None
+        if not isinstance(like, np.ndarray) and lies_on_gpu(like):
+            self._waiting = waiting(allowed=check != "nan")
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
         self._checks.readable = check is True and not is_traced(like)
 
     def __enter__(self) -> ValueChecks:
         self._settings.__enter__()
+        if self._waiting is not None:
+            self._waiting.__enter__()
         return self._checks
 
     def __exit__(
@@ -70,6 +75,8 @@ class opened:
             if kind is None:
                 self._checks.read()
         finally:
+            if self._waiting is not None:
+                self._waiting.__exit__()
             self._settings.__exit__(kind, error, trace)
 
 
@@ -105,7 +112,7 @@ class ValueChecks:
         if self.enabled:
             flag = test()
             if getattr(flag, "ndim", 0):
-                flag = namespace(flag).all(flag)
+                flag = all_of(flag)
             self._tests.append((flag, error))
 
     def ask(self, question: Callable[[], Array]) -> None:

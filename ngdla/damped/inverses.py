@@ -15,12 +15,11 @@ from ngdla._backend.creation import generic_column
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name
 from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.norms import inner_columns, largest_entry
 from ngdla._backend.pickles import part
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
-    inner_columns,
-    largest_entry,
     preserved,
     real_diagonal,
     rmatvec,
@@ -51,8 +50,8 @@ __all__ = [
 class Inverse(Protocol):
     """W^-1, or an approximation that preconditions, by whatever factors W."""
 
-    def __call__(self, r: Array) -> Array:
-        """Return W^-1 r, (..., n, k)."""
+    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
+        """Return W^-1 r, (..., n, k). r may be `used_up`."""
 
 
 class ExactInverse(Inverse, Protocol):
@@ -101,9 +100,9 @@ class CholeskyInverse(NamedTuple):
 
     L: Array
 
-    def __call__(self, r: Array) -> Array:
+    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
         """Return the inverse times r, (..., n, k)."""
-        return cho_solve(self.L, r)
+        return cho_solve(self.L, r, used_up=used_up)
 
     def smallest_eigenvalue(self) -> Array:
         """Return an estimate of the smallest eigenvalue of L L^H, (...), from above."""
@@ -194,7 +193,7 @@ class SpectralInverse(NamedTuple):
     back: Array | None = None  # U^H S^H, (..., m, n), with n >= m, from singular vectors of S
     W: Array | None = None  # (..., n, n)
 
-    def __call__(self, r: Array) -> Array:
+    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
         """Return the inverse times r, (..., n, k)."""
         return self._of_components(rmatvec(self.U, r))
 

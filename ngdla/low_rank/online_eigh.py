@@ -18,7 +18,8 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.fused import all_of, filled, finite_along, plus_multiple
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
+from ngdla._backend.norms import squared_norm
+from ngdla._backend.products import add_diagonal, trace, transposed_product
 from ngdla._backend.pytrees import mapped
 from ngdla._backend.scalars import fraction_values, is_nan
 from ngdla._backend.shapes import expanded

@@ -93,6 +93,7 @@ def _namespace() -> dict[str, Any]:
         "generic": np.generic,
         "ElementwiseKernel": kernels.ElementwiseKernel,
         "ReductionKernel": kernels.ReductionKernel,
+        "fuse": kernels.fuse,
         "get_default_memory_pool": _Pool,
     }
     return names
