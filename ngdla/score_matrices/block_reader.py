@@ -40,6 +40,7 @@ Source = Callable[[], Iterator[Array]] | Sequence[Any]
 SMALLER_BLOCKS = "Pass smaller blocks, or free memory of the device."
 
 _AXES = ("rows", "columns")
+_MATRICES = 8  # as large as the Gram matrix, that factorising takes, in complex double precision
 _EXHAUSTED: Any = object()
 _PATIENCE = 0.5  # seconds that a thread has to end in
 
@@ -64,7 +65,8 @@ class BlockReader:
 
     def for_call(self) -> BlockReader:
         """Return a reader for the passes of one call, in which the matrix does not change."""
-        return dataclasses.replace(self, kept=KeptBlocks(self.like))
+        work = _MATRICES * 16 * self.shape[1 - self.axis] ** 2
+        return dataclasses.replace(self, kept=KeptBlocks(self.like, work=work))
 
     def blocks(self, name: str) -> Generator[tuple[slice, Array], None, None]:
         """Yield the place of each block along the axis, and the block on its device.

@@ -209,7 +209,8 @@ class ScoreStream(ScoreMatrix):
 
     def for_call(self) -> Self:
         """Return the same S for one call, which may keep its blocks on the device."""
-        return self._with(_reader=self._reader.for_call())
+        within = self._reader.kept is not None  # of a call that made this one
+        return self if within else self._with(_reader=self._reader.for_call())
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)

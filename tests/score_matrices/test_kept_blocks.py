@@ -98,6 +98,14 @@ def test_each_call_reads_its_blocks(library: Library) -> None:
     assert source.calls == 2
 
 
+def test_a_call_within_a_call_is_no_other(library: Library) -> None:
+    stream = ngdla.ColumnStream(Source(), SHAPE, dtype="float64", like=LIKE)
+    call = stream.for_call()
+    assert call is not stream
+    assert call.named("T").for_call()._reader is call._reader
+    assert stream.for_call()._reader is not call._reader
+
+
 def test_without_a_call_nothing_is_kept(library: Library) -> None:
     source = Source()
     blocks = block_reader(source, SHAPE, 1, "float64", LIKE, prefetch=False, progress=False)
