@@ -9,10 +9,12 @@ PEERS = .venv-peers
 REQUIRE =
 # More arguments for pytest or the demo.
 ARGS =
-# A folder with wheels of array-api-compat, array-api-extra and array-api-strict for gpu-test and gpu-bench.
+# A folder with wheels of array-api-compat, array-api-extra and array-api-strict for the gpu targets, which unpack them.
 WHEELS =
-# Where gpu-bench writes DEVICE.json and DEVICE.md.
+# Where gpu-bench and gpu-evidence write DEVICE.json, DEVICE.md and what goes with them.
 OUT = docs/benchmarks
+# What gpu-test runs on: cupy, torch-cuda, jax-gpu, one or several. JAX compiles for minutes.
+ON = cupy
 
 doors = netket quantax
 door_tests = tests/adapters ngdla/adapters 'tests/test_packaging.py::test_readme_example' \
@@ -20,7 +22,7 @@ door_tests = tests/adapters ngdla/adapters 'tests/test_packaging.py::test_readme
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
-targets = help demo test peers fuzz lint format docs look bench bench-site gpu-test gpu-bench venv clean distclean
+targets = help demo test peers fuzz lint format docs look bench bench-site gpu-test gpu-bench gpu-evidence venv clean distclean
 
 # Without this, `make tests` would find that folder and have nothing to do.
 near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
@@ -33,7 +35,7 @@ $(foreach goal,$(filter-out $(targets),$(MAKECMDGOALS)),$(error no target '$(goa
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
-		printf '  make %-11s %s\n' "$$name" "$$text"; done
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: ## solve a real problem and show it (ARGS="--quick" for the short version)
 	$(bootstrap) demo
@@ -85,27 +87,34 @@ bench-site: ## turn the results of make bench into pages that need no network
 
 # The tests and the benchmark where there is a GPU use the python3 that is there; nothing is installed or fetched.
 # JAX takes no memory in advance, since libraries and processes share the card. $(1): modules needed beyond those of ngdla.
+# Wheels are unpacked: tests read the files of packages, and processes import faster from files than from archives.
 gpu_python = $(or $(PYTHON),python3)
 on_gpu = fail() { echo "ngdla: $$*" >&2; exit 1; }; path=$$PWD; \
-	$(if $(WHEELS),for wheel in $(abspath $(WHEELS))/*.whl; do path=$$path:$$wheel; done; \
-	[ -e "$$wheel" ] || fail 'no *.whl in $(WHEELS); name a folder with wheels: make ... WHEELS=folder';) \
-	export PYTHONPATH="$$path$${PYTHONPATH:+:$$PYTHONPATH}" XLA_PYTHON_CLIENT_PREALLOCATE=false; \
 	$(gpu_python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		fail '$(gpu_python) is not a Python >= 3.11; name one: make ... PYTHON=/path/to/python3'; \
+	$(if $(WHEELS),unpacked=$$(mktemp -d); trap 'rm -rf "$$unpacked"' EXIT; trap 'exit 130' HUP INT TERM; \
+	for wheel in $(abspath $(WHEELS))/*.whl; do \
+		[ -e "$$wheel" ] || fail 'no *.whl in $(WHEELS); name a folder with wheels: make ... WHEELS=folder'; \
+		$(gpu_python) -m zipfile -e "$$wheel" "$$unpacked" || fail "cannot unpack $$wheel"; done; path=$$path:$$unpacked;) \
+	export PYTHONPATH="$$path$${PYTHONPATH:+:$$PYTHONPATH}" XLA_PYTHON_CLIENT_PREALLOCATE=false; \
 	missing=; for module in numpy scipy array_api_compat array_api_extra $(1); do \
 		$(gpu_python) -c "import $$module" >/dev/null 2>&1 || missing="$$missing $$module"; done; \
 	[ -z "$$missing" ] || fail "$(gpu_python) cannot import$$missing; install what is missing, or name another Python" \
 		"with PYTHON=, or give array_api_* by WHEELS=folder with its wheel";
 
 # XLA is saved the search for the fastest kernels; gpu-bench, which measures, lets it search.
-gpu-test: ## run the tests on the GPU of this machine: the current python3, nothing installed (WHEELS=folder)
+empty :=
+gpu_selection = ($(subst $(empty) $(empty), or ,$(strip $(ON)))) and not cupy-double
+gpu-test: ## run the tests on the GPU of this machine: the current python3, nothing installed (ON=cupy, WHEELS=folder)
 	@$(call on_gpu,pytest hypothesis array_api_strict) export XLA_FLAGS='--xla_gpu_autotune_level=0 --xla_force_host_platform_device_count=2'; \
-	$(gpu_python) -m pytest tests -p no:cacheprovider -W default -k 'cupy or torch-cuda or jax-gpu' \
-		$$($(gpu_python) -c 'import xdist' 2>/dev/null && printf %s '-n 8') \
-		--require-backend cupy --require-backend torch-cuda --require-backend jax-gpu $(ARGS)
+	$(gpu_python) -m pytest tests -p no:cacheprovider -W default -k '$(gpu_selection)' \
+		$$($(gpu_python) -c 'import xdist' 2>/dev/null && printf %s '-n 12') $(ON:%=--require-backend %) $(ARGS)
 
 gpu-bench: ## measure on the GPU of this machine: the current python3, nothing installed (WHEELS=folder, OUT=folder)
 	@$(call on_gpu) $(gpu_python) -m asv_benchmarks.gpu --output '$(OUT)' $(ARGS)
+
+gpu-evidence: ## all evidence of this machine's GPU in nine minutes, most of it first (WHEELS=folder, OUT=folder)
+	@$(call on_gpu,pytest hypothesis array_api_strict) $(gpu_python) -m asv_benchmarks.gpu.evidence --output '$(OUT)' $(ARGS)
 
 venv: ## create .venv and install nothing
 	$(bootstrap)

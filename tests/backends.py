@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import array_api_strict
+import cupy_double
 import numpy as np
 import pytest
 from array_api_compat import device as device_of
@@ -56,11 +57,10 @@ def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
 
 def inside(function: Callable[..., Any]) -> Callable[..., Any]:
     """Call a primitive as the public functions do."""
-    from ngdla._backend.namespace import namespace
     from ngdla._backend.settings import library_settings
 
     def called(A: Any, *args: Any, **kwargs: Any) -> Any:
-        with library_settings(namespace(A)):
+        with library_settings(A):
             return function(A, *args, **kwargs)
 
     return called
@@ -324,6 +324,29 @@ class Cupy(Backend):
         return result
 
 
+class CupyDouble(Cupy):
+    """The stand-in for CuPy, in a process that has installed it (`pytest --cupy-double`)."""
+
+    name = "cupy-double"
+
+    def __init__(self) -> None:
+        if not cupy_double.is_installed():
+            pytest.skip("the stand-in for CuPy is not installed in this process")
+        self.cupy = sys.modules["cupy"]
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call; refuse more than one host read, and work that a device might do too early."""
+        with cupy_double.recorded() as record:
+            result = function(*args, **kwargs)
+        assert len(record.reads) <= self.reads, f"{len(record.reads)} host reads: {record.reads}"
+        violations = list(cupy_double.VIOLATIONS)
+        cupy_double.VIOLATIONS.clear()
+        assert not violations, violations
+        return result
+
+    reads = 1
+
+
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
     """Where only other libraries run, and at length, coverage would only slow them down."""
@@ -383,6 +406,7 @@ BACKENDS = {
         JaxGpu,
         Dask,
         Cupy,
+        CupyDouble,
     )
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import capability_record
+import cupy_double
 import numpy as np
 import pytest
 from backends import BACKENDS, DTYPES, Backend, device_name
@@ -35,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="stop instead of skipping where this package is missing (repeatable)",
     )
+    parser.addoption(
+        "--cupy-double",
+        action="store_true",
+        help="run the tests of CuPy, and only these, on its stand-in (tests/cupy_double)",
+    )
     parser.addoption("--record-passed", metavar="FILE", help="write down which tests passed")
     parser.addoption(
         "--leave-out-passed",
@@ -50,6 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--cupy-double"):
+        cupy_double.install()
     folder = config.getoption(capability_record.OPTION)
     if folder is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(capability_record.Recorder(folder, device_name))

@@ -19,16 +19,23 @@ import pytest
 from backends import DTYPES, THINNED, usable
 from capability_record import ON_GPUS
 
+DOUBLE = "cupy-double"
+MARK = "cupy_double"
+
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what `thinned` leaves out; leave out what passed and what has no GPU."""
     mark_slow(items)
     libraries = {item: library_of(item) for item in items}
-    missing = {name for name in set(libraries.values()) & set(ON_GPUS) if not usable(name)}
+    devices = {*ON_GPUS, DOUBLE}
+    missing = {name for name in set(libraries.values()) & devices if not usable(name)}
+    on_double = config.getoption("--cupy-double")
     file = config.getoption("--leave-out-passed")
     passed = set(Path(file).read_text(encoding="utf-8").splitlines()) if file else set()
 
     def left_out(item: pytest.Item) -> bool:
+        if (libraries[item] == DOUBLE or MARK in item.keywords) != on_double:
+            return True
         again = item.get_closest_marker("environment") is not None
         return libraries[item] in missing or (item.nodeid in passed and not again)
 

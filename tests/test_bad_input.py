@@ -1417,6 +1417,8 @@ OPTIONS = [
     ("precision-dtype", "precision", np.float32, ValueError, "'native'"),
     ("precision-none", "precision", None, ValueError, "'native'"),
     ("precision-number", "precision", 1e-8, ValueError, "'native'"),
+    ("precision-tf32", "precision", "tf32", ValueError, "'split-tf32'"),
+    ("precision-in-capitals", "precision", "Split-TF32", ValueError, "'split-tf32'"),
     ("refine-negative", "refine", -1, ValueError, "not be negative"),
     ("refine-without-end", "refine", 10**400, ValueError, "must be less than"),
     ("refine-float", "refine", 1.0, TypeError, "integer"),
@@ -1435,6 +1437,24 @@ OPTIONS = [
 )
 def test_options(option: str, value: Any, error: type[Exception], says: str, a: Arguments) -> None:
     refuse_option(a, option, value, error, says)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "complex64"])
+def test_split_tf32_is_for_float32_on_gpus(kind: str, a: Arguments) -> None:
+    """On a GPU the remedy is another dtype, elsewhere for float32 another device."""
+    try:
+        S, v, f = (a.array(a.data[name], kind) for name in ("S", "v", "f"))
+    except (TypeError, ValueError):
+        pytest.skip(f"no {kind} here")
+    says = "needs an NVIDIA GPU.*'native'" if kind == "float32" else "convert `.*` to float32"
+    calls = {
+        "damped_solve": partial(damped_solve, S, v, DAMPING, precision="split-tf32"),
+        "damped_lstsq": partial(damped_lstsq, S, f, DAMPING, precision="split-tf32"),
+        "damped_factor": partial(damped_factor, S, DAMPING, precision="split-tf32"),
+    }
+    if kind == "float32" and a.backend.name in ("torch-cuda", "jax-gpu", "cupy", "cupy-double"):
+        pytest.skip("an NVIDIA GPU")
+    refuse_each((name, call, ValueError, "precision", says) for name, call in calls.items())
 
 
 @pytest.mark.parametrize("option", ["method", "precision", "refine"])

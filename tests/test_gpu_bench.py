@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from spectra import quick_compilation  # noqa: F401
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # asv_benchmarks is not installed
 
+import ngdla  # noqa: E402
 from asv_benchmarks.gpu import __main__ as command  # noqa: E402
 from asv_benchmarks.gpu import engines, methods, questions, report, run  # noqa: E402
 
@@ -64,7 +66,7 @@ def check_rows(result: dict[str, Any], library: str) -> None:
     for row in rows:
         u = 2.0**-53 if row["dtype"] == "float64" else 2.0**-24
         assert row["seconds"] > 0
-        assert 0 < row["residual"] < 100 * u / methods.RELATIVE_DAMPING
+        assert 0 < row["residual"] < 100 * u / row["relative_damping"]
         assert row["fraction"] > 0
         assert row["memory_over_S"] is None or row["memory_over_S"] > 0
         assert row["ratio_to_chol"] == 1 or row["method"] != "chol"
@@ -193,6 +195,31 @@ def test_driver_is_asked_about_the_device_in_use(
     assert report.driver()[:3] == ("nvidia-smi", "-i", used)
 
 
+def test_rows_in_single_precision_measure_the_method_of_single_precision() -> None:
+    """ "auto" stays there from damping = 256 u |S|_F^2 on; one row shows what climbing costs."""
+    single = [case for case in run.FULL.cases if case.dtype in ("float32", "complex64")]
+    climbing = [case for case in single if case.damping < 256 * 2.0**-24 * case.n * case.m]
+    assert len(climbing) == 1
+    assert len(single) > 5
+    small = methods.single_case(64, 4096, "float32")
+    S = np.random.default_rng(0).standard_normal((small.n, small.m)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ngdla.PrecisionWarning)
+        step = methods.METHODS["chol"].step(Made(), small.damping)
+        step(S, S[0, ...])
+
+
+def test_what_takes_minutes_is_left_out(cupy: engines.CupyEngine) -> None:
+    result = dict(HEAD)
+    large = methods.Case(run._LARGE, 8, "float64")
+    plan = run.REHEARSAL._replace(cases=(large, *run.REHEARSAL.cases), slow=False)
+    benchmark = run.Run([cupy], plan, 0.0, result, lambda line: None)
+    benchmark()
+    done = [(row["n"], row["method"]) for row in result["rows"]]
+    assert not [method for _, method in done if method == "svda"]
+    assert {n for n, method in done if method == "eigh"} == {case.n for case in plan.cases[1:]}
+
+
 def test_reports_say_which_times_include_a_host_read() -> None:
     for name in ("chol", "unrefined", "eigh"):
         assert "one host read of check=True for CuPy and torch" in methods.METHODS[name].what
@@ -236,7 +263,8 @@ class Made(engines.Engine):
 
 
 @pytest.mark.parametrize(
-    ("method", "before", "code"), [("eigh", ["chol", "unrefined", "plain"], 0), ("chol", [], 1)]
+    ("method", "before", "code"),
+    [("eigh", ["chol", "native", "chol", "native", "unrefined", "plain"], 0), ("chol", [], 1)],
 )
 def test_a_row_that_hangs_is_cut_off(
     method: str, before: list[str], code: int, tmp_path: Path
@@ -316,7 +344,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> engines.CupyEngine:
         memGetInfo=lambda: (10**9, 10**9),
     )
     fake: Any = types.ModuleType("cupy")
-    fake.__version__ = "0"
+    fake.__version__, fake.ndarray = "0", type("ndarray", (), {})
     fake.cuda = types.SimpleNamespace(
         Event=Event,
         MemoryHook=MemoryHook,

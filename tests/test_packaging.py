@@ -7,6 +7,7 @@ import inspect
 import os
 import py_compile
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -377,7 +378,7 @@ def test_help_names_every_target(checkout):
         ("tests", "did you mean: make test?"),
         ("doc", "did you mean: make docs?"),
         ("benchmark", "did you mean: make bench?"),
-        ("gpu", "did you mean: make gpu-test gpu-bench?"),
+        ("gpu", "did you mean: make gpu-test gpu-bench gpu-evidence?"),
         ("tools", "the targets are: help demo test "),
         ("README.md", "the targets are: help demo test "),
         ("lnit", "the targets are: help demo test "),
@@ -406,7 +407,10 @@ def bare(tmp_path):
 
 
 @needs_make
-@pytest.mark.parametrize(("target", "needed"), [("gpu-test", MODULES), ("gpu-bench", MODULES[:4])])
+@pytest.mark.parametrize(
+    ("target", "needed"),
+    [("gpu-test", MODULES), ("gpu-bench", MODULES[:4]), ("gpu-evidence", MODULES)],
+)
 def test_gpu_targets_say_what_cannot_be_imported(checkout, bare, target, needed):
     line = complaint(make(checkout, target, f"PYTHON={bare}"))
     assert f"{bare} cannot import {' '.join(needed)}; " in line
@@ -421,6 +425,25 @@ def test_gpu_targets_take_modules_from_wheels(checkout, bare, tmp_path):
     line = complaint(make(checkout, "gpu-test", f"PYTHON={bare}", "WHEELS=../wheels"))
     assert "cannot import array_api_strict; " in line
     assert line.endswith("WHEELS=folder with its wheel")
+
+
+@needs_make
+def test_gpu_targets_unpack_wheels_and_clear_up(checkout, bare, tmp_path):
+    """Modules come as files, which tests read and processes import faster than archives."""
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "temporary").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "x.whl", "w") as wheel:
+        for module in MODULES:
+            wheel.writestr(f"{module}.py", "import sys; print(__file__, *map(repr, sys.argv[1:]))")
+    variables = {"TMPDIR": str(tmp_path / "temporary")}
+    done = make(checkout, "gpu-test", f"PYTHON={bare}", "WHEELS=../wheels", **variables)
+    *_, last = done.stdout.splitlines()  # the target asks whether it can be imported before
+    file, *arguments = shlex.split(last)
+    assert done.returncode == 0
+    assert Path(file).parent.parent == tmp_path / "temporary"
+    assert "(cupy) and not cupy-double" in arguments
+    assert arguments[-2:] == ["--require-backend", "cupy"]
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @needs_make

@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), metavar="FOLDER")
     help_seconds = f"no row starts after these, and none lives {GRACE:.0f} s longer"
     parser.add_argument("--seconds", type=_duration, default=420.0, help=help_seconds)
+    parser.add_argument("--slow", action="store_true", help="also svda, and eigh at n = 4096")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: a rehearsal")
     chosen = parser.parse_args(arguments)
     if reason := _unwritable(chosen.output):
@@ -74,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     for library, reason in skipped.items():
         print(f"        {library}: skipped: {reason}", flush=True)
     left = chosen.seconds - (time.monotonic() - start)
-    run = Run(engines, REHEARSAL if rehearsal else FULL, left, result, progress)
+    plan = REHEARSAL if rehearsal else FULL._replace(slow=chosen.slow)
+    run = Run(engines, plan, left, result, progress)
     watchdog = threading.Timer(left + GRACE, cut)
     watchdog.daemon = True
     watchdog.start()

@@ -28,7 +28,7 @@ from .engines import Engine
 from .sample_weights import positions, weighted_gradients
 from .structured_steps import structured_steps, toeplitz_switch
 
-__all__ = ["QUESTIONS", "Answer", "Sizes"]
+__all__ = ["QUESTIONS", "Answer", "Question", "Sizes"]
 
 
 # ------------------------------------------------------------------------------ Gram matrices
@@ -336,14 +336,16 @@ def _tall(engine: Engine, singular: np.ndarray, m: int, dtype: str) -> tuple[Any
     return xp, astype(xp.matmul(left * _like(engine, singular, X), adjoint(right)), dtype)
 
 
-# What is asked of whom.
-QUESTIONS: tuple[tuple[str, Callable[[Engine, Sizes], Answer], tuple[str, ...]], ...] = (
+Question = tuple[str, Callable[[Engine, Sizes], Answer], tuple[str, ...]]
+
+# What is asked of whom; what decides most comes first.
+QUESTIONS: tuple[Question, ...] = (
     ("Which way to a Gram matrix is the fastest?", fastest_gram, ("cupy", "torch")),
     ("Is a failed Cholesky factorisation noticed?", indefinite_cholesky, ("cupy", "torch")),
-    ("What does TF32 do to a Gram matrix?", tf32_gram, ("cupy", "torch", "jax")),
     ("What does the host read of check=True cost?", host_read, ("cupy", "torch")),
-    ("Does torch.linalg.cholesky wait for the device?", cholesky_wait, ("torch",)),
     ("eigh of a stack, or of each matrix?", stacked_eigh, ("cupy", "torch")),
+    ("What does TF32 do to a Gram matrix?", tf32_gram, ("cupy", "torch", "jax")),
+    ("Does torch.linalg.cholesky wait for the device?", cholesky_wait, ("torch",)),
     ("What does a randomized decomposition save?", decomposition_costs, ("cupy", "torch", "jax")),
     ("What does TF32 do to a decomposition?", tf32_decomposition, ("cupy", "torch", "jax")),
     ("A stack of layers: with eigenvectors or without?", stacked_layers, ("cupy", "torch", "jax")),

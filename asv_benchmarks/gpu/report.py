@@ -124,10 +124,11 @@ def _rows(result: dict[str, Any]) -> list[str]:
         *(f"* {name}: {what}" for name, what in result["methods"].items()),
         "",
     ]
-    head = ["n", "m", "dtype", "library", "method", "ms", "residual", "of ceiling"]
+    head = ["n", "m", "dtype", "damping / m", "library", "method", "ms", "residual", "of ceiling"]
     rows = [[*head, "memory / S", "/ chol"]]
     for row in sorted(result["rows"], key=_order):
-        problem = [row["n"], f"{row['m']:,}", row["dtype"], row["library"], row["method"]]
+        problem = [row["n"], f"{row['m']:,}", row["dtype"], row["relative_damping"]]
+        problem += [row["library"], row["method"]]
         if "seconds" in row:
             cells = [f"{row['seconds'] * 1e3:.4g}", f"{row['residual']:.1e}"]
             cells += [_number(row[key]) for key in ("fraction", "memory_over_S", "ratio_to_chol")]
@@ -138,7 +139,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["n"] * row["m"], row["n"], row["dtype"], row["library"]
+    size = row["n"] * row["m"], row["n"]
+    return *size, row["dtype"], row["relative_damping"], row["library"]
 
 
 def _questions(questions: list[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import ceilings, questions
 from .engines import Engine
-from .methods import METHODS, Case, flops, passes_in_bytes, residual
+from .methods import METHODS, Case, flops, passes_in_bytes, residual, single_case
 
 __all__ = ["FULL", "REHEARSAL", "Plan", "Run"]
 
@@ -19,14 +19,16 @@ class Plan(NamedTuple):
     cases: tuple[Case, ...]
     square: int  # of the matrices whose product is the ceiling
     questions: questions.Sizes
+    slow: bool  # also what takes minutes: "svda", and "eigh" of large matrices
 
 
 _WIDE = ((256, 100_000), (1024, 100_000), (4096, 100_000), (1024, 1_000_000))
 
 FULL = Plan(
     cases=(
-        *(Case(n, m, dtype) for n, m in _WIDE for dtype in ("float32", "float64")),
-        *(Case(n, m, "complex64") for n, m in _WIDE[:2]),
+        *(case for n, m in _WIDE for case in (single_case(n, m, "float32"), Case(n, m, "float64"))),
+        *(single_case(n, m, "complex64") for n, m in _WIDE[:2]),
+        Case(*_WIDE[1], "float32"),  # climbs
     ),
     square=8192,
     questions=questions.Sizes(
@@ -41,10 +43,11 @@ FULL = Plan(
         layers=(16, 1024),
         rank=128,
     ),
+    slow=False,
 )
 
 REHEARSAL = Plan(
-    cases=(Case(8, 60, "float64"), Case(6, 40, "complex64")),
+    cases=(Case(8, 60, "float64"), single_case(6, 40, "complex64")),
     square=32,
     questions=questions.Sizes(
         gram=((12, 40),),
@@ -58,10 +61,13 @@ REHEARSAL = Plan(
         layers=(2, 30),
         rank=4,
     ),
+    slow=True,
 )
 
-# The slow one comes last, after the questions.
-_FIRST, _LAST = ("chol", "unrefined", "plain", "eigh"), ("svda",)
+# What decides most comes first: four questions to CuPy, and the two ways that are taken by default.
+_FIRST_QUESTIONS = 4
+_FIRST, _LAST = ("chol", "native"), ("unrefined", "plain", "eigh", "svda")
+_LARGE = 4096
 _CALLS = 3  # a slow row takes a warm-up, a memory reading and one timed call
 
 
@@ -98,9 +104,12 @@ class Run:
         """Measure everything; what fails or is skipped is a row that says why."""
         for engine in self.engines:
             self._ceilings(engine)
+        asked = questions.QUESTIONS
+        for engine in self.engines:
+            self._questions(engine, asked[:_FIRST_QUESTIONS] if engine.name == "cupy" else ())
         self._cases(_FIRST)
         for engine in self.engines:
-            self._questions(engine)
+            self._questions(engine, asked[_FIRST_QUESTIONS:] if engine.name == "cupy" else asked)
         self._cases(_LAST)
         self.result["finished"] = True
         self._said("finished")
@@ -127,8 +136,8 @@ class Run:
             self.result["ceilings"].append({"library": engine.name, **found})
         self._said(f"{engine.name}: ceilings: {_brief(found)}")
 
-    def _questions(self, engine: Engine) -> None:
-        for title, ask, libraries in questions.QUESTIONS:
+    def _questions(self, engine: Engine, asked: Iterable[questions.Question]) -> None:
+        for title, ask, libraries in asked:
             if engine.name not in libraries:
                 continue
 
@@ -150,6 +159,8 @@ class Run:
         """Measure some methods on the same S, made when the first of them is not skipped."""
         arrays: list[Any] = []
         for name in methods:
+            if not self.plan.slow and _takes_minutes(name, case):
+                continue
 
             def row(name: str = name) -> dict[str, Any]:
                 if not arrays:
@@ -237,6 +248,10 @@ class Run:
             found = {"error": f"{type(error).__name__}: {text}"}
         engine.release()  # the traceback with its arrays is gone by now
         return found
+
+
+def _takes_minutes(name: str, case: Case) -> bool:
+    return name == "svda" or (name == "eigh" and case.n >= _LARGE)
 
 
 def _fits(engine: Engine, needed: int) -> bool:

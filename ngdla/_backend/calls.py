@@ -52,7 +52,7 @@ class opened:
     ) -> None:
         if check is not True and check is not False:
             _require_check(check, nan=nan)
-        self._settings = library_settings(namespace(like), tf32=tf32)
+        self._settings = library_settings(like, tf32=tf32)
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
         self._checks.readable = check is True and not is_traced(like)
 

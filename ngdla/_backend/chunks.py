@@ -107,7 +107,7 @@ def sum_over_chunks(gram: Callable[[AnyArray], AnyArray], S: AnyArray) -> AnyArr
 
 
 def _term(gram: Callable[[AnyArray], AnyArray], chunk: AnyArray) -> AnyArray:
-    with library_settings(namespace(chunk)):
+    with library_settings(chunk):
         return gram(chunk)[None, ...]
 
 
@@ -149,6 +149,6 @@ def _axes(position: int, x: AnyArray) -> tuple[tuple[int, int], ...]:
 
 
 def _apply(function: Callable[..., Any], *blocks: AnyArray) -> tuple[AnyArray, ...]:
-    with library_settings(namespace(blocks[0])):
+    with library_settings(blocks[0]):
         value = function(*blocks)
     return value if isinstance(value, tuple) else (value,)

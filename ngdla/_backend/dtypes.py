@@ -25,6 +25,7 @@ from .namespace import (
 )
 
 __all__ = [
+    "SPLIT_TF32",
     "astype",
     "conjugate",
     "double_name",
@@ -38,9 +39,11 @@ __all__ = [
     "real_part",
     "result_name",
     "single_name",
+    "stored_name",
     "unit_roundoff",
 ]
 
+SPLIT_TF32 = "split-tf32"  # of Gram matrices only, which are float32: see split_tf32.py
 _UNIT_ROUNDOFF = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
@@ -49,6 +52,7 @@ _UNIT_ROUNDOFF = {
     "complex64": 2.0**-24,
     "complex128": 2.0**-53,
     "tf32": 2.0**-11,  # of products only
+    SPLIT_TF32: 2.0**-21,
 }
 _REAL = {
     "float16": "float32",  # stored, never computed with
@@ -57,6 +61,7 @@ _REAL = {
     "float64": "float64",
     "complex64": "float32",
     "complex128": "float64",
+    SPLIT_TF32: "float32",
 }
 _NAMES: dict[tuple[type, Any], str] = {}  # dtypes of different libraries must not be compared
 _TORCH_NAMES: dict[Any, str] = {}
@@ -110,6 +115,11 @@ def real_part(x: Array) -> Array:
 def real_name(name: str) -> str:
     """Return the name of the real dtype of the same precision."""
     return _REAL[name]
+
+
+def stored_name(name: str) -> str:
+    """Return the name of the dtype in which numbers of a precision are stored."""
+    return "float32" if name == SPLIT_TF32 else name
 
 
 def result_name(*names: str) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 
 from .array import AnyArray
 from .dtypes import astype, dtype_name, is_complex
-from .namespace import is_torch_namespace, namespace, torch_compiling
+from .namespace import is_cupy_namespace, is_torch_namespace, namespace, torch_compiling
 from .sums import writable
 
 __all__ = [
     "all_of",
+    "bounded",
     "filled",
     "finite_along",
     "largest_along",
@@ -54,6 +55,15 @@ def filled(x: AnyArray, flag: AnyArray, value: float) -> AnyArray:
     if is_torch_namespace(xp):
         return x.masked_fill(flag, value)
     return xp.where(flag, xp.full_like(x, value), x)
+
+
+def bounded(x: AnyArray, least: Any = None, largest: Any = None) -> AnyArray:
+    """Return real x, not below one number or array and not above another one; NaN stays.
+
+    array-api-compat 1.16 bounds CuPy's arrays by masks, each of which the host waits for.
+    """
+    xp = namespace(x)
+    return x.clip(least, largest) if is_cupy_namespace(xp) else xp.clip(x, least, largest)
 
 
 def not_negative(x: AnyArray) -> AnyArray:

@@ -15,6 +15,7 @@ from .array import AnyArray
 from .chunks import in_one_block
 from .creation import unit_columns
 from .dtypes import dtype_name, unit_roundoff
+from .fused import bounded
 from .namespace import (
     LinAlgError,
     as_array,
@@ -83,7 +84,7 @@ def expm(A: AnyArray) -> AnyArray:
     if count is not None:
         return _squared(E, s, count, counted=True)
     E = E * expanded(nan_unless(s <= most, s), 2)
-    return _squared(E, xp.clip(s, max=float(most)), most, counted=False)
+    return _squared(E, bounded(s, largest=float(most)), most, counted=False)
 
 
 def _root(A: AnyArray) -> tuple[AnyArray, AnyArray]:

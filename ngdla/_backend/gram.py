@@ -13,9 +13,11 @@ import numpy as np
 from scipy.linalg import blas
 
 from .array import AnyArray
+from .choices import CHOICES
 from .chunks import sum_over_chunks
 from .column_loops import loop_over_columns
-from .dtypes import is_complex
+from .dtypes import dtype_name, is_complex
+from .gram_cupy import gram_cupy
 from .namespace import (
     is_cupy_namespace,
     is_dask_namespace,
@@ -25,16 +27,16 @@ from .namespace import (
     namespace,
 )
 from .products import adjoint, hermitian_part
-from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, sum_over_copies
+from .runs import LONG, THIN_TORCH, blas_takes, in_loop_jax, long_product, product, sum_over_copies
 from .scipy_threads import short_call
 from .shapes import CHUNK_BYTES
 from .sums import add_multiple, writable
 
-__all__ = ["gram", "gram_by_halves", "gram_cupy_syrk", "weighted_sum_with_gram"]
+__all__ = ["gram", "gram_by_halves", "weighted_sum_with_gram"]
 
 # Row counts below which halving a Gram matrix gains nothing (the blocks become too small for
-# GEMM), and the columns that one step of the JAX loop takes: measured on the CPU, that of CuPy not
-# yet on a GPU (asv_benchmarks/claims/gram.py).
+# GEMM), and the columns that one step of the JAX loop takes: measured on the CPU
+# (asv_benchmarks/claims/gram.py).
 _TORCH_LEAF = 64
 _TORCH_WIDE = 4  # times as many columns as rows, below which leaves are twice as large
 _JAX_ROWS = 512
@@ -42,7 +44,6 @@ _JAX_COMPLEX_ROWS = 16
 _JAX_FEW = (2, 3)  # rows, of which XLA makes sums in one accumulator if they lie transposed
 _JAX_PARTS = 4
 _JAX_COLUMNS = 2048
-_CUPY_LEAF = 512
 _MIRRORED = 256  # rows of the blocks in which one triangle is copied to the other
 
 
@@ -54,22 +55,33 @@ def gram(S: AnyArray) -> AnyArray:
     if is_torch_namespace(xp):
         return _gram_torch(S)
     if is_cupy_namespace(xp):
-        return gram_by_halves(S, leaf=_CUPY_LEAF)
+        return gram_cupy(S)
     if is_jax_namespace(xp):
-        return _gram_jax()(S)
+        return _gram_jax(CHOICES["gram of jax"].way)(S)
     if is_dask_namespace(xp):
         return sum_over_chunks(gram, S)
-    return long_product(S, adjoint(S)) if S.shape[-1] > LONG else xp.matmul(S, adjoint(S))
+    return product(S, adjoint(S))
 
 
 def _gram_torch(S: AnyArray) -> AnyArray:
-    """Blocks are written into one array where that is allowed: their copies cost too much else."""
     n, m = S.shape[-2:]
+    if S.device.type == "cuda":
+        return _gram_torch_cuda(S)
     if m > LONG and S.device.type == "cpu":
         if n < THIN_TORCH:
             return long_product(S, S.mH, lanes=False)
         if not blas_takes(S):
             return sum_over_copies(_gram_torch, S)
+    return _halves_torch(S)
+
+
+def _gram_torch_cuda(S: AnyArray) -> AnyArray:
+    return S @ S.mH if CHOICES["gram of torch"].way == "product" else _halves_torch(S)
+
+
+def _halves_torch(S: AnyArray) -> AnyArray:
+    """Blocks are written into one array where that is allowed: their copies cost too much else."""
+    n, m = S.shape[-2:]
     wide = m >= _TORCH_WIDE * n
     leaf = _TORCH_LEAF if wide else 2 * _TORCH_LEAF
     if n <= leaf or m < n:
@@ -166,50 +178,35 @@ def gram_by_halves(S: AnyArray, *, leaf: int) -> AnyArray:
     xp = namespace(S)
     n = S.shape[-2]
     if n <= leaf:
-        return _outer(S, S)
+        return xp.matmul(S, adjoint(S))
     top, bottom = S[..., : n // 2, :], S[..., n // 2 :, :]
-    cross = _outer(bottom, top)
+    cross = xp.matmul(bottom, adjoint(top))
     upper = xp.concat([gram_by_halves(top, leaf=leaf), adjoint(cross)], axis=-1)
     lower = xp.concat([cross, gram_by_halves(bottom, leaf=leaf)], axis=-1)
     return xp.concat([upper, lower], axis=-2)
 
 
-def gram_cupy_syrk(S: AnyArray) -> AnyArray:
-    """Return S S^T for a real 2-D CuPy array by cuBLAS syrk (CuPy wraps no herk).
-
-    The output must be C-contiguous: otherwise `cupy.cublas.syrk` copies a C-ordered S.
-    """
-    import cupy
-    from cupy import cublas
-
-    n = S.shape[0]
-    G = cublas.syrk("N", S, out=cupy.zeros((n, n), dtype=S.dtype), lower=True)
-    return cupy.tril(G) + cupy.tril(G, -1).T
-
-
-def _outer(A: AnyArray, B: AnyArray) -> AnyArray:
-    """Return A B^H without a conjugated copy of B where the library allows it."""
-    xp = namespace(A)
-    if is_cupy_namespace(xp) and is_complex(B) and A.ndim == 2:
-        from cupy import cublas
-
-        return cublas.gemm("N", "H", A, B)
-    return xp.matmul(A, adjoint(B))
-
-
 @cache
-def _gram_jax() -> Any:
-    """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H."""
+def _gram_jax(way: str) -> Any:
+    """Return the compiled Gram of JAX: its tangent is dS S^H + S dS^H.
+
+    Each way is a function of its own: JAX does not trace one again where another way is taken.
+    """
     import jax
+
+    def whole(S: AnyArray) -> AnyArray:
+        if way != "symmetric" or dtype_name(S.dtype) not in ("float32", "float64"):
+            return _whole_jax(S)
+        return jax.lax.platform_dependent(S, cuda=_symmetric_jax, default=_whole_jax)
 
     @jax.custom_jvp
     def gram(S: AnyArray) -> AnyArray:
         if S.shape[-2] in _JAX_FEW and S.shape[-1] > LONG:
-            return jax.lax.platform_dependent(S, cpu=_few_rows_jax, default=_whole_jax)
+            return jax.lax.platform_dependent(S, cpu=_few_rows_jax, default=whole)
         rows = _JAX_COMPLEX_ROWS if is_complex(S) else _JAX_ROWS
         if S.ndim > 2 or S.shape[0] < rows or S.shape[1] < _JAX_COLUMNS // 2:
-            return _whole_jax(S)
-        return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=_whole_jax)
+            return whole(S)
+        return jax.lax.platform_dependent(S, cpu=_by_columns_jax, default=whole)
 
     def tangent(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
         half = _product_jax(tangents[0], primals[0])
@@ -228,6 +225,15 @@ def _product_jax(A: AnyArray, B: AnyArray) -> AnyArray:
 
 def _whole_jax(S: AnyArray) -> AnyArray:
     return _product_jax(S, S)
+
+
+def _symmetric_jax(S: AnyArray) -> AnyArray:
+    """Return S S^T by syrk, which forms one triangle."""
+    import jax
+
+    n = S.shape[-2]
+    nothing = jax.numpy.zeros((*S.shape[:-1], n), S.dtype)
+    return jax.lax.linalg.symmetric_product(S, nothing, symmetrize_output=True)
 
 
 def _few_rows_jax(S: AnyArray) -> AnyArray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .array import AnyArray
 from .dtypes import astype, dtype_name, normal_range
+from .fused import bounded
 from .namespace import (
     is_cupy_namespace,
     is_dask_namespace,
@@ -37,7 +38,7 @@ def power_of_two(x: AnyArray) -> AnyArray:
         x = x.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
     else:
         x = xp.where(xp.isfinite(x), x, xp.ones_like(x))
-    return _rounded_to_one_bit(xp.clip(x, min=least, max=largest / 4))
+    return _rounded_to_one_bit(bounded(x, least, largest / 4))
 
 
 def _rounded_to_one_bit(x: AnyArray) -> AnyArray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .array import AnyArray
 from .chunks import columns_chunked, is_chunked
+from .cupy_products import product_cupy, taken_by_cublas
 from .dtypes import astype, dtype_name, is_complex, real_name, result_name
 from .fused import largest_along
 from .namespace import (
@@ -26,7 +27,7 @@ from .namespace import (
     namespace,
 )
 from .powers import power_of_two
-from .runs import LONG, long_product
+from .runs import product
 from .shapes import CHUNK_BYTES, spans
 from .sums import writable
 from .tracing import compiled, detached, free_to_read, number_if_free
@@ -79,14 +80,12 @@ def hermitian_part(A: AnyArray) -> AnyArray:
 
 def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:
     """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
+    xp = namespace(S)
+    if is_cupy_namespace(xp) and S.dtype == Y.dtype and taken_by_cublas(S):
+        return product_cupy(S, Y, "H")
     if is_complex(Y):
-        xp = namespace(S)
-        return xp.conj(_transposed(_row_product(_transposed(xp.conj(Y)), S)))
-    return _transposed(_row_product(_transposed(Y), S))
-
-
-def _row_product(Y: AnyArray, S: AnyArray) -> AnyArray:
-    return Y @ S if S.shape[-2] <= LONG else long_product(Y, S)
+        return xp.conj(_transposed(product(_transposed(xp.conj(Y)), S)))
+    return _transposed(product(_transposed(Y), S))
 
 
 def _transposed(A: AnyArray) -> AnyArray:
@@ -97,6 +96,8 @@ def _transposed(A: AnyArray) -> AnyArray:
 def transposed_product(X: AnyArray, P: AnyArray) -> AnyArray:
     """Return X^T P, (..., d, k), for X (..., N, d) with X as it lies in memory."""
     xp = namespace(X)
+    if is_cupy_namespace(xp):
+        return product_cupy(X, P, "T")
     if is_jax_namespace(xp):  # XLA is slow on the CPU with the transpose of a wide matrix
         return xp.matrix_transpose(xp.matmul(xp.matrix_transpose(P), X))
     return xp.matmul(xp.matrix_transpose(X), P)
@@ -104,8 +105,11 @@ def transposed_product(X: AnyArray, P: AnyArray) -> AnyArray:
 
 def adjoint_product(A: AnyArray, X: AnyArray) -> AnyArray:
     """Return A^H X, (..., n, k), with rows that lie in memory as those of X, for small A."""
-    if is_torch_namespace(namespace(A)):
+    xp = namespace(A)
+    if is_torch_namespace(xp):
         return A.mH @ X
+    if is_cupy_namespace(xp):
+        return product_cupy(A, X, "H")
     return rmatvec(A, X) if is_complex(A) else transposed_product(A, X)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from .array import AnyArray
 from .column_loops import loop_over_columns, shard_runs
+from .cupy_products import product_cupy, taken_by_cublas
 from .dtypes import dtype_name
 from .namespace import (
     is_cupy_namespace,
@@ -38,6 +39,7 @@ __all__ = [
     "long_product",
     "long_sum",
     "pieces",
+    "product",
     "sum_over_copies",
 ]
 
@@ -49,6 +51,14 @@ _COLUMNS_JAX = 2048
 _LANES_JAX = 256  # terms, beyond which errors grow with their number
 _BLOCKED = 10**6  # multiplications, below which OpenBLAS has one accumulator for a transposed A
 _SHORTEST = 64  # run
+
+
+def product(A: AnyArray, B: AnyArray) -> AnyArray:
+    """Return A B, by `long_product` where sums are long."""
+    xp = namespace(A)
+    if is_cupy_namespace(xp):
+        return _product_cupy(A, B)
+    return A @ B if A.shape[-1] <= LONG else long_product(A, B)
 
 
 def long_product(A: AnyArray, B: AnyArray, *, lanes: bool = True) -> AnyArray:
@@ -73,6 +83,16 @@ def length_in_lanes(length: int, like: AnyArray) -> float:
     if is_jax_namespace(namespace(like)) and _LANES_JAX < length <= _LONG_JAX:
         return length * (length / _LANES_JAX)
     return length
+
+
+def _product_cupy(A: AnyArray, B: AnyArray) -> AnyArray:
+    """Return A B as they lie in memory; what cuBLAS does not take is copied 64 MB at a time."""
+    if taken_by_cublas(A) and taken_by_cublas(B):
+        return product_cupy(A, B)
+    *batch, p, length = A.shape
+    copied = spans(length, max(p, B.shape[-1]), batch, dtype_name(A.dtype), copied=True)
+    parts = ((A, B) if i is None else (A[..., i], B[..., i, :]) for i in copied)
+    return reduce(add, (product_cupy(a, b) for a, b in parts))
 
 
 def _by_runs(A: AnyArray, B: AnyArray) -> AnyArray:
@@ -168,7 +188,7 @@ def sum_over_copies(function: Callable[[AnyArray], AnyArray], S: AnyArray) -> An
 def _in_lanes(A: AnyArray, B: AnyArray) -> bool:
     """Tell whether the library makes the sums of A B in many lanes, or by blocks."""
     xp = namespace(A)
-    if is_cupy_namespace(xp) or is_dask_namespace(xp):
+    if is_dask_namespace(xp):
         return True
     if is_jax_namespace(xp):
         return bool(A.shape[-1] <= _LONG_JAX)

@@ -10,14 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from .namespace import is_cupy_namespace, is_jax_namespace, is_torch_namespace, torch_compiling
+from .array import AnyArray
+from .namespace import (
+    is_cupy_namespace,
+    is_jax_namespace,
+    is_torch_namespace,
+    namespace,
+    torch_compiling,
+)
 from .shared_setting import SharedSetting
 
 __all__ = ["library_settings"]
 
 
-def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[Any]:
-    """Hold the settings under which this library computes, and restore the caller's.
+def library_settings(like: AnyArray, *, tf32: bool = False) -> AbstractContextManager[Any]:
+    """Hold the settings under which the library of `like` computes, and restore the caller's.
 
     Products of float32 matrices run in float32, never in TF32 or bfloat16, nor in half precision by
     `torch.autocast` (a Gram matrix squares the condition number, so that their 1e-3 would drown
@@ -26,8 +33,10 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
     as a help in finding faults of the caller's code; here numbers of rows, columns and matrices are
     checked first.
     With `tf32`, products may drop to TF32 where the device has it. Of the settings, those of torch
-    and CuPy are of the whole process: threads share them, and full precision wins.
+    and CuPy are of the whole process: threads share them, and full precision wins. CuPy's current
+    device is that of `like`.
     """
+    xp = namespace(like)
     if is_torch_namespace(xp):
         if torch_compiling() or _is_held_for_torch(full=not tf32):
             return _Unchanged()
@@ -37,7 +46,7 @@ def library_settings(xp: Any, *, tf32: bool = False) -> AbstractContextManager[A
     if is_cupy_namespace(xp):
         from cupy._core import _routines_linalg as routines
 
-        return _Held([_cupy_products(routines)], full=not tf32)
+        return _CupyProducts([_cupy_products(routines)], like.device, full=not tf32)
     return np.errstate(all="ignore")  # array-api-strict computes by NumPy
 
 
@@ -89,6 +98,26 @@ class _Held:
             self._held.pop().release(self._thread)
 
 
+class _CupyProducts(_Held):
+    """Products of CuPy, on the device of an array: CuPy works on the current device alone."""
+
+    def __init__(self, settings: list[SharedSetting], device: Any, *, full: bool) -> None:
+        super().__init__(settings, full=full)
+        self._device = device
+
+    def __enter__(self) -> None:
+        self._device.__enter__()
+        try:
+            super().__enter__()
+        except BaseException:
+            self._device.__exit__()
+            raise
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__()
+        self._device.__exit__(*raised)
+
+
 class _TorchProducts(_Held):
     """Products of torch in full precision, or in TF32; by `torch.autocast` in neither case."""
 
@@ -132,16 +161,42 @@ def _torch_products() -> tuple[SharedSetting, ...]:
     """
     import torch
 
+    backends = {"cuda": torch.backends.cuda, "mkldnn": torch.backends.mkldnn}
     return tuple(
         SharedSetting(
-            functools.partial(getattr, products, "fp32_precision"),
-            functools.partial(setattr, products, "fp32_precision"),
+            functools.partial(getattr, backend.matmul, "fp32_precision"),
+            functools.partial(setattr, backend.matmul, "fp32_precision"),
             full="ieee",
             reduced="tf32",
             kind=("tf32", "bf16").__contains__,
+            source=functools.partial(_set_in_torch, name),
         )
-        for products in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        for name, backend in backends.items()
     )
+
+
+def _set_in_torch(backend: str, value: str) -> str:
+    """Return what the precision of products is set to that reads as `value`: that, or "none".
+
+    Where it is "none", it reads as that of the back end, and where that is too, as that of all of
+    torch. They tell by what happens as these are changed for a moment, to no lower precision.
+    """
+    import torch
+
+    read, write = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    if value == "none" or read(backend, "all") != value:
+        return value
+    other = "none" if value == "ieee" else "ieee"
+    changed: list[tuple[str, str]] = []
+    try:
+        for level in ("generic", backend):
+            if read(level, "all") != other:  # set there, not above
+                changed.append((level, read(level, "all")))
+                write(level, "all", other)
+        return "none" if read(backend, "matmul") == other else value
+    finally:
+        for level, before in reversed(changed):
+            write(level, "all", before)
 
 
 @functools.cache

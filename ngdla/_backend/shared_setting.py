@@ -15,6 +15,7 @@ class SharedSetting:
     Of the calls in one thread the innermost one counts. Products have full precision while one
     thread asks for it, and reduced precision while all that hold the setting allow it. The last
     call to leave restores what the user had set; a value that was not written here is the user's.
+    Where a setting may read as another one that it follows, `source` gives what it is set to.
 
     Parameters
     ----------
@@ -24,6 +25,8 @@ class SharedSetting:
         The values to be set.
     kind : callable
         Gives the same for values that are as good as each other: none is written for another.
+    source : callable
+        Gives what is to be written to restore a value that was read.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class SharedSetting:
         full: Any,
         reduced: Any,
         kind: Callable[[Any], Any],
+        source: Callable[[Any], Any] = lambda value: value,
     ) -> None:
         self._read, self._write = read, write
-        self._values, self._kind = (reduced, full), kind
+        self._values, self._kind, self._source = (reduced, full), kind, source
         self._lock = threading.Lock()
         self._asked: dict[int, list[bool]] = {}  # of each thread, the innermost call last
         self._users = self._now = None  # what the user set, and what is set, while it is held
+        self._restored: Any = None  # what the user's value is set by, once another one is written
 
     def hold(self, thread: int, *, full: bool) -> None:
         """Ask for full precision, or allow reduced precision, until `release`."""
@@ -67,7 +72,7 @@ class SharedSetting:
             users, now = self._users, self._now
             self._users = self._now = None
             if users != now and self._read() == now:
-                self._write(users)
+                self._write(self._restored)
 
     def _leave(self, thread: int) -> None:
         asked = self._asked[thread]
@@ -83,5 +88,7 @@ class SharedSetting:
         wanted = self._values[any(asked[-1] for asked in self._asked.values())]
         if self._kind(value) != self._kind(wanted):
             good = self._kind(self._users) == self._kind(wanted)
-            self._write(self._users if good else wanted)
+            if self._now == self._users:
+                self._restored = self._source(value)
+            self._write(self._restored if good else wanted)
             self._now = self._read()  # which may be less, on a device that does not have it

@@ -42,7 +42,8 @@ def qgt_solver(*, precision: Precision = "native", row_space: bool = True) -> Sc
 
     Parameters
     ----------
-    precision : {"native", "auto", "mixed", "float32", "float64", "complex64", "complex128"}
+    precision : {"native", "auto", "mixed", "split-tf32", "float32", "float64", "complex64", \
+            "complex128"}
         As in `damped_solve`.
     row_space : bool, default True
         With fewer rows of S than parameters, and a gradient in single precision: filter out what

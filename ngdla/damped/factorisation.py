@@ -88,7 +88,7 @@ def _inverse(
     damping = problem.damping_in(real)
     if problem.plan.lifted:
         xp = namespace(squared_norm)
-        least = LIFT * unit_roundoff(real) * squared_norm
+        least = LIFT * unit_roundoff(problem.plan.factor) * squared_norm
         damping = xp.where(least > damping, least, damping)
     return matrix.inverse(damping)
 

@@ -13,6 +13,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
+from ngdla._backend.fused import bounded
 from ngdla._backend.gram import gram
 from ngdla._backend.implicit import with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
@@ -171,9 +172,9 @@ class Eigenvectors(GramMethod):
         """Return eigenvalues, clipped at 0, and eigenvectors."""
         xp, (values, U) = namespace(G), eigh(G)
         if not differentiable(G):
-            return Spectrum(xp.clip(values, min=0.0), U)
+            return Spectrum(bounded(values, 0.0), U)
         ok = apart(xp.flip(values, axis=-1), values.shape[-1], rest=False)
-        values = derivative_where(xp.expand_dims(ok, axis=-1), xp.clip(values, min=0.0))
+        values = derivative_where(xp.expand_dims(ok, axis=-1), bounded(values, 0.0))
         return Spectrum(values, derivative_where(ok[..., None, None], U), G=G)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ngdla._backend.calls import warn_caller
 from ngdla._backend.checks import require_choice
 from ngdla._backend.dtypes import (
+    SPLIT_TF32,
     double_name,
     has_double,
     is_double,
@@ -44,7 +45,9 @@ __all__ = [
     "warn_of_precision",
 ]
 
-Precision = Literal["auto", "native", "mixed", "float32", "float64", "complex64", "complex128"]
+Precision = Literal[
+    "auto", "native", "mixed", "float32", "float64", "complex64", "complex128", "split-tf32"
+]
 _PRECISIONS = get_args(Precision)
 
 # damping / |S|_F^2 in units of u. LIFT: from here a Cholesky factor of the Gram matrix exists, and
@@ -65,7 +68,7 @@ class Plan(NamedTuple):
     """What is computed in which precision."""
 
     method: Method
-    factor: str  # dtype of the Gram matrix and of its factor
+    factor: str  # dtype of the Gram matrix and of its factor, or "split-tf32", in float32
     double: bool = False  # residuals and updates in double precision, whatever the result has
     lifted: bool = False  # the factor is of G + max(damping, 4 u |S|_F^2)
     iterate: bool = False  # refine until it converges, by conjugate gradients where need be
@@ -104,6 +107,9 @@ def _chosen(method: Method, precision: str, dtype: str, like: Array) -> Plan:
         return Plan(method, dtype)
     if precision == "mixed":
         return _preconditioner(method, dtype)
+    if precision == SPLIT_TF32:
+        plan = _preconditioner(method, dtype) if is_double(dtype) else Plan(method, dtype)
+        return plan._replace(factor=SPLIT_TF32)
     if precision.startswith("complex") and not dtype.startswith("complex"):
         msg = (
             f"`precision` is {precision!r} but the problem is real; pass {real_name(precision)!r}."

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ngdla._backend.calls import ValueChecks
 from ngdla._backend.checks import require_choice, require_count
 from ngdla._backend.dtypes import (
+    SPLIT_TF32,
     astype,
     double_name,
     dtype_name,
@@ -19,10 +20,11 @@ from ngdla._backend.dtypes import (
     real_name,
     result_name,
 )
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import Array, library, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values
+from ngdla._backend.split_tf32 import multiplies_in_tf32
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .methods import METHODS, Method
@@ -93,6 +95,8 @@ def damped_problem(
     method = _method(options.method, scores)
     require_count(options.refine, "refine")
     like, real = scores.like, real_name(dtype)
+    if isinstance(options.precision, str) and options.precision == SPLIT_TF32:
+        _require_split_tf32(scores, method)
     plan = first_plan(method, options.precision, dtype, like, scores.gram_dtype)
     damping = damping_values(damping, like, scores.name, real, scores.batch)
     metric, null = options.metric, options.null
@@ -123,6 +127,31 @@ def _method(given: Any, scores: ScoreMatrix) -> Method:
 
 def _forms_gram(method: Method) -> bool:
     return method.exact and not method.needs_dense and method.last_rung() is None
+
+
+def _require_split_tf32(scores: ScoreMatrix, method: Method) -> None:
+    """Raise unless a Gram matrix of float32 numbers is formed on an NVIDIA GPU."""
+    says, name = f"`precision` is {SPLIT_TF32!r}", scores.name
+    others = scores.given_dtypes - {"float32"}
+    if others:
+        msg = (
+            f"{says}, which splits float32 numbers, but `{name}` is {', '.join(sorted(others))}; "
+            f"convert `{name}` to float32, or choose 'native'."
+        )
+        raise ValueError(msg)
+    operator = scores.gram_dtype is not None or not scores.has_gram
+    if operator or method.needs_dense or not method.exact:
+        msg = (
+            f"{says}, in which Gram matrices are formed; here `{name}` has none to be formed. "
+            f"Choose `method` 'cholesky' or 'eigh' and give arrays or a stream, or choose 'native'."
+        )
+        raise ValueError(msg)
+    if not multiplies_in_tf32(scores.like):
+        msg = (
+            f"{says}, which needs an NVIDIA GPU and arrays of CuPy, torch or JAX; `{name}` is of "
+            f"{library(scores.like)} and not on such a device. Move it there, or choose 'native'."
+        )
+        raise ValueError(msg)
 
 
 def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:

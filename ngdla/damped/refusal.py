@@ -20,7 +20,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any, NamedTuple
 
-from ngdla._backend.dtypes import astype, dtype_name, normal_range, unit_roundoff
+from ngdla._backend.dtypes import astype, dtype_name, normal_range, stored_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import as_flag, at_hand, choose_if_free, number_if_free
@@ -87,7 +87,7 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     if moves.length.ndim > 1:  # one number beside all right-hand sides of a problem
         t2, damping = expanded(t2, 1), expanded(damping, 1)
     t2, length = at_hand(t2), at_hand(moves.length)
-    least, most = _MODERATE[dtype]
+    least, most = _MODERATE[stored_name(dtype)]
     ok = (t2 >= least) & (t2 <= most)
     if moves.left is None:
         theta = _theta(problem.plan, t2, damping)
@@ -108,7 +108,7 @@ def moderate(factor: Factorisation) -> bool:
     t2 = factor.small.squared_norm
     xp = namespace(t2)
     low, high = (number_if_free(x) for x in (xp.min(t2), xp.max(t2)))
-    least, most = _MODERATE[factor.plan.factor]
+    least, most = _MODERATE[stored_name(factor.plan.factor)]
     return low is not None and high is not None and least <= low and high <= most
 
 

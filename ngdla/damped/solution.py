@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks, all_finite, place_in_batch
 from ngdla._backend.checks import require_flag
-from ngdla._backend.dtypes import astype, real_name, unit_roundoff
+from ngdla._backend.dtypes import astype, real_name, stored_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import nan_unless
@@ -159,9 +159,10 @@ def _refine(
     space = SampleSpace(system) if scores.wide else ParameterSpace(system)
     first = first if system.unit is None else first.over(system.unit)
     inverse, iterate = factor.small.inverse, space.begin(first)
-    if layout.working != plan.factor:
+    stored = stored_name(plan.factor)
+    if layout.working != stored:
         inverse = cast_inverse(inverse, layout.working)
-    low = plan.iterate or unit_roundoff(plan.factor) > system.u
+    low = plan.iterate or unit_roundoff(stored) > system.u
     if low and refine and manner.reads:
         iterate = sweep_until_converged(space, inverse, iterate, refine, last_product=full_output)
     else:

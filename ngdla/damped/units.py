@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any
 
 from ngdla._backend.dtypes import dtype_name, real_name
+from ngdla._backend.fused import bounded
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.powers import power_of_two
 from ngdla._backend.shapes import expanded
@@ -55,4 +56,4 @@ def _size(x: Vector) -> Array:
 def _bounded(a: Array, b: Array) -> Array:
     """Return a / b for powers of two, within what their dtype holds with a margin."""
     largest = _LARGEST[real_name(dtype_name(a.dtype))]
-    return namespace(a).clip(a / b, min=1 / largest, max=largest)
+    return bounded(a / b, 1 / largest, largest)

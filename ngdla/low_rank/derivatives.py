@@ -18,6 +18,7 @@ from ngdla._backend.dtypes import (
     real_part,
     unit_roundoff,
 )
+from ngdla._backend.fused import bounded
 from ngdla._backend.implicit import with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import (
@@ -102,7 +103,7 @@ def _eigenvectors(T: Array, U: Array, *, kept: int) -> Array:
     xp, u = namespace(T), unit_roundoff(dtype_name(T.dtype))
     largest = detached(xp.real(T[..., :1, 0]) if is_complex(T) else T[..., :1, 0])
     order = xp.cumulative_sum(xp.ones_like(detached(real_diagonal(T))), axis=-1)
-    apart_by = 2 * u * largest * xp.clip(order - kept, min=0.0)
+    apart_by = 2 * u * largest * bounded(order - kept, 0.0)
     W = xp.flip(eigh(add_diagonal(preserved(T), -apart_by))[1], axis=-1)
     diagonal = detached(xp.linalg.diagonal(W))
     length = xp.abs(diagonal)

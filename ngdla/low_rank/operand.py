@@ -240,7 +240,7 @@ def _product_in(product: Callable[[Array], Array], precision: str) -> Callable[[
         return product
 
     def in_tf32(X: Array) -> Array:
-        with library_settings(namespace(X), tf32=True):
+        with library_settings(X, tf32=True):
             return product(X)
 
     return in_tf32

@@ -8,7 +8,7 @@ from ngdla._backend.calls import ValueChecks, all_finite, matrix_of_batch, place
 from ngdla._backend.checks import not_hermitian
 from ngdla._backend.creation import generic_column
 from ngdla._backend.dtypes import dtype_name, normal_range, unit_roundoff
-from ngdla._backend.fused import not_negative
+from ngdla._backend.fused import bounded, not_negative
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import frobenius_norm, rmatvec
 from ngdla._backend.tracing import concrete, is_traced, largest_number, number_if_free
@@ -88,7 +88,7 @@ def require_hermitian(F: Array, name: str, checks: ValueChecks) -> Callable[[], 
     def hermitian(deviation: Array) -> Array:
         # g may be nearly orthogonal to all that F does: what counts is |F| |g|
         allowed = 8 * u * F.shape[-1] ** 0.5 * frobenius_norm(F)
-        return deviation <= xp.clip(allowed, max=largest)  # which Inf and NaN exceed
+        return deviation <= bounded(allowed, largest=largest)  # which Inf and NaN exceed
 
     def error() -> Exception:
         place = place_in_batch(F.ndim - 2, Fg)

@@ -10,7 +10,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, all_finite, opened
 from ngdla._backend.checks import require_flag, require_like, square_matrix
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
-from ngdla._backend.fused import filled, not_negative
+from ngdla._backend.fused import bounded, filled, not_negative
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import (
     add_to_diagonal,
@@ -222,7 +222,7 @@ def cosine(K: Array, c: Array, d: Array) -> Array:
     lengths = xp.sqrt(xp.abs(xp.linalg.diagonal(products)))
     product = lengths[..., 0] * lengths[..., 1]
     ratio = products[..., 0, 1] / filled(product, product <= 0, math.nan)
-    return xp.clip(ratio, min=-1.0, max=1.0)
+    return bounded(ratio, -1.0, 1.0)
 
 
 def solve_weights(

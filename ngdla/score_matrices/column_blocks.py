@@ -20,13 +20,13 @@ from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.chunks import in_column_chunks, is_chunked, require_whole_samples
 from ngdla._backend.column_loops import Step, pass_over_columns
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
-from ngdla._backend.gram import gram as dense_gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import rmatvec
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.runs import LONG, long_product, long_sum
+from ngdla._backend.runs import long_sum, product
 from ngdla._backend.shapes import joined, spans
+from ngdla._backend.split_tf32 import gram_in
 from ngdla._backend.trees import holds_arrays, tree_leaves
 
 from .parameter_forms import ONE_ARRAY, BlockSequence, ParameterForm, ParameterTree
@@ -162,6 +162,11 @@ class ColumnBlocks(StoredScores):
         return dtype
 
     @property
+    def given_dtypes(self) -> set[str]:
+        """Names of the dtypes in which the blocks came."""
+        return {dtype_name(block.dtype) for block in self.blocks}
+
+    @property
     def pieces(self) -> tuple[Piece, ...]:
         """What the pieces of a vector with the m axis must fit."""
         if self.form is ONE_ARRAY:  # small solves are to be few calls
@@ -222,6 +227,7 @@ class ColumnBlocks(StoredScores):
 
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
         """Return S S^H, (..., n, n), and S x."""
+        dense_gram, dtype = gram_in(dtype)
 
         def gram_of(S: Array, scale: Array | None) -> tuple[Array, None]:
             return dense_gram(S if scale is None else S * _as_row(scale)), None
@@ -234,7 +240,7 @@ class ColumnBlocks(StoredScores):
         self, dtype: str, g: Array | None = None, x: Vector | None = None
     ) -> tuple[Array, Vector | None, Array | None]:
         """Return S^H S, (..., m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
-        xp = namespace(self.like)
+        xp, (dense_gram, dtype) = namespace(self.like), gram_in(dtype)
         K = reduce(add, (dense_gram(xp.matrix_transpose(S)) for _, S in self.row_parts(dtype)))
         K = xp.conj(K) if dtype.startswith("complex") else K  # S^T conj(S), not S^H S
         return (K, None, None) if g is None and x is None else (K, *self.gradient(g, x))
@@ -311,7 +317,7 @@ def _column_squares(S: Array) -> Array:
 def _product(S: Array, scale: Array | None, x: Array) -> Array:
     """Return S diag(scale) x."""
     x = x if scale is None else x * scale
-    return S @ x if S.shape[-1] <= LONG else long_product(S, x)
+    return product(S, x)
 
 
 def _part(x: Array, span: slice | None, axis: int, dtype: str) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 
-from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.dtypes import dtype_name, stored_name
 from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import joined
 
@@ -153,4 +153,5 @@ class ColumnStream(ScoreStream, SampleScores):
             for span, S in blocks:
                 G, term = S.gram(dtype, vector_rows(x, span))
                 K, total = add_in_double(K, G), add_in_double(total, term)
-        return round_to(K, dtype), None if x is None else round_to(total, dtype_name(x[0].dtype))
+        K = round_to(K, stored_name(dtype))
+        return K, None if x is None else round_to(total, dtype_name(x[0].dtype))

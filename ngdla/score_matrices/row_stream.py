@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from ngdla._backend.dtypes import astype, dtype_name, real_name, result_name
+from ngdla._backend.dtypes import astype, dtype_name, real_name, result_name, stored_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.shapes import joined
@@ -113,7 +113,7 @@ class RowStream(ScoreStream, ParameterScores):
         K, E, r, Tx = self._contract(dtype, g, x)
         if E is not None:
             K = K - namespace(K).matmul(E, adjoint(E))
-        K = astype(K, dtype)
+        K = astype(K, stored_name(dtype))
         return (K, None, None) if r is None else (K, *self._centre(E, r, Tx, g, x))
 
     def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:

@@ -78,6 +78,11 @@ class ScoreMatrix(ABC):
         """Name of the dtype that all of S promotes to, float32 at least."""
 
     @property
+    def given_dtypes(self) -> set[str]:
+        """Names of the dtypes in which parts of S came."""
+        return {self.dtype}
+
+    @property
     def wide(self) -> bool:
         """Tell whether to work in the sample space, with the n x n Gram matrix."""
         return self.rows < self.columns
@@ -226,7 +231,7 @@ class SampleScores(ScoreMatrix):
 
     @abstractmethod
     def gram(self, dtype: str, x: Vector | None = None) -> tuple[Array, Array | None]:
-        """Return S S^H, (..., n, n), and S x."""
+        """Return S S^H, (..., n, n), in a dtype or by "split-tf32", and S x."""
 
     @abstractmethod
     def add_rmatvec(
@@ -251,7 +256,10 @@ class ParameterScores(ScoreMatrix):
     def parameter_gram(
         self, dtype: str, g: Array | None = None, x: Vector | None = None
     ) -> tuple[Array, Vector | None, Array | None]:
-        """Return S^H S, (..., m, m), and S^H (g - S x) and S x, where g or x may be None for 0."""
+        """Return S^H S, (..., m, m), and S^H (g - S x) and S x, where g or x may be None for 0.
+
+        S^H S is formed in a dtype or by "split-tf32".
+        """
 
     def gradient(self, g: Array | None, x: Vector | None) -> tuple[Vector, Array | None]:
         """Return S^H (g - S x) and S x, where g or x may be None for 0."""

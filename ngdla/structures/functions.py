@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.fused import bounded
 from ngdla._backend.general import SQUARINGS, expm1_series
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.tracing import nan_unless, number_if_free, repeated
@@ -26,7 +27,7 @@ def expm_by_squaring(A: StructuredMatrix) -> StructuredMatrix:
     log = xp.log2(xp.where(norm > 0, norm, xp.ones_like(norm)))
     limit = SQUARINGS[dtype_name(norm.dtype)]
     known = nan_unless(~(log + 1 > limit), norm)
-    squarings = xp.clip(xp.ceil(log) + 1, 0, limit)
+    squarings = bounded(xp.ceil(log) + 1, 0, limit)
     most = number_if_free(xp.max(squarings))
     F = expm1_series(A.scaled(known * 2.0**-squarings), _ORDER, StructuredMatrix.matmul)
     E = F.add_identity(1.0)

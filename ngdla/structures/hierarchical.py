@@ -23,7 +23,7 @@ from ngdla._backend.products import (
     norm_along,
     real_diagonal,
 )
-from ngdla._backend.runs import LONG, long_product
+from ngdla._backend.runs import product
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.sums import add_multiple
 
@@ -81,8 +81,7 @@ class Hierarchical(BlockTriangular):
         X1, X2 = self._parts(d).divide(conjugate(X), axis=-1)
         k = self.k1 + self.k2
         Z = add_to_middle(X1 @ self._rows(K), k, d, _beside(K[4]), X2)
-        matmul = namespace(Z).matmul if Z.shape[-2] <= LONG else long_product
-        products = matmul(adjoint(Z[..., :k]), Z)
+        products = product(adjoint(Z[..., :k]), Z)
         return self._projected(products, squared_columns(Z[..., k:]))
 
     def project_gram(self, K: Leaves, d: int) -> Leaves:

@@ -68,7 +68,7 @@ class StructuredMatrix(StoredMatrix):
             In the compute dtype, a copy.
         """
         K = self.computed().map(preserved)
-        with library_settings(namespace(K.leaves[0])):
+        with library_settings(K.leaves[0]):
             return self.structure.to_dense(K.leaves, self.dimension)
 
     # ---------------------------------------------------------------------------- sums
@@ -157,7 +157,7 @@ class StructuredMatrix(StoredMatrix):
         if not isinstance(other, StructuredMatrix):
             return on_columns(self.structure.matmul, self, other)
         K, L = in_one_dtype(self, other)
-        with library_settings(namespace(K.leaves[0])):
+        with library_settings(K.leaves[0]):
             return K._like(self.structure.product(K.leaves, L.leaves, self.dimension))
 
     __matmul__ = matmul
@@ -232,7 +232,7 @@ class StructuredMatrix(StoredMatrix):
         dtype = result_name(self.dtype_name, dtype_name(X.dtype))
         if not X.shape[-2]:  # of which FFTs of torch make an error
             return self.astype(dtype).map(namespace(X).zeros_like)
-        with library_settings(namespace(self.leaves[0])):
+        with library_settings(self.leaves[0]):
             K = self.astype(dtype)
             return self._like(self.structure.project_inner(K.leaves, astype(X, dtype)))
 
@@ -272,7 +272,7 @@ class StructuredMatrix(StoredMatrix):
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
         congruent = self.rmatmul(self.H.matmul(S))
-        with library_settings(namespace(congruent)):
+        with library_settings(congruent):
             return self._like(self.structure.project_dense(congruent))
 
     # ----------------------------------------------------------------------- solves
@@ -366,7 +366,7 @@ class StructuredMatrix(StoredMatrix):
         array, shape (...), real
         """
         K = self.computed()
-        with library_settings(namespace(K.leaves[0])):
+        with library_settings(K.leaves[0]):
             return self.structure.max_abs(K.leaves, K.dimension)
 
     def spectral_bound(self, *, sufficient: Any = None) -> AnyArray:
@@ -407,13 +407,13 @@ class StructuredMatrix(StoredMatrix):
     def _matrix(self, kernel: Callable[[Leaves, int], Leaves]) -> StructuredMatrix:
         """Return the matrix that a kernel makes of this one."""
         K = self.computed()
-        with library_settings(namespace(K.leaves[0])):
+        with library_settings(K.leaves[0]):
             return K._like(kernel(K.leaves, K.dimension))
 
     def _number(self, kernel: Callable[[Leaves, int], Array]) -> Array:
         """Return the number for each matrix of the batch that a kernel makes of it."""
         K = self.computed()
-        with library_settings(namespace(K.leaves[0])):
+        with library_settings(K.leaves[0]):
             return as_array(kernel(K.leaves, K.dimension))
 
 

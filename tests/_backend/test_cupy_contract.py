@@ -13,6 +13,7 @@ import ast
 import dataclasses
 import importlib.util
 import re
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -292,6 +293,17 @@ def module(name: str) -> Module | None:
     return next((Module(name, file) for file in candidates if file.is_file()), None)
 
 
+def archive(name: str) -> Path | None:
+    """Return the wheel that a package is imported from, None if it lies in a folder."""
+    spec = importlib.util.find_spec(name)
+    places = spec.submodule_search_locations if spec else None
+    return (
+        next((above for above in Path(places[0]).parents if above.is_file()), None)
+        if places
+        else None
+    )
+
+
 @cache
 def bindings(home: Module) -> dict[str, list[ast.AST]]:
     """Return what the text of a module binds to each name; star imports stand under '*'."""
@@ -457,6 +469,11 @@ def misfit(use: Use, function: Function) -> str | None:
 def _installed() -> None:
     if importlib.util.find_spec("cupy") is None:
         pytest.skip("CuPy is not installed: its files are what the names are checked against")
+    if packed := archive("array_api_compat"):
+        pytest.fail(
+            f"names are checked against files, and array_api_compat is inside {packed}; "
+            f"unpack it: python -m zipfile -e {packed} FOLDER, with FOLDER on PYTHONPATH"
+        )
 
 
 @pytest.mark.parametrize("use", all_uses(), ids=str)
@@ -524,6 +541,15 @@ def test_checker(text: str, expected: str | None) -> None:
         assert not complaints
     else:
         assert [problem for problem in complaints if expected in problem]
+
+
+def test_packages_inside_an_archive_are_told_apart(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as wheel:
+        wheel.writestr("packed_package/__init__.py", "")
+    monkeypatch.syspath_prepend(tmp_path / "x.whl")
+    assert archive("packed_package") == tmp_path / "x.whl"
+    assert archive("packed_package_that_is_not_there") is None
+    assert archive("numpy") is None
 
 
 def test_checker_leaves_out_the_branches_of_other_libraries() -> None:

@@ -20,7 +20,6 @@ from spectra import (
 )
 
 from ngdla._backend import general
-from ngdla._backend.namespace import namespace
 from ngdla._backend.settings import library_settings
 
 BATCHES = ((), (2,), (2, 1, 3))
@@ -62,7 +61,7 @@ def test_singular_matrices(
     A[last] = value
 
     def run(A: Any) -> list[Any]:
-        with library_settings(namespace(A)):
+        with library_settings(A):
             return [general.inverse(A), general.logabsdet(A)]
 
     found = valued_backend.call(run, valued_backend.asarray(A))

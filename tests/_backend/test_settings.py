@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,6 @@ from references import random_array
 
 from ngdla._backend import products
 from ngdla._backend.gram import gram
-from ngdla._backend.namespace import namespace
 from ngdla._backend.settings import library_settings
 from ngdla._backend.shared_setting import SharedSetting
 
@@ -47,6 +47,46 @@ def test_float32_products_of_torch_restore_settings_after_an_error() -> None:
         torch.set_float32_matmul_precision(before)
 
 
+# What the precision of all of torch, of a back end and of its products is set to.
+SET = list(itertools.product(["none", "ieee", "tf32"], repeat=3))
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
+@pytest.mark.parametrize("values", SET, ids=" ".join)
+def test_products_of_torch_follow_what_they_followed(
+    values: tuple[str, ...], backend: str, tf32: bool
+) -> None:
+    """A setting "none" reads as what it follows, and is "none" again after a call."""
+    torch = pytest.importorskip("torch")
+    read, write = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    levels = [("generic", "all"), (backend, "all"), (backend, "matmul")]
+
+    def seen() -> list[str]:
+        """Return how they read, and how as those above are changed."""
+        found = [read(*level) for level in levels]
+        for level, value in zip(levels[:2], values):
+            for other in ("ieee", "tf32", "none"):
+                write(*level, other)
+                found += [read(*below) for below in levels]
+            write(*level, value)
+        return found
+
+    try:
+        for level, value in zip(levels, values):
+            write(*level, value)
+        before = seen()
+        with library_settings(namespace(torch.ones(1)), tf32=tf32):
+            reduced = read(*levels[2]) in ("tf32", "bf16")
+            assert reduced == (tf32 if backend == "cuda" else reduced and tf32)
+            with library_settings(namespace(torch.ones(1))):
+                assert read(*levels[2]) in ("ieee", "none")
+        assert seen() == before
+    finally:
+        for level in levels:
+            write(*level, "none")
+
+
 def test_jax_products_ask_for_the_highest_precision() -> None:
     jax = pytest.importorskip("jax")
     S = jax.numpy.ones((4, 5), dtype="float32")
@@ -59,7 +99,7 @@ def test_jax_products_ask_for_the_highest_precision() -> None:
 
 
 def test_numpy_warnings_are_silent_inside_only() -> None:
-    with library_settings(namespace(np.ones(1))):
+    with library_settings(np.ones(1)):
         assert np.isnan(np.zeros(1) / 0.0).all()
     with pytest.warns(RuntimeWarning, match="invalid"):
         np.zeros(1) / np.zeros(1)
@@ -73,9 +113,9 @@ WAIT = 10.0  # seconds, for another thread
 class Caller(threading.Thread):
     """A thread that holds the settings from `start` to `leave`."""
 
-    def __init__(self, xp: Any, *, tf32: bool = False, fails: bool = False) -> None:
+    def __init__(self, like: Any, *, tf32: bool = False, fails: bool = False) -> None:
         super().__init__(daemon=True)
-        self._settings, self._fails = library_settings(xp, tf32=tf32), fails
+        self._settings, self._fails = library_settings(like, tf32=tf32), fails
         self._inside, self._leave = threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -96,11 +136,11 @@ class Caller(threading.Thread):
 
 @pytest.fixture
 def reduced() -> Iterator[Any]:
-    """The namespace of torch, whose products the user has reduced."""
+    """An array of torch, whose products the user has reduced."""
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
-    yield namespace(torch.ones(1))
+    yield torch.ones(1)
     precision = torch.backends.cuda.matmul.fp32_precision
     torch.set_float32_matmul_precision(before)
     assert precision == "tf32"  # as it was, after all have left
@@ -157,9 +197,9 @@ def test_a_call_that_found_full_precision_keeps_it() -> None:
     """While another one, which allows less, comes and goes."""
     torch = pytest.importorskip("torch")
     before = of_products()
-    with library_settings(namespace(torch.ones(1))):
+    with library_settings(torch.ones(1)):
         inside = of_products()
-        lower = Caller(namespace(torch.ones(1)), tf32=True)
+        lower = Caller(torch.ones(1), tf32=True)
         lower.enter()
         assert of_products() == inside
         lower.leave()

@@ -11,7 +11,6 @@ from references import H, random_array
 from spectra import REAL, Operator, geometric, needs, psd, quick_compilation, refused  # noqa: F401
 
 from ngdla._backend.calls import ValueChecks
-from ngdla._backend.namespace import namespace
 from ngdla._backend.settings import library_settings
 from ngdla.low_rank.operand import HermitianOperand, hermitian_operand, require_positive
 
@@ -106,7 +105,7 @@ def test_tf32_is_set_for_the_products_only() -> None:
     before = torch.backends.cuda.matmul.fp32_precision
     for precision in ("tf32", "native"):
         found = operand(Seen(A), trace_of_A=1.0, columns=A, precision=precision)
-        with library_settings(namespace(A)):
+        with library_settings(A):
             inside = torch.backends.cuda.matmul.fp32_precision
             found.product(A)
             assert torch.backends.cuda.matmul.fp32_precision == inside
@@ -120,7 +119,7 @@ def test_tf32_is_asked_of_jax() -> None:
     A = jax.numpy.ones((D, D), dtype="float32")
 
     def product(A: Any, precision: str) -> Any:
-        with library_settings(namespace(A)):
+        with library_settings(A):
             return operand(A, precision=precision).product(A)
 
     native, lower = (

@@ -17,7 +17,16 @@ from compare.inputs import Problem
 __all__ = ["cases"]
 
 METHODS = ("auto", "cholesky", "eigh", "svd", "qr", "cg")
-PRECISIONS = ("auto", "native", "mixed", "float32", "float64", "complex64", "complex128")
+PRECISIONS = (
+    "auto",
+    "native",
+    "mixed",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+    "split-tf32",
+)
 
 wide, tall = Problem(5, 12), Problem(12, 5)
 SHAPES = {"wide": wide, "tall": tall}

@@ -1,0 +1,83 @@
+"""Products of CuPy's matrices as they lie: right in every layout, and without a copy."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import cupy_double
+import numpy as np
+import pytest
+from references import random_array
+
+pytestmark = pytest.mark.cupy_double
+
+
+def laid_out(cupy: Any, host: np.ndarray, layout: str) -> Any:
+    """Return an array of CuPy with these values, in a layout."""
+    *batch, p, q = host.shape
+    if layout == "rows":
+        place = cupy.empty(host.shape, host.dtype)
+    elif layout == "columns":
+        place = cupy.empty((*batch, q, p), host.dtype).swapaxes(-2, -1)
+    elif layout == "middle columns":
+        place = cupy.empty((*batch, p, q + 5), host.dtype)[..., 2 : q + 2]
+    elif layout == "middle rows of columns":
+        place = cupy.empty((*batch, q, p + 3), host.dtype)[..., 1 : p + 1].swapaxes(-2, -1)
+    else:
+        place = cupy.empty((*batch, p, 2 * q), host.dtype)[..., ::2]
+    place[...] = cupy.asarray(host)
+    return place
+
+
+def formed(host: np.ndarray, form: str) -> np.ndarray:
+    return {"N": host, "T": host.mT, "H": host.mT.conj()}[form]
+
+
+TAKEN = ("rows", "columns", "middle columns", "middle rows of columns")
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_every_layout_and_form(rng: np.random.Generator, batch: Any, dtype: str) -> None:
+    import cupy
+
+    from ngdla._backend.cupy_products import product_cupy
+
+    sizes = [(4, 6, 5), (1, 6, 5), (4, 1, 5), (4, 6, 1), (1, 1, 1), (0, 3, 2), (3, 0, 2)]
+    for (p, k, q), left, right in itertools.product(sizes, "NTH", "NTH"):
+        a = random_array(rng, (*batch, *((p, k) if left == "N" else (k, p))), dtype)
+        b = random_array(rng, (*batch, *((k, q) if right == "N" else (q, k))), dtype)
+        exact = formed(a, left) @ formed(b, right)
+        for first, second in itertools.product((*TAKEN, "every second"), repeat=2):
+            A, B = laid_out(cupy, a, first), laid_out(cupy, b, second)
+            result = product_cupy(A, B, left, right)
+            np.testing.assert_allclose(result.get(), exact, rtol=1e-4, atol=1e-5)
+            assert result.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_nothing_is_copied(rng: np.random.Generator, batch: Any, dtype: str) -> None:
+    import cupy
+
+    from ngdla._backend.cupy_products import product_cupy
+
+    a = random_array(rng, (*batch, 5, 40), dtype)
+    for first, second in itertools.product(TAKEN, repeat=2):
+        A, B = laid_out(cupy, a, first), laid_out(cupy, a, second)
+        with cupy_double.recorded() as record:
+            product_cupy(A, B, right="H")
+        assert len(record.launches) == 1
+        assert [size for _, size in record.allocations] == [25 * a.itemsize * (a.size // 200)]
+
+
+def test_products_of_other_dtypes_are_those_of_cupy(rng: np.random.Generator) -> None:
+    import cupy
+
+    from ngdla._backend.cupy_products import product_cupy
+
+    A, B = cupy.asarray(rng.random((3, 4))), cupy.asarray(rng.random((5, 4)).astype("float32"))
+    result = product_cupy(A, B, right="H")
+    assert result.dtype == "float64"
+    np.testing.assert_allclose(result.get(), A.get() @ B.get().T)
