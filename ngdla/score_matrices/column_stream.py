@@ -67,7 +67,7 @@ class ColumnStream(ScoreStream, SampleScores):
     RuntimeError
         While solving, if `blocks` raises; names the block.
     MemoryError
-        If memory runs out while blocks are sent or used; says how many bytes that takes.
+        If memory runs out while blocks are made, sent or used; says what asked for it.
     ImportError
         If `progress` is wanted without tqdm.
 
