@@ -195,6 +195,7 @@ class ScoreStream(ScoreMatrix):
         itemsize = 16 if self.dtype.startswith("complex") else 8  # sums are in double precision
         return 2 * self._reader.largest + 3 * side * side * itemsize
 
+    @property
     def given_dtypes(self) -> set[str]:
         """Name of the dtype of the blocks, or of the scores that are made of them."""
         return {self._reader.dtype if self._centring is None else self.dtype}

@@ -76,10 +76,10 @@ def test_products_of_torch_follow_what_they_followed(
         for level, value in zip(levels, values):
             write(*level, value)
         before = seen()
-        with library_settings(namespace(torch.ones(1)), tf32=tf32):
+        with library_settings(torch.ones(1), tf32=tf32):
             reduced = read(*levels[2]) in ("tf32", "bf16")
             assert reduced == (tf32 if backend == "cuda" else reduced and tf32)
-            with library_settings(namespace(torch.ones(1))):
+            with library_settings(torch.ones(1)):
                 assert read(*levels[2]) in ("ieee", "none")
         assert seen() == before
     finally:
