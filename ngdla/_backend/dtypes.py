@@ -41,6 +41,7 @@ __all__ = [
     "single_name",
     "stored_name",
     "unit_roundoff",
+    "where",
 ]
 
 SPLIT_TF32 = "split-tf32"  # of Gram matrices only, which are float32: see split_tf32.py
@@ -193,16 +194,30 @@ def astype(x: Array, name: str) -> Array:
 
 
 def dtype_of(xp: Any, name: str) -> Any:
-    """Return the named dtype of a library; bfloat16 of NumPy is that of ml_dtypes."""
-    if name == "bfloat16" and is_numpy_namespace(xp):
-        return _numpy_bfloat16()
+    """Return the named dtype of a library; bfloat16 of NumPy and CuPy is that of ml_dtypes."""
+    if name == "bfloat16" and (is_numpy_namespace(xp) or is_cupy_namespace(xp)):
+        return _bfloat16()
     return getattr(xp, name)
 
 
-def _numpy_bfloat16() -> Any:
+def where(flag: Array, x: AnyArray, y: AnyArray) -> AnyArray:
+    """Return x where a flag is set, else y, of one dtype, which may be one that is only stored.
+
+    CuPy converts bfloat16 and tests it for NaN, but its `where` does not take it.
+    """
+    xp = namespace(x)
+    if is_cupy_namespace(xp) and dtype_name(x.dtype) == "bfloat16":
+        return xp.where(flag, x.view(xp.uint16), y.view(xp.uint16)).view(x.dtype)
+    return xp.where(flag, x, y)
+
+
+def _bfloat16() -> Any:
     try:
         from ml_dtypes import bfloat16
     except ImportError:
-        msg = "NumPy has no bfloat16 by itself; install ml_dtypes, or use float16 or float32."
+        msg = (
+            "NumPy and CuPy have no bfloat16 by themselves; install ml_dtypes, or use float16 or "
+            "float32."
+        )
         raise TypeError(msg) from None
     return bfloat16

@@ -25,6 +25,7 @@ from typing import Any
 from .array import AnyArray
 from .chunks import is_chunked
 from .column_loops import loop_over_columns
+from .cupy_products import product_cupy
 from .dtypes import SPLIT_TF32, stored_name
 from .gram import gram
 from .implicit import with_derivatives_of
@@ -82,7 +83,7 @@ def gram_split_tf32(S: AnyArray) -> AnyArray:
         products = _products_jax()(constant)
         squares, crosses = products[..., 0, :, :], products[..., 1, :, :]
     else:
-        with library_settings(xp, tf32=True):
+        with library_settings(S, tf32=True):
             squares, crosses = _products(constant)
     G = squares + (crosses + xp.matrix_transpose(crosses)) / _UPSCALED
     return with_derivatives_of(gram, G, (S,))
@@ -126,6 +127,8 @@ def multiply_in_tf32(A: AnyArray, B: AnyArray) -> AnyArray:
     xp = namespace(A)
     if is_jax_namespace(xp):
         return xp.matmul(A, xp.matrix_transpose(B), precision="tensorfloat32")
+    if is_cupy_namespace(xp):
+        return product_cupy(A, B, right="T")
     return xp.matmul(A, xp.matrix_transpose(B))
 
 

@@ -147,7 +147,7 @@ def inverse_free_init(
         Gives the library and the device.
     dtype : str, optional
         The dtype in which factors and momenta are stored; by default that of `like`. float16 and
-        bfloat16 (in NumPy by ml_dtypes) are for storage only: all arithmetic is in float32.
+        bfloat16 (NumPy, CuPy: by ml_dtypes) are for storage only: all arithmetic is in float32.
     storage : {"native", "float32", "compensated"}
         How factors of half precision keep steps that are smaller than their rounding. "native":
         not at all, steps below 2^-9 (bfloat16) get lost. "float32": the factors are kept in

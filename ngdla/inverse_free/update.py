@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks, opened, place_in_batch
 from ngdla._backend.checks import require_choice, require_count, require_flag
-from ngdla._backend.dtypes import astype, dtype_name, result_name
+from ngdla._backend.dtypes import astype, dtype_name, result_name, where
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import mapped
@@ -287,7 +287,7 @@ def _unless_skipped(new: InverseFreeState, old: InverseFreeState, ok: Array) -> 
     """Return the old factors where `ok` is not set, with the report of the new ones."""
 
     def chosen(made: Array, kept: Array) -> Array:
-        return namespace(made).where(expanded(ok, made.ndim - ok.ndim), made, kept)
+        return where(expanded(ok, made.ndim - ok.ndim), made, kept)
 
     names = [field.name for field in dataclasses.fields(new) if field.name != "report"]
     parts = {name: mapped(chosen, getattr(new, name), getattr(old, name)) for name in names}

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from ngdla._backend.checks import DTYPES, require_choice, require_dense, require_like
-from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name
+from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, where
 from ngdla._backend.messages import shown
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.namespace import Array
 from ngdla._backend.shapes import expanded
 
 from .kernels import Kernels
@@ -136,7 +136,7 @@ class StoredMatrix:
         _require_alternatives(self, flag, other)
 
         def chosen(a: Array, b: Array) -> Array:
-            return namespace(a).where(expanded_to(flag, a), a, b)
+            return where(expanded_to(flag, a), a, b)
 
         return self.map(chosen, other)
 

@@ -158,6 +158,7 @@ def _runtime() -> dict[str, Any]:
         "getDeviceProperties": lambda device: {"name": b"stand-in for a GPU"},
         "hostRegister": pinned.hostRegister,
         "hostUnregister": pinned.hostUnregister,
+        "is_hip": False,
         "memGetInfo": lambda: devices.Device().mem_info,
         "runtimeGetVersion": lambda: 13000,
     }

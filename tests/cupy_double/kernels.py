@@ -109,6 +109,13 @@ def _(x: np.ndarray, ok: np.ndarray, n: int) -> np.ndarray:
     return np.where(np.tri(n, dtype=bool), np.where(ok, x, x.dtype.type(np.nan)), x.dtype.type(0))
 
 
+@twin("ngdla_split_tf32")
+def _(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    bits = np.ascontiguousarray(s).view(np.int32)
+    hi = ((bits + 0x1000) & -0x2000).view(np.float32)
+    return hi, (s - hi) * np.float32(2048)
+
+
 ACCEPTED = (ndarray, bool, int, float, complex, np.generic, type(None))
 
 

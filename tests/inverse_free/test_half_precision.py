@@ -31,6 +31,7 @@ from ngdla import (
     inverse_free_statistics,
     inverse_free_update,
 )
+from ngdla._backend.dtypes import astype
 from ngdla.inverse_free.state import restore
 from ngdla.structures import StructuredMatrix
 
@@ -40,7 +41,10 @@ STORAGES = ("native", "float32", "compensated")
 in_half_precision = pytest.mark.parametrize("half", list(HALF))
 
 
-@pytest.fixture(params=["numpy", "torch", "jax"])
+LIBRARIES = ("numpy", "torch", "jax", "cupy", "cupy-double")
+
+
+@pytest.fixture(params=[name for name in LIBRARIES if name in BACKENDS])
 def library(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS[request.param]()
 
@@ -192,6 +196,39 @@ def test_dtypes_of_a_state(
     assert name_of(statistics.rows) == "float32"
     assert name_of(product) == "float32"
     assert name_of(new.K.to_dense()) == "float32"
+
+
+@in_half_precision
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_skipped_or_taken_without_a_read(
+    library: Backend, half: str, storage: str, name: str, rng: np.random.Generator
+) -> None:
+    """With check=False the device chooses between old and new factors, of what is not a number."""
+    a, g = (in_half(library, x, half) for x in batch(rng))
+    pair = structure(name, IN), structure(name, OUT)
+    state = inverse_free_init(IN, OUT, structures=pair, like=a, storage=storage)
+    call: Any = partial(inverse_free_update, damping=DAMPING, step_size=0.1, momentum=0.5)
+    if library.name == "jax":
+        call = library.jax.jit(partial(call, check=False))  # type: ignore[attr-defined]
+    else:
+        call = partial(call, check=False)
+    statistics = inverse_free_statistics(state, a, g, check=False)
+    poisoned = inverse_free_statistics(state, a * math.nan, g, check=False)
+    taken, skipped = call(state, statistics), call(state, poisoned)
+    assert not bool(taken.report.skipped)
+    assert bool(skipped.report.skipped)
+    for field in ("K", "C", "momentum_K", "compensation_C"):
+        if not (kept := getattr(state, field)):
+            continue
+        leaves = zip(kept.leaves, getattr(skipped, field).leaves, getattr(taken, field).leaves)
+        for before, after_nan, new in leaves:
+            assert name_of(before) == name_of(after_nan) == name_of(new)
+            one, other, new = (
+                library.numpy(astype(x, "float32")) for x in (before, after_nan, new)
+            )
+            np.testing.assert_array_equal(one, other)
+            assert np.all(np.isfinite(new))
 
 
 @in_half_precision
