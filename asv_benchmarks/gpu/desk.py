@@ -14,13 +14,15 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .double import makers
 from .engines import Engine, Unavailable
 from .parts import part
 from .report import as_json, slug, write_whole
-from .run import FULL, REHEARSAL, Plan
+
+if TYPE_CHECKING:
+    from .run import Plan
 
 __all__ = ["Desk", "main", "part_file"]
 
@@ -46,6 +48,8 @@ class Desk:
     @property
     def plan(self) -> Plan:
         """Sizes of everything."""
+        from .run import FULL, REHEARSAL  # not before a part wants it: all parts load this file
+
         return REHEARSAL if self.rehearsal else FULL
 
     def left(self) -> float:

@@ -39,6 +39,11 @@ class DoubleEngine(CupyEngine):
     def extra_memory(self, function: Function, *arrays: Array) -> None:
         return None
 
+    def tall_svd(self, A: Array, *, fast: bool = True) -> tuple[Array, Array]:
+        import cupy
+
+        return cupy.linalg.svd(A, full_matrices=False)[:2]  # of cuSOLVER's others it has none
+
     def tf32(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 

@@ -26,13 +26,11 @@ from typing import Any, NamedTuple
 
 from .desk import ROOT, part_file
 from .evidence_page import page
-from .methods import METHODS
 from .parts import SECONDS, STAGES, Part, Stage
-from .report import driver, gpu_name, slug, surroundings, unwritable, write, write_whole
+from .report import REHEARSALS, driver, run_name, slug, surroundings, unwritable, write, write_whole
 
 __all__ = ["Evidence", "main"]
 
-NAMES = {"cpu": "rehearsal", "double": "double"}
 _TICK, _EVERY = 0.1, 2.0  # seconds between looks at the parts, and between writings
 _LOG = 2**20  # bytes of a part's output that are kept
 
@@ -125,7 +123,7 @@ class Evidence:
             found = self._found_by(name)
             self.result["parts"][name] |= {key: found[key] for key in ("faults", "measured")}
         self.result["seconds"] = time.monotonic() - self.start
-        for key in ("libraries", "skipped"):
+        for key in ("libraries", "skipped", "methods"):
             self.result[key] = self._measured("facts").get(key, {})
         self.result["ceilings"] = self._measured("facts").get("ceilings", [])
         for key in ("rows", "questions"):
@@ -188,7 +186,7 @@ def main(arguments: list[str] | None = None, stages: tuple[Stage, ...] = STAGES)
     )
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), metavar="FOLDER")
     parser.add_argument(
-        "--device", choices=("gpu", *NAMES), default="gpu", help="else: a rehearsal"
+        "--device", choices=("gpu", *REHEARSALS), default="gpu", help="else: a rehearsal"
     )
     chosen = parser.parse_args(arguments)
     if reason := unwritable(chosen.output):
@@ -213,15 +211,14 @@ def main(arguments: list[str] | None = None, stages: tuple[Stage, ...] = STAGES)
 
 def _head(device: str) -> dict[str, Any]:
     """Return what is known before anything is measured."""
-    rehearsal = device in NAMES
+    rehearsal = device in REHEARSALS
     command = "python -m asv_benchmarks.gpu.evidence"
     return {
-        "device": NAMES.get(device) or gpu_name(),
+        "device": run_name(device),
         "driver": "none" if rehearsal else driver(),
         "date": datetime.now(UTC).date().isoformat(),
         "command": command + (f" --device {device}" if rehearsal else ""),
         "surroundings": surroundings(),
-        "methods": {name: method.what for name, method in METHODS.items()},
         "finished": False,
     }
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import ngdla
-from ngdla._backend.dtypes import astype, dtype_name, is_complex, unit_roundoff
-from ngdla._backend.gram import gram, gram_by_halves, gram_cupy_syrk
+from ngdla._backend.choices import CHOICES
+from ngdla._backend.dtypes import astype, dtype_name, unit_roundoff
+from ngdla._backend.gram import gram, gram_by_halves
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.spectral import eigh
@@ -74,8 +75,8 @@ def gram_times(engine: Engine, S: Array, leaves: tuple[int, ...]) -> dict[str, A
 
     ways: dict[str, Callable[[Array], Array]] = {"product": product, "ngdla": gram}
     ways |= {f"halves {leaf}": partial(halves, leaf=leaf) for leaf in leaves}
-    if engine.name == "cupy" and not is_complex(S):
-        ways["syrk"] = gram_cupy_syrk
+    if engine.name == "cupy":
+        ways |= {f"ngdla {way}": partial(_taken, way) for way in CHOICES["gram of cupy"].ways}
     reference = product(S)
     seconds, errors = {}, {}
     for way, function in ways.items():
@@ -85,6 +86,11 @@ def gram_times(engine: Engine, S: Array, leaves: tuple[int, ...]) -> dict[str, A
     right = {way: t for way, t in seconds.items() if errors[way] <= allowed and way != "ngdla"}
     fastest = min(right, key=lambda way: right[way])
     return {"seconds": seconds, "distance_to_product": errors, "fastest": fastest}
+
+
+def _taken(way: str, S: Array) -> Array:
+    with CHOICES["gram of cupy"].taken(way):
+        return gram(S)
 
 
 # ----------------------------------------------------------------------------- factorisations

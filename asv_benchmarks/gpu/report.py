@@ -16,10 +16,11 @@ from typing import Any
 from asv_benchmarks.tables import table
 
 __all__ = [
+    "REHEARSALS",
     "as_json",
     "driver",
-    "gpu_name",
     "markdown",
+    "run_name",
     "slug",
     "surroundings",
     "unwritable",
@@ -50,8 +51,13 @@ def driver() -> str:
     return _nvidia("driver_version,memory.total")
 
 
-def gpu_name() -> str:
-    """Return the name of the GPU in use, without a library that would be started for it."""
+REHEARSALS = {"cpu": "rehearsal", "double": "double"}
+
+
+def run_name(device: str) -> str:
+    """Return what a run is called: the name of the GPU in use, without a library started for it."""
+    if device in REHEARSALS:
+        return REHEARSALS[device]
     name = _nvidia("name")
     return "gpu" if name == "unknown" else name
 

@@ -9,6 +9,7 @@ from asv_benchmarks.gpu.ceilings import measured_ceilings
 from asv_benchmarks.gpu.desk import Desk
 from asv_benchmarks.gpu.double import makers
 from asv_benchmarks.gpu.engines import Engine, Unavailable
+from asv_benchmarks.gpu.methods import METHODS
 
 __all__ = ["facts"]
 
@@ -17,7 +18,8 @@ def facts(desk: Desk) -> None:
     """Open each library that is there, and measure; all other parts are held against this."""
     opened, skipped = makers(desk.device)
     libraries: dict[str, Any] = {}
-    desk.keep(libraries=libraries, skipped=skipped, ceilings=[])
+    methods = {name: method.what for name, method in METHODS.items()}
+    desk.keep(libraries=libraries, skipped=skipped, methods=methods, ceilings=[])
     for name, make in opened.items():
         try:
             engine = make()

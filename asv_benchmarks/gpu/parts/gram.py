@@ -11,12 +11,12 @@ from asv_benchmarks.gpu.questions import distance, gram_times
 from ngdla._backend.dtypes import astype
 from ngdla._backend.namespace import namespace
 from ngdla._backend.products import adjoint
+from ngdla._backend.split_tf32 import gram_split_tf32
 
 __all__ = ["gram_ways"]
 
 SHAPES = ((1024, 100_000), (1024, 1_000_000), (256, 100_000), (4096, 100_000))
 LEAVES = {"cupy": (512, 1024), "torch": (64, 256, 1024)}
-_HALF_WORDS = 2.0**13 + 1  # splits 24 bits into the 11 of TF32, and the rest
 
 
 def gram_ways(desk: Desk, engine: Engine) -> None:
@@ -49,29 +49,14 @@ def _row(desk: Desk, engine: Engine, shape: tuple[int, int], dtype: str) -> dict
 
 
 def _split(engine: Engine, S: Array, seconds: dict[str, float]) -> dict[str, Any]:
-    """Time two products in TF32, and compare their error with that of one in full float32."""
-
-    def split(S: Array) -> Array:
-        return _by_halves_of_words(engine, S)
-
+    """Time what float32 by two products in TF32 takes, and compare its error with full float32."""
     double = astype(S, "float64")
     exact = namespace(S).matmul(double, adjoint(double))
     del double
     one = namespace(S).matmul(S, adjoint(S))
     errors = {
         "product": distance(astype(one, "float64"), exact),
-        "split TF32": distance(astype(split(S), "float64"), exact),
+        "split TF32": distance(astype(gram_split_tf32(S), "float64"), exact),
     }
-    timed = {"split TF32": engine.median(split, S, limit=0.15)}
+    timed = {"split TF32": engine.median(gram_split_tf32, S, limit=0.15)}
     return {"seconds": seconds | timed, "error": errors}
-
-
-def _by_halves_of_words(engine: Engine, S: Array) -> Array:
-    """Return S S^T from S = H + L with 11 bits in H: H H^T + H L^T + its transpose."""
-    xp = namespace(S)
-    large = S * _HALF_WORDS
-    H = large - (large - S)
-    L = S - H
-    with engine.tf32():
-        G, mixed = xp.matmul(H, adjoint(H)), xp.matmul(H, adjoint(L))
-    return G + mixed + adjoint(mixed)

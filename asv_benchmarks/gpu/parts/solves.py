@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import ngdla
 from asv_benchmarks.gpu.ceilings import fractions
 from asv_benchmarks.gpu.desk import Desk
 from asv_benchmarks.gpu.engines import Array, Engine
 from asv_benchmarks.gpu.methods import METHODS, Case, Step, residual, single_case
 from asv_benchmarks.gpu.peers import by_hand
+from ngdla._backend.split_tf32 import multiplies_in_tf32
 
 __all__ = ["solves"]
 
@@ -50,6 +52,15 @@ def _row(desk: Desk, engine: Engine, case: Case) -> dict[str, Any]:
         peer, peer_error = _measured(engine, step, S, v, case)
         if peer_error <= error:
             break
+    split = {}
+    if case.dtype == "float32" and multiplies_in_tf32(S):
+        split["split_seconds"], split["split_residual"] = _measured(
+            engine,
+            lambda S, v: ngdla.damped_solve(S, v, case.damping, precision="split-tf32"),
+            S,
+            v,
+            case,
+        )
     ceilings = desk.other("facts").get("ceilings", [])
     return {
         "seconds": seconds,
@@ -60,6 +71,7 @@ def _row(desk: Desk, engine: Engine, case: Case) -> dict[str, Any]:
         "peer_sweeps": sweeps,
         "peer_reached": peer_error <= error,
         "peer_ratio": peer / seconds,
+        **split,
         **fractions(ceilings, (case.n, case.m), case.dtype, seconds, _PASSES),
     }
 

@@ -10,34 +10,34 @@ import time
 from typing import Any
 
 from asv_benchmarks.gpu.desk import ROOT, Desk
-from asv_benchmarks.gpu.report import slug
+from asv_benchmarks.gpu.engines import Unavailable
+from asv_benchmarks.gpu.report import run_name, slug
 
 __all__ = ["capabilities", "tests"]
 
 _CLOSING = 8.0  # seconds in which pytest stops its workers, and writes what it knows
 _EVERY = 1.0
 _TABLE = "tests/test_capabilities.py"
-_OF_A_REHEARSAL = {"cpu": "test_entry and gram and torch and eager", "double": "cupy-double"}
 
 
 def capabilities(desk: Desk) -> None:
     """Run the table on all libraries, and leave the record from which the documentation has it."""
-    selection = _OF_A_REHEARSAL.get(desk.device, "cupy or torch-cuda or jax-gpu")
+    if desk.device == "double":
+        msg = "the table has no entries of a double"
+        raise Unavailable(msg)
+    selection = "cupy or torch-cuda or jax-gpu"
+    if desk.rehearsal:
+        selection = "test_entry and gram and torch and eager"
     _run(desk, [_TABLE, "--record-capabilities", str(desk.output), "-k", selection])
 
 
 def tests(desk: Desk) -> None:
     """Run what is selected by CuPy, without the table; pytest ends before its time is over."""
-    name = {"cpu": "rehearsal"}.get(desk.device, desk.device)
-    if desk.device == "gpu":
-        from asv_benchmarks.gpu.report import gpu_name
-
-        name = gpu_name()
-    report = desk.output / f"{slug(name)}.tests.xml"
+    report = desk.output / f"{slug(run_name(desk.device))}.tests.xml"
     chosen = ["tests", "--ignore", _TABLE, "-k", "cupy and not cupy-double"]
     if desk.rehearsal:
-        few = {"cpu": "test_gram and torch", "double": "cupy-double"}[desk.device]
-        chosen = ["tests/score_matrices", "-k", few]
+        few = {"cpu": ["-k", "torch"], "double": ["--cupy-double"]}[desk.device]
+        chosen = ["tests/score_matrices/test_gram.py", *few]
     _run(desk, [*chosen, f"--junit-xml={report}", "--maxfail=50"])
 
 
