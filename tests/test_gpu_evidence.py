@@ -477,6 +477,59 @@ def test_solves_by_hand(library: str, dtype: str, monkeypatch: pytest.MonkeyPatc
     assert errors[1] < errors[0] + 100 * u
 
 
+def test_ratios_are_over_ngdla_on_the_first_library() -> None:
+    case = {"n": 8, "m": 60, "dtype": "float32", "relative_damping": 0.1}
+    rows = [
+        case | {"library": "cupy", "seconds": 2.0, "peer_seconds": 3.0},
+        case | {"library": "torch", "seconds": 5.0, "peer_seconds": 4.0},
+        case | {"library": "jax", "error": "out of memory"},
+    ]
+    (found,) = peers.ratios(rows)
+    assert found == case | {"ngdla": "cupy", "seconds": 2.0, "ratios": {"cupy": 1.5, "torch": 2.0}}
+
+
+SUITE = """
+import sys
+from pathlib import Path
+from asv_benchmarks.gpu.desk import Desk
+from asv_benchmarks.gpu.parts import suite
+suite._CLOSING = 1.0
+folder = Path(sys.argv[1])
+table = Desk("tests", "cpu", float(sys.argv[2]), folder, folder)
+suite._run(table, [str(folder / "test_x.py"), f"--junit-xml={folder / 'x.xml'}", "-n0"])
+print(table.verdict())
+"""
+TESTS = """
+import time
+def test_passes():
+    pass
+def test_fails():
+    assert 1 == 2
+def test_hangs():
+    time.sleep(60)
+"""
+
+
+def test_tests_end_in_time_and_say_what_they_know(tmp_path: Path) -> None:
+    """The report is complete, and failures have their tracebacks in the log."""
+    (tmp_path / "test_x.py").write_text(TESTS)
+    done = subprocess.run(
+        [sys.executable, "-c", SUITE, str(tmp_path), "6"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    *_, said = done.stdout.splitlines()
+    assert said.startswith("failed: ")
+    assert said.endswith("test_x.py::test_fails"), done.stdout + done.stderr
+    assert "assert 1 == 2" in done.stdout
+    found = json.loads(desk.part_file(tmp_path, "tests").read_text(encoding="utf-8"))["measured"]
+    assert found["outcomes"] == {"passed": 1, "failed": 1, "skipped": 0}
+    assert 'failures="1"' in (tmp_path / "x.xml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_streams_are_held_against_the_array(
     fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from .desk import ROOT, part_file
 from .evidence_page import page
 from .parts import SECONDS, STAGES, Part, Stage
+from .peers import ratios
 from .report import REHEARSALS, driver, run_name, slug, surroundings, unwritable, write, write_whole
 
 __all__ = ["Evidence", "main"]
@@ -130,6 +131,8 @@ class Evidence:
             self.result[key] = [
                 row for name in self.begun for row in self._measured(name).get(key, ())
             ]
+        solves = [row for name in self.begun for row in self._measured(name).get("solves", ())]
+        self.result["peers"] = ratios(solves)
         name = self.result["device"]
         write(self.result, self.output, name, page(self.result))
         write_whole(self.output / f"{slug(name)}.log", "\n".join(map(self._logged, self.begun)))

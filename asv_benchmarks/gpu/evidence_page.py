@@ -6,6 +6,7 @@ from typing import Any
 
 from asv_benchmarks.tables import table
 
+from .peers import ratios
 from .report import markdown
 
 __all__ = ["page"]
@@ -21,6 +22,7 @@ def page(result: dict[str, Any]) -> str:
         sections.append("Times of the double mean nothing: they are those of NumPy.\n")
     for title, key, rows in (
         ("Damped solves, beside the formula by hand", "solves", _solves),
+        ("By hand in any library, over ngdla on CuPy", "solves", _ratios),
         ("Small solves", "tiny solves", _tiny),
         ("Ways to a Gram matrix", "gram", _gram),
         ("Choices that only a device makes", "choices", _choices),
@@ -68,6 +70,15 @@ def _solves(rows: Rows) -> list[list[object]]:
                 _number(row["copy_fraction"]),
             ]
         )
+    return lines
+
+
+def _ratios(rows: Rows) -> list[list[object]]:
+    lines: list[list[object]] = [["n", "m", "dtype", "ngdla on", "ms", "by hand / ngdla"]]
+    for row in ratios(rows):
+        text = ", ".join(f"{library} {_number(ratio)}" for library, ratio in row["ratios"].items())
+        problem = [row["n"], f"{row['m']:,}", row["dtype"]]
+        lines.append([*problem, row["ngdla"], _ms(row["seconds"]), text])
     return lines
 
 

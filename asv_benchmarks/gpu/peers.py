@@ -7,12 +7,13 @@ A sweep adds what the same formula makes of the residual, in the dtype of S.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .engines import Engine
-from .methods import Step
+if TYPE_CHECKING:  # read by what puts rows together, without a library
+    from .engines import Engine
+    from .methods import Step
 
-__all__ = ["by_hand"]
+__all__ = ["by_hand", "ratios"]
 
 Array = Any
 Solve = Callable[[Array], Array]
@@ -34,6 +35,25 @@ def by_hand(engine: Engine, damping: float, sweeps: int) -> Step:
         return x
 
     return step
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the times by hand in each library over ngdla's on CuPy, or on what comes first."""
+    keys = ("n", "m", "dtype", "relative_damping")
+    cases: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if "error" not in row:
+            cases.setdefault(tuple(row[key] for key in keys), {})[row["library"]] = row
+    found = []
+    for case, of_libraries in cases.items():
+        library, ours = next(iter(of_libraries.items()))
+        by_hand = {name: row["peer_seconds"] for name, row in of_libraries.items()}
+        found.append(
+            dict(zip(keys, case))
+            | {"ngdla": library, "seconds": ours["seconds"]}
+            | {"ratios": {name: peer / ours["seconds"] for name, peer in by_hand.items()}}
+        )
+    return found
 
 
 def _cupy(S: Array, damping: float) -> tuple[Solve, Solve]:

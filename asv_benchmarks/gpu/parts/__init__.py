@@ -39,7 +39,7 @@ _SOLVES = "damped solves beside the formula by hand, refined to the same error"
 _CHOICES = "each choice that only a device can make, in all its ways"
 
 STAGES = (
-    Stage(30, (Part("facts", "facts.facts", "", "versions, and what the card can do"),)),
+    Stage(40, (Part("facts", "facts.facts", "", "versions, and what the card can do"),)),
     Stage(
         45,
         (
@@ -62,7 +62,7 @@ STAGES = (
     Stage(20, _each("solves", "solves.solves", "torch", _SOLVES)),
     Stage(25, _each("solves", "solves.solves", "jax", _SOLVES)),
     Stage(60, (Part("capabilities", "suite.capabilities", "", "the table of what works where"),)),
-    Stage(150, (Part("tests", "suite.tests", "", "the tests that run on CuPy"),)),
+    Stage(140, (Part("tests", "suite.tests", "", "the tests that run on CuPy"),)),
     Stage(10, _each("gram", "gram.gram_ways", "torch", _GRAM)),
     Stage(12, _each("choices", "choices.choices", "torch", _CHOICES)),
     Stage(12, _each("choices", "choices.choices", "jax", _CHOICES)),

@@ -17,7 +17,7 @@ __all__ = ["solves"]
 _SHAPES = ((1024, 1_000_000), (1024, 100_000), (256, 100_000), (4096, 100_000))
 _TINY = ((8, 60),)
 _SWEEPS = 3  # of refinement by hand, at most
-_LIMIT = 0.4
+_LIMIT = 0.25
 _PASSES = 3  # over S, at least: for S S^H, S v and S^H y
 
 

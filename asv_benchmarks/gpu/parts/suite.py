@@ -66,6 +66,8 @@ def _run(desk: Desk, arguments: list[str]) -> None:
         desk.was_cut = True
     elif code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         desk.fault(f"pytest ended with {pytest.ExitCode(code).name}")
+    elif not reporter.counts["passed"]:
+        desk.fault("no test has passed")
 
 
 class Reporter:
