@@ -344,7 +344,7 @@ class CupyDouble(Cupy):
         assert not violations, violations
         return result
 
-    reads = 25  # of a call that chooses between a cheap and a costly way; others: test_launches.py
+    reads = 50  # of several calls; those of one are counted in test_launches.py
 
 
 @contextlib.contextmanager

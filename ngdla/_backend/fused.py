@@ -85,6 +85,8 @@ def plus_product(C: AnyArray, A: AnyArray, B: AnyArray, factor: float = 1.0) -> 
 def filled(x: AnyArray, flag: AnyArray, value: float) -> AnyArray:
     """Return x with a number where a flag is set."""
     xp = namespace(x)
+    if is_cupy_namespace(xp):
+        return xp.where(flag, x.dtype.type(value), x)
     if is_torch_namespace(xp):
         return x.masked_fill(flag, value)
     return xp.where(flag, xp.full_like(x, value), x)

@@ -32,9 +32,9 @@ def norm_cupy(X: AnyArray, axis: Axis, *, keepdims: bool = False) -> AnyArray:
     char = X.dtype.char
     if char in "fF":
         return _kernel("norm", char)(X, axis=axis, keepdims=keepdims)
-    largest = largest_cupy(X, axis, keepdims=True)
-    norm = _kernel("scaled_norm", char)(X, largest, axis=axis, keepdims=keepdims)
-    return norm * (largest if keepdims else largest.reshape(norm.shape))
+    unit = _kernel("unit", char)(X, axis=axis, keepdims=True)
+    norm = _kernel("scaled_norm", char)(X, unit, axis=axis, keepdims=keepdims)
+    return norm * (unit if keepdims else unit.reshape(norm.shape))
 
 
 def largest_cupy(X: AnyArray, axis: Axis, *, keepdims: bool = False) -> AnyArray:
@@ -79,11 +79,19 @@ _REDUCTIONS = {
         accumulator="double",
     ),
     "largest": _Reduction("T x", "R s", "abs(x)", "abs(x)", sum=_LARGER),
+    "unit": _Reduction(  # the power of two below the largest entry; 1 for 0, Inf and NaN
+        "T x",
+        "R s",
+        "abs(x)",
+        "abs(x)",
+        sum=_LARGER,
+        result="s = a > 0 && isfinite(a) ? ldexp(R(1), ilogb(a)) : R(1)",
+    ),
     "scaled_norm": _Reduction(
         "T x, R unit",
         "R s",
-        "unit == 0 ? R(0) : (x / unit) * (x / unit)",
-        "unit == 0 ? R(0) : norm(x / unit)",
+        "(x / unit) * (x / unit)",
+        "norm(x / unit)",
         result="s = sqrt(a)",
     ),
     "finite": _Reduction(
@@ -102,7 +110,7 @@ def _kernel(name: str, char: str) -> Any:
         *(_typed(text, names.in_numpy) for text in (source.inputs, source.output)),
         _typed(source.complex if is_complex else source.real, names.in_c),
         source.sum,
-        source.result,
+        _typed(source.result, names.in_c),
         source.identity,
         f"ngdla_{name}_{char}",
         reduce_type=_typed(source.accumulator, names.in_c),

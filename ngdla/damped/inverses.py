@@ -50,8 +50,8 @@ __all__ = [
 class Inverse(Protocol):
     """W^-1, or an approximation that preconditions, by whatever factors W."""
 
-    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
-        """Return W^-1 r, (..., n, k). r may be `used_up`."""
+    def __call__(self, r: Array) -> Array:
+        """Return W^-1 r, (..., n, k)."""
 
 
 class ExactInverse(Inverse, Protocol):
@@ -100,9 +100,13 @@ class CholeskyInverse(NamedTuple):
 
     L: Array
 
-    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
+    def __call__(self, r: Array) -> Array:
         """Return the inverse times r, (..., n, k)."""
-        return cho_solve(self.L, r, used_up=used_up)
+        return cho_solve(self.L, r)
+
+    def of_used_up(self, r: Array) -> Array:
+        """Return the inverse times r, which may be written into."""
+        return cho_solve(self.L, r, used_up=True)
 
     def smallest_eigenvalue(self) -> Array:
         """Return an estimate of the smallest eigenvalue of L L^H, (...), from above."""
@@ -193,7 +197,7 @@ class SpectralInverse(NamedTuple):
     back: Array | None = None  # U^H S^H, (..., m, n), with n >= m, from singular vectors of S
     W: Array | None = None  # (..., n, n)
 
-    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
+    def __call__(self, r: Array) -> Array:
         """Return the inverse times r, (..., n, k)."""
         return self._of_components(rmatvec(self.U, r))
 

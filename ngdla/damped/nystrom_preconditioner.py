@@ -30,7 +30,7 @@ class SketchedInverse(NamedTuple):
     U: Array
     tail: Array
 
-    def __call__(self, r: Array, *, used_up: bool = False) -> Array:
+    def __call__(self, r: Array) -> Array:
         """Return the inverse times r, (..., n, k)."""
         weights = 1 / self.shifted - 1 / self.tail
         return r / self.tail + namespace(r).matmul(self.U, weights * rmatvec(self.U, r))

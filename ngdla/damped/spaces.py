@@ -168,7 +168,8 @@ class SampleSpace(_Space):
         r, iterate = self.residual(iterate)
         if self.system.bounds and iterate.corrections:
             iterate = self.bounded(iterate, self.system.layout.column_norms((r,)))
-        return inverse(r, used_up=iterate.Sx is not None), iterate
+        ours = iterate.Sx is not None  # no f of the caller
+        return (getattr(inverse, "of_used_up", inverse) if ours else inverse)(r), iterate
 
     def residual(self, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return r = f - S x - damping y for y = the sum of the corrections.

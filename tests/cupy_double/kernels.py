@@ -76,8 +76,14 @@ def _norm(x: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
 
 
 def _scaled_norm(x: np.ndarray, unit: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
-    scaled = np.where(unit == 0, x.dtype.type(0), x / unit)
-    return np.sqrt(_sum_of_squares(scaled, axis, keepdims=keepdims))
+    return np.sqrt(_sum_of_squares(x / unit, axis, keepdims=keepdims))
+
+
+def _unit(x: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+    largest = np.max(np.abs(x), axis=axis, keepdims=keepdims)
+    usual = (largest > 0) & np.isfinite(largest)
+    exponent = np.frexp(np.where(usual, largest, 1))[1] - usual
+    return np.where(usual, np.ldexp(np.ones_like(largest), exponent), largest.dtype.type(1))
 
 
 for _char in "fdFD":
@@ -92,6 +98,7 @@ for _char in "fdFD":
         lambda x, axis, keepdims: np.max(np.abs(x), axis=axis, keepdims=keepdims)
     )
     twin(f"ngdla_scaled_norm_{_char}")(_scaled_norm)
+    twin(f"ngdla_unit_{_char}")(_unit)
     twin(f"ngdla_finite_{_char}")(lambda x, axis: np.all(np.isfinite(x), axis=axis))
 
 
