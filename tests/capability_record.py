@@ -2,7 +2,8 @@
 
     make gpu-test ON="cupy torch-cuda jax-gpu" ARGS="--record-capabilities docs/benchmarks"
 
-writes DEVICE.tests.json there, as `make gpu-evidence` does. The documentation has ticks for a GPU from these files alone.
+writes DEVICE.tests.json there, as `make gpu-evidence` does. The documentation has ticks for a GPU
+from these files alone.
 """
 
 from __future__ import annotations
