@@ -68,8 +68,10 @@ def _decompositions(d: int, rank: int) -> tuple[Call, ...]:
     samples, features = (d, 2 * rank), (2 * rank, d)
     solve = (min(d, 256), 16 * d)
     return (
-        Call(f"randomized_eigh d = {d}", "float32", (samples,), _cold(rank), _factor),
-        Call(f"randomized_eigh d = {d}", "float64", (samples,), _cold(rank), _factor),
+        *(
+            Call(f"randomized_eigh d = {d} {dtype}", dtype, (samples,), _cold(rank), _factor)
+            for dtype in ("float32", "float64")
+        ),
         Call(f"randomized_eigh warm d = {d}", "float32", (samples,), _warm(rank), _basis(rank)),
         Call(f"randomized_svd d = {d}", "float32", ((d, d),), _svd(rank)),
         Call(f"nystrom_factor d = {d}", "float32", (samples,), _nystrom(rank), _factor),
