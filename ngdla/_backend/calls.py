@@ -44,18 +44,25 @@ class opened:
     """Hold the settings of the library of `like`, and gather value checks, read on leaving.
 
     An exception of the body is never replaced by one of the checks. With `tf32`, products may drop
-    to TF32 where the device has it. `nan` says that `check` may be "nan".
+    to TF32 where the device has it. `nan` says that `check` may be "nan". A call that `waits`
+    or checks nothing reads flags of a GPU where the other way is twice the work.
     """
 
     def __init__(
-        self, like: Array, check: Check = True, *, tf32: bool = False, nan: bool = False
+        self,
+        like: Array,
+        check: Check = True,
+        *,
+        tf32: bool = False,
+        nan: bool = False,
+        waits: bool = False,
     ) -> None:
         if check is not True and check is not False:
             _require_check(check, nan=nan)
         self._settings = library_settings(like, tf32=tf32)
         self._waiting = None
         if not isinstance(like, np.ndarray) and lies_on_gpu(like):
-            self._waiting = waiting(allowed=check != "nan")
+            self._waiting = waiting(allowed=check is False or (check is True and waits))
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
         self._checks.readable = check is True and not is_traced(like)
 

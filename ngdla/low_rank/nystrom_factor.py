@@ -209,7 +209,7 @@ def nystrom_factor(
     options = sketch_options("nystrom", passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    with opened(operand_like(A, columns), check, nan=True) as checks:
+    with opened(operand_like(A, columns), check, nan=True, waits=True) as checks:
         operand = hermitian_operand(A, trace, columns, precision, product_eps)
         require_rank(rank, operand.size, "the size of `A`")
         shape = (*operand.batch, operand.size)

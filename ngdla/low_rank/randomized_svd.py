@@ -188,7 +188,7 @@ def randomized_svd(
     require_passes(passes)
     dtype = result_name(dtype_name(A.dtype))
     basis = require_basis(basis, A, (*batch, n), dtype)
-    with opened(A, check, nan=True) as checks:
+    with opened(A, check, nan=True, waits=True) as checks:
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         probes = int(oversample) if full_output else 0
