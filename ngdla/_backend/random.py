@@ -23,7 +23,13 @@ from .namespace import (
 )
 from .tracing import free_to_read
 
-__all__ = ["gaussian", "generator", "orthonormal_columns", "require_generator"]
+__all__ = [
+    "gaussian",
+    "generator",
+    "orthonormal_columns",
+    "require_generator",
+    "to_be_orthonormal",
+]
 
 
 def generator(rng: int | np.random.Generator) -> np.random.Generator:
@@ -51,8 +57,16 @@ def require_generator(rng: Any) -> None:
 
 
 def orthonormal_columns(seed: int, shape: tuple[int, ...], like: Array, dtype: str) -> Array:
-    """Return the Q of a Gaussian matrix (..., n, r), of the library and on the device of `like`."""
+    """Return the Q of a Gaussian matrix (..., n, r), of the library and on the device of `like`.
+
+    It is the one with a positive diagonal of R, found by a QR on the host.
+    """
     return _drawn("orthonormal", seed, shape, like, dtype)
+
+
+def to_be_orthonormal(seed: int, shape: tuple[int, ...], like: Array, dtype: str) -> Array:
+    """Return the Gaussian matrix whose Q `orthonormal_columns` returns."""
+    return _drawn("to be orthonormal", seed, shape, like, dtype)
 
 
 def _drawn(
@@ -115,11 +129,22 @@ def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> n
     return pairs.view(dtype)[..., 0]
 
 
-def _orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def _to_be_orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     gaussian = rng.standard_normal(shape)
     if dtype != real_name(dtype):
         gaussian = gaussian + 1j * rng.standard_normal(shape)
-    return np.linalg.qr(gaussian).Q.astype(dtype)
+    return gaussian.astype(dtype)
 
 
-_DRAW = {"gaussian": _gaussian, "orthonormal": _orthonormal}
+def _orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    Q, R = np.linalg.qr(_to_be_orthonormal(rng, shape, _DOUBLE[dtype == real_name(dtype)]))
+    signs = np.sign(np.diagonal(R, axis1=-2, axis2=-1).real)
+    return (Q * signs[..., None, :]).astype(dtype)
+
+
+_DOUBLE = {True: "float64", False: "complex128"}
+_DRAW = {
+    "gaussian": _gaussian,
+    "orthonormal": _orthonormal,
+    "to be orthonormal": _to_be_orthonormal,
+}
