@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ngdla
+from ngdla._backend.products import adjoint
 
 __all__ = [
     "DERIVATIVES",
@@ -47,12 +48,14 @@ MODES = {
 }
 
 
+# `adjoint`, not `S.T`: the calls are made with stacks and with complex S too.
 def _factor(S: Any) -> Any:
-    return S @ S.T
+    return S @ adjoint(S)
 
 
 def _followed(S: Any) -> Any:
-    return ngdla.online_eigh_update(ngdla.online_eigh_init(S.T, 4), 2 * S.T, decay=0.9)
+    X = adjoint(S)
+    return ngdla.online_eigh_update(ngdla.online_eigh_init(X, 4), 2 * X, decay=0.9)
 
 
 def _inverse_free(S: Any, **options: Any) -> Any:
@@ -85,11 +88,11 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "randomized_eigh": lambda S, v, f: ngdla.randomized_eigh(_factor(S), 3).solve(f, 0.3),
     "randomized_svd": lambda S, v, f: ngdla.randomized_svd(S, 2).S,
     "nystrom_factor": lambda S, v, f: ngdla.nystrom_factor(_factor(S), 3).solve(f, 0.3),
-    "online_eigh_init": lambda S, v, f: ngdla.online_eigh_init(S.T, 4).eigenvalues,
+    "online_eigh_init": lambda S, v, f: ngdla.online_eigh_init(adjoint(S), 4).eigenvalues,
     "online_eigh_update": lambda S, v, f: _followed(S).eigenvalues,
     "online_eigh_result": lambda S, v, f: ngdla.online_eigh_result(_followed(S)).solve(f, 0.3),
-    "ema": lambda S, v, f: ngdla.ema(_factor(S), S.T, decay=0.9),
-    "kronecker_solve": lambda S, v, f: ngdla.kronecker_solve(S.T @ S, _factor(S), S, 0.3),
+    "ema": lambda S, v, f: ngdla.ema(_factor(S), adjoint(S), decay=0.9),
+    "kronecker_solve": lambda S, v, f: ngdla.kronecker_solve(adjoint(S) @ S, _factor(S), S, 0.3),
     "inverse_free_init": lambda S, v, f: S + ngdla.inverse_free_init(11, 5, like=S).report.step_K,
     "inverse_free_statistics": lambda S, v, f: ngdla.inverse_free_statistics(
         ngdla.inverse_free_init(11, 5, like=S), S, _factor(S)

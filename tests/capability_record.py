@@ -1,8 +1,9 @@
 """What a run of test_capabilities.py on a GPU leaves: which entries passed, where and with what.
 
-    make gpu-test ARGS="--record-capabilities docs/benchmarks"
+    make gpu-test ON="cupy torch-cuda jax-gpu" ARGS="--record-capabilities docs/benchmarks"
 
-writes DEVICE.tests.json there. The documentation has ticks for a GPU from these files alone.
+writes DEVICE.tests.json there, as `make gpu-evidence` does. The documentation has ticks for a GPU
+from these files alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # the documentation is built without it
 
 __all__ = ["ON_GPUS", "OPTION", "SUFFIX", "DamagedRecordError", "Recorder", "read", "write"]
 
-ON_GPUS = ("cupy", "torch-cuda", "jax-gpu")  # those that `make gpu-test` requires
+ON_GPUS = ("cupy", "torch-cuda", "jax-gpu")  # what ON of `make gpu-test` may hold
 OPTION = "--record-capabilities"
 SUFFIX = ".tests.json"
 TEXTS = ("device", "date", "commit", "command")

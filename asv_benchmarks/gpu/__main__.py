@@ -11,7 +11,6 @@ import math
 import os
 import shlex
 import sys
-import tempfile
 import threading
 import time
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .engines import open_engines
-from .report import driver, surroundings, write
+from .report import driver, surroundings, unwritable, write
 from .run import FULL, REHEARSAL, Run
 
 __all__ = ["main"]
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slow", action="store_true", help="also svda, and eigh at n = 4096")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: a rehearsal")
     chosen = parser.parse_args(arguments)
-    if reason := _unwritable(chosen.output):
+    if reason := unwritable(chosen.output):
         print(f"gpu-bench: {reason}: give another folder by --output", file=sys.stderr)
         return 2
     rehearsal = chosen.device == "cpu"
@@ -96,16 +95,6 @@ def _duration(text: str) -> float:
         msg = f"must be a finite number of seconds > 0, not {text}"
         raise argparse.ArgumentTypeError(msg)
     return seconds
-
-
-def _unwritable(folder: Path) -> str:
-    """Return why no file can be made in the folder, or in the first above it that exists."""
-    try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        tempfile.TemporaryDirectory(dir=there).cleanup()
-    except OSError as error:
-        return f"cannot write into {folder} ({error.strerror})"
-    return ""
 
 
 def _verdict(result: dict[str, Any]) -> int:

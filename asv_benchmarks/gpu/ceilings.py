@@ -8,9 +8,10 @@ from ngdla._backend.namespace import namespace
 
 from .engines import Engine
 
-__all__ = ["best", "measured_ceilings"]
+__all__ = ["ITEMSIZE", "best", "fractions", "measured_ceilings"]
 
 DTYPES = ("float32", "float64", "complex64")
+ITEMSIZE = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
 
 
 def measured_ceilings(engine: Engine, size: int) -> list[dict[str, Any]]:
@@ -36,7 +37,25 @@ def measured_ceilings(engine: Engine, size: int) -> list[dict[str, Any]]:
 
 def best(ceilings: list[dict[str, Any]], what: str) -> float | None:
     """Return the best rate that any library reached."""
-    return max((row["rate"] for row in ceilings if row["what"] == what), default=None)
+    return max((row["rate"] for row in ceilings if row.get("what") == what), default=None)
+
+
+def fractions(
+    ceilings: list[dict[str, Any]], shape: tuple[int, int], dtype: str, seconds: float, passes: int
+) -> dict[str, float | None]:
+    """Return a time of work on S of this shape in units of what the card can do.
+
+    A whole product S S^H at the rate of large ones, and the passes over S at the rate of copying
+    (which reads and writes), each over the time that was taken. Half of a product can do with half.
+    """
+    n, m = shape
+    operations = 2 * n**2 * m * (4 if dtype.startswith("complex") else 1)
+    traffic = passes * n * m * ITEMSIZE[dtype]
+    gemm, copy = best(ceilings, f"gemm {dtype}"), best(ceilings, "copy")
+    return {
+        "gemm_fraction": operations / seconds / gemm if gemm else None,
+        "copy_fraction": traffic / seconds / copy if copy else None,
+    }
 
 
 def _product(A: Any, B: Any) -> Any:

@@ -15,7 +15,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["CupyEngine", "Engine", "JaxEngine", "TorchEngine", "Unavailable", "open_engines"]
+import numpy as np
+
+__all__ = [
+    "CupyEngine",
+    "Engine",
+    "JaxEngine",
+    "TorchEngine",
+    "Unavailable",
+    "engine_makers",
+    "host_elapsed",
+    "open_engines",
+]
 
 Array = Any
 Function = Callable[..., Any]
@@ -38,6 +49,14 @@ class Engine:
 
     def normal(self, shape: tuple[int, ...], dtype: str, seed: int) -> Array:
         """Return standard normal numbers made on the device; complex z too have E |z|^2 = 1."""
+        raise NotImplementedError
+
+    def sent(self, x: np.ndarray) -> Array:
+        """Return numbers of the host as an array on the device."""
+        raise NotImplementedError
+
+    def numpy(self, x: Array) -> np.ndarray:
+        """Return an array as numbers of the host."""
         raise NotImplementedError
 
     def compiled(self, function: Function, *arrays: Array) -> Function:
@@ -122,6 +141,16 @@ class CupyEngine(Engine):
         x.imag = rng.standard_normal(shape, dtype=real)
         x *= math.sqrt(0.5)  # what torch and JAX draw
         return x
+
+    def sent(self, x: np.ndarray) -> Array:
+        import cupy
+
+        return cupy.asarray(x)
+
+    def numpy(self, x: Array) -> np.ndarray:
+        import cupy
+
+        return cupy.asnumpy(x)
 
     def elapsed(self, function: Function, *arrays: Array, calls: int) -> float:
         import cupy
@@ -229,9 +258,17 @@ class TorchEngine(Engine):
         kind = getattr(torch, dtype)
         return torch.randn(shape, generator=source, dtype=kind, device=self.target)
 
+    def sent(self, x: np.ndarray) -> Array:
+        import torch
+
+        return torch.asarray(np.array(x), device=self.target)
+
+    def numpy(self, x: Array) -> np.ndarray:
+        return x.detach().cpu().resolve_conj().numpy()
+
     def elapsed(self, function: Function, *arrays: Array, calls: int) -> float:
         if not self.on_gpu:
-            return _host_elapsed(function, arrays, calls)
+            return host_elapsed(function, arrays, calls)
         import torch
 
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -332,6 +369,14 @@ class JaxEngine(Engine):
             x = jax.random.normal(jax.random.key(seed), shape, dtype)
         return jax.device_put(x, self.target)  # committed: what is made of it stays there
 
+    def sent(self, x: np.ndarray) -> Array:
+        import jax
+
+        return jax.device_put(x, self.target)
+
+    def numpy(self, x: Array) -> np.ndarray:
+        return np.asarray(x)
+
     def compiled(self, function: Function, *arrays: Array) -> Function:
         import jax
 
@@ -344,7 +389,7 @@ class JaxEngine(Engine):
     def elapsed(self, function: Function, *arrays: Array, calls: int) -> float:
         import jax
 
-        return _host_elapsed(function, arrays, calls, jax.block_until_ready)
+        return host_elapsed(function, arrays, calls, jax.block_until_ready)
 
     def extra_memory(self, function: Any, *arrays: Array) -> int | None:
         plan = function.memory_analysis()
@@ -383,17 +428,20 @@ class JaxEngine(Engine):
         return self._described(version=jax.__version__, cuda=platform)
 
 
-def open_engines(device: str) -> tuple[list[Engine], dict[str, str]]:
-    """Return the engines that see a device ("gpu" or "cpu"), and why the others do not."""
+def engine_makers(device: str) -> tuple[dict[str, Callable[[], Engine]], dict[str, str]]:
+    """Return what opens each engine on a "gpu" or "cpu", and why the others have no such device."""
     if device == "cpu":
         makers: dict[str, Callable[[], Engine]] = {
             "torch": lambda: TorchEngine("cpu"),
             "jax": lambda: JaxEngine("cpu"),
         }
-        skipped = {"cupy": "has no CPU to rehearse on"}
-    else:
-        makers = {"cupy": CupyEngine, "torch": TorchEngine, "jax": JaxEngine}
-        skipped = {}
+        return makers, {"cupy": "has no CPU to rehearse on"}
+    return {"cupy": CupyEngine, "torch": TorchEngine, "jax": JaxEngine}, {}
+
+
+def open_engines(device: str) -> tuple[list[Engine], dict[str, str]]:
+    """Return the engines that see a device ("gpu" or "cpu"), and why the others do not."""
+    makers, skipped = engine_makers(device)
     engines = []
     for name, make in makers.items():
         try:
@@ -403,7 +451,7 @@ def open_engines(device: str) -> tuple[list[Engine], dict[str, str]]:
     return engines, skipped
 
 
-def _host_elapsed(
+def host_elapsed(
     function: Function, arrays: tuple[Array, ...], calls: int, wait: Function = lambda x: x
 ) -> float:
     result = None

@@ -12,6 +12,7 @@ from ngdla._backend.dtypes import astype, is_complex
 from ngdla._backend.namespace import namespace
 from ngdla._backend.products import adjoint, rmatvec
 
+from .ceilings import ITEMSIZE
 from .engines import Engine
 
 __all__ = [
@@ -34,8 +35,6 @@ RELATIVE_DAMPING = 1e-3
 SINGLE_RELATIVE_DAMPING = 0.1
 _CHUNK = 2**24  # numbers that are converted to float64 at a time
 
-_ITEMSIZE = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
-
 
 class Case(NamedTuple):
     """A problem: n samples, m parameters, a dtype, and the damping over m."""
@@ -53,7 +52,7 @@ class Case(NamedTuple):
     @property
     def bytes(self) -> int:
         """Size of S."""
-        return self.n * self.m * _ITEMSIZE[self.dtype]
+        return self.n * self.m * ITEMSIZE[self.dtype]
 
 
 def single_case(n: int, m: int, dtype: str) -> Case:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import ngdla
-from ngdla._backend.dtypes import astype, dtype_name, is_complex, unit_roundoff
-from ngdla._backend.gram import gram, gram_by_halves, gram_cupy_syrk
+from ngdla._backend.choices import CHOICES
+from ngdla._backend.dtypes import astype, dtype_name, unit_roundoff
+from ngdla._backend.gram import gram, gram_by_halves
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import adjoint, rmatvec
 from ngdla._backend.spectral import eigh
@@ -28,7 +29,7 @@ from .engines import Engine
 from .sample_weights import positions, weighted_gradients
 from .structured_steps import structured_steps, toeplitz_switch
 
-__all__ = ["QUESTIONS", "Answer", "Question", "Sizes"]
+__all__ = ["QUESTIONS", "Answer", "Question", "Sizes", "distance", "gram_times", "host_times"]
 
 
 # ------------------------------------------------------------------------------ Gram matrices
@@ -40,7 +41,7 @@ def fastest_gram(engine: Engine, sizes: Sizes) -> Answer:
     for n, m in sizes.gram:
         for dtype in ("float32", "float64", "complex64"):
             S = engine.normal((n, m), dtype, 0)
-            numbers.append({"n": n, "m": m, "dtype": dtype} | _gram_times(engine, S, sizes.leaves))
+            numbers.append({"n": n, "m": m, "dtype": dtype} | gram_times(engine, S, sizes.leaves))
             del S
             engine.release()
     real = [row for row in numbers if not row["dtype"].startswith("complex")]
@@ -63,7 +64,9 @@ def _ranked(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _gram_times(engine: Engine, S: Array, leaves: tuple[int, ...]) -> dict[str, Any]:
+def gram_times(engine: Engine, S: Array, leaves: tuple[int, ...]) -> dict[str, Any]:
+    """Return the seconds of each way, its distance to one product, and the fastest one."""
+
     def product(S: Array) -> Array:
         return namespace(S).matmul(S, adjoint(S))
 
@@ -72,17 +75,22 @@ def _gram_times(engine: Engine, S: Array, leaves: tuple[int, ...]) -> dict[str, 
 
     ways: dict[str, Callable[[Array], Array]] = {"product": product, "ngdla": gram}
     ways |= {f"halves {leaf}": partial(halves, leaf=leaf) for leaf in leaves}
-    if engine.name == "cupy" and not is_complex(S):
-        ways["syrk"] = gram_cupy_syrk
+    if engine.name == "cupy":
+        ways |= {f"ngdla {way}": partial(_taken, way) for way in CHOICES["gram of cupy"].ways}
     reference = product(S)
     seconds, errors = {}, {}
     for way, function in ways.items():
-        errors[way] = _distance(function(S), reference)
+        errors[way] = distance(function(S), reference)
         seconds[way] = engine.median(function, S, limit=0.15)
     allowed = 10 * math.sqrt(S.shape[1]) * unit_roundoff(dtype_name(S.dtype))
     right = {way: t for way, t in seconds.items() if errors[way] <= allowed and way != "ngdla"}
     fastest = min(right, key=lambda way: right[way])
     return {"seconds": seconds, "distance_to_product": errors, "fastest": fastest}
+
+
+def _taken(way: str, S: Array) -> Array:
+    with CHOICES["gram of cupy"].taken(way):
+        return gram(S)
 
 
 # ----------------------------------------------------------------------------- factorisations
@@ -128,14 +136,14 @@ def _factor_facts(engine: Engine, A: Array) -> dict[str, Any]:
     xp = namespace(A)
     try:
         L = xp.linalg.cholesky(A + 0.0)
-        finite, distance = bool(xp.all(xp.isfinite(L))), _distance(L @ adjoint(L), A)
+        finite, error = bool(xp.all(xp.isfinite(L))), distance(L @ adjoint(L), A)
         message = ""
-    except Exception as error:  # noqa: BLE001 - raising is one of the answers
-        finite, distance, message = False, math.nan, type(error).__name__
+    except Exception as raised:  # noqa: BLE001 - raising is one of the answers
+        finite, error, message = False, math.nan, type(raised).__name__
     _, ok = cholesky(A + 0.0)
     return {
         "raw_factor_finite": finite,
-        "raw_factor_distance": distance,
+        "raw_factor_distance": error,
         "raw_factor_raised": message,
         "accepted": bool(xp.all(ok)),
     }
@@ -181,7 +189,7 @@ def _eigh_times(engine: Engine, A: Array) -> dict[str, Any]:
 
 def _eigen_distance(A: Array, w: Array, U: Array) -> float:
     xp = namespace(A)
-    return _distance(xp.matmul(U * xp.expand_dims(w, axis=-2), xp.matrix_transpose(U)), A)
+    return distance(xp.matmul(U * xp.expand_dims(w, axis=-2), xp.matrix_transpose(U)), A)
 
 
 def gesvda_accuracy(engine: Engine, sizes: Sizes) -> Answer:
@@ -226,7 +234,7 @@ def cholesky_wait(engine: Engine, sizes: Sizes) -> Answer:
         row: dict[str, Any] = {"n": n}
         for factor in (torch.linalg.cholesky, torch.linalg.cholesky_ex):
             name = factor.__name__.removeprefix("linalg_")
-            row |= {f"{name}_{what}": t for what, t in _host_times(engine, factor, A).items()}
+            row |= {f"{name}_{what}": t for what, t in host_times(engine, factor, A).items()}
         numbers.append(row)
     last = numbers[-1]
     handed, done = (last[f"cholesky_{what}"] for what in ("handed_back", "done"))
@@ -238,7 +246,8 @@ def cholesky_wait(engine: Engine, sizes: Sizes) -> Answer:
     )
 
 
-def _host_times(engine: Engine, function: Any, *arrays: Array) -> dict[str, float]:
+def host_times(engine: Engine, function: Any, *arrays: Array) -> dict[str, float]:
+    """Return the seconds until a call hands back, and until the device is done."""
     handed, done = [], []
     for _ in range(8):
         engine.wait()
@@ -265,7 +274,7 @@ def tf32_gram(engine: Engine, sizes: Sizes) -> Answer:
     reference = xp.matmul(double, adjoint(double))
 
     def error(G: Array) -> float:
-        return _distance(astype(G, "float64"), reference)
+        return distance(astype(G, "float64"), reference)
 
     row: dict[str, Any] = {"n": n, "m": m}
     row["product_as_imported"] = error(xp.matmul(S, adjoint(S)))
@@ -293,7 +302,7 @@ def host_read(engine: Engine, sizes: Sizes) -> Answer:
             def solve(S: Array, v: Array, check: bool = check) -> Array:
                 return ngdla.damped_solve(S, v, 1e-3 * S.shape[1], check=check)
 
-            times = _host_times(engine, solve, S, v)
+            times = host_times(engine, solve, S, v)
             row |= {f"check_{check}_{what}".lower(): t for what, t in times.items()}
         numbers.append(row)
     costs = [r["check_true_done"] - r["check_false_done"] for r in numbers]
@@ -305,7 +314,7 @@ def host_read(engine: Engine, sizes: Sizes) -> Answer:
 # -------------------------------------------------------------------------------------- tools
 
 
-def _distance(A: Array, B: Array) -> float:
+def distance(A: Array, B: Array) -> float:
     """Return |A - B| / |B| in the largest entry, infinite for NaN."""
     xp = namespace(A)
     ratio = float(xp.max(xp.abs(A - B)) / xp.max(xp.abs(B)))

@@ -8,13 +8,25 @@ import os
 import platform
 import re
 import subprocess
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from asv_benchmarks.tables import table
 
-__all__ = ["driver", "markdown", "surroundings", "write"]
+__all__ = [
+    "REHEARSALS",
+    "as_json",
+    "driver",
+    "markdown",
+    "run_name",
+    "slug",
+    "surroundings",
+    "unwritable",
+    "write",
+    "write_whole",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("numpy", "scipy", "array-api-compat", "array-api-extra")
@@ -36,9 +48,23 @@ def surroundings() -> dict[str, Any]:
 
 def driver() -> str:
     """Return driver version and memory of the GPU in use, as nvidia-smi says it."""
+    return _nvidia("driver_version,memory.total")
+
+
+REHEARSALS = {"cpu": "rehearsal", "double": "double"}
+
+
+def run_name(device: str) -> str:
+    """Return what a run is called: the name of the GPU in use, without a library started for it."""
+    if device in REHEARSALS:
+        return REHEARSALS[device]
+    name = _nvidia("name")
+    return "gpu" if name == "unknown" else name
+
+
+def _nvidia(fields: str) -> str:
     used = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
-    fields = "--query-gpu=driver_version,memory.total"
-    return _said_by("nvidia-smi", "-i", used, fields, "--format=csv,noheader")
+    return _said_by("nvidia-smi", "-i", used, f"--query-gpu={fields}", "--format=csv,noheader")
 
 
 def _said_by(*command: str) -> str:
@@ -49,20 +75,42 @@ def _said_by(*command: str) -> str:
     return done.stdout.strip()
 
 
-def write(result: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """Write NAME.json and NAME.md; a reader never sees half a file."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def unwritable(folder: Path) -> str:
+    """Return why no file can be made in the folder, or in the first above it that exists."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        return f"cannot write into {folder} ({error.strerror})"
+    return ""
+
+
+def slug(name: str) -> str:
+    """Return the name of a device as file names begin."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def write(
+    result: dict[str, Any], folder: Path, name: str, page: str | None = None
+) -> tuple[Path, Path]:
+    """Write NAME.json and NAME.md, the result as a page unless another is given."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(result), indent=1, allow_nan=False)
-    texts = {".json": text + "\n", ".md": markdown(result)}
-    paths = []
-    for suffix, text in texts.items():
-        path = folder / f"{slug}{suffix}"
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-        paths.append(path)
+    paths = folder / f"{slug(name)}.json", folder / f"{slug(name)}.md"
+    write_whole(paths[0], as_json(result))
+    write_whole(paths[1], page or markdown(result))
     return paths
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file; a reader never sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def as_json(result: Any) -> str:
+    """Return JSON, with NaN and Inf as text."""
+    return json.dumps(_finite(result), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(x: Any) -> Any:

@@ -10,7 +10,7 @@ from . import ceilings, questions
 from .engines import Engine
 from .methods import METHODS, Case, flops, passes_in_bytes, residual, single_case
 
-__all__ = ["FULL", "REHEARSAL", "Plan", "Run"]
+__all__ = ["FIRST_QUESTIONS", "FULL", "REHEARSAL", "Plan", "Run"]
 
 
 class Plan(NamedTuple):
@@ -65,7 +65,7 @@ REHEARSAL = Plan(
 )
 
 # What decides most comes first: four questions to CuPy, and the two ways that are taken by default.
-_FIRST_QUESTIONS = 4
+FIRST_QUESTIONS = 4
 _FIRST, _LAST = ("chol", "native"), ("unrefined", "plain", "eigh", "svda")
 _LARGE = 4096
 _CALLS = 3  # a slow row takes a warm-up, a memory reading and one timed call
@@ -106,11 +106,11 @@ class Run:
             self._ceilings(engine)
         asked = questions.QUESTIONS
         for engine in self.engines:
-            self._questions(engine, asked[:_FIRST_QUESTIONS] if engine.name == "cupy" else ())
-        self._cases(_FIRST)
+            self.ask(engine, asked[:FIRST_QUESTIONS] if engine.name == "cupy" else ())
+        self.measure(_FIRST)
         for engine in self.engines:
-            self._questions(engine, asked[_FIRST_QUESTIONS:] if engine.name == "cupy" else asked)
-        self._cases(_LAST)
+            self.ask(engine, asked[FIRST_QUESTIONS:] if engine.name == "cupy" else asked)
+        self.measure(_LAST)
         self.result["finished"] = True
         self._said("finished")
 
@@ -136,7 +136,8 @@ class Run:
             self.result["ceilings"].append({"library": engine.name, **found})
         self._said(f"{engine.name}: ceilings: {_brief(found)}")
 
-    def _questions(self, engine: Engine, asked: Iterable[questions.Question]) -> None:
+    def ask(self, engine: Engine, asked: Iterable[questions.Question]) -> None:
+        """Ask questions that are asked of this library."""
         for title, ask, libraries in asked:
             if engine.name not in libraries:
                 continue
@@ -150,7 +151,8 @@ class Run:
             self.result["questions"].append(row)
             self._said(f"{engine.name}: {title} {_brief(row)}")
 
-    def _cases(self, methods: Iterable[str]) -> None:
+    def measure(self, methods: Iterable[str]) -> None:
+        """Measure rows of these methods on all cases and libraries."""
         for engine in self.engines:
             for case in self.plan.cases:
                 self._case(engine, case, methods)

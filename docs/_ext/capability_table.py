@@ -23,7 +23,7 @@ from tables import table  # noqa: E402
 __all__ = ["SOURCE", "DamagedRecordError", "derivatives", "files", "on_cpu", "on_gpu"]
 
 NBSP = "\N{NO-BREAK SPACE}"
-RECORDS = ROOT / "docs" / "benchmarks"  # beside what `make gpu-bench` writes
+RECORDS = ROOT / "docs" / "benchmarks"  # what `make gpu-evidence` writes
 
 
 def files(folder: Path = RECORDS) -> list[Path]:

@@ -86,7 +86,7 @@ class _Place(NamedTuple):
     free: Any
 
     def fits(self, block: AnyArray) -> bool:
-        return bool(self.memory.size >= block.size)
+        return bool(self.memory.shape[0] >= block.size)
 
 
 class _StreamSender:
@@ -118,7 +118,8 @@ class _StreamSender:
         with library.device:
             computing = library.computing()
             asked = recorded(computing)
-            source = self._source(block)
+            own = block.flags.c_contiguous and library.is_pinned(block)
+            source = np.asarray(block) if own else self._pinned(block)
             place = self._next
             if place is None or not place.fits(block):
                 place = self._new_place(block, computing)
@@ -127,7 +128,7 @@ class _StreamSender:
             library.copy(source, there, self._copying)
             copied = recorded(self._copying)
             computing.wait_event(copied)
-            self._note(copied, own=source is block)
+            self._note(copied, own=own)
             self._next, self._last = self._places(block, place, asked, computing, keep=keep)
         return Sent(there, copied, computing)
 
@@ -144,10 +145,8 @@ class _StreamSender:
         self._copied = [None, None]
         self._next = self._last = None  # another pass may be asked for on another stream
 
-    def _source(self, block: AnyArray) -> np.ndarray:
-        """Return pinned memory with the values of a block: its own, if that is pinned already."""
-        if block.flags.c_contiguous and self._library.is_pinned(block):
-            return np.asarray(block)
+    def _pinned(self, block: AnyArray) -> np.ndarray:
+        """Return pinned memory with the values of a block."""
         self._turn = turn = 1 - self._turn
         if self._copied[turn] is not None:
             self._copied[turn].synchronize()

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from .dtypes import dtype_name, normal_range, real_part
-from .fused import finite_along
+from .fused import all_of, finite_along
 from .messages import shown
 from .namespace import Array, namespace
 from .settings import library_settings
-from .tracing import concrete, is_traced, nan_unless
+from .tracing import concrete, is_traced, lies_on_gpu, nan_unless, waiting
 
 __all__ = [
     "Check",
@@ -44,20 +44,32 @@ class opened:
     """Hold the settings of the library of `like`, and gather value checks, read on leaving.
 
     An exception of the body is never replaced by one of the checks. With `tf32`, products may drop
-    to TF32 where the device has it. `nan` says that `check` may be "nan".
+    to TF32 where the device has it. `nan` says that `check` may be "nan". A call that `waits`
+    or checks nothing reads flags of a GPU where the other way is twice the work.
     """
 
     def __init__(
-        self, like: Array, check: Check = True, *, tf32: bool = False, nan: bool = False
+        self,
+        like: Array,
+        check: Check = True,
+        *,
+        tf32: bool = False,
+        nan: bool = False,
+        waits: bool = False,
     ) -> None:
         if check is not True and check is not False:
             _require_check(check, nan=nan)
         self._settings = library_settings(like, tf32=tf32)
+        self._waiting = None
+        if not isinstance(like, np.ndarray) and lies_on_gpu(like):
+            self._waiting = waiting(allowed=check is False or (check is True and waits))
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
         self._checks.readable = check is True and not is_traced(like)
 
     def __enter__(self) -> ValueChecks:
         self._settings.__enter__()
+        if self._waiting is not None:
+            self._waiting.__enter__()
         return self._checks
 
     def __exit__(
@@ -70,6 +82,8 @@ class opened:
             if kind is None:
                 self._checks.read()
         finally:
+            if self._waiting is not None:
+                self._waiting.__exit__()
             self._settings.__exit__(kind, error, trace)
 
 
@@ -105,7 +119,7 @@ class ValueChecks:
         if self.enabled:
             flag = test()
             if getattr(flag, "ndim", 0):
-                flag = namespace(flag).all(flag)
+                flag = all_of(flag)
             self._tests.append((flag, error))
 
     def ask(self, question: Callable[[], Array]) -> None:

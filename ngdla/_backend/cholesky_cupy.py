@@ -62,16 +62,19 @@ def _factor_stack(A: AnyArray) -> AnyArray:
     return info
 
 
-def cho_solve_cupy(L: AnyArray, B: AnyArray) -> AnyArray:
-    """Return A^-1 B, (n, k), Fortran-ordered, from the factor L of one matrix A."""
+def cho_solve_cupy(L: AnyArray, B: AnyArray, *, used_up: bool) -> AnyArray:
+    """Return A^-1 B, (n, k), Fortran-ordered, from the factor L of one matrix A.
+
+    It is written over B where that is `used_up` and Fortran-ordered.
+    """
     import cupy
     from cupy.cuda import device
 
     conjugates = L.dtype.kind == "c" and L.flags.c_contiguous  # it is read as that of conj(A)
-    X = cupy.empty(B.shape[::-1], B.dtype).T
+    X = B if used_up and B.flags.f_contiguous else cupy.empty(B.shape[::-1], B.dtype).T
     if conjugates:
         cupy.conjugate(B, out=X)
-    else:
+    elif X is not B:
         X[...] = B
     info, (n, k) = cupy.empty((), np.int32), X.shape
     _routine("potrs", L)(

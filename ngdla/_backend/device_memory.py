@@ -8,12 +8,13 @@ from .namespace import is_cupy_namespace, namespace
 
 __all__ = ["memory_to_spare"]
 
-_RESERVE = 4  # a quarter of the device is left to the work, to other libraries and programs
+_RESERVE = 4  # a quarter of the device at least, also for other libraries and programs
 
 
-def memory_to_spare(like: AnyArray) -> int:
+def memory_to_spare(like: AnyArray, work: int) -> int:
     """Return how many bytes of the device of an array may hold what could be done without.
 
+    A reserve is left, of at least the bytes that the work takes.
     What the pools of CuPy and torch hold and do not use is free; a limit of CuPy's pool is held.
     For other libraries, and on the host, it is 0.
     """
@@ -21,7 +22,7 @@ def memory_to_spare(like: AnyArray) -> int:
         return 0
     with device_of(like):
         free, total = _cupy_memory() if is_cupy_namespace(namespace(like)) else _torch_memory()
-    return max(0, free - total // _RESERVE)
+    return max(0, free - max(total // _RESERVE, work))
 
 
 def _cupy_memory() -> tuple[int, int]:

@@ -7,11 +7,16 @@ new arrays, derivatives those of the plain expressions, and so are results to ro
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 from .array import AnyArray
 from .dtypes import astype, dtype_name, is_complex
 from .namespace import is_cupy_namespace, is_torch_namespace, namespace, torch_compiling
+from .reductions_cupy import finite_cupy, largest_cupy
 from .sums import writable
 
 __all__ = [
@@ -19,6 +24,7 @@ __all__ = [
     "bounded",
     "filled",
     "finite_along",
+    "in_one_kernel",
     "largest_along",
     "not_negative",
     "plus_multiple",
@@ -28,13 +34,40 @@ __all__ = [
 _FEW = 4096  # entries, up to which torch's largest norm is as fast on the CPU as its other maximum
 
 
+def in_one_kernel(formula: Callable[..., Any], *arrays: Any) -> Any:
+    """Return formula(xp, *arrays), entry by entry, which CuPy compiles to one kernel.
+
+    `formula` is a function of a module. It has operators, and where, abs, sqrt, minimum, maximum
+    and isfinite of the namespace; its arguments are arrays that broadcast, numbers, or None.
+    """
+    like = next((x for x in arrays if hasattr(x, "dtype")), None)
+    if like is None:  # numbers of Python, as of a NumPy array that holds one
+        return formula(np, *arrays)
+    xp = namespace(like)
+    return _compiled_by_cupy(formula)(*arrays) if is_cupy_namespace(xp) else formula(xp, *arrays)
+
+
+@cache
+def _compiled_by_cupy(formula: Callable[..., Any]) -> Any:
+    import cupy
+
+    def of_cupy(*arrays: Any) -> Any:
+        return formula(cupy, *arrays)
+
+    return cupy.fuse(kernel_name=f"ngdla_{formula.__name__.strip('_')}")(of_cupy)
+
+
 def plus_multiple(x: AnyArray, factor: AnyArray, y: AnyArray) -> AnyArray:
     """Return x + factor y, for a factor that broadcasts, of their dtype or its real one."""
     if not is_torch_namespace(namespace(x)):
-        return x + factor * y
+        return in_one_kernel(_plus_multiple, x, factor, y)
     import torch
 
     return torch.addcmul(x, astype(factor, dtype_name(x.dtype)), y)
+
+
+def _plus_multiple(xp: Any, x: AnyArray, factor: Any, y: AnyArray) -> AnyArray:
+    return x + factor * y
 
 
 def plus_product(C: AnyArray, A: AnyArray, B: AnyArray, factor: float = 1.0) -> AnyArray:
@@ -52,6 +85,8 @@ def plus_product(C: AnyArray, A: AnyArray, B: AnyArray, factor: float = 1.0) -> 
 def filled(x: AnyArray, flag: AnyArray, value: float) -> AnyArray:
     """Return x with a number where a flag is set."""
     xp = namespace(x)
+    if is_cupy_namespace(xp):
+        return xp.where(flag, x.dtype.type(value), x)
     if is_torch_namespace(xp):
         return x.masked_fill(flag, value)
     return xp.where(flag, xp.full_like(x, value), x)
@@ -84,12 +119,16 @@ def largest_along(
 
         if x.device.type != "cpu" or x.numel() <= _FEW:
             return torch.linalg.vector_norm(x, ord=math.inf, dim=axis, keepdim=keepdims)
+    if is_cupy_namespace(xp):
+        return largest_cupy(x, axis, keepdims=keepdims)
     return xp.max(xp.abs(x), axis=axis, keepdims=keepdims)
 
 
 def finite_along(x: AnyArray, axis: int | tuple[int, ...] | None) -> AnyArray:
     """Tell along some axes, or all, whether no entry is NaN or Inf."""
     xp = namespace(x)
+    if is_cupy_namespace(xp) and x.dtype.kind in "fc":
+        return finite_cupy(x, axis)
     if not is_torch_namespace(xp) or torch_compiling() or 0 in x.shape:  # compilers fuse
         return xp.all(xp.isfinite(x), axis=axis)
     x = x.detach()
@@ -112,4 +151,9 @@ def _negative_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def all_of(flag: AnyArray) -> AnyArray:
     """Return the 0-d flag that tells whether all are set; one by itself as it is."""
-    return namespace(flag).all(flag) if flag.ndim else flag
+    if not flag.ndim:
+        return flag
+    xp = namespace(flag)
+    if is_cupy_namespace(xp) and flag.size == 1:  # a view
+        return flag.reshape(())
+    return xp.all(flag)

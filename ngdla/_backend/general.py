@@ -26,7 +26,8 @@ from .namespace import (
     is_torch_namespace,
     namespace,
 )
-from .products import add_diagonal, add_to_diagonal, frobenius_norm, preserved
+from .norms import frobenius_norm
+from .products import add_diagonal, add_to_diagonal, preserved
 from .shapes import expanded
 from .tracing import chooses, compiled, detached, nan_unless, number, repeated
 

@@ -17,20 +17,16 @@ from .array import AnyArray
 from .chunks import columns_chunked, is_chunked
 from .cupy_products import product_cupy, taken_by_cublas
 from .dtypes import astype, dtype_name, is_complex, real_name, result_name
-from .fused import largest_along
 from .namespace import (
-    as_array,
     is_cupy_namespace,
     is_jax_namespace,
     is_numpy_namespace,
     is_torch_namespace,
     namespace,
 )
-from .powers import power_of_two
 from .runs import product
 from .shapes import CHUNK_BYTES, spans
 from .sums import writable
-from .tracing import compiled, detached, free_to_read, number_if_free
 
 __all__ = [
     "add_diagonal",
@@ -40,16 +36,11 @@ __all__ = [
     "adjoint_product",
     "centred_rows",
     "conjugated",
-    "frobenius_norm",
     "hermitian_part",
-    "inner_columns",
-    "largest_entry",
     "matmul_stored",
-    "norm_along",
     "preserved",
     "real_diagonal",
     "rmatvec",
-    "squared_norm",
     "trace",
     "transposed_product",
     "weighted_mean",
@@ -127,106 +118,6 @@ def matmul_stored(A: AnyArray, X: AnyArray) -> AnyArray:
     return xp.concat(blocks, axis=-2)
 
 
-def largest_entry(X: AnyArray, axis: int | tuple[int, ...]) -> AnyArray:
-    """Return max |X_ij| along some axes, which have then length 1; 1 where all entries are 0.
-
-    Squares of X over it neither overflow nor, where they matter, underflow.
-    """
-    xp = namespace(X)
-    largest = xp.max(xp.abs(X), axis=axis, keepdims=True)
-    return xp.where(largest > 0, largest, xp.ones_like(largest))
-
-
-# ------------------------------------------------------------------------------------ norms
-
-
-def frobenius_norm(A: AnyArray) -> AnyArray:
-    """Return |A|_F, (...), as `norm_along` does."""
-    return norm_along(A, (-2, -1))
-
-
-# Where a norm lies in here, squares that underflow do not count, and none overflows.
-_SQUARES_FIT = {"float32": (2.0**-40, 2.0**60), "float64": (2.0**-400, 2.0**500)}
-
-
-def norm_along(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool = False) -> AnyArray:
-    """Return the 2-norm of X along some axes, right wherever it is a normal number itself.
-
-    Its derivatives where all entries are 0 are 0. Where the host may look, entries are divided by
-    a power of two only if their squares do not fit.
-    """
-    if 0 in X.shape:
-        return _plain_norm(X, axis, keepdims=keepdims)
-    # in JAX one compiled piece is the faster one
-    if free_to_read(X) and (isinstance(X, np.ndarray) or not is_jax_namespace(namespace(X))):
-        norm = _plain_norm(X, axis, keepdims=keepdims)
-        if _squares_fit(norm):
-            return norm
-    return compiled(_scaled_norm, X, axis=axis, keepdims=keepdims)
-
-
-def _plain_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:
-    if isinstance(X, np.ndarray) and X.ndim == 2 and axis == (-2, -1) and not keepdims:
-        return np.asarray(np.linalg.norm(X))  # without a copy
-    return as_array(namespace(X).linalg.vector_norm(X, axis=axis, keepdims=keepdims))
-
-
-def _squares_fit(norm: AnyArray) -> bool:
-    """Tell whether all norms are known to lie where plain squares are right."""
-    xp, (least, largest) = namespace(norm), _SQUARES_FIT[dtype_name(norm.dtype)]
-    if not norm.ndim:
-        value = number_if_free(norm)
-        return value is not None and least < value < largest
-    smallest, greatest = map(number_if_free, (xp.min(norm), xp.max(norm)))
-    return smallest is not None and greatest is not None and least < smallest <= greatest < largest
-
-
-def _scaled_norm(X: AnyArray, axis: int | tuple[int, ...], *, keepdims: bool) -> AnyArray:
-    xp = namespace(X)
-    if is_torch_namespace(xp):  # whose slope at 0 is 0
-        import torch
-
-        unit = power_of_two(largest_along(detached(X), axis, keepdims=True))
-        norm = unit * torch.linalg.vector_norm(X / unit, dim=axis, keepdim=True)
-        return norm if keepdims else xp.squeeze(norm, axis=axis)
-    unit = power_of_two(xp.max(xp.abs(detached(X)), axis=axis, keepdims=True))
-    parts = (xp.real(X), xp.imag(X)) if is_complex(X) else (X,)
-    squares = (xp.sum((part / unit) ** 2, axis=axis, keepdims=True) for part in parts)
-    square = reduce(add, squares)
-    zero = square == 0
-    root = xp.sqrt(xp.where(zero, xp.ones_like(square), square))  # whose slope at 0 is infinite
-    norm = unit * xp.where(zero, xp.zeros_like(root), root)
-    return norm if keepdims else xp.squeeze(norm, axis=axis)
-
-
-def squared_norm(X: AnyArray) -> AnyArray:
-    """Return |X|_F^2, (...), of X (..., n, m)."""
-    xp = namespace(X)
-    if not X.shape[-2]:  # Dask does not flatten chunks of no rows
-        return as_array(xp.sum(xp.real(X) if is_complex(X) else X, axis=(-2, -1)))
-    flat = xp.reshape(X, (*X.shape[:-2], X.shape[-2] * X.shape[-1]))
-    if is_torch_namespace(xp):  # array-api-compat's cannot be mapped by torch.vmap
-        square = xp.linalg.vecdot(flat, flat)
-    else:
-        square = xp.vecdot(flat, flat)
-    return as_array(xp.real(square) if is_complex(X) else square)
-
-
-def inner_columns(X: AnyArray, Y: AnyArray) -> AnyArray:
-    """Return Re X_j^H Y_j, (..., k), of the columns of X and Y (..., n, k)."""
-    if isinstance(X, np.ndarray):
-        columns: AnyArray = np.vecdot(X, Y, axis=-2)  # type: ignore[call-overload]
-        return columns.real
-    xp = namespace(X)
-    if is_torch_namespace(xp):
-        import torch
-
-        products = torch.linalg.vecdot(X, Y, dim=-2)
-    else:
-        products = xp.vecdot(X, Y, axis=-2)
-    return xp.real(products) if is_complex(products) else products
-
-
 # -------------------------------------------------------------------------------- diagonal
 
 
@@ -273,7 +164,11 @@ def add_diagonal(A: AnyArray, diagonal: float | AnyArray) -> AnyArray:
     if is_torch_namespace(xp) and writable(A, diagonal):
         A.diagonal(dim1=-2, dim2=-1).add_(diagonal)
         return A
-    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+    if is_cupy_namespace(xp):
+        entries = A.diagonal(axis1=-2, axis2=-1)
+        entries += diagonal
+        return A
+    if is_numpy_namespace(xp):
         n = A.shape[-1]
         flat = A.reshape(A.shape[:-2] + (n * n,))
         flat[..., :: n + 1] += diagonal

@@ -6,7 +6,8 @@ library: nothing raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import scipy.linalg
 from .array import AnyArray
 from .chunks import in_one_block
 from .dtypes import dtype_name, is_complex, unit_roundoff
+from .fused import filled, finite_along
 from .namespace import (
     LinAlgError,
     is_cupy_namespace,
@@ -25,6 +27,7 @@ from .namespace import (
     namespace,
 )
 from .scipy_threads import short_call
+from .shapes import expanded
 from .tracing import is_traced
 from .triangular import over_batch
 
@@ -124,6 +127,9 @@ def qr(A: AnyArray) -> tuple[AnyArray, AnyArray]:
     xp = namespace(A)
     if is_dask_namespace(xp):
         return in_one_block(qr, A, results=(A, A[..., : A.shape[-1], :]))
+    if is_cupy_namespace(xp):
+        Q, R = _nan_where_not_finite(xp.linalg.qr(A), A)
+        return Q, R
     Q, R = xp.linalg.qr(A)
     return Q, R
 
@@ -143,7 +149,7 @@ def qr_r(A: AnyArray) -> AnyArray:
     if is_cupy_namespace(xp):
         import cupy
 
-        return cupy.linalg.qr(A, mode="r")
+        return _nan_where_not_finite([cupy.linalg.qr(A, mode="r")], A)[0]
     if is_jax_namespace(xp):
         return xp.linalg.qr(A, mode="r")
     if is_dask_namespace(xp) and A.ndim > 2:
@@ -159,6 +165,8 @@ def _nan_on_failure(factorise: Callable[[AnyArray], Any], A: AnyArray, *vectors:
     `vectors` have the shapes of the vectors, the first one one vector for each value.
     """
     xp = namespace(A)
+    if is_cupy_namespace(xp):
+        return _nan_where_not_finite(factorise(A), A)
     try:
         return tuple(factorise(A))
     except _failures(xp):
@@ -170,6 +178,12 @@ def _nan_on_failure(factorise: Callable[[AnyArray], Any], A: AnyArray, *vectors:
             return tuple(xp.stack(parts) for parts in zip(*each))
         nan = [_values_like(vectors[0]) + xp.nan, *(xp.full_like(V, xp.nan) for V in vectors)]
         return _finite_ones(factorise, A, nan) if is_traced(A) else tuple(nan)
+
+
+def _nan_where_not_finite(factors: Iterable[AnyArray], A: AnyArray) -> tuple[AnyArray, ...]:
+    """Return factors that CuPy found, NaN where A is not finite: cuSOLVER raises nothing."""
+    bad = ~finite_along(A, (-2, -1))
+    return tuple(filled(X, expanded(bad, X.ndim - bad.ndim), math.nan) for X in factors)
 
 
 def _finite_ones(factorise: Callable[[AnyArray], Any], A: AnyArray, nan: list[AnyArray]) -> Any:

@@ -7,15 +7,18 @@ and fake devices, and they are not read of lazy Dask arrays.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .array import AnyArray
+from .choices import CHOICES
 from .dtypes import astype
 from .fused import all_of
 from .namespace import (
+    is_cupy_namespace,
     is_dask_namespace,
     is_jax_namespace,
     is_numpy_namespace,
@@ -42,11 +45,14 @@ __all__ = [
     "iterated",
     "known_to_be",
     "largest_number",
+    "lies_on_gpu",
+    "may_wait",
     "nan_unless",
     "number",
     "number_if_free",
     "repeated",
     "rounded_astype",
+    "waiting",
     "without_graph",
 ]
 
@@ -240,6 +246,16 @@ def free_to_read(x: AnyArray) -> bool:
     return bool(is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu"))
 
 
+def lies_on_gpu(x: AnyArray) -> bool:
+    """Tell whether `x` lies on a GPU and has values, which can be read, but not without waiting."""
+    xp = namespace(x)
+    if is_torch_namespace(xp):
+        return x.device.type == "cuda" and not is_traced(x)
+    if is_jax_namespace(xp):
+        return not is_traced(x) and x.is_fully_addressable and not _on_cpus_of_jax(x)
+    return bool(is_cupy_namespace(xp))
+
+
 def known_to_be(flags: AnyArray) -> bool:
     """Tell whether all flags are set, where reading that costs no waiting; elsewhere False."""
     return free_to_read(flags) and concrete(all_of(flags)) is True
@@ -251,13 +267,41 @@ def _on_cpus_of_jax(x: AnyArray) -> bool:
 
 
 def choose_if_free(flag: AnyArray, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """Return then() where a 0-d flag is set, else otherwise(), where choosing costs no waiting.
+    """Return then() where a 0-d flag is set, else otherwise(), where that can be chosen.
 
-    It is free on the host and in compiled JAX code. Elsewhere, it is otherwise() in any case.
+    It costs no waiting on the host and in compiled JAX code. On GPUs the host waits where the call
+    allows it. Elsewhere, it is otherwise() in any case.
     """
     if chooses(flag):
         return choose(flag, then, otherwise)
-    return then() if free_to_read(flag) and concrete(flag) else otherwise()
+    return then() if (free_to_read(flag) or may_wait()) and concrete(flag) else otherwise()
+
+
+class _Waits(threading.local):
+    """Whether the calls of this thread may wait for values on a GPU."""
+
+    allowed = False
+
+
+_WAITS = _Waits()
+
+
+class waiting:
+    """Let calls of this thread wait for flags of a GPU, or forbid it."""
+
+    def __init__(self, *, allowed: bool) -> None:
+        self._allowed = allowed
+
+    def __enter__(self) -> None:
+        self._before, _WAITS.allowed = _WAITS.allowed, self._allowed
+
+    def __exit__(self, *raised: object) -> None:
+        _WAITS.allowed = self._before
+
+
+def may_wait() -> bool:
+    """Tell whether a flag on a GPU is worth waiting for: twice the work is the other way."""
+    return _WAITS.allowed and CHOICES["flags"].way == "read"
 
 
 def compiled(function: Callable[..., Any], *arrays: AnyArray, **options: Any) -> Any:

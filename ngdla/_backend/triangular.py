@@ -94,8 +94,8 @@ def _nan_unless(ok: AnyArray, L: AnyArray) -> tuple[AnyArray, AnyArray]:
     return xp.where(xp.reshape(ok, ok.shape + (1, 1)), L, xp.full_like(L, xp.nan)), ok
 
 
-def cho_solve(L: AnyArray, B: AnyArray) -> AnyArray:
-    """Return A^-1 B, (..., n, k), from the factor L of A = L L^H."""
+def cho_solve(L: AnyArray, B: AnyArray, *, used_up: bool = False) -> AnyArray:
+    """Return A^-1 B, (..., n, k), from the factor L of A = L L^H. B may be `used_up`."""
     xp = namespace(L)
     if is_numpy_namespace(xp):
         return over_batch(_cho_solve_numpy, L, B)
@@ -110,7 +110,7 @@ def cho_solve(L: AnyArray, B: AnyArray) -> AnyArray:
     if is_dask_namespace(xp):
         return in_one_block(cho_solve, L, B, results=(B,))
     if is_cupy_namespace(xp) and L.ndim == 2 and B.size:
-        return cho_solve_cupy(L, B)
+        return cho_solve_cupy(L, B, used_up=used_up)
     return solve_triangular(L, solve_triangular(L, B), transposed=True)
 
 

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.dtypes import astype, dtype_name, normal_range, real_name
+from ngdla._backend.fused import in_one_kernel
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import inner_columns, rmatvec
+from ngdla._backend.norms import inner_columns
+from ngdla._backend.products import rmatvec
 from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.score_matrix import Vector
 
@@ -92,7 +94,7 @@ def _sample_certificate(
     whole, iterate = space.whole_residual(iterate)
     assert iterate.x is not None
     size = _norms(system)
-    t, damping = size.t, size.damping
+    t = size.t
     x_norm = layout.norm(iterate.x)
     r_norm = layout.norm(without_null(whole, system.null))
     # of all sweeps, also of those that diverged and were taken back
@@ -100,17 +102,40 @@ def _sample_certificate(
     by_rows = rounding(system.u, system.scores.rows, t)
     by_columns = rounding(system.u, system.scores.columns, t)
     by_one = rounding(system.u, 1)
-    lost = _lost(system, whole, by_columns * t) / damping
-    rounding_r = by_columns * t * x_norm + by_one * (size.f + damping * y_norm)
-    rounding_x = by_rows * t * y_norm + by_one * size.start
-    error = (r_norm + rounding_r) / (2 * damping**0.5) + rounding_x + lost
+    lost = _lost(system, whole, by_columns * t) if system.null is not None else 0.0
+    norms, roundings = (*size, x_norm, y_norm, r_norm), (by_rows, by_columns, by_one)
+    error = in_one_kernel(_sample_error, *norms, lost, *roundings)
     if isinstance(system.rhs, Solve):
         residual = layout.norm(_gradient(system, system.rhs.v, iterate))
-        scale = (t * t + damping) * x_norm + damping * size.start
+        scale = in_one_kernel(_scale_of_solve, *norms)
     else:
-        residual, scale = r_norm, (t * t + damping) * y_norm + size.f + t * size.start
-    given = GIVEN * u_given * size.start  # |v| / damping
-    return _info(system, iterate, _Sizes(residual, scale, error, given), ok)
+        residual, scale = r_norm, in_one_kernel(_scale_of_lstsq, *norms)
+    given = GIVEN * u_given * size.start if u_given else 0.0  # |v| / damping
+    return _info(system, iterate, _Sizes(residual, scale, error, given, x_norm), ok)
+
+
+def _sample_error(
+    xp: Any, damping: Any, t: Any, f: Any, start: Any, x: Any, y: Any, r: Any, lost: Any, *u: Any
+) -> Any:
+    """Return (|r| + roundings) / (2 sqrt(damping)), with the roundings of S^H y and of x0."""
+    by_rows, by_columns, by_one = u
+    rounding_r = by_columns * t * x + by_one * (f + damping * y)
+    rounding_x = by_rows * t * y + by_one * start
+    return (r + rounding_r) / (2 * damping**0.5) + rounding_x + lost / damping
+
+
+def _scale_of_solve(
+    xp: Any, damping: Any, t: Any, f: Any, start: Any, x: Any, y: Any, r: Any
+) -> Any:
+    """Return the size of the terms of v - A x."""
+    return (t * t + damping) * x + damping * start
+
+
+def _scale_of_lstsq(
+    xp: Any, damping: Any, t: Any, f: Any, start: Any, x: Any, y: Any, r: Any
+) -> Any:
+    """Return the size of the terms of f - S x - damping y."""
+    return (t * t + damping) * y + f + t * start
 
 
 def _gradient(system: System, v: Vector, iterate: Iterate) -> Vector:
@@ -119,7 +144,11 @@ def _gradient(system: System, v: Vector, iterate: Iterate) -> Vector:
     assert iterate.Sx is not None
     damping = expanded(system.damping, 2)
     back = system.scores.rmatvec(iterate.Sx)
-    return tuple(a - g - damping * x for a, g, x in zip(v, back, iterate.x))
+    return tuple(in_one_kernel(_less_all, *abx, damping) for abx in zip(v, back, iterate.x))
+
+
+def _less_all(xp: Any, v: Array, back: Array, x: Array, damping: Any) -> Array:
+    return v - back - damping * x
 
 
 def _parameter_certificate(
@@ -146,7 +175,7 @@ def _parameter_certificate(
         given = GIVEN * u_given * layout.norm(system.rhs.v)
     certain = (error + given) / damping <= x_norm / 2
     norm = layout.per_column(system.inverse_norm(namespace(certain).all(certain)))
-    return _info(system, iterate, _Sizes(residual, scale, error * norm, given * norm), ok)
+    return _info(system, iterate, _Sizes(residual, scale, error * norm, given * norm, x_norm), ok)
 
 
 def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
@@ -156,8 +185,6 @@ def rounded_bound(error_bound: Array, x_norm: Array, u: float) -> Array:
 
 def _lost(system: System, r: Array, rounding: Array) -> Any:
     """Return |S^H N| |N^H r|: what of the residual was left out although S^H N is not quite 0."""
-    if system.null is None:
-        return 0.0
     layout = system.layout
     leak = layout.per_column(system.leak)
     return (leak + rounding) * layout.norm(rmatvec(system.null, r))
@@ -186,20 +213,17 @@ class _Sizes(NamedTuple):
     scale: Array
     error: Array  # without that of rounding x
     given: Any  # what v may have lost when it was rounded
+    x: Array
 
 
 def _info(system: System, iterate: Iterate, sizes: _Sizes, ok: Array) -> SolveInfo:
     """Return the certificate in the units of the caller and the real dtype of the result."""
     layout, rhs = system.layout, system.rhs
-    residual, scale, error, given = sizes
-    assert iterate.x is not None
+    residual, x_norm = sizes.residual, sizes.x
     assert iterate.Sx is not None
-    xp, x_norm = namespace(residual), layout.norm(iterate.x)
-    error = rounded_bound(error, x_norm, system.accuracy)
-    backward = residual / xp.where(scale > 0, scale, xp.ones_like(scale))
-    if layout.working != layout.rounded:  # the bound must not be rounded down
-        error = error * (1 + 2 * system.accuracy)
-    certain = xp.isfinite(error) & (error + given <= x_norm / 2)
+    xp = namespace(residual)
+    u = system.accuracy if layout.working != layout.rounded else 0.0
+    backward, error, certain = in_one_kernel(_verdict, *sizes, system.accuracy, u)
     gain = _gain(system, iterate)
     if isinstance(rhs, Solve):
         misfit = xp.full_like(residual, xp.inf)
@@ -217,6 +241,15 @@ def _info(system: System, iterate: Iterate, sizes: _Sizes, ok: Array) -> SolveIn
     residual, backward, error, step, gain, misfit = fields
     converged = layout.per_column(ok) & certain
     return SolveInfo(residual, backward, error, step, as_array(converged), gain, misfit)
+
+
+def _verdict(
+    xp: Any, residual: Any, scale: Any, error: Any, given: Any, x: Any, accuracy: float, u: float
+) -> tuple[Any, Any, Any]:
+    """Return the backward error, the bound, not rounded down, and whether it certifies."""
+    backward = residual / xp.where(scale > 0, scale, 0 * scale + 1)
+    error = rounded_bound(error, x, accuracy) * (1 + 2 * u)
+    return backward, error, xp.isfinite(error) & (error + given <= x / 2)
 
 
 def _gain(system: System, iterate: Iterate) -> Array:

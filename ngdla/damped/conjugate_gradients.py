@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ngdla._backend.dtypes import is_complex
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import largest_entry
+from ngdla._backend.norms import largest_entry
 from ngdla._backend.tracing import repeated
 
 __all__ = ["conjugate_gradients", "energy"]

@@ -29,14 +29,9 @@ from ngdla._backend.dtypes import (
     unit_roundoff,
 )
 from ngdla._backend.namespace import Array, LinAlgError, as_array, namespace
+from ngdla._backend.norms import frobenius_norm
 from ngdla._backend.powers import power_of_two
-from ngdla._backend.products import (
-    add_to_diagonal,
-    adjoint,
-    frobenius_norm,
-    preserved,
-    rmatvec,
-)
+from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec
 from ngdla._backend.products import trace as trace_of
 from ngdla._backend.random import gaussian
 from ngdla._backend.shapes import expanded

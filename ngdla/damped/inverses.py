@@ -15,12 +15,11 @@ from ngdla._backend.creation import generic_column
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name
 from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.norms import inner_columns, largest_entry
 from ngdla._backend.pickles import part
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
-    inner_columns,
-    largest_entry,
     preserved,
     real_diagonal,
     rmatvec,
@@ -104,6 +103,10 @@ class CholeskyInverse(NamedTuple):
     def __call__(self, r: Array) -> Array:
         """Return the inverse times r, (..., n, k)."""
         return cho_solve(self.L, r)
+
+    def of_used_up(self, r: Array) -> Array:
+        """Return the inverse times r, which may be written into."""
+        return cho_solve(self.L, r, used_up=True)
 
     def smallest_eigenvalue(self) -> Array:
         """Return an estimate of the smallest eigenvalue of L L^H, (...), from above."""

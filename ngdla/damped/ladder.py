@@ -310,15 +310,23 @@ def choose_rung(
     first: FirstPass,
     use: Callable[[Factorisation, FirstPass, Array | bool], Result],
     at_a_glance: Callable[[Factorisation, FirstPass], tuple[Result, Array]],
+    *,
+    waits: bool,
 ) -> Result:
     """Return use(factor, first, accelerate), on a rung that the device chooses if it has to.
 
     `accelerate`, possibly a flag on the device, tells whether "auto" needs conjugate gradients. In
     double precision it never does: there a step may be refused. What is right `at_a_glance` needs
-    neither.
+    neither, which is looked at first where a call `waits` for one flag of a GPU.
     """
     problem, like = factor.problem, factor.small.squared_norm
     plan, doubled = problem.plan, double_name(problem.plan.factor)
+    if waits:
+        result, right = at_a_glance(factor, first)
+        if plan.least and plan.factor != doubled:
+            right = right & ~namespace(like).any(damping_below(factor, plan.least))
+        if concrete(right):
+            return result
     if plan.least == 0 or plan.factor == doubled:
         return use(factor, first, False)
     flags = damping_below(factor, plan.least)

@@ -21,6 +21,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from ngdla._backend.dtypes import astype, dtype_name, normal_range, stored_name, unit_roundoff
+from ngdla._backend.fused import in_one_kernel
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import as_flag, at_hand, choose_if_free, number_if_free
@@ -86,21 +87,34 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     dtype, damping = problem.plan.factor, problem.damping_in(problem.plan.factor)
     if moves.length.ndim > 1:  # one number beside all right-hand sides of a problem
         t2, damping = expanded(t2, 1), expanded(damping, 1)
-    t2, length = at_hand(t2), at_hand(moves.length)
-    least, most = _MODERATE[stored_name(dtype)]
-    ok = (t2 >= least) & (t2 <= most)
-    if moves.left is None:
-        theta = _theta(problem.plan, t2, damping)
-        ok = ok & _above_roundings(problem.plan, t2, damping)
-        error = (4.0 * theta * theta) * at_hand(moves.last)  # (2 error)^2
+    sizes = [at_hand(x) for x in (t2, damping, moves.length, moves.last, moves.start, moves.left)]
+    u = GIVEN * max(moves.u, moves.u_given)
+    limits = (unit_roundoff(dtype), u, *_MODERATE[stored_name(dtype)], *_MODERATE[moves.dtype])
+    formula = _by_matrix if problem.plan.method.squares_condition else _by_factors
+    return as_flag(in_one_kernel(formula, *sizes, *limits))
+
+
+def _by_matrix(xp: Any, *sizes: Any) -> Any:
+    return _is_plainly_right(*sizes, squares=True)
+
+
+def _by_factors(xp: Any, *sizes: Any) -> Any:
+    return _is_plainly_right(*sizes, squares=False)
+
+
+def _is_plainly_right(*sizes: Any, squares: bool) -> Any:
+    t2, damping, length, last, start, left, u_factor, u, *limits = sizes
+    ok = (t2 >= limits[0]) & (t2 <= limits[1])
+    if left is None:
+        ratio = t2 / damping
+        theta = LIFT * u_factor * (ratio if squares else ratio**0.5)
+        ok = ok & (damping >= NATIVE * u_factor * t2)
+        error = (4.0 * theta * theta) * last  # (2 error)^2
     else:
-        left = at_hand(moves.left) / _NOTICEABLE
-        error = left * left
-    if moves.start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
-        u = GIVEN * max(moves.u, moves.u_given)
-        error = 2.0 * error + 8.0 * u * u * at_hand(moves.start)
-    least, most = _MODERATE[moves.dtype]
-    return as_flag(ok & (error <= length) & (length >= least) & (length <= most))
+        error = (left / _NOTICEABLE) * (left / _NOTICEABLE)
+    if start is not None:  # (a + b)^2 <= 2 a^2 + 2 b^2
+        error = 2.0 * error + 8.0 * u * u * start
+    return ok & (error <= length) & (length >= limits[2]) & (length <= limits[3])
 
 
 def moderate(factor: Factorisation) -> bool:
@@ -137,7 +151,7 @@ def moves_of(system: System, iterate: Iterate, rhs: Any, iterated: Array | bool)
     if isinstance(rhs, Solve):
         u_given = rhs.unit_roundoff()
         start = _start(system)
-    length = system.size(x)
+    length = system.size(x) if iterate.length is None else iterate.length
     moves, first = iterate.moves, None
     if system.bounds and moves:
         first, moves = moves[0], moves[1:] or moves
@@ -170,7 +184,7 @@ def _start(system: System) -> Array | None:
     With n >= m they are those of V^H v, where singular vectors err less than a Gram matrix.
     """
     if system.scores.wide:
-        return system.size(system.rhs.start(system.damping) or ())
+        return system.size(system.start or ())
     if system.plan.method.squares_condition or not isinstance(system.rhs, Solve):
         return None
     v = system.size(system.rhs.v)

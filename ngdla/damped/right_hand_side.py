@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
@@ -20,19 +20,17 @@ from ngdla._backend.dtypes import (
     astype,
     double_name,
     dtype_name,
-    has_double,
     is_complex,
     is_double,
     real_name,
     result_name,
     unit_roundoff,
 )
+from ngdla._backend.fused import in_one_kernel
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import inner_columns, largest_entry
-from ngdla._backend.runs import LONG, long_norm
+from ngdla._backend.norms import inner_columns, plain_norms, scaled_norms, squares_and_distances
 from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import chooses, is_traced
 from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ParameterForm, is_one_number
 from ngdla.score_matrices.score_matrix import Piece, ScoreMatrix, Vector
 
@@ -108,12 +106,18 @@ class Layout(NamedTuple):
         """Return the 2-norms, (..., k), of all columns."""
         if not self.roomy:
             return column_norms(x)
-        return _plain_norms(x)
+        return plain_norms(x)
 
     def squares(self, x: Vector) -> Array:
         """Return |x|^2 of each right-hand side, (..., k), of numbers whose squares are normal."""
-        squares = _squares(x)
+        squares = reduce(add, (inner_columns(piece, piece) for piece in x))
         return squares if not self.paired else self.merged(squares, add)
+
+    def squares_and_distances(self, x: Vector, y: Vector) -> tuple[Array, Array]:
+        """Return |x|^2 and |x - y|^2, as `squares` does."""
+        sums = (reduce(add, parts) for parts in zip(*map(squares_and_distances, x, y)))
+        squares, distances = (self.merged(s, add) if self.paired else s for s in sums)
+        return squares, distances
 
     def merged(self, x: Array, merge: Callable[[Array, Array], Array]) -> Array:
         """Return one value, (..., k), for each right-hand side from those of all columns."""
@@ -197,6 +201,10 @@ class Solve(NamedTuple):
         assert Sx is not None
         return -Sx
 
+    def residual(self, Sx: Array, damping: Any, y: Array) -> Array:
+        """Return f - S x - damping y, where f = 0."""
+        return in_one_kernel(_minus_both, Sx, damping, y)
+
     def data_gradient(
         self, scores: ScoreMatrix, x: Vector | None
     ) -> tuple[Vector | None, Array | None]:
@@ -269,6 +277,10 @@ class LeastSquares(NamedTuple):
         """Return f - S x."""
         return self.f if Sx is None else self.f - Sx
 
+    def residual(self, Sx: Array, damping: Any, y: Array) -> Array:
+        """Return f - S x - damping y."""
+        return in_one_kernel(_less_both, self.f, Sx, damping, y)
+
     def data_gradient(
         self, scores: ScoreMatrix, x: Vector | None
     ) -> tuple[Vector | None, Array | None]:
@@ -290,6 +302,14 @@ class LeastSquares(NamedTuple):
 
 
 RightHandSide = Solve | LeastSquares
+
+
+def _minus_both(xp: Any, Sx: Array, damping: Any, y: Array) -> Array:
+    return -Sx - damping * y
+
+
+def _less_both(xp: Any, f: Array, Sx: Array, damping: Any, y: Array) -> Array:
+    return f - Sx - damping * y
 
 
 def _over(x: Vector, unit: Array) -> Vector:
@@ -354,30 +374,6 @@ def sample_vector(scores: ScoreMatrix, f: Any, name: str) -> tuple[Array, bool]:
     return f if block is None else chunked_like(f, block, -2), vector
 
 
-def _squares(x: Vector) -> Array:
-    squares = inner_columns(x[0], x[0])
-    for piece in x[1:]:
-        squares = squares + inner_columns(piece, piece)
-    return squares
-
-
-def _plain_norms(x: Vector) -> Array:
-    """Return the 2-norms of the columns, whose squares fit, in few pieces of compiled code."""
-    xp = namespace(x[0])
-    parts = [part for z in x for part in ((xp.real(z), xp.imag(z)) if is_complex(z) else (z,))]
-    return xp.sqrt(reduce(add, (xp.sum(part * part, axis=-2) for part in parts)))
-
-
 def column_norms(x: Vector) -> Array:
     """Return the 2-norms, (..., k), of the columns of a vector in pieces."""
-    return reduce(namespace(x[0]).hypot, (_scaled_norms(piece) for piece in x))
-
-
-def _scaled_norms(x: Array) -> Array:
-    """Return the 2-norms of the columns, scaled so that squares do not overflow."""
-    xp, dtype = namespace(x), dtype_name(x.dtype)
-    if is_traced(x) and chooses(x) and has_double(x) and not is_double(dtype):
-        return astype(_plain_norms((astype(x, double_name(dtype)),)), real_name(dtype))
-    scale = largest_entry(x, -2)
-    norm = long_norm if x.shape[-2] > LONG else partial(xp.linalg.vector_norm, axis=-2)
-    return xp.squeeze(scale, axis=-2) * norm(x / scale)
+    return reduce(namespace(x[0]).hypot, (scaled_norms(piece) for piece in x))

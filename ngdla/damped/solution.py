@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from ngdla._backend.calls import ValueChecks, all_finite, place_in_batch
 from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, real_name, stored_name, unit_roundoff
+from ngdla._backend.fused import all_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import nan_unless
+from ngdla._backend.tracing import may_wait, nan_unless
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .certificate import SolveInfo, certificate
@@ -100,7 +101,9 @@ def solution(
         manner = _Manner(judged or not moderate(factor), judged, checks.enabled)
         options = {"rhs": rhs, "layout": layout, "full_output": full_output}
         use = partial(_refused, manner=manner, **options)
-        (x, info), moves = choose_rung(factor, first, use, partial(_at_a_glance, **options)), None
+        glance, moves = partial(_at_a_glance, **options), None
+        waits = not checks.refuses and may_wait()
+        x, info = choose_rung(factor, first, use, glance, waits=waits)
     result = layout.from_columns(x)
     return Outcome((result, info) if full_output else result, moves)
 
@@ -119,7 +122,6 @@ def _at_a_glance(
     """Return x and its certificate, and a flag, 0-d: they are plainly right."""
     x, info, moves = _refine(factor, first, manner=_Manner(False, True, False), **options)
     assert moves is not None
-    all_of = namespace(moves.length).all
     return (x, info), all_of(plainly_right(factor, moves)) & all_of(factor.small.ok)
 
 
@@ -205,6 +207,7 @@ def _system(factor: Factorisation, rhs: Any, layout: Layout, manner: _Manner) ->
         null=null,
         leak=leak,
         rhs=columns,
+        start=columns.start(damping) if problem.scores.wide else columns.x0,
         unit=unit,
         careful=manner.careful,
         accuracy=unit_roundoff(layout.dtype),

@@ -37,6 +37,7 @@ class System(NamedTuple):
     null: Array | None  # (..., n, p): orthonormal, S^H N = 0
     leak: Array | None  # |S^H N|_F as measured, (...)
     rhs: RightHandSide  # over `unit`
+    start: Vector | None  # from which the iteration starts, None for 0
     unit: Array | None  # (..., 1, k); None for 1
     careful: bool  # whether numbers may be of any size
     accuracy: float  # unit roundoff of the result
@@ -59,6 +60,15 @@ class System(NamedTuple):
         """
         return self.layout.lengths(x) if self.careful else self.layout.squares(x)
 
+    def sizes(self, x: Vector, y: Vector | None) -> tuple[Array, Array]:
+        """Return |x| and |x - y|, or their squares, as `size` does; y may be None for 0."""
+        if y is None:
+            size = self.size(x)
+            return size, size
+        if self.careful:
+            return self.layout.lengths(x), self.layout.lengths(tuple(map(sub, x, y)))
+        return self.layout.squares_and_distances(x, y)
+
 
 class Iterate(NamedTuple):
     """Where the iteration stands: in the sample space x = start + S^H sum w."""
@@ -71,6 +81,7 @@ class Iterate(NamedTuple):
     moves: tuple[Array, ...] = ()  # sizes of corrections, (..., k): of sweeps, or of all if bounded
     bound: Array | None = None  # |x - solution| at most, (..., k), before the last correction
     left: Array | None = None  # |x - solution|, (..., k), where a residual tells
+    length: Array | None = None  # the size of x, (..., k), where it came with a move
 
 
 class _Space(ABC):
@@ -90,10 +101,10 @@ class _Space(ABC):
 
     def moved(self, before: Iterate, after: Iterate) -> Iterate:
         """Return `after` with how far it is from `before`."""
-        x, corrections, Sx, S_start, gradient, moves, bound, left = after
+        x, corrections, Sx, S_start, gradient, moves, bound, left, _ = after
         assert x is not None
-        size = self.system.size(x if before.x is None else tuple(map(sub, x, before.x)))
-        return Iterate(x, corrections, Sx, S_start, gradient, (*moves, size), bound, left)
+        length, move = self.system.sizes(x, before.x)
+        return Iterate(x, corrections, Sx, S_start, gradient, (*moves, move), bound, left, length)
 
     def bounded(self, iterate: Iterate, size: Array) -> Iterate:
         """Return the iterate with what its error is at most for a residual of this size."""
@@ -150,14 +161,15 @@ class SampleSpace(_Space):
 
     def begin(self, first: FirstPass) -> Iterate:
         """Return the iterate before anything is solved."""
-        return Iterate(self.system.rhs.start(self.system.damping), Sx=first.S_start)
+        return Iterate(self.system.start, Sx=first.S_start)
 
     def correct(self, inverse: Inverse, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return w = W^-1 r."""
         r, iterate = self.residual(iterate)
         if self.system.bounds and iterate.corrections:
             iterate = self.bounded(iterate, self.system.layout.column_norms((r,)))
-        return inverse(r), iterate
+        ours = iterate.Sx is not None  # no f of the caller
+        return (getattr(inverse, "of_used_up", inverse) if ours else inverse)(r), iterate
 
     def residual(self, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return r = f - S x - damping y for y = the sum of the corrections.
@@ -174,17 +186,17 @@ class SampleSpace(_Space):
         system, Sx = self.system, iterate.Sx
         if Sx is None and iterate.x is not None:
             Sx = system.scores.matvec(iterate.x)
-        r = system.rhs.misfit(Sx)
-        x, corrections, _, S_start, _, moves, bound, left = iterate
+        x, corrections, _, S_start, _, moves, bound, left, _ = iterate
         if not corrections:
-            return r, Iterate(x, corrections, Sx, Sx)
-        r = r - expanded(system.damping, 2) * reduce(add, corrections)
+            return system.rhs.misfit(Sx), Iterate(x, corrections, Sx, Sx)
+        assert Sx is not None
+        r = system.rhs.residual(Sx, expanded(system.damping, 2), reduce(add, corrections))
         return r, Iterate(x, corrections, Sx, S_start, None, moves, bound, left)
 
     def advance(self, iterate: Iterate, w: Array, *, product: bool) -> Iterate:
         """Return x + S^H w, and if `product` S times it."""
         x, Sx = self.system.scores.samples.add_rmatvec(iterate.x, w, product=product)
-        _, corrections, _, S_start, _, moves, bound, left = iterate
+        _, corrections, _, S_start, _, moves, bound, left, _ = iterate
         return Iterate(x, (*corrections, w), Sx, S_start, None, moves, bound, left)
 
     def product(self, p: Array) -> Array:
@@ -223,7 +235,7 @@ class ParameterSpace(_Space):
 
     def begin(self, first: FirstPass) -> Iterate:
         """Return the iterate before anything is solved."""
-        return Iterate(self.system.rhs.x0, Sx=first.S_start, gradient=first.gradient)
+        return Iterate(self.system.start, Sx=first.S_start, gradient=first.gradient)
 
     def correct(self, inverse: Inverse, iterate: Iterate) -> tuple[Array, Iterate]:
         """Return w = A^-1 r, for least squares without forming r where the inverse can.
@@ -277,7 +289,7 @@ class ParameterSpace(_Space):
         x = self.system.scores.split(w)
         if iterate.x is not None:
             x = tuple(a + b for a, b in zip(iterate.x, x))
-        return iterate._replace(x=x, Sx=None, gradient=None)
+        return iterate._replace(x=x, Sx=None, gradient=None, length=None)
 
     def product(self, p: Array) -> Array:
         """Return A p = S^H S p + damping p."""

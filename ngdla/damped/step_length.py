@@ -14,7 +14,7 @@ from __future__ import annotations
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.implicit import implicit
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import largest_entry
+from ngdla._backend.norms import largest_entry
 from ngdla._backend.tracing import compiled, detached, iterated, nan_unless
 
 __all__ = ["damping_at_length", "known_coefficients"]

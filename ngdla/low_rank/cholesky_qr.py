@@ -9,7 +9,7 @@ from ngdla._backend.fused import all_of, filled, plus_product
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal, rmatvec
-from ngdla._backend.tracing import choose_if_free, chooses, free_to_read
+from ngdla._backend.tracing import choose_if_free, chooses, free_to_read, may_wait
 from ngdla._backend.triangular import cholesky, inverse_triangular
 
 __all__ = [
@@ -89,7 +89,7 @@ def _orthonormalised(Y: Array, first: Array | None, *, triangle: bool) -> tuple[
             nearly_orthogonal(M, _LEAST_DISTANCE), lambda: (P, T), lambda: _swept(P, 3, T)[:2]
         )
 
-    if not (chooses(L) or free_to_read(L)):
+    if not (chooses(L) or free_to_read(L) or may_wait()):
         return _swept(Q, 3, R)[:2]
     return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO), lambda: (Q, R), third)
 

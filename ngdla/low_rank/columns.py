@@ -26,7 +26,7 @@ def apply_to_columns(
     """
     shape = tuple(basis.shape)
     columns, vector = require_columns(V, "V", shape[:-1], basis, name, shape)
-    with opened(columns, check, nan=True) as checks:
+    with opened(columns, check, nan=True, waits=True) as checks:
         checks.finite("V", columns, batch=columns.ndim - 2)
         X = function(columns, checks)
     return as_given(X, vector)

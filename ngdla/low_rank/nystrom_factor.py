@@ -9,7 +9,8 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_choice
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, preserved, rmatvec, squared_norm
+from ngdla._backend.norms import squared_norm
+from ngdla._backend.products import add_to_diagonal, preserved, rmatvec
 from ngdla._backend.scalars import eigenvalue_damping
 from ngdla._backend.shapes import expanded, in_common_dtype
 from ngdla._backend.states import state_class
@@ -208,7 +209,7 @@ def nystrom_factor(
     options = sketch_options("nystrom", passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    with opened(operand_like(A, columns), check, nan=True) as checks:
+    with opened(operand_like(A, columns), check, nan=True, waits=True) as checks:
         operand = hermitian_operand(A, trace, columns, precision, product_eps)
         require_rank(rank, operand.size, "the size of `A`")
         shape = (*operand.batch, operand.size)

@@ -18,7 +18,8 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.fused import all_of, filled, finite_along, plus_multiple
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_diagonal, squared_norm, trace, transposed_product
+from ngdla._backend.norms import squared_norm
+from ngdla._backend.products import add_diagonal, trace, transposed_product
 from ngdla._backend.pytrees import mapped
 from ngdla._backend.scalars import fraction_values, is_nan
 from ngdla._backend.shapes import expanded
@@ -138,7 +139,7 @@ def online_eigh_init(
     require_rank(rank, d, "the number of columns of `X`")
     dtype = result_name(dtype_name(X.dtype))
     start = sum(sketch_widths(_FIRST_SKETCH, rank, 0, d))
-    with opened(X, check, nan=True) as checks:
+    with opened(X, check, nan=True, waits=True) as checks:
         X = without_graph(astype(X, dtype), X)
         xp, size = namespace(X), squared_norm(X)
         finite = xp.isfinite(size)
@@ -231,7 +232,7 @@ def online_eigh_update(
     rounding = SHIFT * unit_roundoff(dtype_name(stored.eigenvectors.dtype))
     U, d = state.eigenvectors, state.eigenvalues
     X = _require_batch(X, U)
-    with opened(X, check, nan=True) as checks:
+    with opened(X, check, nan=True, waits=True) as checks:
         decay = fraction_values(decay, "decay", d, "eigenvalues", tuple(d.shape[:-1]), checks)
         size = squared_norm(X)
         new = _update(state, X, size, decay, rounding)

@@ -140,7 +140,7 @@ def randomized_eigh(
     options = sketch_options(method, passes, oversample, tail)
     require_rng(rng)
     columns = rng if basis is None else basis
-    with opened(operand_like(A, columns), check, nan=True) as checks:
+    with opened(operand_like(A, columns), check, nan=True, waits=True) as checks:
         operand = hermitian_operand(A, trace, columns, precision, product_eps)
         shape = (*operand.batch, operand.size)
         basis = require_basis(basis, operand.like, shape, operand.dtype)

@@ -13,14 +13,9 @@ from ngdla._backend.creation import unit_columns
 from ngdla._backend.dtypes import dtype_name, result_name, unit_roundoff
 from ngdla._backend.fused import plus_multiple
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.norms import squared_norm
 from ngdla._backend.powers import power_of_two
-from ngdla._backend.products import (
-    adjoint,
-    conjugated,
-    matmul_stored,
-    rmatvec,
-    squared_norm,
-)
+from ngdla._backend.products import adjoint, conjugated, matmul_stored, rmatvec
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.spectral import svd
 from ngdla._backend.tracing import detached
@@ -193,7 +188,7 @@ def randomized_svd(
     require_passes(passes)
     dtype = result_name(dtype_name(A.dtype))
     basis = require_basis(basis, A, (*batch, n), dtype)
-    with opened(A, check, nan=True) as checks:
+    with opened(A, check, nan=True, waits=True) as checks:
         require_finite_columns(checks, basis, rng)
         width = min(rank + oversample, m, n)
         probes = int(oversample) if full_output else 0

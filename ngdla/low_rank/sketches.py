@@ -9,7 +9,8 @@ from ngdla._backend.calls import ValueChecks
 from ngdla._backend.checks import require_choice, require_count
 from ngdla._backend.fused import largest_along, plus_multiple, plus_product
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec, squared_norm
+from ngdla._backend.norms import squared_norm
+from ngdla._backend.products import add_to_diagonal, adjoint, preserved, rmatvec
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import eigh, left_singular
 from ngdla._backend.triangular import inverse_triangular

@@ -12,7 +12,8 @@ from ngdla._backend.checks import require_count, require_flag, square_matrix
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.general import expm1_series
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import add_to_diagonal, frobenius_norm
+from ngdla._backend.norms import frobenius_norm
+from ngdla._backend.products import add_to_diagonal
 
 from .positive import not_finite_or_beyond
 

@@ -10,8 +10,9 @@ from ngdla._backend.calls import all_finite, opened
 from ngdla._backend.checks import require_count, require_flag, square_matrix
 from ngdla._backend.dtypes import dtype_name, unit_roundoff
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.norms import frobenius_norm
 from ngdla._backend.powers import power_of_two
-from ngdla._backend.products import add_to_diagonal, frobenius_norm
+from ngdla._backend.products import add_to_diagonal
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import largest_number
 

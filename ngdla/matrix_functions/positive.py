@@ -10,7 +10,8 @@ from ngdla._backend.creation import generic_column
 from ngdla._backend.dtypes import dtype_name, normal_range, unit_roundoff
 from ngdla._backend.fused import bounded, not_negative
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import frobenius_norm, rmatvec
+from ngdla._backend.norms import frobenius_norm
+from ngdla._backend.products import rmatvec
 from ngdla._backend.tracing import concrete, is_traced, largest_number, number_if_free
 
 __all__ = [

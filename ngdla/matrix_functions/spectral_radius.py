@@ -6,7 +6,7 @@ from typing import Any
 
 from ngdla._backend.fused import all_of
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import frobenius_norm
+from ngdla._backend.norms import frobenius_norm
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import choose_if_free, known_to_be
 

@@ -12,13 +12,8 @@ from ngdla._backend.checks import require_flag, require_like, square_matrix
 from ngdla._backend.dtypes import astype, dtype_name, real_part, result_name
 from ngdla._backend.fused import bounded, filled, not_negative
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import (
-    add_to_diagonal,
-    frobenius_norm,
-    largest_entry,
-    real_diagonal,
-    rmatvec,
-)
+from ngdla._backend.norms import frobenius_norm, largest_entry
+from ngdla._backend.products import add_to_diagonal, real_diagonal, rmatvec
 from ngdla._backend.scalars import EIGENVALUES, eigenvalue_damping
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import concrete

@@ -19,7 +19,7 @@ from ngdla._backend.device_streams import Made, made
 from ngdla._backend.dtypes import dtype_name, has_double, real_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, library
-from ngdla._backend.out_of_memory import naming_memory
+from ngdla._backend.out_of_memory import NamedMemoryError, is_out_of_memory, naming_memory
 from ngdla._backend.pickles import part
 from ngdla._backend.transfer import is_host_array, on_host
 
@@ -37,9 +37,10 @@ __all__ = [
 
 Source = Callable[[], Iterator[Array]] | Sequence[Any]
 
-SMALLER_BLOCKS = "Pass smaller blocks, or free memory of the device."
+SMALLER_BLOCKS = "Pass smaller blocks, or free memory for them."
 
 _AXES = ("rows", "columns")
+_MATRICES = 8  # as large as the Gram matrix, that factorising takes, in complex double precision
 _EXHAUSTED: Any = object()
 _PATIENCE = 0.5  # seconds that a thread has to end in
 
@@ -64,7 +65,8 @@ class BlockReader:
 
     def for_call(self) -> BlockReader:
         """Return a reader for the passes of one call, in which the matrix does not change."""
-        return dataclasses.replace(self, kept=KeptBlocks(self.like))
+        work = _MATRICES * 16 * self.shape[1 - self.axis] ** 2
+        return dataclasses.replace(self, kept=KeptBlocks(self.like, work=work))
 
     def blocks(self, name: str) -> Generator[tuple[slice, Array], None, None]:
         """Yield the place of each block along the axis, and the block on its device.
@@ -180,6 +182,8 @@ def _fetch(source: Source, name: str, mark: Callable[[Any], Made]) -> Generator[
             count += 1
     except Exception as error:
         msg = f"block {count} of the stream `{name}` could not be had: {error!r}"
+        if is_out_of_memory(error):
+            raise NamedMemoryError(f"{msg}. {SMALLER_BLOCKS}") from error
         raise RuntimeError(msg) from error
 
 

@@ -31,8 +31,8 @@ class ColumnStream(ScoreStream, SampleScores):
     ----------
     blocks : callable, or list or tuple of arrays and callables
         A callable returns a fresh iterator of blocks (n, m_k), of any widths, in the same order
-        each time: every pass over S calls it once. In a list, each entry is a block or a callable
-        that returns one, such as the scores of a layer.
+        each time: every pass over S calls it once, unless blocks stay on a GPU (see Notes). In a
+        list, each entry is a block or a callable that returns one, such as the scores of a layer.
     shape : tuple of int
         (n, m), the numbers of samples and parameters, in any proportion.
     dtype : str or dtype
@@ -43,8 +43,11 @@ class ColumnStream(ScoreStream, SampleScores):
     prefetch : bool
         Fetch each block in a thread while the previous one is used. `blocks` then runs in that
         thread, without the caller's thread-local settings (``torch.no_grad``, ``numpy.errstate``,
-        the current device). It must keep each block unchanged until the block after the next is
-        requested. A KeyboardInterrupt does not wait for a block that is on its way.
+        the current device, the current stream). It must keep each block unchanged until the block
+        after the next is requested. A KeyboardInterrupt does not wait for a block that is on its
+        way. CuPy and torch blocks are ready, and their memory is free again, for the stream that is
+        current in that thread at the ``yield``, by default the null stream: a block that another
+        stream makes must be finished by then (``stream.synchronize()``). NumPy blocks need nothing.
     progress : bool
         Show a progress bar for each pass, by tqdm.
 
@@ -63,6 +66,8 @@ class ColumnStream(ScoreStream, SampleScores):
         solving: blocks that do not add up to `shape`; NaN or Inf, naming the first bad block.
     RuntimeError
         While solving, if `blocks` raises; names the block.
+    MemoryError
+        If memory runs out while blocks are made, sent or used; says what asked for it.
     ImportError
         If `progress` is wanted without tqdm.
 
@@ -76,6 +81,12 @@ class ColumnStream(ScoreStream, SampleScores):
     Gram matrices of blocks are formed in the dtype of the factor and summed in double precision, so
     that the number of blocks does not matter. `method` "svd" and "qr" need S in memory. With JAX
     not under `jax.jit`.
+
+    On a GPU, with CuPy or torch, NumPy blocks stay on the device from the first pass to the end of
+    the call, or of the factor that it makes, as long as they leave a quarter of the memory free.
+    If all of them fit, later passes copy nothing. If memory runs out they are given up, and the
+    pass begins again. Blocks in page-locked memory (`cupyx.empty_pinned`) are sent as they are,
+    others through two page-locked buffers.
 
     Examples
     --------

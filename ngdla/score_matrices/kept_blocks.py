@@ -21,8 +21,9 @@ class KeptBlocks:
     memory runs out later.
     """
 
-    def __init__(self, like: Array, room: int | None = None) -> None:
-        self._like, self._room = like, room  # in bytes; None while it is not known
+    def __init__(self, like: Array, *, work: int = 0, room: int | None = None) -> None:
+        self._like, self._work = like, work  # bytes that the call takes besides
+        self._room = room  # bytes that are left for blocks; None while it is not known
         self._senders: list[BlockSender] = []  # that no pass uses
         self._blocks: dict[int, Sent] = {}
         self.whole = False  # all blocks are there
@@ -59,7 +60,7 @@ class KeptBlocks:
         self.largest = max(self.largest, nbytes)
         if self._room is None:
             # the next block has its place before it is known whether it comes
-            self._room = memory_to_spare(self._like) - nbytes
+            self._room = memory_to_spare(self._like, self._work) - nbytes
         if self._room < nbytes:
             return False
         self._room -= nbytes

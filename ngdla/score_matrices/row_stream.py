@@ -40,12 +40,12 @@ class RowStream(ScoreStream, ParameterScores):
     ----------
     blocks : callable, or list or tuple of arrays and callables
         A callable returns a fresh iterator of blocks (n_k, m), of any heights, in the same order
-        each time: every pass over S calls it once. In a list, each entry is a block or a callable
-        that returns one.
+        each time: every pass over S calls it once, unless blocks stay on a GPU. In a list, each
+        entry is a block or a callable that returns one.
     shape : tuple of int
         (n, m), the numbers of samples and parameters.
     dtype, like, prefetch, progress
-        As for `ColumnStream`.
+        As for `ColumnStream`, which also says what a GPU keeps of the blocks.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class RowStream(ScoreStream, ParameterScores):
 
     Raises
     ------
-    TypeError, ValueError, RuntimeError, ImportError
+    TypeError, ValueError, RuntimeError, MemoryError, ImportError
         As `ColumnStream`; ValueError also for n < m.
 
     Notes

@@ -12,8 +12,9 @@ from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, is_double, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.norms import frobenius_norm
 from ngdla._backend.products import adjoint as adjoint_of
-from ngdla._backend.products import frobenius_norm, preserved, rmatvec
+from ngdla._backend.products import preserved, rmatvec
 
 from .parameter_forms import ONE_ARRAY
 from .score_matrix import ParameterScores, SampleScores, Vector

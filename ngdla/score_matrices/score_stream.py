@@ -214,7 +214,8 @@ class ScoreStream(ScoreMatrix):
 
     def for_call(self) -> Self:
         """Return the same S for one call, which may keep its blocks on the device."""
-        return self._with(_reader=self._reader.for_call())
+        within = self._reader.kept is not None  # of a call that made this one
+        return self if within else self._with(_reader=self._reader.for_call())
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
@@ -264,8 +265,8 @@ def one_pass(method: Method) -> Method:
             try:
                 return method(self, *args, **kwargs)
             except Exception as error:
-                short = is_out_of_memory(error) or is_out_of_memory(error.__cause__)
-                if not (self._reader.give_up_blocks() and short):
+                kept = self._reader.give_up_blocks()
+                if not (kept and is_out_of_memory(error)):
                     with naming_memory(f"a pass over `{self.name}`", self._bytes, SMALLER_BLOCKS):
                         raise
                 traceback.clear_frames(error.__traceback__)  # and all that they hold

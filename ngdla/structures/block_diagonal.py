@@ -10,13 +10,8 @@ from ngdla._backend import general
 from ngdla._backend.checks import require_count
 from ngdla._backend.creation import identity_like
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.products import (
-    add_to_diagonal,
-    adjoint,
-    frobenius_norm,
-    hermitian_part,
-    trace,
-)
+from ngdla._backend.norms import frobenius_norm
+from ngdla._backend.products import add_to_diagonal, adjoint, hermitian_part, trace
 from ngdla._backend.shapes import expanded, joined
 from ngdla.matrix_functions.hermitian import inverse_square_root
 from ngdla.matrix_functions.spectral_radius import spectral_radius_bound

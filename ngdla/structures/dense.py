@@ -8,12 +8,12 @@ from typing import Any
 from ngdla._backend import general
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array
+from ngdla._backend.norms import frobenius_norm
 from ngdla._backend.products import (
     add_to_diagonal,
     adjoint,
     adjoint_product,
     conjugated,
-    frobenius_norm,
     hermitian_part,
     preserved,
     trace,

@@ -16,13 +16,8 @@ from ngdla._backend.blocks import (
 from ngdla._backend.checks import require_count
 from ngdla._backend.dtypes import conjugate, real_part
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import (
-    add_to_diagonals,
-    adjoint,
-    adjoint_product,
-    norm_along,
-    real_diagonal,
-)
+from ngdla._backend.norms import norm_along
+from ngdla._backend.products import add_to_diagonals, adjoint, adjoint_product, real_diagonal
 from ngdla._backend.runs import product
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.sums import add_multiple

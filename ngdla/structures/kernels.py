@@ -10,7 +10,8 @@ from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import constant
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex, real_name, real_part
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import adjoint, norm_along
+from ngdla._backend.norms import norm_along
+from ngdla._backend.products import adjoint
 from ngdla._backend.shapes import joined
 from ngdla._backend.sums import add_multiple
 

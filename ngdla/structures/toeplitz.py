@@ -11,7 +11,8 @@ from ngdla._backend.creation import host_array, identity_like
 from ngdla._backend.dtypes import conjugate, real_part
 from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import Array, as_array, namespace
-from ngdla._backend.products import adjoint_product, norm_along
+from ngdla._backend.norms import norm_along
+from ngdla._backend.products import adjoint_product
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 

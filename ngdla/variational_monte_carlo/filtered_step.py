@@ -32,8 +32,9 @@ from ngdla._backend.dtypes import (
 )
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, as_array, namespace
+from ngdla._backend.norms import inner_columns
 from ngdla._backend.pickles import part
-from ngdla._backend.products import inner_columns, rmatvec
+from ngdla._backend.products import rmatvec
 from ngdla._backend.scalars import as_float, damping_values, known_or_array
 from ngdla._backend.shapes import expanded, joined
 from ngdla._backend.tracing import nan_unless

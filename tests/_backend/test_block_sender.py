@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import cupy_double.streams as device
@@ -12,12 +13,17 @@ from cupy_double import pinned
 from noted_arrays import Library, NotedArray, library
 from references import random_array
 
-from ngdla._backend import host_copies
+from ngdla._backend import block_sender as block_sender_module
+from ngdla._backend import device_memory, host_copies
 from ngdla._backend.block_sender import block_sender
 
 __all__ = ["library"]
 
 LIKE = np.zeros(1).view(NotedArray)
+
+
+class Mapped(np.ndarray):
+    """As `numpy.memmap` is."""
 
 
 def test_arrays_arrive(valued_backend: Backend, dtype: str, rng: np.random.Generator) -> None:
@@ -131,6 +137,7 @@ def test_pinned_blocks_are_not_copied_again(library: Library, how: str) -> None:
     in_use = pinned.POOL.in_use
     sender = block_sender(LIKE)
     one_pass(sender, [2, 8, 8, 4], buffer=buffer)
+    one_pass(sender, [2, 8], buffer=buffer.view(Mapped))
     assert pinned.POOL.in_use == in_use
     sender.send(buffer.reshape(3, 8)[:, 1:3], keep=False)  # rows that do not follow each other
     assert pinned.POOL.in_use == in_use + 1
@@ -163,6 +170,98 @@ def test_memory_that_runs_out(library: Library, monkeypatch: pytest.MonkeyPatch)
     sender.end_pass()
 
 
+# -------------------------------------------- torch: a device whose streams do all work at once
+
+
+class Event:
+    """Of work that is done."""
+
+    def __init__(self) -> None:
+        self.waited = 0
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+
+class Stream:
+    """A stream of torch, as far as it is used."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.events: list[Event] = []
+        self.waits: list[Event] = []
+
+    def record_event(self) -> Event:
+        self.events.append(Event())
+        return self.events[-1]
+
+    def wait_event(self, event: Event) -> None:
+        self.waits.append(event)
+
+
+@pytest.fixture
+def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the library take the CPU for a GPU of torch."""
+    torch = pytest.importorskip("torch")
+    current, empty = Stream(), torch.empty
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    for context in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, context, lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "empty", lambda n, pin_memory=False, **options: empty(n, **options))
+    for module in (block_sender_module, device_memory):
+        monkeypatch.setattr(module, "has_streams", lambda x: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 15)
+    return torch
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_torch_waits_for_copies(torch: Any, keep: bool) -> None:
+    sender = block_sender(torch.zeros(1))
+    copying = sender._copying
+    for i, width in enumerate((4, 8, 2, 8)):
+        block = np.full((3, width), float(i), np.float32)
+        sent = sender.send(block, keep=keep)
+        block[...] = 97
+        assert sent.block.dtype == torch.float32
+        assert (sent.block == i).all()
+        assert sent.home.waits[-1] is sent.copied is copying.events[-1]
+        sent.arrive()
+        sent.let_go()
+        sender.let_go()
+    sender.end_pass()
+    assert all(event.waited for event in copying.events)
+
+
+def test_torch_sends_pinned_blocks_as_they_are(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: True)
+    sender = block_sender(torch.zeros(1))
+    sent = sender.send(np.ones((3, 4)), keep=False)
+    assert (sent.block == 1).all()
+    assert sender._buffers == [None, None]
+    sender.let_go()
+    assert sent.copied.waited == 1
+
+
+def test_memory_of_torch_that_is_to_spare(torch: Any) -> None:
+    """Of 100 bytes 70 are free, and 5 in torch's pool."""
+    assert device_memory.memory_to_spare(torch.zeros(1), 0) == 50
+    assert device_memory.memory_to_spare(torch.zeros(1), 40) == 35
+    assert device_memory.memory_to_spare(torch.zeros(1), 90) == 0
+
+
+def test_memory_of_cupy_that_is_to_spare(library: Library) -> None:
+    import cupy
+
+    library.free, library.total = 60, 100
+    assert device_memory.memory_to_spare(LIKE, 0) == 35
+    pool = cupy.get_default_memory_pool()
+    pool.free_bytes, pool.get_limit, pool.used_bytes = lambda: 10, lambda: 40, lambda: 12
+    cupy.get_default_memory_pool = lambda: pool
+    assert device_memory.memory_to_spare(LIKE, 0) == 28 - 10
+
+
 # ------------------------------------------------------------------------- copies on the host
 
 
@@ -189,3 +288,14 @@ def test_small_blocks_wake_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     target = np.zeros((3, 4))
     host_copies.copy_block(target, np.ones((3, 4)))
     assert target.all()
+
+
+def test_one_core_has_no_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= host_copies._count() <= 8
+    host_copies._threads.cache_clear()
+    monkeypatch.setattr(host_copies, "_count", lambda: 1)
+    monkeypatch.setattr(host_copies, "_LARGE", 0)
+    target = np.zeros((3, 4))
+    host_copies.copy_block(target, np.ones((3, 4)))
+    assert target.all()
+    host_copies._threads.cache_clear()

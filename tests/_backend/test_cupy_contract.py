@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "ngdla").rglob("*.py"))
-BENCHMARKS = sorted((ROOT / "asv_benchmarks" / "gpu").glob("*.py"))
+BENCHMARKS = sorted((ROOT / "asv_benchmarks" / "gpu").rglob("*.py"))
 
 COMPAT = "array_api_compat.cupy"  # what xp is on the CuPy path
 PACKAGES = ("cupy", "cupyx", "cupy_backends", "array_api_compat")

@@ -160,6 +160,22 @@ def test_what_is_done() -> None:
     assert stream.done
 
 
+def test_a_device_is_waited_for() -> None:
+    elsewhere = Stream(non_blocking=True)
+    streams.set_current_device(1)
+    try:
+        other = Stream(non_blocking=True)
+        other.record()
+    finally:
+        streams.set_current_device(0)
+    elsewhere.record()
+    streams.synchronize_device(0)
+    assert elsewhere.done
+    assert not other.done
+    streams.synchronize_device(1)
+    assert other.done
+
+
 # ---------------------------------------------------------------------------------- copies
 
 

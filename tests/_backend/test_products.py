@@ -9,7 +9,7 @@ import pytest
 from backends import Backend, inside
 from references import H, U, random_array, wide
 
-from ngdla._backend import products
+from ngdla._backend import norms, products
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -106,7 +106,7 @@ def test_squared_norm_and_trace(
     real, like = np.real(X).dtype.name, backend.asarray(X)
     squares = np.sum(np.abs(wide(X)) ** 2, axis=(-2, -1))
     trace = np.trace(wide(X), axis1=-2, axis2=-1).real
-    for function, reference in ((products.squared_norm, squares), (products.trace, trace)):
+    for function, reference in ((norms.squared_norm, squares), (products.trace, trace)):
         result = backend.call(function, like)
         tolerance = 16 * U[dtype] * np.linalg.norm(squares) / np.linalg.norm(reference)
         backend.assert_matches(result, reference, like=like, dtype=real, tolerance=tolerance)
@@ -153,7 +153,7 @@ def test_largest_entry(backend: Backend, rng: np.random.Generator) -> None:
     expected[..., 1] = 1
     real = expected.dtype.name
     backend.assert_matches(
-        products.largest_entry(like, -2), expected, like=like, dtype=real, tolerance=4 * U[real]
+        norms.largest_entry(like, -2), expected, like=like, dtype=real, tolerance=4 * U[real]
     )
 
 
@@ -178,7 +178,7 @@ def test_norms_at_any_scale(
     squares = np.abs(np.stack(unscaled)) ** 2
 
     def run(X: Any) -> list[Any]:
-        return [products.frobenius_norm(X), products.norm_along(X, -2, keepdims=True)]
+        return [norms.frobenius_norm(X), norms.norm_along(X, -2, keepdims=True)]
 
     found = backend.call(inside(run), like)
     for norm, axis in zip(found, NORMS):
@@ -191,10 +191,10 @@ def test_norms_at_any_scale(
 def test_norms_of_what_is_not_finite_or_empty(valued_backend: Backend) -> None:
     X = np.ones((2, 2, 2), "float32")
     X[0, 0, 0], X[1, 1, 0] = np.nan, np.inf
-    norms = valued_backend.call(inside(products.frobenius_norm), valued_backend.asarray(X))
-    np.testing.assert_array_equal(valued_backend.numpy(norms), [np.nan, np.inf])
+    found = valued_backend.call(inside(norms.frobenius_norm), valued_backend.asarray(X))
+    np.testing.assert_array_equal(valued_backend.numpy(found), [np.nan, np.inf])
     empty = valued_backend.asarray(np.ones((2, 0, 2), "float32"))
-    np.testing.assert_array_equal(valued_backend.numpy(products.frobenius_norm(empty)), [0, 0])
+    np.testing.assert_array_equal(valued_backend.numpy(norms.frobenius_norm(empty)), [0, 0])
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
@@ -216,10 +216,10 @@ def test_derivatives_of_norms(library: str, scale: float, rng: np.random.Generat
 
         array, (jvp, grad) = torch.asarray, (torch.func.jvp, torch.func.grad)
         compiled = lambda function: function  # noqa: E731
-    gradient = grad(products.frobenius_norm)
+    gradient = grad(norms.frobenius_norm)
     run = compiled(
         lambda X, E: (
-            *jvp(products.frobenius_norm, (X,), (E,)),
+            *jvp(norms.frobenius_norm, (X,), (E,)),
             *jvp(gradient, (X,), (E,)),
         )
     )

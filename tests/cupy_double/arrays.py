@@ -317,6 +317,8 @@ def operand(x: Any) -> Any:
         x._on_current("use")
         worked([x.memory], [])
         return x._host
+    if isinstance(x, Traced):
+        return x.host
     if isinstance(x, np.ndarray) and x.ndim:
         msg = f"Unsupported type {type(x)}"
         raise TypeError(msg)
@@ -324,6 +326,28 @@ def operand(x: Any) -> Any:
         return x
     msg = f"Unsupported type {type(x)}"
     raise TypeError(msg)
+
+
+class Traced:
+    """What a function that `cupy.fuse` traces is handed in the place of an array.
+
+    It has operators, `dtype` and `ndim`, and no shape; conjugates and parts of complex numbers are
+    not implemented there (cupy/_core/_fusion_interface.py, `_VariableProxy`).
+    """
+
+    __slots__ = ("host",)
+
+    def __init__(self, host: np.ndarray) -> None:
+        self.host = host
+
+    dtype = property(lambda self: self.host.dtype)
+    ndim = property(lambda self: self.host.ndim)
+
+    def __bool__(self) -> bool:
+        msg = "Cannot convert to Python scalar in cupy.fuse"
+        raise TypeError(msg)
+
+    __int__ = __float__ = __complex__ = __bool__
 
 
 def view(x: ndarray, host: np.ndarray, *, writeable: bool = False) -> ndarray:
@@ -397,8 +421,9 @@ def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable
 def _add_operators(names: Iterable[tuple[str, str]]) -> None:
     for symbol, name in names:
         forward, backward, in_place = _binary(name)
-        setattr(ndarray, f"__{symbol}__", forward)
-        setattr(ndarray, f"__r{symbol}__", backward)
+        for kind in (ndarray, Traced) if symbol != "matmul" else (ndarray,):
+            setattr(kind, f"__{symbol}__", forward)
+            setattr(kind, f"__r{symbol}__", backward)
         if symbol != "matmul":
             setattr(ndarray, f"__i{symbol}__", in_place)
 
@@ -428,9 +453,11 @@ for _symbol, _name in [
     ("eq", "equal"),
     ("ne", "not_equal"),
 ]:
-    setattr(ndarray, f"__{_symbol}__", _binary(_name)[0])
+    for _kind in (ndarray, Traced):
+        setattr(_kind, f"__{_symbol}__", _binary(_name)[0])
 for _symbol, _name in [("neg", "negative"), ("abs", "absolute"), ("invert", "invert")]:
-    setattr(ndarray, f"__{_symbol}__", lambda self, _name=_name: _function(_name)(self))
+    for _kind in (ndarray, Traced) if _symbol != "abs" else (ndarray,):
+        setattr(_kind, f"__{_symbol}__", lambda self, _name=_name: _function(_name)(self))
 for _name in (
     "sum", "prod", "max", "min", "mean", "all", "any", "argmax", "argmin", "var", "std",
     "cumsum", "take", "nonzero", "sort", "argsort", "repeat", "round",

@@ -10,7 +10,16 @@ import numpy as np
 from . import record
 from .streams import current_device, set_current_device
 
-__all__ = ["COUNT", "Device", "OutOfMemoryError", "current_device", "limit", "reserve", "used"]
+__all__ = [
+    "COUNT",
+    "Device",
+    "OutOfMemoryError",
+    "current_device",
+    "limit",
+    "limited",
+    "reserve",
+    "used",
+]
 
 COUNT = 2
 CAPACITY = 64 * 2**30  # bytes of each device
@@ -79,6 +88,11 @@ class Device:
 def limit(size: int | None) -> None:
     """Let allocations fail that would bring the use of a device above `size` bytes."""
     _limit[0] = size
+
+
+def limited() -> int | None:
+    """Return the limit, if there is one."""
+    return _limit[0]
 
 
 def used(device: int) -> int:

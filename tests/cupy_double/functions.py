@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from . import record
-from .arrays import FUNCTIONS, made, moved_to_device, ndarray, operand, owned, value_of, view
+from .arrays import (
+    FUNCTIONS,
+    Traced,
+    made,
+    moved_to_device,
+    ndarray,
+    operand,
+    owned,
+    value_of,
+    view,
+)
 from .devices import current_device
 from .streams import worked
 
@@ -181,6 +191,9 @@ def _elementwise(name: str) -> Callable[..., Any]:
         with np.errstate(all="ignore"):
             results = of_numpy(*given, dtype=dtype, **options)
         results = results if isinstance(results, tuple) else (results,)
+        if any(isinstance(x, Traced) for x in args):
+            traced = tuple(Traced(np.asarray(x)) for x in results)
+            return traced if len(traced) > 1 else traced[0]
         if not any(isinstance(x, ndarray) for x in args):
             return tuple(map(_scalar, results)) if len(results) > 1 else _scalar(results[0])
         for result, place in zip(results, outs, strict=False):
@@ -256,6 +269,8 @@ def std(
 
 @function
 def where(condition: ndarray, x: Any = None, y: Any = None) -> Any:
+    if isinstance(condition, Traced):
+        return Traced(np.where(operand(condition), operand(x), operand(y)))
     if not isinstance(condition, ndarray):
         msg = "condition must be a cupy.ndarray"
         raise TypeError(msg)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import made, operand
+from .arrays import Traced, made, ndarray, operand
 
 __all__ = ["TWINS", "ElementwiseKernel", "ReductionKernel"]
 
@@ -62,6 +62,46 @@ class ReductionKernel(_Kernel):
     """cupy.ReductionKernel."""
 
 
+def _sum_of_squares(x: np.ndarray, axis: Any, **options: Any) -> np.ndarray:
+    return np.sum(x.real * x.real + x.imag * x.imag, axis=axis, **options)
+
+
+def _paired(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(x + 1j * y, dtype=np.result_type(x.dtype, np.complex64))
+
+
+def _norm(x: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+    wide = x.astype(np.result_type(x.dtype, np.float64))
+    return np.sqrt(_sum_of_squares(wide, axis, keepdims=keepdims)).astype(x.real.dtype)
+
+
+def _scaled_norm(x: np.ndarray, unit: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+    return np.sqrt(_sum_of_squares(x / unit, axis, keepdims=keepdims))
+
+
+def _unit(x: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+    largest = np.max(np.abs(x), axis=axis, keepdims=keepdims)
+    usual = (largest > 0) & np.isfinite(largest)
+    exponent = np.frexp(np.where(usual, largest, 1))[1] - usual
+    return np.where(usual, np.ldexp(np.ones_like(largest), exponent), largest.dtype.type(1))
+
+
+for _char in "fdFD":
+    twin(f"ngdla_inner_{_char}")(
+        lambda x, y, axis: np.sum(x.real * y.real + x.imag * y.imag, axis=axis)
+    )
+    twin(f"ngdla_squares_and_distances_{_char}")(
+        lambda x, y, axis: _paired(_sum_of_squares(x, axis), _sum_of_squares(x - y, axis))
+    )
+    twin(f"ngdla_norm_{_char}")(_norm)
+    twin(f"ngdla_largest_{_char}")(
+        lambda x, axis, keepdims: np.max(np.abs(x), axis=axis, keepdims=keepdims)
+    )
+    twin(f"ngdla_scaled_norm_{_char}")(_scaled_norm)
+    twin(f"ngdla_unit_{_char}")(_unit)
+    twin(f"ngdla_finite_{_char}")(lambda x, axis: np.all(np.isfinite(x), axis=axis))
+
+
 def _count(params: str) -> int:
     return len([part for part in params.split(",") if part.strip()])
 
@@ -81,3 +121,37 @@ def _(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bits = np.ascontiguousarray(s).view(np.int32)
     hi = ((bits + 0x1000) & -0x2000).view(np.float32)
     return hi, (s - hi) * np.float32(2048)
+
+
+ACCEPTED = (ndarray, bool, int, float, complex, np.generic, type(None))
+
+
+class fuse:
+    """cupy.fuse: a function of traced arrays, which know no shapes and cannot be indexed.
+
+    cupy/_core/_fusion_interface.py, fusion.pyx: operators and elementwise functions, of arrays,
+    Python numbers (weak, as everywhere) and None. One launch, whatever is in it.
+    """
+
+    def __init__(self, *args: Any, kernel_name: str = "") -> None:
+        self.name, self.function = kernel_name, args[0] if args else None
+
+    def __call__(self, *args: Any) -> Any:
+        if self.function is None:
+            return fuse(*args, kernel_name=self.name)
+        for x in args:
+            if not isinstance(x, ACCEPTED):
+                msg = f"Invalid argument type for {self.name!r}: ({type(x)!r})"
+                raise TypeError(msg)
+        if not any(isinstance(x, ndarray) for x in args):
+            return self.function(*args)
+        traced = [Traced(operand(x)) if isinstance(x, ndarray) else x for x in args]
+        results = self.function(*traced)
+        several = isinstance(results, tuple)
+        hosts = [getattr(x, "host", x) for x in (results if several else [results])]
+        shape = np.broadcast_shapes(*(x.shape for x in args if isinstance(x, ndarray)))
+        new = [
+            made(self.name, np.array(np.broadcast_to(x, shape), order="C"), *args, launches=i == 0)
+            for i, x in enumerate(hosts)
+        ]
+        return tuple(new) if several else new[0]

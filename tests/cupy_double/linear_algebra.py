@@ -287,8 +287,8 @@ def solve(a: ndarray, b: ndarray) -> ndarray:
     for index in np.ndindex(A.shape[:-2]):
         try:
             X[index] = np.linalg.solve(A[index], B[index])
-        except np.linalg.LinAlgError:  # getrs goes on with what getrf left
-            X[index] = 0.5
+        except np.linalg.LinAlgError:  # getrs divides by the pivot 0 that getrf left
+            X[index] = np.nan
     return made(
         "gesv", np.asfortranarray(X) if a.ndim == 2 else X, a, b, launches=4 if a.ndim == 2 else 6
     )

@@ -57,8 +57,11 @@ def known(memory: Memory, host: np.ndarray) -> None:
 
 def _memory(address: int, size: int, name: str) -> Memory:
     """Return the memory in which all these bytes lie."""
-    for start, memory in list(_live.items()):
-        if start <= address and address + size <= start + _starts[start]:
+    for start, reference in list(_live.data.items()):  # at once, whatever other threads do
+        memory = reference()
+        if memory is None or start > address:
+            continue
+        if address + size <= start + _starts[start]:
             if memory.device_id != current_device():
                 msg = f"{name}: memory of device {memory.device_id} on {current_device()}"
                 raise RuntimeError(msg)

@@ -41,6 +41,7 @@ _LOCK = threading.RLock()
 _HERE = threading.local()
 _HOST: Clock = {}  # what the host has waited for
 _CLOCKS: dict[Any, Clock] = {}  # of each stream: what its next work comes after
+_DEVICES: dict[Any, int] = {}  # of each stream
 _BLOCKING: dict[int, set[Any]] = {}  # streams of each device that wait for its null stream
 _COPIES: list[_Copy] = []  # that the host has not waited for
 _NUMBERS = itertools.count(1)
@@ -102,6 +103,7 @@ def _clock(name: Any, device: int) -> Clock:
     The null stream waits for all streams of its device that do not say otherwise, and they for it.
     """
     clock = _CLOCKS.setdefault(name, {})
+    _DEVICES[name] = device
     if name == ("null", device):
         for other in _BLOCKING.get(device, ()):
             _join(clock, _CLOCKS.get(other, {}))
@@ -386,6 +388,14 @@ class Stream:
     def synchronize(self) -> None:
         """Let the host wait."""
         _host_waits(_ask(self)[1])
+
+
+@locked
+def synchronize_device(device_id: int) -> None:
+    """Let the host wait for all streams of a device: `cudaDeviceSynchronize`."""
+    for name in list(_CLOCKS):
+        if _DEVICES.get(name, device_id) == device_id:
+            _host_waits(dict(_CLOCKS[name]))
 
 
 def _streams() -> dict[int, Stream]:

@@ -18,6 +18,7 @@ from noted_arrays import Library, NotedArray, library, noted
 
 import ngdla
 from ngdla.score_matrices.block_reader import BlockReader, block_reader
+from ngdla.score_matrices.score_stream import one_pass
 
 __all__ = ["library"]
 
@@ -96,6 +97,14 @@ def test_each_call_reads_its_blocks(library: Library) -> None:
     values(first.blocks("S"))
     values(second.blocks("S"))
     assert source.calls == 2
+
+
+def test_a_call_within_a_call_is_no_other(library: Library) -> None:
+    stream = ngdla.ColumnStream(Source(), SHAPE, dtype="float64", like=LIKE)
+    call = stream.for_call()
+    assert call is not stream
+    assert call.named("T").for_call()._reader is call._reader
+    assert stream.for_call()._reader is not call._reader
 
 
 def test_without_a_call_nothing_is_kept(library: Library) -> None:
@@ -340,6 +349,25 @@ def test_blocks_that_do_not_fit(library: Library, monkeypatch: pytest.MonkeyPatc
     stream = ngdla.ColumnStream(Source(), SHAPE, dtype="float64", like=LIKE)
     with pytest.raises(MemoryError, match="block 0 of `S` takes up to 96 bytes, for which memory"):
         ngdla.gram(stream)
+
+
+def test_makers_that_run_out_of_memory(library: Library, prefetch: bool) -> None:
+    """Which kept blocks may have caused: the pass begins again without them."""
+    always = [False]
+
+    def short() -> Iterator[np.ndarray]:
+        for i in range(3):
+            if i == 2 and (len(stream._reader.kept) or always[0]):
+                raise MemoryError("Out of memory allocating 1,234 bytes")
+            yield np.full((3, 8), float(i))
+
+    stream = ngdla.ColumnStream(short, SHAPE, dtype="float64", like=LIKE, prefetch=prefetch)
+    stream = stream.for_call()
+    read_all = one_pass(lambda self: values(self._reader.blocks("S")))
+    assert read_all(stream) == [0, 1, 2]
+    always[0] = True
+    with pytest.raises(MemoryError, match=r"block 2 of the stream `S` could not be had.*smaller"):
+        read_all(stream)
 
 
 def test_other_errors_are_not_of_memory(short: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,133 @@
+"""Sums over entries of CuPy's arrays, each in one kernel and without an array of the terms."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any, NamedTuple
+
+from .array import AnyArray
+
+__all__ = ["finite_cupy", "inner_cupy", "largest_cupy", "norm_cupy", "squares_and_distances_cupy"]
+
+Axis = int | tuple[int, ...] | None
+
+
+def inner_cupy(X: AnyArray, Y: AnyArray, axis: Axis) -> AnyArray:
+    """Return the sums of Re conj(x) y along some axes."""
+    return _kernel("inner", X.dtype.char)(X, Y, axis=axis)
+
+
+def squares_and_distances_cupy(X: AnyArray, Y: AnyArray, axis: Axis) -> tuple[AnyArray, AnyArray]:
+    """Return the sums of |x|^2 and of |x - y|^2 along some axes, which are added as one number."""
+    both = _kernel("squares_and_distances", X.dtype.char)(X, Y, axis=axis)
+    return both.real, both.imag
+
+
+def norm_cupy(X: AnyArray, axis: Axis, *, keepdims: bool = False) -> AnyArray:
+    """Return 2-norms along some axes, right wherever they are normal numbers.
+
+    Squares of single precision are summed in double, which they fit; others are scaled before.
+    """
+    char = X.dtype.char
+    if char in "fF":
+        return _kernel("norm", char)(X, axis=axis, keepdims=keepdims)
+    unit = _kernel("unit", char)(X, axis=axis, keepdims=True)
+    norm = _kernel("scaled_norm", char)(X, unit, axis=axis, keepdims=keepdims)
+    return norm * (unit if keepdims else unit.reshape(norm.shape))
+
+
+def largest_cupy(X: AnyArray, axis: Axis, *, keepdims: bool = False) -> AnyArray:
+    """Return max |x| along some axes, NaN where an entry is; 0 of nothing."""
+    return _kernel("largest", X.dtype.char)(X, axis=axis, keepdims=keepdims)
+
+
+def finite_cupy(X: AnyArray, axis: Axis) -> AnyArray:
+    """Tell along some axes whether no entry is NaN or Inf."""
+    return _kernel("finite", X.dtype.char)(X, axis=axis)
+
+
+class _Reduction(NamedTuple):
+    """The source of a kernel, where R and C stand for the real and the complex type."""
+
+    inputs: str
+    output: str
+    real: str
+    complex: str
+    sum: str = "a + b"
+    result: str = "s = a"
+    identity: str = "0"
+    accumulator: str = "R"
+
+
+_LARGER = "a > b || isnan(a) ? a : b"
+_REDUCTIONS = {
+    "inner": _Reduction("T x, T y", "R s", "x * y", "x.real() * y.real() + x.imag() * y.imag()"),
+    "squares_and_distances": _Reduction(
+        "T x, T y",
+        "C s",
+        "C(x * x, (x - y) * (x - y))",
+        "C(norm(x), norm(x - y))",
+        accumulator="C",
+    ),
+    "norm": _Reduction(
+        "T x",
+        "R s",
+        "(double)x * (double)x",
+        "(double)x.real() * (double)x.real() + (double)x.imag() * (double)x.imag()",
+        result="s = sqrt(a)",
+        accumulator="double",
+    ),
+    "largest": _Reduction("T x", "R s", "abs(x)", "abs(x)", sum=_LARGER),
+    "unit": _Reduction(  # the power of two below the largest entry; 1 for 0, Inf and NaN
+        "T x",
+        "R s",
+        "abs(x)",
+        "abs(x)",
+        sum=_LARGER,
+        result="s = a > 0 && isfinite(a) ? ldexp(R(1), ilogb(a)) : R(1)",
+    ),
+    "scaled_norm": _Reduction(
+        "T x, R unit",
+        "R s",
+        "(x / unit) * (x / unit)",
+        "norm(x / unit)",
+        result="s = sqrt(a)",
+    ),
+    "finite": _Reduction(
+        "T x", "bool s", "isfinite(x)", "isfinite(x)", "a && b", identity="true", accumulator="bool"
+    ),
+}
+
+
+@cache
+def _kernel(name: str, char: str) -> Any:
+    import cupy
+
+    source, is_complex = _REDUCTIONS[name], char in "FD"
+    names = _SINGLE if char in "fF" else _DOUBLE
+    return cupy.ReductionKernel(
+        *(_typed(text, names.in_numpy) for text in (source.inputs, source.output)),
+        _typed(source.complex if is_complex else source.real, names.in_c),
+        source.sum,
+        _typed(source.result, names.in_c),
+        source.identity,
+        f"ngdla_{name}_{char}",
+        reduce_type=_typed(source.accumulator, names.in_c),
+    )
+
+
+class _Names(NamedTuple):
+    """What R and C stand for."""
+
+    in_numpy: tuple[str, str]
+    in_c: tuple[str, str]
+
+
+_SINGLE = _Names(("float32", "complex64"), ("float", "complex<float>"))
+_DOUBLE = _Names(("float64", "complex128"), ("double", "complex<double>"))
+
+
+def _typed(source: str, types: tuple[str, str]) -> str:
+    """Return source with the types that R and C stand for."""
+    return re.sub(r"\b[RC]\b", lambda letter: types["RC".index(letter[0])], source)
