@@ -1,4 +1,4 @@
-"""Kernels that CuPy compiles from source: sums over entries without an array of the terms."""
+"""Kernels that CuPy compiles from source: sums without an array of the terms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from .array import AnyArray
 
 __all__ = [
+    "add_multiple_cupy",
+    "add_to_multiple_cupy",
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
@@ -69,6 +71,24 @@ def _power_of_two() -> Any:
         "y = isfinite(x) ? ldexp(T(1), ilogb(min(max(x, least), largest))) : T(1)",
         "ngdla_power_of_two",
     )
+
+
+def add_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
+    """Return total + factor x, written into `total`."""
+    return _sum_of_two("add_multiple", "T(factor) * T(x) + total")(total, factor, x, total)
+
+
+def add_to_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
+    """Return factor total + x, written into `total`."""
+    return _sum_of_two("add_to_multiple", "T(factor) * total + T(x)")(total, factor, x, total)
+
+
+@cache
+def _sum_of_two(name: str, formula: str) -> Any:
+    import cupy
+
+    inputs = "T total, F factor, X x"
+    return cupy.ElementwiseKernel(inputs, "T y", f"y = {formula}", f"ngdla_{name}")
 
 
 class _Reduction(NamedTuple):

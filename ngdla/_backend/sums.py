@@ -6,6 +6,7 @@ from typing import Any
 
 from .array import AnyArray
 from .dtypes import astype, dtype_name
+from .kernels_cupy import add_multiple_cupy, add_to_multiple_cupy
 from .namespace import (
     is_cupy_namespace,
     is_numpy_namespace,
@@ -35,7 +36,10 @@ def add_multiple(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """
     if not writable(total, factor, x):
         return total + factor * x
-    if not is_torch_namespace(namespace(total)):
+    xp = namespace(total)
+    if is_cupy_namespace(xp):
+        return add_multiple_cupy(total, factor, x)
+    if not is_torch_namespace(xp):
         total += factor * x
         return total
     if isinstance(factor, float):
@@ -47,7 +51,10 @@ def add_to_multiple(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """Return factor total + x. `total` is used up, as above."""
     if not writable(total, factor, x):
         return factor * total + x
-    if not is_torch_namespace(namespace(total)):
+    xp = namespace(total)
+    if is_cupy_namespace(xp):
+        return add_to_multiple_cupy(total, factor, x)
+    if not is_torch_namespace(xp):
         total *= factor
         total += x
         return total

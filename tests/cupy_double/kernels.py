@@ -129,6 +129,16 @@ def _(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hi, (s - hi) * np.float32(2048)
 
 
+@twin("ngdla_add_multiple")
+def _(total: np.ndarray, factor: Any, x: np.ndarray) -> np.ndarray:
+    return total + factor * x
+
+
+@twin("ngdla_add_to_multiple")
+def _(total: np.ndarray, factor: Any, x: np.ndarray) -> np.ndarray:
+    return factor * total + x
+
+
 ACCEPTED = (ndarray, bool, int, float, complex, np.generic, type(None))
 
 
