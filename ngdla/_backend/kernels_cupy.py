@@ -14,6 +14,7 @@ __all__ = [
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
+    "moved_cupy",
     "norm_cupy",
     "power_of_two_cupy",
     "squares_and_distances_cupy",
@@ -81,6 +82,20 @@ def add_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
 def add_to_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """Return factor total + x, written into `total`."""
     return _sum_of_two("add_to_multiple", "T(factor) * total + T(x)")(total, factor, x, total)
+
+
+def moved_cupy(memory: AnyArray, places: AnyArray, weight: Any, out: AnyArray) -> AnyArray:
+    """Write weight times the entries of an array (n,) at some places, 0 for places below 0."""
+    return _moved()(memory, places, weight, out)
+
+
+@cache
+def _moved() -> Any:
+    import cupy
+
+    inputs = "raw T memory, int32 place, W weight"
+    source = "y = place < 0 ? T(0) : T(weight) * memory[place]"
+    return cupy.ElementwiseKernel(inputs, "T y", source, "ngdla_moved")
 
 
 @cache

@@ -6,6 +6,7 @@ import abc
 import math
 from typing import Any
 
+from ngdla._backend.blocks import in_one_row
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import constant
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex, real_name, real_part
@@ -13,7 +14,6 @@ from ngdla._backend.fused import largest_along
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.norms import norm_along
 from ngdla._backend.products import adjoint
-from ngdla._backend.shapes import joined
 from ngdla._backend.sums import add_multiple
 
 __all__ = ["Kernels", "Leaves", "real_constant", "realified"]
@@ -184,7 +184,7 @@ def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
         for leaf, shape in zip(leaves, shapes)
         if all(shape)
     ]
-    return joined(rows, axis=-1)
+    return in_one_row(rows)
 
 
 def realified(x: Array) -> Array:
