@@ -11,6 +11,7 @@ from .array import AnyArray
 __all__ = [
     "add_multiple_cupy",
     "add_to_multiple_cupy",
+    "doubled_triangle_cupy",
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
@@ -87,6 +88,24 @@ def add_to_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
 def moved_cupy(memory: AnyArray, places: AnyArray, weight: Any, out: AnyArray) -> AnyArray:
     """Write weight times the entries of an array (n,) at some places, 0 for places below 0."""
     return _moved()(memory, places, weight, out)
+
+
+def doubled_triangle_cupy(A: AnyArray, *, upper: bool) -> AnyArray:
+    """Return one triangle of A, twice beside the diagonal."""
+    return _doubled_triangle()(A, A.shape[-1], upper)
+
+
+@cache
+def _doubled_triangle() -> Any:
+    import cupy
+
+    source = "y = row == column ? x : (row < column) == upper ? x + x : T(0)"
+    return cupy.ElementwiseKernel(
+        "T x, int64 n, bool upper",
+        "T y",
+        f"long long row = i / n % n, column = i % n; {source}",
+        "ngdla_doubled_triangle",
+    )
 
 
 @cache
