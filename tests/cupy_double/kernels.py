@@ -108,6 +108,15 @@ def _(x: np.ndarray, least: float, largest: float) -> np.ndarray:
     return np.ldexp(np.ones_like(x), np.frexp(kept)[1] - 1)
 
 
+def _centred(o: np.ndarray, mean: np.ndarray, scale: Any, kept: Any) -> np.ndarray:
+    return np.where(kept, (o - mean) * scale, o.dtype.type(0)).astype(o.dtype)
+
+
+for _char in "fdFD":
+    twin(f"ngdla_centred_{_char}1")(_centred)
+    twin(f"ngdla_centred_{_char}2")(lambda *args: ((d := _centred(*args)).real, d.imag))
+
+
 def _count(params: str) -> int:
     return len([part for part in params.split(",") if part.strip()])
 
