@@ -13,7 +13,7 @@ import numpy as np
 
 from .array import AnyArray
 
-__all__ = ["cho_solve_cupy", "cholesky_cupy"]
+__all__ = ["cho_solve_cupy", "cholesky_cupy", "inverse_triangular_cupy"]
 
 _LETTERS = {"f": "s", "d": "d", "F": "c", "D": "z"}
 
@@ -83,6 +83,24 @@ def cho_solve_cupy(L: AnyArray, B: AnyArray, *, used_up: bool) -> AnyArray:
     return cupy.conjugate(X, out=X) if conjugates else X
 
 
+def inverse_triangular_cupy(L: AnyArray) -> AnyArray:
+    """Return L^-1 for one C-ordered lower triangular L, by two kernels."""
+    import cupy
+    from cupy.cuda import device
+    from cupy_backends.cuda.libs import cublas
+
+    n, inverse, one = len(L), cupy.eye(len(L), dtype=L.dtype), np.ones((), L.dtype)
+    getattr(cublas, _LETTERS[L.dtype.char] + "trsm")(  # L^T is upper, and so is its inverse
+        device.get_cublas_handle(),
+        *(_LEFT, _UPPER, _AS_IT_IS, _NON_UNIT),
+        *(n, n, one.ctypes.data),
+        *(L.data.ptr, n),
+        *(inverse.data.ptr, n),
+    )
+    return inverse
+
+
+_LEFT, _AS_IT_IS, _NON_UNIT = 0, 0, 0  # cublasSideMode_t, cublasOperation_t, cublasDiagType_t
 _LOWER, _UPPER = 0, 1  # cublasFillMode_t
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from .array import AnyArray
 from .dtypes import astype, dtype_name, is_complex
+from .kernels_cupy import finite_cupy, largest_cupy
 from .namespace import is_cupy_namespace, is_torch_namespace, namespace, torch_compiling
-from .reductions_cupy import finite_cupy, largest_cupy
 from .sums import writable
 
 __all__ = [

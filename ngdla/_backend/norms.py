@@ -19,6 +19,7 @@ from .dtypes import (
     real_name,
 )
 from .fused import largest_along
+from .kernels_cupy import inner_cupy, norm_cupy, squares_and_distances_cupy
 from .namespace import (
     as_array,
     is_cupy_namespace,
@@ -27,7 +28,6 @@ from .namespace import (
     namespace,
 )
 from .powers import power_of_two
-from .reductions_cupy import inner_cupy, norm_cupy, squares_and_distances_cupy
 from .runs import LONG, long_norm
 from .tracing import chooses, compiled, detached, free_to_read, is_traced, number_if_free
 

@@ -9,6 +9,7 @@ import numpy as np
 from .array import AnyArray
 from .dtypes import astype, dtype_name, normal_range
 from .fused import bounded
+from .kernels_cupy import power_of_two_cupy
 from .namespace import (
     is_cupy_namespace,
     is_dask_namespace,
@@ -34,6 +35,8 @@ def power_of_two(x: AnyArray) -> AnyArray:
         _, exponent = math.frexp(min(max(value, least), largest / 4))
         return np.asarray(math.ldexp(1.0, exponent - 1), dtype=x.dtype)
     xp, x = namespace(x), detached(x)
+    if is_cupy_namespace(xp):
+        return power_of_two_cupy(x, least, largest / 4)
     if is_torch_namespace(xp):
         x = x.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
     else:

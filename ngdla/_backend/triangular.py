@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from .array import AnyArray
-from .cholesky_cupy import cho_solve_cupy, cholesky_cupy
+from .cholesky_cupy import cho_solve_cupy, cholesky_cupy, inverse_triangular_cupy
 from .chunks import in_one_block
 from .creation import unit_columns
 from .dtypes import is_complex
@@ -164,6 +164,8 @@ def inverse_triangular(L: AnyArray) -> AnyArray:
     xp = namespace(L)
     if is_numpy_namespace(xp):
         return over_batch(_inverse_numpy, L)
+    if is_cupy_namespace(xp) and L.ndim == 2 and L.size and L.flags.c_contiguous:
+        return inverse_triangular_cupy(L)
     identity = xp.zeros_like(L) + unit_columns(L)
     return solve_triangular(L, identity)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
-from ngdla._backend.fused import all_of, filled, plus_product
+from ngdla._backend.fused import all_of, in_one_kernel, plus_product
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal, rmatvec
-from ngdla._backend.tracing import choose_if_free, chooses, free_to_read, may_wait
+from ngdla._backend.tracing import choose_if_free, chooses, concrete, free_to_read, may_wait
 from ngdla._backend.triangular import cholesky, inverse_triangular
 
 __all__ = [
@@ -81,7 +81,12 @@ def project_out(Q: Array, Y: Array) -> Array:
 
 def _orthonormalised(Y: Array, first: Array | None, *, triangle: bool) -> tuple[Array, Any]:
     """Return Q, and R or (): after two sweeps, three or, where these are not enough, six."""
-    Q, R, L = _swept(Y, 2, () if triangle else None, first)
+    start = () if triangle else None
+    if may_wait():  # for one flag: what has no factor is NaN
+        Q, R, L = _swept(Y, 2, start, first, exists=True)
+        if concrete(nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO)):
+            return Q, R
+    Q, R, L = _swept(Y, 2, start, first)
 
     def third() -> tuple[Array, Any]:
         P, T, M = _swept(Q, 1, R)
@@ -94,16 +99,19 @@ def _orthonormalised(Y: Array, first: Array | None, *, triangle: bool) -> tuple[
     return choose_if_free(nearly_orthogonal(L, _LEAST_DISTANCE_OF_TWO), lambda: (Q, R), third)
 
 
-def _swept(Y: Array, sweeps: int, R: Any, first: Array | None = None) -> tuple[Array, Any, Any]:
+def _swept(
+    Y: Array, sweeps: int, R: Any, first: Array | None = None, *, exists: bool = False
+) -> tuple[Array, Any, Any]:
     """Return Q and R after some sweeps, and the last factor.
 
-    R is what sweeps before have found, () if there were none, or None if it is not asked for.
+    R is what sweeps before have found, () if there were none, or None if it is not asked for. That
+    factors `exists` may be taken for granted: what has none is NaN.
     """
     xp = namespace(Y)
     L: Any = first
     for i in range(sweeps):
         if i or first is None:
-            L = equilibrated_cholesky(column_gram(Y), Y.shape[-2])
+            L = equilibrated_cholesky(column_gram(Y), Y.shape[-2], exists=exists)
         Y = xp.matmul(Y, adjoint(inverse_triangular(L)))
         if R is not None:
             R = adjoint(L) if isinstance(R, tuple) else xp.matmul(adjoint(L), R)
@@ -117,30 +125,39 @@ def column_gram(Y: Array) -> Array:
     return xp.conj(G) if is_complex(G) else G
 
 
-def equilibrated_cholesky(G: Array, terms: int) -> Array:
+def equilibrated_cholesky(G: Array, terms: int, *, exists: bool = False) -> Array:
     """Return L with L L^H = G up to rounding, also where G is singular up to rounding.
 
     The columns that G is the Gram matrix of are scaled to norm 1 first, since their condition is
     what counts. Then off-diagonal entries shrink by 4 l u: unlike a shift of the diagonal, that
     changes nothing where columns are orthogonal already. Where it is not enough, they shrink by
-    4 (l + terms) u, as sums of so many terms of one sign may err by.
+    4 (l + terms) u, as sums of so many terms of one sign may err by, unless L `exists` for sure.
     """
     xp = namespace(G)
     size, u = G.shape[-1], unit_roundoff(dtype_name(G.dtype))
-    norms = xp.sqrt(real_diagonal(G))
-    norms = filled(norms, norms == 0, 1.0)
+    norms = in_one_kernel(_norms_of_squares, real_diagonal(G))
     rows, columns = xp.expand_dims(norms, axis=-1), xp.expand_dims(norms, axis=-2)
-    scaled = G / rows / columns
 
     def factor(roundings: int) -> tuple[Array, Array]:
         shrink = min(_SHRINK * roundings * u, 0.5)
-        return cholesky(add_to_diagonal((1 - shrink) * scaled, shrink))
+        scaled = in_one_kernel(_scaled, G, rows, columns, 1 - shrink)
+        return cholesky(add_to_diagonal(scaled, shrink))
 
     L, ok = factor(size)
-    L = choose_if_free(
-        all_of(ok), lambda: L, lambda: xp.where(ok[..., None, None], L, factor(size + terms)[0])
-    )
+    if not exists:
+        L = choose_if_free(
+            all_of(ok), lambda: L, lambda: xp.where(ok[..., None, None], L, factor(size + terms)[0])
+        )
     return rows * L
+
+
+def _norms_of_squares(xp: Any, squares: Array) -> Array:
+    """Return square roots, and 1 for 0."""
+    return xp.sqrt(xp.where(squares == 0, 1 + 0 * squares, squares))
+
+
+def _scaled(xp: Any, G: Array, rows: Array, columns: Array, factor: float) -> Array:
+    return factor * (G / rows / columns)
 
 
 def nearly_orthogonal(L: Array, least: float) -> Array:

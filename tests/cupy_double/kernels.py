@@ -103,6 +103,12 @@ for _char in "efdFD":
     twin(f"ngdla_finite_{_char}")(lambda x, axis: np.all(np.isfinite(x), axis=axis))
 
 
+@twin("ngdla_power_of_two")
+def _(x: np.ndarray, least: float, largest: float) -> np.ndarray:
+    kept = np.clip(np.where(np.isfinite(x), x, 1), least, largest)
+    return np.ldexp(np.ones_like(x), np.frexp(kept)[1] - 1)
+
+
 def _count(params: str) -> int:
     return len([part for part in params.split(",") if part.strip()])
 

@@ -1,4 +1,4 @@
-"""Sums over entries of CuPy's arrays, each in one kernel and without an array of the terms."""
+"""Kernels that CuPy compiles from source: sums over entries without an array of the terms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from .array import AnyArray
 
-__all__ = ["finite_cupy", "inner_cupy", "largest_cupy", "norm_cupy", "squares_and_distances_cupy"]
+__all__ = [
+    "finite_cupy",
+    "inner_cupy",
+    "largest_cupy",
+    "norm_cupy",
+    "power_of_two_cupy",
+    "squares_and_distances_cupy",
+]
 
 Axis = int | tuple[int, ...] | None
 
@@ -45,6 +52,23 @@ def largest_cupy(X: AnyArray, axis: Axis, *, keepdims: bool = False) -> AnyArray
 def finite_cupy(X: AnyArray, axis: Axis) -> AnyArray:
     """Tell along some axes whether no entry is NaN or Inf."""
     return _kernel("finite", X.dtype.char)(X, axis=axis)
+
+
+def power_of_two_cupy(x: AnyArray, least: float, largest: float) -> AnyArray:
+    """Return the power of two below positive numbers between two others; 1 for Inf and NaN."""
+    return _power_of_two()(x, least, largest)
+
+
+@cache
+def _power_of_two() -> Any:
+    import cupy
+
+    return cupy.ElementwiseKernel(
+        "T x, T least, T largest",
+        "T y",
+        "y = isfinite(x) ? ldexp(T(1), ilogb(min(max(x, least), largest))) : T(1)",
+        "ngdla_power_of_two",
+    )
 
 
 class _Reduction(NamedTuple):
