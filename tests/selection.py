@@ -53,7 +53,8 @@ def record_passed(terminalreporter: Any) -> None:
 
 def library_of(item: pytest.Item) -> str | None:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return parameters.get("backend") or parameters.get("valued_backend")
+    names = ("backend", "valued_backend", "library")
+    return next((parameters[name] for name in names if name in parameters), None)
 
 
 LONGEST = Path(__file__).with_name("longest.txt")

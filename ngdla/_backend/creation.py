@@ -9,6 +9,7 @@ from array_api_compat import device
 
 from .array import AnyArray
 from .dtypes import dtype_of
+from .kept_arrays import KeptArrays, place_of
 from .namespace import (
     Array,
     is_cupy_namespace,
@@ -25,6 +26,7 @@ __all__ = [
     "generic_column",
     "host_array",
     "identity_like",
+    "placed",
     "unit_columns",
     "zeros",
 ]
@@ -47,11 +49,28 @@ def host_array(values: Any, name: str) -> np.ndarray:
     return np.asarray(values, dtype=name)
 
 
-def constant(values: Any, like: Array, name: str) -> Array:
-    """Return numbers of the host as a constant, of the library and on the device of `like`."""
-    xp = namespace(like)
+def constant(values: Any, like: AnyArray, name: str) -> Array:
+    """Return numbers of the host as a constant, of the library and on the device of `like`.
+
+    Small ones are kept on a GPU: they are read only, and must not get to the caller.
+    """
+    xp, x = namespace(like), np.asarray(values, dtype=name)
     if is_dask_namespace(xp):  # which takes host arrays as they are, and as indices only these
-        return np.asarray(values, dtype=name)
+        return x
+    sent = is_cupy_namespace(xp) or (is_torch_namespace(xp) and like.device.type == "cuda")
+    place = place_of(like) if sent and x.nbytes <= _SMALL else None
+    if place is None:
+        return placed(x, like, name)
+    return _KEPT.get((place, x.tobytes(), x.shape, name), lambda: placed(x, like, name))
+
+
+# Bytes up to which finding a constant by what it holds takes less than sending it, and of all.
+_SMALL, _KEPT = 2**16, KeptArrays(4 * 2**20)
+
+
+def placed(values: Any, like: Array, name: str) -> Array:
+    """Return numbers of the host as a new array, of the library and on the device of `like`."""
+    xp = namespace(like)
     return xp.asarray(np.asarray(values, dtype=name), device=_placed(xp, like))
 
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import numbers
-import threading
-from collections.abc import Callable
 from operator import index
 from typing import Any
 
 import numpy as np
 
 from .array import AnyArray
-from .creation import constant
+from .creation import placed
 from .dtypes import real_name
+from .kept_arrays import KeptArrays, place_of
 from .messages import shown
 from .namespace import (
     Array,
+    is_cupy_namespace,
     is_dask_namespace,
     is_torch_namespace,
     namespace,
     torch_compiling,
 )
+from .tracing import free_to_read
 
-__all__ = ["gaussian", "generator", "orthonormal_columns", "require_generator"]
+__all__ = [
+    "gaussian",
+    "generator",
+    "orthonormal_columns",
+    "require_generator",
+    "to_be_orthonormal",
+]
 
 
 def generator(rng: int | np.random.Generator) -> np.random.Generator:
@@ -50,8 +57,16 @@ def require_generator(rng: Any) -> None:
 
 
 def orthonormal_columns(seed: int, shape: tuple[int, ...], like: Array, dtype: str) -> Array:
-    """Return the Q of a Gaussian matrix (..., n, r), of the library and on the device of `like`."""
+    """Return the Q of a Gaussian matrix (..., n, r), of the library and on the device of `like`.
+
+    It is the one with a positive diagonal of R, found by a QR on the host.
+    """
     return _drawn("orthonormal", seed, shape, like, dtype)
+
+
+def to_be_orthonormal(seed: int, shape: tuple[int, ...], like: Array, dtype: str) -> Array:
+    """Return the Gaussian matrix whose Q `orthonormal_columns` returns."""
+    return _drawn("to be orthonormal", seed, shape, like, dtype)
 
 
 def _drawn(
@@ -62,64 +77,24 @@ def _drawn(
     dtype: str,
 ) -> Array:
     xp = namespace(like)
-    if is_torch_namespace(xp):
-        return _drawn_for_torch(kind, rng, shape, dtype, like.device)
-    x = _DRAW[kind](np.random.default_rng(rng), shape, dtype)
-    return xp.asarray(x) if is_dask_namespace(xp) else constant(x, like, dtype)
-
-
-def _drawn_for_torch(kind: str, rng: Any, shape: tuple[int, ...], dtype: str, where: Any) -> Array:
-    if torch_compiling():
+    if is_torch_namespace(xp) and torch_compiling():
         _allow_in_graph()
-        return _drawn_in_graph(kind, rng, shape, dtype, where)
-    import torch
+        return _drawn_in_graph(kind, rng, shape, dtype, like.device)
 
     def draw() -> AnyArray:
-        return torch.asarray(_DRAW[kind](np.random.default_rng(rng), shape, dtype), device=where)
+        x = _DRAW[kind](np.random.default_rng(rng), shape, dtype)
+        return xp.asarray(x) if is_dask_namespace(xp) else placed(x, like, dtype)
 
-    if isinstance(rng, np.random.Generator):
+    if isinstance(rng, np.random.Generator) or (place := place_of(like)) is None:
         return draw()
-    return _TENSORS.get((kind, index(rng), shape, dtype, where), draw)
+    kept = _KEPT_ON_HOST if free_to_read(like) else _KEPT_ON_DEVICES
+    x = kept.get((place, kind, index(rng), shape, dtype), draw)
+    # Operators of the caller's get it, and may write into it, which CuPy does not tell.
+    return x.copy() if is_cupy_namespace(xp) else x
 
 
-class _Tensors:
-    """The last tensors that seeds have given, of a few megabytes: drawing takes the host a while.
-
-    They are constants. One that was written into all the same is drawn anew. None is kept of code
-    that is transformed, or of inference mode, which later code could not use.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most  # bytes
-        self._kept: dict[tuple[Any, ...], AnyArray] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[Any, ...], draw: Callable[[], AnyArray]) -> AnyArray:
-        """Return the tensor of this key."""
-        import torch
-
-        plain = not torch._C._len_torch_dispatch_stack()
-        if not plain or torch._C._functorch.peek_interpreter_stack() is not None:
-            return draw()
-        with self._lock:
-            x = self._kept.pop(key, None)
-            if x is not None and not x._version:
-                self._kept[key] = x  # the last one to go
-                return x
-        x = draw()
-        if x.nbytes <= self._most and not x.is_inference():
-            with self._lock:
-                self._kept[key] = x
-                self._make_room()
-        return x
-
-    def _make_room(self) -> None:
-        size = sum(x.nbytes for x in self._kept.values())
-        while size > self._most:
-            size -= self._kept.pop(next(iter(self._kept))).nbytes
-
-
-_TENSORS = _Tensors(16 * 2**20)
+# In all, 256 columns of 1e5 in float32 where that is little: drawing them takes a second.
+_KEPT_ON_HOST, _KEPT_ON_DEVICES = KeptArrays(16 * 2**20), KeptArrays(128 * 2**20)
 
 
 def _drawn_in_graph(kind: str, seed: Any, shape: tuple[Any, ...], dtype: str, where: Any) -> Array:
@@ -154,11 +129,22 @@ def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> n
     return pairs.view(dtype)[..., 0]
 
 
-def _orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def _to_be_orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     gaussian = rng.standard_normal(shape)
     if dtype != real_name(dtype):
         gaussian = gaussian + 1j * rng.standard_normal(shape)
-    return np.linalg.qr(gaussian).Q.astype(dtype)
+    return gaussian.astype(dtype)
 
 
-_DRAW = {"gaussian": _gaussian, "orthonormal": _orthonormal}
+def _orthonormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    Q, R = np.linalg.qr(_to_be_orthonormal(rng, shape, _DOUBLE[dtype == real_name(dtype)]))
+    signs = np.sign(np.diagonal(R, axis1=-2, axis2=-1).real)
+    return (Q * signs[..., None, :]).astype(dtype)
+
+
+_DOUBLE = {True: "float64", False: "complex128"}
+_DRAW = {
+    "gaussian": _gaussian,
+    "orthonormal": _orthonormal,
+    "to be orthonormal": _to_be_orthonormal,
+}

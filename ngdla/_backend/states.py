@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .array import AnyArray
 from .checks import require_dense
-from .creation import constant
+from .creation import placed
 from .dtypes import dtype_name, dtype_of
 from .messages import shown
 from .namespace import Array, is_array, namespace
@@ -97,7 +97,7 @@ def state_dict(state: Any) -> dict[str, AnyArray]:
             if field in state._grown
         },
     )
-    text = constant(list(json.dumps(layout._asdict()).encode()), like, "uint8")
+    text = placed(list(json.dumps(layout._asdict()).encode()), like, "uint8")
     return saved | {_LAYOUT: namespace(like).asarray(text)}
 
 

@@ -10,13 +10,18 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.powers import power_of_two
 from ngdla._backend.products import rmatvec, trace
-from ngdla._backend.random import orthonormal_columns
+from ngdla._backend.random import orthonormal_columns, to_be_orthonormal
 from ngdla._backend.shapes import expanded
 from ngdla._backend.spectral import left_singular
-from ngdla._backend.tracing import detached
+from ngdla._backend.tracing import detached, is_traced
+from ngdla.low_rank.cholesky_qr import orthonormal
 from ngdla.low_rank.nystrom_root import nystrom_root
 
 __all__ = ["SketchedInverse", "SketchedMatrix", "sketch_small_matrix"]
+
+# Rows from which columns are made orthonormal where the work is done: a QR on the host takes 1 s at
+# 1e5. The condition of so tall Gaussian matrices is near 1.
+_TALL = 4096
 
 
 @part
@@ -65,7 +70,7 @@ def sketch_small_matrix(
     algorithm 2.1 of Z. Frangella, J. A. Tropp, M. Udell, "Randomized Nystrom preconditioning",
     SIAM J. Matrix Anal. Appl. 44 (2023), arXiv:2110.02820. Omega is the Q of a Gaussian matrix.
     """
-    omega = orthonormal_columns(0, shape, like, dtype)
+    omega = _test_matrix(shape, like, dtype)
     Y = detached(product(omega))  # no gradient is that of a preconditioner
     xp = namespace(Y)
     unit = power_of_two(xp.max(xp.abs(Y), axis=(-2, -1)))
@@ -77,3 +82,13 @@ def sketch_small_matrix(
     values = s * s - expanded(root.shift, 1)
     values = xp.where(values > 0, values, xp.zeros_like(values)) * expanded(unit, 1)
     return SketchedMatrix(values, U), squared_norm
+
+
+def _test_matrix(shape: tuple[int, ...], like: Array, dtype: str) -> Array:
+    """Return the Q of a Gaussian matrix, the same to rounding wherever it is found.
+
+    A matrix that is a constant of compiled code is made before that: XLA would fold the work.
+    """
+    if shape[-2] < _TALL or shape[-2] < 4 * shape[-1] or is_traced(like):
+        return orthonormal_columns(0, shape, like, dtype)
+    return orthonormal(to_be_orthonormal(0, shape, like, dtype))

@@ -11,6 +11,7 @@ from references import H, U
 from spectra import refused
 
 from ngdla._backend import random
+from ngdla._backend.kept_arrays import KeptArrays
 from ngdla._backend.random import gaussian, generator, orthonormal_columns, require_generator
 
 
@@ -73,8 +74,8 @@ def test_what_no_generator_is_made_from(rng: Any, kind: type[Exception]) -> None
 def test_a_seed_is_drawn_from_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By torch: drawing takes the host as long as some decompositions. Memory is bounded."""
     torch = pytest.importorskip("torch")
-    kept = random._Tensors(3000)
-    monkeypatch.setattr(random, "_TENSORS", kept)
+    kept = KeptArrays(3000)
+    monkeypatch.setattr(random, "_KEPT_ON_HOST", kept)
     drawn, like = [], torch.zeros(2)
     monkeypatch.setitem(
         random._DRAW, "gaussian", lambda rng, shape, dtype: drawn.append(shape) or np.ones(shape)

@@ -99,6 +99,7 @@ for _char in "fdFD":
     )
     twin(f"ngdla_scaled_norm_{_char}")(_scaled_norm)
     twin(f"ngdla_unit_{_char}")(_unit)
+for _char in "efdFD":
     twin(f"ngdla_finite_{_char}")(lambda x, axis: np.all(np.isfinite(x), axis=axis))
 
 

@@ -312,6 +312,10 @@ class Stream:
         """A number that tells streams apart: 0 and 2 are those of CUDA."""
         return {0: 0, -1: 2}.get(self._number, self._number + 16)
 
+    def is_capturing(self) -> bool:
+        """No graph of CUDA is made here."""
+        return False
+
     @property
     def device(self) -> int:
         """The device that its work is done on."""

@@ -10,6 +10,8 @@ from backends import Backend
 from references import H, U, random_array, scores_with_spectrum
 from spectra import quick_compilation  # noqa: F401
 
+from ngdla._backend.random import orthonormal_columns
+from ngdla.damped import nystrom_preconditioner
 from ngdla.damped.nystrom_preconditioner import SketchedMatrix, sketch_small_matrix
 
 
@@ -60,3 +62,24 @@ def test_it_preconditions(rng: np.random.Generator) -> None:
     eigenvalues = np.linalg.eigvals(inverse(K + damping * np.eye(80))).real
     assert eigenvalues.max() / eigenvalues.min() <= 60
     assert np.linalg.cond(K + damping * np.eye(80)) >= 1e4
+
+
+def test_tall_test_matrices_are_the_same_wherever_they_are_made(
+    backend: Backend, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device, on the host or while code is traced: to roundings."""
+    if dtype not in backend.dtypes:
+        pytest.skip("no such dtype here")
+    monkeypatch.setattr(nystrom_preconditioner, "_TALL", 300)
+    like, shape = backend.asarray(np.zeros(2, dtype)), (300, 7)
+
+    def drawn(like: Any) -> Any:
+        return nystrom_preconditioner._test_matrix(shape, like, dtype)
+
+    expected = orthonormal_columns(0, shape, np.zeros(1), dtype)
+    tolerance = 8 * U[dtype] * shape[1] ** 0.5
+    results = [backend.call(drawn, like)]
+    if backend.name == "jax":  # not traced
+        results.append(drawn(like))
+    for Q in results:
+        backend.assert_matches(Q, expected, like=like, dtype=dtype, tolerance=tolerance)
