@@ -42,6 +42,7 @@ from ngdla._backend.choices import CHOICES  # noqa: E402
 ALL = [part for stage in parts.STAGES for part in stage.parts]
 ON_A_CPU = [name for name in ("torch", "jax") if has_module(name)]
 MOST_FILES = 8
+FACTS = ("version", "cuda", "clock", "memory", "svd")
 HEAD: dict[str, Any] = {
     "device": "rehearsal",
     "driver": "none",
@@ -318,6 +319,19 @@ def test_files_are_complete_while_a_part_runs(tmp_path: Path) -> None:
     assert under_way[-1]["parts"]["passes"]["verdict"] == "passed"
     assert not under_way[-1]["finished"]
     assert seen[-1]["finished"]
+
+
+def test_a_library_names_a_device_that_nvidia_smi_does_not(tmp_path: Path) -> None:
+    made = scripted(tmp_path)
+    made.result["device"] = report.UNKNOWN
+    measured = {"libraries": {"cupy": {"device": "Made-up 9", **dict.fromkeys(FACTS, "x")}}}
+    found = {"verdict": "passed", "faults": [], "measured": measured}
+    desk.part_file(made.parts, "facts").write_text(json.dumps(found), encoding="utf-8")
+    made.command = lambda part, seconds: ["true"]  # type: ignore[method-assign]
+    made((parts.Stage(5, (parts.Part("facts", "x.y", "", "what it is"),)),))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"made-up-9.{end}" for end in ("json", "log", "md")
+    ]
 
 
 def test_an_end_from_outside_ends_the_parts(tmp_path: Path) -> None:
