@@ -167,7 +167,7 @@ def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not ON_A_CPU, reason="torch or JAX")
 @pytest.mark.slow
 def test_rehearsal(tmp_path: Path) -> None:
-    """Every part ends by itself within its time; JAX, too."""
+    """Every part ends by itself before its time is over; JAX, too."""
     assert evidence.main(["--device", "cpu", "--output", str(tmp_path)]) == 0
     check_rehearsal(tmp_path, "rehearsal", set(ON_A_CPU) | {""})
 
@@ -187,14 +187,13 @@ def check_rehearsal(
     assert files == [f"{name}.{end}" for end in ("json", "log", "md", "tests.xml")]
     result = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     assert result["finished"]
-    limits = {part.name: stage.seconds for stage in parts.STAGES for part in stage.parts}
-    assert result["parts"].keys() == limits.keys()
+    assert list(result["parts"]) == [part.name for part in ALL]
+    assert result["seconds"] < parts.SECONDS
     for part in ALL:
         found = result["parts"][part.name]
         runs = part.library in libraries and part.name not in skipped
         wanted = "passed" if runs else "skipped"
         assert found["verdict"].startswith(wanted), (part.name, found["verdict"])
-        assert found["seconds"] < limits[part.name]
     assert result["ceilings"]
     assert result["rows"]
     assert str(ROOT) not in (folder / f"{name}.log").read_text(encoding="utf-8")
