@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .dtypes import dtype_name, normal_range, real_part
-from .fused import all_of, finite_along
+from .fused import all_of, finite_along, in_one_kernel
 from .messages import shown
 from .namespace import Array, namespace
 from .settings import library_settings
@@ -85,6 +85,14 @@ class opened:
             if self._waiting is not None:
                 self._waiting.__exit__()
             self._settings.__exit__(kind, error, trace)
+
+
+def _all_set(*flags: Array) -> Array:
+    return in_one_kernel(_conjunction, *flags) if len(flags) > 2 else reduce(and_, flags)
+
+
+def _conjunction(xp: Any, *flags: Any) -> Any:
+    return reduce(and_, flags)
 
 
 def _require_check(check: Any, *, nan: bool) -> None:
@@ -158,7 +166,7 @@ class ValueChecks:
         forgotten. Warnings are issued, if no error is raised.
         """
         tests, self._tests = self._tests, []
-        if not tests or concrete(reduce(and_, map(itemgetter(0), tests))) is not False:
+        if not tests or concrete(_all_set(*map(itemgetter(0), tests))) is not False:
             return True
         issued = []
         for error in [error for flag, error in tests if concrete(flag) is False]:

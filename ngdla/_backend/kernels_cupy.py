@@ -1,4 +1,4 @@
-"""Kernels that CuPy compiles from source: sums over entries without an array of the terms."""
+"""Kernels that CuPy compiles from source: sums without an array of the terms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from .array import AnyArray
 
 __all__ = [
     "centred_cupy",
+    "add_multiple_cupy",
+    "add_to_multiple_cupy",
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
+    "moved_cupy",
     "norm_cupy",
     "power_of_two_cupy",
     "squares_and_distances_cupy",
@@ -99,6 +102,38 @@ def _centring(char: str, in_parts: bool) -> Any:
         _typed(source, names.in_c),
         f"ngdla_centred_{char}{len(outputs.split(','))}",
     )
+
+
+def add_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
+    """Return total + factor x, written into `total`."""
+    return _sum_of_two("add_multiple", "T(factor) * T(x) + total")(total, factor, x, total)
+
+
+def add_to_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
+    """Return factor total + x, written into `total`."""
+    return _sum_of_two("add_to_multiple", "T(factor) * total + T(x)")(total, factor, x, total)
+
+
+def moved_cupy(memory: AnyArray, places: AnyArray, weight: Any, out: AnyArray) -> AnyArray:
+    """Write weight times the entries of an array (n,) at some places, 0 for places below 0."""
+    return _moved()(memory, places, weight, out)
+
+
+@cache
+def _moved() -> Any:
+    import cupy
+
+    inputs = "raw T memory, int32 place, W weight"
+    source = "y = place < 0 ? T(0) : T(weight) * memory[place]"
+    return cupy.ElementwiseKernel(inputs, "T y", source, "ngdla_moved")
+
+
+@cache
+def _sum_of_two(name: str, formula: str) -> Any:
+    import cupy
+
+    inputs = "T total, F factor, X x"
+    return cupy.ElementwiseKernel(inputs, "T y", f"y = {formula}", f"ngdla_{name}")
 
 
 class _Reduction(NamedTuple):

@@ -14,7 +14,7 @@ from ngdla._backend.pickles import part
 from ngdla._backend.products import preserved
 from ngdla._backend.settings import library_settings
 from ngdla._backend.states import state_class
-from ngdla._backend.sums import multiples
+from ngdla._backend.sums_together import multiples
 
 from .kernels import Leaves
 from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows

@@ -17,7 +17,7 @@ from ngdla._backend.blocks import (
     scaled_copies,
     squared_columns,
 )
-from ngdla._backend.sums import add_multiples, add_to_multiples, multiples
+from ngdla._backend.sums_together import add_multiples, add_to_multiples, multiples
 
 BATCH = (2,)
 

@@ -139,6 +139,21 @@ def _(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hi, (s - hi) * np.float32(2048)
 
 
+@twin("ngdla_add_multiple")
+def _(total: np.ndarray, factor: Any, x: np.ndarray) -> np.ndarray:
+    return total + factor * x
+
+
+@twin("ngdla_add_to_multiple")
+def _(total: np.ndarray, factor: Any, x: np.ndarray) -> np.ndarray:
+    return factor * total + x
+
+
+@twin("ngdla_moved")
+def _(memory: np.ndarray, place: np.ndarray, weight: Any) -> np.ndarray:
+    return np.where(place < 0, 0, memory[np.maximum(place, 0)] * weight)
+
+
 ACCEPTED = (ndarray, bool, int, float, complex, np.generic, type(None))
 
 
