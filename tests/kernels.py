@@ -109,18 +109,27 @@ def has_check(function: Callable[..., Any], check: bool | str = False) -> bool:
 @contextlib.contextmanager
 def unchecked(check: bool | str) -> Iterator[None]:
     """Give all public functions and methods another `check`, False where they do not have it."""
+    with contextlib.ExitStack() as stack:
+        for owner, name, function in public_functions():
+            if has_check(function):
+                value = check if has_check(function, check) else False
+                patch = mock.patch.object(owner, name, _with_check(function, value))
+                stack.enter_context(patch)
+        yield
+
+
+def public_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Return all public functions and methods with the module or class that has them."""
     import ngdla
 
     public = [getattr(ngdla, name) for name in ngdla.__all__]
     owners = [ngdla, *(x for x in public if inspect.isclass(x))]
-    with contextlib.ExitStack() as stack:
-        for owner in owners:
-            for name, function in list(vars(owner).items()):
-                if not name.startswith("_") and has_check(function):
-                    value = check if has_check(function, check) else False
-                    patch = mock.patch.object(owner, name, _with_check(function, value))
-                    stack.enter_context(patch)
-        yield
+    return [
+        (owner, name, function)
+        for owner in owners
+        for name, function in list(vars(owner).items())
+        if not name.startswith("_") and inspect.isroutine(function)
+    ]
 
 
 def _with_check(function: Callable[..., Any], check: bool | str) -> Callable[..., Any]:

@@ -28,7 +28,17 @@ from .desk import ROOT, part_file
 from .evidence_page import page
 from .parts import SECONDS, STAGES, Part, Stage
 from .peers import ratios
-from .report import REHEARSALS, driver, run_name, slug, surroundings, unwritable, write, write_whole
+from .report import (
+    REHEARSALS,
+    UNKNOWN,
+    driver,
+    run_name,
+    slug,
+    surroundings,
+    unwritable,
+    write,
+    write_whole,
+)
 
 __all__ = ["Evidence", "main"]
 
@@ -133,6 +143,9 @@ class Evidence:
             ]
         solves = [row for name in self.begun for row in self._measured(name).get("solves", ())]
         self.result["peers"] = ratios(solves)
+        if self.result["device"] == UNKNOWN:  # without nvidia-smi, a library says it
+            named = [facts["device"] for facts in self.result["libraries"].values()]
+            self.result["device"] = next(iter(named), UNKNOWN)
         name = self.result["device"]
         write(self.result, self.output, name, page(self.result))
         write_whole(self.output / f"{slug(name)}.log", "\n".join(map(self._logged, self.begun)))

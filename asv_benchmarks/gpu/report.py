@@ -17,6 +17,7 @@ from asv_benchmarks.tables import table
 
 __all__ = [
     "REHEARSALS",
+    "UNKNOWN",
     "as_json",
     "driver",
     "markdown",
@@ -51,6 +52,7 @@ def driver() -> str:
     return _nvidia("driver_version,memory.total")
 
 
+UNKNOWN = "gpu"
 REHEARSALS = {"cpu": "rehearsal", "double": "double"}
 
 
@@ -59,7 +61,7 @@ def run_name(device: str) -> str:
     if device in REHEARSALS:
         return REHEARSALS[device]
     name = _nvidia("name")
-    return "gpu" if name == "unknown" else name
+    return UNKNOWN if name == "unknown" else name
 
 
 def _nvidia(fields: str) -> str:

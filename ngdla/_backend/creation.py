@@ -35,13 +35,13 @@ __all__ = [
 def zeros(shape: tuple[int, ...], like: Array, name: str) -> Array:
     """Return zeros of the named dtype, of the library and on the device of `like`."""
     xp = namespace(like)
-    return xp.zeros(shape, dtype=dtype_of(xp, name), device=_placed(xp, like))
+    return _made(xp.zeros, like, shape, dtype=dtype_of(xp, name))
 
 
 def full(shape: tuple[int, ...], value: float, like: Array, name: str) -> Array:
     """Return an array of one number, of the named dtype, as `zeros` does."""
     xp = namespace(like)
-    return xp.full(shape, value, dtype=dtype_of(xp, name), device=_placed(xp, like))
+    return _made(xp.full, like, shape, value, dtype=dtype_of(xp, name))
 
 
 def host_array(values: Any, name: str) -> np.ndarray:
@@ -72,6 +72,15 @@ def placed(values: Any, like: Array, name: str) -> Array:
     """Return numbers of the host as a new array, of the library and on the device of `like`."""
     xp = namespace(like)
     return xp.asarray(np.asarray(values, dtype=name), device=_placed(xp, like))
+
+
+def _made(make: Any, like: AnyArray, *args: Any, **options: Any) -> Array:
+    """Return a new array on the device of `like`."""
+    xp = namespace(like)
+    if is_cupy_namespace(xp):  # whose new arrays lie on the current device, whatever is asked for
+        with like.device:
+            return make(*args, **options)
+    return make(*args, device=_placed(xp, like), **options)
 
 
 def _placed(xp: Any, like: AnyArray) -> Any:
@@ -120,4 +129,4 @@ def _eye(rows: int, columns: int, like: Array) -> Array:
     xp = namespace(like)
     if is_dask_namespace(xp):  # its eye fails where there are more columns than rows
         return xp.eye(max(rows, columns), dtype=like.dtype)[:rows, :columns]
-    return xp.eye(rows, columns, dtype=like.dtype, device=_placed(xp, like))
+    return _made(xp.eye, like, rows, columns, dtype=like.dtype)

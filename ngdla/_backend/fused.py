@@ -127,7 +127,7 @@ def largest_along(
 def finite_along(x: AnyArray, axis: int | tuple[int, ...] | None) -> AnyArray:
     """Tell along some axes, or all, whether no entry is NaN or Inf."""
     xp = namespace(x)
-    if is_cupy_namespace(xp) and x.dtype.char in "fdFD":
+    if is_cupy_namespace(xp) and x.dtype.kind in "fc":
         return finite_cupy(x, axis)
     if not is_torch_namespace(xp) or torch_compiling() or 0 in x.shape:  # compilers fuse
         return xp.all(xp.isfinite(x), axis=axis)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .array import AnyArray
 
 __all__ = [
+    "centred_cupy",
     "add_multiple_cupy",
     "add_to_multiple_cupy",
     "doubled_triangle_cupy",
@@ -72,6 +73,35 @@ def _power_of_two() -> Any:
         "T y",
         "y = isfinite(x) ? ldexp(T(1), ilogb(min(max(x, least), largest))) : T(1)",
         "ngdla_power_of_two",
+    )
+
+
+def centred_cupy(
+    O: AnyArray, mean: AnyArray, scale: Any, kept: Any, out: tuple[AnyArray, ...]
+) -> None:
+    """Write scale (O - mean) into one array, or its real and imaginary parts into two.
+
+    Rows that are not `kept` are 0, whatever they hold. What the expression reads, it reads once.
+    """
+    _centring(O.dtype.char, len(out) > 1)(O, mean, scale, kept, *out)
+
+
+@cache
+def _centring(char: str, in_parts: bool) -> Any:
+    import cupy
+
+    names, is_complex = (_SINGLE if char in "fF" else _DOUBLE), char in "FD"
+    entry, outputs, last = ("C", "R re, R im", "re = d.real(); im = d.imag()")
+    if not in_parts:
+        entry, outputs, last = ("C" if is_complex else "R"), "{} s", "s = d"
+        outputs = outputs.format(entry)
+    inputs = f"{entry} o, {entry} mean, R scale, bool kept"
+    source = f"{entry} d = kept ? (o - mean) * scale : {entry}(0); {last}"
+    return cupy.ElementwiseKernel(
+        _typed(inputs, names.in_numpy),
+        _typed(outputs, names.in_numpy),
+        _typed(source, names.in_c),
+        f"ngdla_centred_{char}{len(outputs.split(','))}",
     )
 
 

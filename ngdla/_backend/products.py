@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 from operator import add
+from typing import Any
 
 import array_api_extra as xpx
 import numpy as np
@@ -16,8 +17,8 @@ import numpy as np
 from .array import AnyArray
 from .chunks import columns_chunked, is_chunked
 from .cupy_products import product_cupy, taken_by_cublas
-from .dtypes import astype, dtype_name, is_complex, real_name, result_name
-from .kernels_cupy import doubled_triangle_cupy
+from .dtypes import astype, dtype_name, is_complex, real_name, real_part, result_name
+from .kernels_cupy import centred_cupy, doubled_triangle_cupy
 from .namespace import (
     is_cupy_namespace,
     is_jax_namespace,
@@ -242,8 +243,10 @@ def centred_rows(
     NumPy and CuPy write into it.
     """
     xp = namespace(O)
+    if is_cupy_namespace(xp):
+        return _centred_rows_cupy(O, mean, scale, kept, stack=stack)
     parts = [(xp.real(O), xp.real(mean)), (xp.imag(O), xp.imag(mean))] if stack else [(O, mean)]
-    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+    if is_numpy_namespace(xp):
         n, m = O.shape[-2:]
         S = xp.empty(O.shape[:-2] + (len(parts) * n, m), dtype=parts[0][0].dtype)
         for i, (part, shift) in enumerate(parts):
@@ -257,3 +260,17 @@ def centred_rows(
         parts = [(xp.where(kept, part, shift), shift) for part, shift in parts]
     parts = [(part - shift) * scale for part, shift in parts]
     return columns_chunked(xp.concat(parts, axis=-2)) if stack else parts[0]
+
+
+def _centred_rows_cupy(
+    O: AnyArray, mean: AnyArray, scale: Any, kept: AnyArray | None, *, stack: bool
+) -> AnyArray:
+    import cupy
+
+    n, m = O.shape[-2:]
+    S = cupy.empty(
+        (*O.shape[:-2], 2 * n if stack else n, m), real_part(O).dtype if stack else O.dtype
+    )
+    out = (S[..., :n, :], S[..., n:, :]) if stack else (S,)
+    centred_cupy(O, mean, scale, True if kept is None else kept, out)
+    return S

@@ -190,8 +190,8 @@ def hermitian_solve(
     columns, vector = require_columns(b, "b", tuple(W.shape[:-1]), W, "W", tuple(W.shape))
     layout = _layout(W, columns, vector)
     N = None if null is None else _null(W, null)
-    tr = trace_of(W) if trace is None else _trace(W, trace)
     with opened(W, check, nan=True) as checks:
+        tr = trace_of(W) if trace is None else _trace(W, trace)
         unit = power_of_two(tr)  # so that squares of entries stay in the range of their dtype
         W, tr = W / expanded(unit, 2), tr / unit
         _require_values(W, columns, N, tr, u, checks, unit)

@@ -253,12 +253,16 @@ def weight_sharing_step(
         weights = exact if due or not samples.M else _share(stored, samples.M)
         if diagnose:
             angle = detached(cosine(K, weights, exact))
-    changed: dict[str, Any] = {"batches": state.batches + 1, "cosine": angle}
-    if due and (state.policy == "table" or samples.M == state.M):
-        kept, skipped = _kept(weights, stored)
-        changed |= {"layer": samples.layer, "skipped": skipped, **sharing.keep(state, kept, index)}
-    elif samples.M:
-        changed |= {"layer": samples.layer, "age": state.age + (not due)}
+        changed: dict[str, Any] = {"batches": state.batches + 1, "cosine": angle}
+        if due and (state.policy == "table" or samples.M == state.M):
+            kept, skipped = _kept(weights, stored)
+            changed |= {
+                "layer": samples.layer,
+                "skipped": skipped,
+                **sharing.keep(state, kept, index),
+            }
+        elif samples.M:
+            changed |= {"layer": samples.layer, "age": state.age + (not due)}
     return weights, dataclasses.replace(state, **changed)
 
 

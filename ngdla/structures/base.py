@@ -15,6 +15,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved
+from ngdla._backend.settings import library_settings
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
 from .kernels import Kernels, Leaves
@@ -94,8 +95,9 @@ class Structure(Kernels):
         StructuredMatrix
             Of ones on the diagonal.
         """
-        zeros = self.zeros(d, like=like, dtype=dtype, batch=batch)
-        return zeros.add_identity(1.0).astype(zeros.dtype_name)
+        with library_settings(like):
+            zeros = self.zeros(d, like=like, dtype=dtype, batch=batch)
+            return zeros.add_identity(1.0).astype(zeros.dtype_name)
 
     def project(self, N: Array, *, check: bool = True) -> StructuredMatrix:
         """Return the member that stands for the Hermitian part of a dense matrix.

@@ -76,14 +76,16 @@ class StructuredMatrix(StoredMatrix):
     def __add__(self, other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
-        K, L = in_one_dtype(self, other)
-        return K.map(lambda a, b: a + b, L)
+        with library_settings(self.leaves[0]):
+            K, L = in_one_dtype(self, other)
+            return K.map(lambda a, b: a + b, L)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
-        K, L = in_one_dtype(self, other)
-        return K.map(lambda a, b: a - b, L)
+        with library_settings(self.leaves[0]):
+            K, L = in_one_dtype(self, other)
+            return K.map(lambda a, b: a - b, L)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
@@ -109,9 +111,10 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        K = self.computed()
-        factor = real_number(factor, "factor", K)
-        return K._like(multiples(K.leaves, factor))
+        with library_settings(self.leaves[0]):
+            K = self.computed()
+            factor = real_number(factor, "factor", K)
+            return K._like(multiples(K.leaves, factor))
 
     def add_identity(self, shift: Any) -> StructuredMatrix:
         """Return K + shift I.
@@ -126,11 +129,12 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        K = self.computed()
-        shift = real_number(shift, "shift", K)
-        if self.dtype_name == K.dtype_name:  # otherwise they are new already
-            K = K.map(preserved)
-        return K._like(self.structure.add_identity(K.leaves, shift, self.dimension))
+        with library_settings(self.leaves[0]):
+            K = self.computed()
+            shift = real_number(shift, "shift", K)
+            if self.dtype_name == K.dtype_name:  # otherwise they are new already
+                K = K.map(preserved)
+            return K._like(self.structure.add_identity(K.leaves, shift, self.dimension))
 
     # ------------------------------------------------------------------------- products
 

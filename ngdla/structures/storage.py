@@ -11,6 +11,7 @@ from ngdla._backend.checks import DTYPES, require_choice, require_dense, require
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, where
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
+from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import expanded
 
 from .kernels import Kernels
@@ -82,7 +83,8 @@ class StoredMatrix:
                 f"would be lost; it must be a complex dtype."
             )
             raise ValueError(msg)
-        return self.map(lambda leaf: astype(leaf, dtype))
+        with library_settings(self.leaves[0]):
+            return self.map(lambda leaf: astype(leaf, dtype))
 
     def computed(self) -> Self:
         """Return the same matrix in the dtype in which it is computed with.

@@ -99,6 +99,7 @@ for _char in "fdFD":
     )
     twin(f"ngdla_scaled_norm_{_char}")(_scaled_norm)
     twin(f"ngdla_unit_{_char}")(_unit)
+for _char in "efdFD":
     twin(f"ngdla_finite_{_char}")(lambda x, axis: np.all(np.isfinite(x), axis=axis))
 
 
@@ -106,6 +107,15 @@ for _char in "fdFD":
 def _(x: np.ndarray, least: float, largest: float) -> np.ndarray:
     kept = np.clip(np.where(np.isfinite(x), x, 1), least, largest)
     return np.ldexp(np.ones_like(x), np.frexp(kept)[1] - 1)
+
+
+def _centred(o: np.ndarray, mean: np.ndarray, scale: Any, kept: Any) -> np.ndarray:
+    return np.where(kept, (o - mean) * scale, o.dtype.type(0)).astype(o.dtype)
+
+
+for _char in "fdFD":
+    twin(f"ngdla_centred_{_char}1")(_centred)
+    twin(f"ngdla_centred_{_char}2")(lambda *args: ((d := _centred(*args)).real, d.imag))
 
 
 def _count(params: str) -> int:

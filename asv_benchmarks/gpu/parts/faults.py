@@ -67,7 +67,7 @@ def failures(desk: Desk, engine: Engine) -> None:
             desk.add("of_nan", row)
             if row["ngdla"] != "NaN":
                 desk.fault(f"ngdla's {name} of NaN in {dtype}: {row['ngdla']}")
-        if desk.device == "gpu":
+        if engine.name == "cupy":
             desk.add("potrf", {"dtype": dtype, "n": n} | _potrf(dtype, n))
     sentence, numbers = indefinite_cholesky(engine, desk.plan.questions)
     title = "Is a failed Cholesky factorisation noticed?"
