@@ -8,6 +8,7 @@ from itertools import accumulate
 from .array import AnyArray
 from .choices import CHOICES
 from .dtypes import conjugate, is_complex
+from .kernels_cupy import doubled_triangle_cupy
 from .namespace import is_cupy_namespace, is_numpy_namespace, is_torch_namespace, namespace
 from .pieces_cupy import assembled, collected, divided, one_piece
 from .shapes import joined
@@ -16,6 +17,7 @@ from .sums import add_multiple, writable
 __all__ = [
     "add_to_middle",
     "block_matrix",
+    "doubled_triangle",
     "ends_replaced",
     "in_one_row",
     "matrix_of",
@@ -45,6 +47,11 @@ def matrix_of(
         row = in_one_row([block.reshape(-1) for block in blocks])
         whole = assembled(divided(row, [block.shape for block in blocks]), corners, shape)
     return whole
+
+
+def doubled_triangle(A: AnyArray, *, upper: bool) -> AnyArray:
+    """Return the upper or lower triangle of a matrix of CuPy, twice beside the diagonal."""
+    return doubled_triangle_cupy(A, upper=upper)
 
 
 def block_matrix(rows: tuple[Row, ...]) -> AnyArray:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from .array import AnyArray
 
 __all__ = [
-    "centred_cupy",
     "add_multiple_cupy",
     "add_to_multiple_cupy",
+    "centred_cupy",
     "doubled_triangle_cupy",
     "finite_cupy",
     "inner_cupy",

@@ -18,7 +18,7 @@ from .array import AnyArray
 from .chunks import columns_chunked, is_chunked
 from .cupy_products import product_cupy, taken_by_cublas
 from .dtypes import astype, dtype_name, is_complex, real_name, real_part, result_name
-from .kernels_cupy import centred_cupy, doubled_triangle_cupy
+from .kernels_cupy import centred_cupy
 from .namespace import (
     is_cupy_namespace,
     is_jax_namespace,
@@ -38,7 +38,6 @@ __all__ = [
     "adjoint_product",
     "centred_rows",
     "conjugated",
-    "doubled_triangle",
     "hermitian_part",
     "matmul_stored",
     "preserved",
@@ -185,14 +184,6 @@ def add_diagonal(A: AnyArray, diagonal: float | AnyArray) -> AnyArray:
 
         return A + torch.diag_embed(diagonal)
     return A + xpx.create_diagonal(diagonal)
-
-
-def doubled_triangle(A: AnyArray, *, upper: bool) -> AnyArray:
-    """Return the upper or lower triangle of A, twice beside the diagonal."""
-    xp = namespace(A)
-    if is_cupy_namespace(xp):
-        return doubled_triangle_cupy(A, upper=upper)
-    return xp.triu(A) + xp.triu(A, k=1) if upper else xp.tril(A) + xp.tril(A, k=-1)
 
 
 def preserved(A: AnyArray) -> AnyArray:

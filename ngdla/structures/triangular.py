@@ -10,7 +10,13 @@ import dataclasses
 from functools import cache
 from typing import Any, ClassVar
 
-from ngdla._backend.blocks import in_one_row, matrix_of, scaled_copies, taken_whole
+from ngdla._backend.blocks import (
+    doubled_triangle,
+    in_one_row,
+    matrix_of,
+    scaled_copies,
+    taken_whole,
+)
 from ngdla._backend.dtypes import is_complex
 from ngdla._backend.fused import largest_along
 from ngdla._backend.gram import gram
@@ -18,7 +24,6 @@ from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.products import (
     adjoint,
     adjoint_product,
-    doubled_triangle,
     hermitian_part,
     real_diagonal,
 )
