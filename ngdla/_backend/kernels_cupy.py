@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from .array import AnyArray
 
 __all__ = [
-    "centred_cupy",
     "add_multiple_cupy",
     "add_to_multiple_cupy",
+    "centred_cupy",
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
@@ -106,33 +106,40 @@ def _centring(char: str, in_parts: bool) -> Any:
 
 def add_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """Return total + factor x, written into `total`."""
-    return _sum_of_two("add_multiple", "T(factor) * T(x) + total")(total, factor, x, total)
+    kernel = _sum_of_two("add_multiple", "T(factor) * T(x) + total", _type_of(factor, total))
+    return kernel(total, factor, x, total)
 
 
 def add_to_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
     """Return factor total + x, written into `total`."""
-    return _sum_of_two("add_to_multiple", "T(factor) * total + T(x)")(total, factor, x, total)
+    kernel = _sum_of_two("add_to_multiple", "T(factor) * total + T(x)", _type_of(factor, total))
+    return kernel(total, factor, x, total)
 
 
 def moved_cupy(memory: AnyArray, places: AnyArray, weight: Any, out: AnyArray) -> AnyArray:
     """Write weight times the entries of an array (n,) at some places, 0 for places below 0."""
-    return _moved()(memory, places, weight, out)
+    return _moved(_type_of(weight, memory))(memory, places, weight, out)
+
+
+def _type_of(factor: Any, like: AnyArray) -> str:
+    """Return the type of a kernel's parameter: a letter for arrays, which numbers cannot fill."""
+    return "F" if hasattr(factor, "dtype") else str(like.real.dtype)
 
 
 @cache
-def _moved() -> Any:
+def _moved(weight: str) -> Any:
     import cupy
 
-    inputs = "raw T memory, int32 place, W weight"
+    inputs = f"raw T memory, int32 place, {weight} weight"
     source = "y = place < 0 ? T(0) : T(weight) * memory[place]"
     return cupy.ElementwiseKernel(inputs, "T y", source, "ngdla_moved")
 
 
 @cache
-def _sum_of_two(name: str, formula: str) -> Any:
+def _sum_of_two(name: str, formula: str, factor: str) -> Any:
     import cupy
 
-    inputs = "T total, F factor, X x"
+    inputs = f"T total, {factor} factor, X x"
     return cupy.ElementwiseKernel(inputs, "T y", f"y = {formula}", f"ngdla_{name}")
 
 
