@@ -331,8 +331,6 @@ class StructuredMatrix(StoredMatrix):
         """
         return self._matrix(self.structure.inv_sqrtm)
 
-    # ----------------------------------------------------------------------- numbers
-
     def logabsdet(self) -> AnyArray:
         """Return log |det K|, -inf where K is singular.
 
@@ -402,8 +400,6 @@ class StructuredMatrix(StoredMatrix):
             The largest Frobenius norm of a diagonal block, or more; exact for blocks of size 1.
         """
         return self._number(self.structure.coarse_bound)
-
-    # ----------------------------------------------------------------------- helpers
 
     def _like(self, leaves: Leaves) -> StructuredMatrix:
         return StructuredMatrix(leaves, self.structure, self.dimension)
