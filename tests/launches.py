@@ -128,6 +128,12 @@ def _inverse_free(cupy: Any, structure: str) -> Call:
     return partial(ngdla.inverse_free_update, state, statistics, **options)
 
 
+def _toeplitz(cupy: Any) -> Call:
+    from ngdla.structures import LowerToeplitz
+
+    return partial(LowerToeplitz().project, _matrix(cupy))
+
+
 # What is called, and how many launches it may take at most.
 CASES: dict[str, tuple[Callable[[Any], Call], int]] = {
     "damped_solve, n = 1024": (partial(_solve, precision="native"), 35),
@@ -161,6 +167,16 @@ CASES: dict[str, tuple[Callable[[Any], Call], int]] = {
         partial(_inverse_free, structure="upper-triangular"),
         250,
     ),
+    "inverse_free_update, block-diagonal": (
+        partial(_inverse_free, structure="block-diagonal"),
+        100,
+    ),
+    "inverse_free_update, upper-toeplitz": (
+        partial(_inverse_free, structure="upper-toeplitz"),
+        100,
+    ),
+    "inverse_free_update, diagonal": (partial(_inverse_free, structure="diagonal"), 60),
+    "LowerToeplitz.project, d = 512": (_toeplitz, 20),
 }
 
 

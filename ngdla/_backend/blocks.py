@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from .array import AnyArray
+from .choices import CHOICES
 from .dtypes import conjugate, is_complex
+from .kernels_cupy import doubled_triangle_cupy
 from .namespace import is_cupy_namespace, is_numpy_namespace, is_torch_namespace, namespace
 from .pieces_cupy import assembled, collected, divided, one_piece
 from .shapes import joined
@@ -15,13 +17,41 @@ from .sums import add_multiple, writable
 __all__ = [
     "add_to_middle",
     "block_matrix",
+    "doubled_triangle",
     "ends_replaced",
     "in_one_row",
+    "matrix_of",
     "scaled_copies",
     "squared_columns",
+    "taken_whole",
 ]
 
 Row = tuple[AnyArray | None, ...]
+
+# Rows of a matrix, up to which one product takes about as long on a GPU as a launch.
+_WHOLE = 1024
+
+
+def taken_whole(like: AnyArray, d: int) -> bool:
+    """Tell of one matrix of dimension d, of the library of `like`, whether dividing it pays not."""
+    few = like.ndim == 2 and d <= _WHOLE and is_cupy_namespace(namespace(like))
+    return few and CHOICES["triangles of cupy"].way == "whole"
+
+
+def matrix_of(
+    blocks: Sequence[AnyArray], corners: Sequence[tuple[int, int]], shape: tuple[int, int]
+) -> AnyArray:
+    """Return the matrix, of CuPy, of blocks with these first rows and columns, 0 elsewhere."""
+    whole = assembled(blocks, corners, shape)
+    if whole is None:
+        row = in_one_row([block.reshape(-1) for block in blocks])
+        whole = assembled(divided(row, [block.shape for block in blocks]), corners, shape)
+    return whole
+
+
+def doubled_triangle(A: AnyArray, *, upper: bool) -> AnyArray:
+    """Return the upper or lower triangle of a matrix of CuPy, twice beside the diagonal."""
+    return doubled_triangle_cupy(A, upper=upper)
 
 
 def block_matrix(rows: tuple[Row, ...]) -> AnyArray:

@@ -12,6 +12,7 @@ __all__ = [
     "add_multiple_cupy",
     "add_to_multiple_cupy",
     "centred_cupy",
+    "doubled_triangle_cupy",
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
@@ -124,6 +125,24 @@ def moved_cupy(memory: AnyArray, places: AnyArray, weight: Any, out: AnyArray) -
 def _type_of(factor: Any, like: AnyArray) -> str:
     """Return the type of a kernel's parameter: a letter for arrays, which numbers cannot fill."""
     return "F" if hasattr(factor, "dtype") else str(like.real.dtype)
+
+
+def doubled_triangle_cupy(A: AnyArray, *, upper: bool) -> AnyArray:
+    """Return one triangle of A, twice beside the diagonal."""
+    return _doubled_triangle()(A, A.shape[-1], upper)
+
+
+@cache
+def _doubled_triangle() -> Any:
+    import cupy
+
+    source = "y = row == column ? x : (row < column) == upper ? x + x : T(0)"
+    return cupy.ElementwiseKernel(
+        "T x, int64 n, bool upper",
+        "T y",
+        f"long long row = i / n % n, column = i % n; {source}",
+        "ngdla_doubled_triangle",
+    )
 
 
 @cache

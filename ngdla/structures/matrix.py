@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import preserved
-from ngdla._backend.settings import library_settings
+from ngdla._backend.settings import device_of, library_settings
 from ngdla._backend.states import state_class
 from ngdla._backend.sums_together import multiples
 
@@ -74,18 +75,17 @@ class StructuredMatrix(StoredMatrix):
     # ---------------------------------------------------------------------------- sums
 
     def __add__(self, other: Any) -> StructuredMatrix:
-        if not isinstance(other, StructuredMatrix):
-            return NotImplemented
-        with library_settings(self.leaves[0]):
-            K, L = in_one_dtype(self, other)
-            return K.map(lambda a, b: a + b, L)
+        return self._combined(operator.add, other)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
+        return self._combined(operator.sub, other)
+
+    def _combined(self, function: Callable[..., Array], other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
-        with library_settings(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K, L = in_one_dtype(self, other)
-            return K.map(lambda a, b: a - b, L)
+            return K.map(function, L)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
@@ -111,7 +111,7 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        with library_settings(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K = self.computed()
             factor = real_number(factor, "factor", K)
             return K._like(multiples(K.leaves, factor))
@@ -129,7 +129,7 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        with library_settings(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K = self.computed()
             shift = real_number(shift, "shift", K)
             if self.dtype_name == K.dtype_name:  # otherwise they are new already

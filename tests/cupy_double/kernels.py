@@ -160,6 +160,12 @@ def _(memory: np.ndarray, place: np.ndarray, weight: Any) -> np.ndarray:
     return np.where(place < 0, 0, memory[np.maximum(place, 0)] * weight)
 
 
+@twin("ngdla_doubled_triangle")
+def _(x: np.ndarray, n: int, upper: bool) -> np.ndarray:
+    once, twice = (np.triu(x), np.triu(x, 1)) if upper else (np.tril(x), np.tril(x, -1))
+    return once + twice
+
+
 ACCEPTED = (ndarray, bool, int, float, complex, np.generic, type(None))
 
 
