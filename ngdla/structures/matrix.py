@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from operator import add, sub
 from typing import Any
 
 from ngdla._backend.array import AnyArray
@@ -17,7 +18,7 @@ from ngdla._backend.states import state_class
 from ngdla._backend.sums_together import multiples
 
 from .kernels import Leaves
-from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
+from .operands import entry_by_entry, in_one_dtype, on_columns, on_rows, real_number, require_rows
 from .storage import StoredMatrix
 
 __all__ = ["Adjoint", "StructuredMatrix"]
@@ -74,18 +75,10 @@ class StructuredMatrix(StoredMatrix):
     # ---------------------------------------------------------------------------- sums
 
     def __add__(self, other: Any) -> StructuredMatrix:
-        if not isinstance(other, StructuredMatrix):
-            return NotImplemented
-        with library_settings(self.leaves[0]):
-            K, L = in_one_dtype(self, other)
-            return K.map(lambda a, b: a + b, L)
+        return entry_by_entry(add, self, other)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
-        if not isinstance(other, StructuredMatrix):
-            return NotImplemented
-        with library_settings(self.leaves[0]):
-            K, L = in_one_dtype(self, other)
-            return K.map(lambda a, b: a - b, L)
+        return entry_by_entry(sub, self, other)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
