@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 # True: values are read, and errors raised. "nan": nothing is read, and what is refused is NaN.
-# False: nothing is read or refused.
+# False: nothing is tested or refused, and flags of a GPU are read where that halves the work.
 Check = bool | Literal["nan"]
 Kind = Literal["matrix", "vector"]
 

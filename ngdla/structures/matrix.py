@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
-from operator import add, sub
 from typing import Any
 
 from ngdla._backend.array import AnyArray
@@ -13,12 +13,12 @@ from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import preserved
-from ngdla._backend.settings import library_settings
+from ngdla._backend.settings import device_of, library_settings
 from ngdla._backend.states import state_class
 from ngdla._backend.sums_together import multiples
 
 from .kernels import Leaves
-from .operands import entry_by_entry, in_one_dtype, on_columns, on_rows, real_number, require_rows
+from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
 from .storage import StoredMatrix
 
 __all__ = ["Adjoint", "StructuredMatrix"]
@@ -75,10 +75,17 @@ class StructuredMatrix(StoredMatrix):
     # ---------------------------------------------------------------------------- sums
 
     def __add__(self, other: Any) -> StructuredMatrix:
-        return entry_by_entry(add, self, other)
+        return self._combined(operator.add, other)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
-        return entry_by_entry(sub, self, other)
+        return self._combined(operator.sub, other)
+
+    def _combined(self, function: Callable[..., Array], other: Any) -> StructuredMatrix:
+        if not isinstance(other, StructuredMatrix):
+            return NotImplemented
+        with device_of(self.leaves[0]):
+            K, L = in_one_dtype(self, other)
+            return K.map(function, L)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
@@ -104,7 +111,7 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        with library_settings(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K = self.computed()
             factor = real_number(factor, "factor", K)
             return K._like(multiples(K.leaves, factor))
@@ -122,7 +129,7 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        with library_settings(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K = self.computed()
             shift = real_number(shift, "shift", K)
             if self.dtype_name == K.dtype_name:  # otherwise they are new already

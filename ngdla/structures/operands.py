@@ -18,7 +18,7 @@ from ngdla._backend.shapes import as_given, in_common_dtype
 from .kernels import Leaves
 from .storage import StoredMatrix
 
-__all__ = ["entry_by_entry", "in_one_dtype", "on_columns", "on_rows", "real_number", "require_rows"]
+__all__ = ["in_one_dtype", "on_columns", "on_rows", "real_number", "require_rows"]
 
 Kernel = Callable[[Leaves, Array], Array]
 Matrix = TypeVar("Matrix", bound=StoredMatrix)
@@ -63,15 +63,6 @@ def in_one_dtype(K: Matrix, L: Matrix) -> tuple[Matrix, Matrix]:
     require_like(L.leaves[0], "L", K.leaves[0], "K")
     dtype = result_name(K.dtype_name, L.dtype_name)
     return K.astype(dtype), L.astype(dtype)
-
-
-def entry_by_entry(function: Callable[..., Array], K: Matrix, other: Any) -> Matrix:
-    """Return the matrix that a function makes of the parameters of two."""
-    if not isinstance(other, type(K)):
-        return NotImplemented
-    with library_settings(K.leaves[0]):
-        K, L = in_one_dtype(K, other)
-        return K.map(function, L)
 
 
 def real_number(value: Any, name: str, K: StoredMatrix) -> Any:
