@@ -128,26 +128,55 @@ def _inverse_free(cupy: Any, structure: str) -> Call:
     return partial(ngdla.inverse_free_update, state, statistics, **options)
 
 
+def _toeplitz(cupy: Any) -> Call:
+    from ngdla.structures import LowerToeplitz
+
+    return partial(LowerToeplitz().project, _matrix(cupy))
+
+
 # What is called, and how many launches it may take at most.
 CASES: dict[str, tuple[Callable[[Any], Call], int]] = {
     "damped_solve, n = 1024": (partial(_solve, precision="native"), 35),
-    "the same with full_output=True": (partial(_solve, precision="native", full_output=True), 80),
-    "the same in float32, check=False": (partial(_solve, dtype="float32", check=False), 45),
+    "damped_solve, n = 1024, full_output=True": (
+        partial(_solve, precision="native", full_output=True),
+        80,
+    ),
+    "damped_solve, n = 1024, float32, check=False": (
+        partial(_solve, dtype="float32", check=False),
+        45,
+    ),
+    'damped_solve, n = 1024, check="nan"': (
+        partial(_solve, precision="native", check="nan"),
+        160,
+    ),
     "DampedFactor.solve": (_with_factor, 14),
     "damped_lstsq": (_lstsq, 35),
     'stochastic_reconfiguration, mode="complex"': (_reconfiguration, 60),
     "randomized_eigh, d = 512, rank 32": (_eigh, 550),
-    "the same from a basis, passes=1": (_eigh_from_basis, 400),
-    "randomized_svd": (_svd, 700),
-    "online_eigh_update": (_online, 160),
+    "randomized_eigh, d = 512, rank 32, basis, passes=1": (_eigh_from_basis, 400),
+    "randomized_svd, d = 512, rank 32": (_svd, 700),
+    "online_eigh_update, d = 512, rank 32": (_online, 160),
     'kronecker_solve, coupling="joint"': (_kronecker, 100),
     "sample_gram, sample_weights, weighted_gradient": (_weights, 70),
-    "inverse_free_update, dense": (partial(_inverse_free, structure="dense"), 110),
-    "inverse_free_update, hierarchical": (partial(_inverse_free, structure="hierarchical"), 200),
-    "inverse_free_update, upper-triangular": (
+    "inverse_free_update, d = 512, dense": (partial(_inverse_free, structure="dense"), 110),
+    "inverse_free_update, d = 512, hierarchical": (
+        partial(_inverse_free, structure="hierarchical"),
+        200,
+    ),
+    "inverse_free_update, d = 512, upper-triangular": (
         partial(_inverse_free, structure="upper-triangular"),
         250,
     ),
+    "inverse_free_update, block-diagonal": (
+        partial(_inverse_free, structure="block-diagonal"),
+        100,
+    ),
+    "inverse_free_update, upper-toeplitz": (
+        partial(_inverse_free, structure="upper-toeplitz"),
+        100,
+    ),
+    "inverse_free_update, diagonal": (partial(_inverse_free, structure="diagonal"), 60),
+    "LowerToeplitz.project, d = 512": (_toeplitz, 20),
 }
 
 

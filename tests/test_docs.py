@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import ngdla
+from ngdla._backend.choices import CHOICES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -21,6 +22,7 @@ sys.path.append(str(DOCS / "_ext"))
 import capability_record  # noqa: E402
 import capability_table  # noqa: E402
 import excluded_lines  # noqa: E402
+import gpu_tables  # noqa: E402
 import measured_tables  # noqa: E402
 import study_tables  # noqa: E402
 import tables  # noqa: E402
@@ -294,6 +296,8 @@ MADE = {
     **study_tables.TABLES,
     "capabilities": capability_table.on_cpu,
     "gpu-capabilities": capability_table.on_gpu,
+    "gpu-choices": gpu_tables.choices,
+    "gpu-launches": gpu_tables.launches,
     "excluded-lines": excluded_lines.listing,
 }
 
@@ -358,6 +362,37 @@ def test_gpu_pages(tmp_path):
     folder.mkdir()
     (folder / "some_gpu.md").write_text("# Some GPU\n")
     assert "\nbenchmarks/some_gpu\n" in measured_tables.gpu_pages(folder)
+
+
+def test_the_page_says_what_ran_on_a_gpu(tmp_path):
+    assert "Nothing of ngdla has run on a GPU yet" in gpu_tables.runs(tmp_path)
+    (tmp_path / "some-gpu.md").touch()
+    text = gpu_tables.runs(tmp_path)
+    assert f"{{doc}}`/{tmp_path.name}/some-gpu`" in text
+    assert "Nothing" not in text
+
+
+def test_launches_are_those_that_tests_count():
+    counts = json.loads(gpu_tables.LAUNCHES.read_text(encoding="utf-8"))
+    text = gpu_tables.launches()
+    for call, found in counts.items():
+        numbers = " | ".join(f"{n:,}" for n in found.values())
+        assert f"| `{call}` | {numbers} |" in text
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"a": 3}', '{"a": {"launches": "many"}}'])
+def test_damaged_launches_are_named(text, tmp_path):
+    path = tmp_path / "launches.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(measured_tables.DamagedResultError, match=r"launches\.json"):
+        gpu_tables.launches(path)
+
+
+def test_choices_are_those_of_the_library():
+    text = gpu_tables.choices()
+    for choice in CHOICES.values():
+        assert text.count("\n") == len(CHOICES) + 1
+        assert all(f"`{way}`" in text for way in choice.ways)
 
 
 # ------------------------------------------------------------------------------- coverage

@@ -19,15 +19,18 @@ RECORDED = json.loads(kernels.TABLE.read_text(encoding="utf-8"))
 HELD: dict[str, dict[str, int]] = RECORDED["functions"]
 
 # Reads of calls that consist of several checked ones: one for each. What one call needs beside
-# its check is said in its docstring: expm reads the number of squarings.
+# its check is said in its docstring: expm reads the number of squarings, and decompositions, which
+# choose between a cheap and a costly way, read up to 25 flags.
 SEVERAL = {
     "damped_factor": 2,
     "expm": 2,
     "inverse_free_apply": 2,
-    "nystrom_factor": 2,
-    "online_eigh_result": 3,
-    "online_eigh_update": 2,
-    "randomized_eigh": 2,
+    "nystrom_factor": 26,
+    "online_eigh_init": 25,
+    "online_eigh_result": 51,
+    "online_eigh_update": 50,
+    "randomized_eigh": 26,
+    "randomized_svd": 25,
     "weight_sharing_step": 2,
 }
 UNCHECKED = {"expm": 1}

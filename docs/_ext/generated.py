@@ -6,6 +6,7 @@ the page is built again when it changes.
 
 import capability_table
 import excluded_lines
+import gpu_tables
 import measured_tables
 import study_tables
 from sphinx.errors import ExtensionError
@@ -41,6 +42,9 @@ TABLES = {
     "toeplitz": (measured_tables.toeplitz, measured_tables.files),
     "capabilities": (capability_table.on_cpu, lambda: [capability_table.SOURCE]),
     "derivatives": (capability_table.derivatives, lambda: [capability_table.SOURCE]),
+    "gpu-choices": (gpu_tables.choices, lambda: [gpu_tables.CHOICES_SOURCE]),
+    "gpu-launches": (gpu_tables.launches, lambda: [gpu_tables.LAUNCHES]),
+    "gpu-runs": (gpu_tables.runs, list),
     "gpu-capabilities": (capability_table.on_gpu, capability_table.files),
     "excluded-lines": (excluded_lines.listing, excluded_lines.files),
     **{

@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 from .array import AnyArray
+from .choices import CHOICES
 from .dtypes import conjugate, is_complex
+from .kernels_cupy import doubled_triangle_cupy
 from .namespace import is_cupy_namespace, is_numpy_namespace, is_torch_namespace, namespace
+from .pieces_cupy import assembled, collected, divided, one_piece
+from .shapes import joined
 from .sums import add_multiple, writable
 
-__all__ = ["add_to_middle", "block_matrix", "ends_replaced", "scaled_copies", "squared_columns"]
+__all__ = [
+    "add_to_middle",
+    "block_matrix",
+    "doubled_triangle",
+    "ends_replaced",
+    "in_one_row",
+    "matrix_of",
+    "scaled_copies",
+    "squared_columns",
+    "taken_whole",
+]
 
 Row = tuple[AnyArray | None, ...]
+
+# Rows of a matrix, up to which one product takes about as long on a GPU as a launch.
+_WHOLE = 1024
+
+
+def taken_whole(like: AnyArray, d: int) -> bool:
+    """Tell of one matrix of dimension d, of the library of `like`, whether dividing it pays not."""
+    few = like.ndim == 2 and d <= _WHOLE and is_cupy_namespace(namespace(like))
+    return few and CHOICES["triangles of cupy"].way == "whole"
+
+
+def matrix_of(
+    blocks: Sequence[AnyArray], corners: Sequence[tuple[int, int]], shape: tuple[int, int]
+) -> AnyArray:
+    """Return the matrix, of CuPy, of blocks with these first rows and columns, 0 elsewhere."""
+    whole = assembled(blocks, corners, shape)
+    if whole is None:
+        row = in_one_row([block.reshape(-1) for block in blocks])
+        whole = assembled(divided(row, [block.shape for block in blocks]), corners, shape)
+    return whole
+
+
+def doubled_triangle(A: AnyArray, *, upper: bool) -> AnyArray:
+    """Return the upper or lower triangle of a matrix of CuPy, twice beside the diagonal."""
+    return doubled_triangle_cupy(A, upper=upper)
 
 
 def block_matrix(rows: tuple[Row, ...]) -> AnyArray:
@@ -25,6 +67,10 @@ def block_matrix(rows: tuple[Row, ...]) -> AnyArray:
     heights = [_first(row).shape[-2] for row in rows]
     widths = [block.shape[-1] for block in rows[0] if block is not None]
     shape = (*blocks[0].shape[:-2], sum(heights), sum(widths))
+    if is_cupy_namespace(xp) and len(shape) == 2:
+        whole = assembled(blocks, _corners(rows, heights, widths), shape)
+        if whole is not None:
+            return whole
     total = xp.zeros(shape, dtype=blocks[0].dtype) if written else blocks[0].new_zeros(shape)
     _write(_places(total, rows, heights, widths), blocks)
     return total
@@ -34,15 +80,22 @@ def _places(
     total: AnyArray, rows: tuple[Row, ...], heights: list[int], widths: list[int]
 ) -> list[AnyArray]:
     """Return the views of a matrix that blocks are written to."""
-    places, top = [], 0
-    for row, height in zip(rows, heights):
-        left = 0
-        for block, width in zip(row, widths):
-            if block is not None:
-                places.append(total[..., top : top + height, left : left + width])
-            left += width
-        top += height
-    return places
+    blocks = [block for row in rows for block in row if block is not None]
+    return [
+        total[..., top : top + block.shape[-2], left : left + block.shape[-1]]
+        for block, (top, left) in zip(blocks, _corners(rows, heights, widths))
+    ]
+
+
+def _corners(rows: tuple[Row, ...], heights: list[int], widths: list[int]) -> list[tuple[int, int]]:
+    """Return the first row and column of each block."""
+    tops, lefts = accumulate(heights, initial=0), list(accumulate(widths, initial=0))
+    return [
+        (top, left)
+        for row, top in zip(rows, tops)
+        for block, left in zip(row, lefts)
+        if block is not None
+    ]
 
 
 def _whole_row(row: Row, first: Row) -> AnyArray:
@@ -120,11 +173,31 @@ def _write(places: list[AnyArray], blocks: list[AnyArray]) -> None:
         place[...] = block
 
 
-def scaled_copies(arrays: list[AnyArray], factors: list[float]) -> tuple[AnyArray, ...]:
-    """Return a multiple of each array, which lies in memory by itself."""
+def scaled_copies(
+    arrays: list[AnyArray], factors: list[float], *others: AnyArray
+) -> tuple[AnyArray, ...]:
+    """Return a multiple of each array, which lies in memory by itself, and other arrays.
+
+    Those of CuPy lie one behind the other, so that the next operation may take them as one.
+    """
     xp = namespace(arrays[0])
+    if is_cupy_namespace(xp) and all(x.dtype == arrays[0].dtype for x in others):
+        every = [*arrays, *others]
+        piece = collected(every, [*factors, *[1.0] * len(others)])
+        if piece is not None:
+            return divided(piece, [x.shape for x in every])
     if not is_torch_namespace(xp) or not writable(*arrays):
-        return tuple(x * factor for x, factor in zip(arrays, factors))
+        return (*(x * factor for x, factor in zip(arrays, factors)), *others)
     import torch
 
-    return tuple(torch._foreach_mul(arrays, factors))
+    return (*torch._foreach_mul(arrays, factors), *others)
+
+
+def in_one_row(arrays: Sequence[AnyArray]) -> AnyArray:
+    """Return the entries of arrays (..., n) one behind the other; of CuPy maybe a view of them."""
+    if arrays[0].ndim == 1 and len(arrays) > 1 and is_cupy_namespace(namespace(arrays[0])):
+        for in_few_launches in (one_piece, collected):
+            row = in_few_launches(arrays)
+            if row is not None:
+                return row
+    return joined(list(arrays), axis=-1)

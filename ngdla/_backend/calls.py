@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .dtypes import dtype_name, normal_range, real_part
-from .fused import all_of, finite_along
+from .fused import all_of, finite_along, in_one_kernel
 from .messages import shown
 from .namespace import Array, namespace
 from .out_of_memory import NamedMemoryError, is_out_of_memory, let_go, of_call
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 # True: values are read, and errors raised. "nan": nothing is read, and what is refused is NaN.
-# False: nothing is read or refused.
+# False: nothing is tested or refused, and flags of a GPU are read where that halves the work.
 Check = bool | Literal["nan"]
 Kind = Literal["matrix", "vector"]
 
@@ -48,6 +48,8 @@ class computing:
     If memory is short for the call, the error says what it asked for, and what to do. What the call
     held is let go of, but what its public function holds itself, with the error.
     """
+
+    _waiting: waiting | None = None
 
     def __init__(self, like: Array, *, tf32: bool = False) -> None:
         self._settings = library_settings(like, tf32=tf32)
@@ -61,9 +63,17 @@ class computing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._settings.__exit__(kind, error, trace)
         del trace  # which holds all that the call held
-        if error is not None and is_out_of_memory(error):
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._waiting is not None:
+            self._waiting.__exit__()
+        if error is None:
+            self._settings.__exit__(None, None, None)
+            return
+        self._settings.__exit__(type(error), error, error.__traceback__)
+        if is_out_of_memory(error):
             let_go(error)
             if not isinstance(error, NamedMemoryError):
                 raise of_call(error, _called().f_code.co_qualname) from error
@@ -88,15 +98,14 @@ class opened(computing):
     ) -> None:
         if check is not True and check is not False:
             _require_check(check, nan=nan)
-        super().__init__(like, tf32=tf32)
-        self._waiting = None
+        self._settings = library_settings(like, tf32=tf32)
         if not isinstance(like, np.ndarray) and lies_on_gpu(like):
             self._waiting = waiting(allowed=check is False or (check is True and waits))
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
         self._checks.readable = check is True and not is_traced(like)
 
     def __enter__(self) -> ValueChecks:
-        super().__enter__()
+        self._settings.__enter__()
         if self._waiting is not None:
             self._waiting.__enter__()
         return self._checks
@@ -108,24 +117,23 @@ class opened(computing):
         trace: TracebackType | None,
     ) -> None:
         del trace
-        if error is not None:
-            self._checks.forget()
-            self._leave(error)
-            return
-        try:
-            self._checks.read()
-        except BaseException as failure:
-            self._leave(failure)
-            raise
-        self._leave(None)
-
-    def _leave(self, error: BaseException | None) -> None:
-        if self._waiting is not None:
-            self._waiting.__exit__()
         if error is None:
-            super().__exit__(None, None, None)
+            try:
+                self._checks.read()
+            except BaseException as failure:
+                self._leave(failure)
+                raise
         else:
-            super().__exit__(type(error), error, error.__traceback__)
+            self._checks.forget()
+        self._leave(error)
+
+
+def _all_set(*flags: Array) -> Array:
+    return in_one_kernel(_conjunction, *flags) if len(flags) > 2 else reduce(and_, flags)
+
+
+def _conjunction(xp: Any, *flags: Any) -> Any:
+    return reduce(and_, flags)
 
 
 def _require_check(check: Any, *, nan: bool) -> None:
@@ -203,7 +211,7 @@ class ValueChecks:
         forgotten. Warnings are issued, if no error is raised.
         """
         tests, self._tests = self._tests, []
-        if not tests or concrete(reduce(and_, map(itemgetter(0), tests))) is not False:
+        if not tests or concrete(_all_set(*map(itemgetter(0), tests))) is not False:
             return True
         issued = []
         for error in [error for flag, error in tests if concrete(flag) is False]:

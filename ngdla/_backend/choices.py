@@ -57,6 +57,11 @@ CHOICES = {
         "at once",
         "one by one",
     ),
+    "triangles of cupy": Choice(
+        "triangular matrices of CuPy up to 1024 rows: one dense matrix, or products of halves",
+        "whole",
+        "by halves",
+    ),
     "flags": Choice(
         "where a cheap way is often enough: wait for the flag that says so, or go the costly way "
         "without waiting",

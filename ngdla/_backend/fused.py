@@ -40,11 +40,16 @@ def in_one_kernel(formula: Callable[..., Any], *arrays: Any) -> Any:
     `formula` is a function of a module. It has operators, and where, abs, sqrt, minimum, maximum
     and isfinite of the namespace; its arguments are arrays that broadcast, numbers, or None.
     """
-    like = next((x for x in arrays if hasattr(x, "dtype")), None)
-    if like is None:  # numbers of Python, as of a NumPy array that holds one
+    for x in arrays:
+        if not isinstance(x, _NUMBERS):
+            xp = namespace(x)
+            break
+    else:  # as NumPy arrays that hold one number are passed
         return formula(np, *arrays)
-    xp = namespace(like)
     return _compiled_by_cupy(formula)(*arrays) if is_cupy_namespace(xp) else formula(xp, *arrays)
+
+
+_NUMBERS = (float, int, complex, type(None))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Kernels that CuPy compiles from source: sums over entries without an array of the terms."""
+"""Kernels that CuPy compiles from source: sums without an array of the terms."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 from .array import AnyArray
 
 __all__ = [
+    "add_multiple_cupy",
+    "add_to_multiple_cupy",
     "centred_cupy",
+    "doubled_triangle_cupy",
     "finite_cupy",
     "inner_cupy",
     "largest_cupy",
+    "moved_cupy",
     "norm_cupy",
     "power_of_two_cupy",
     "squares_and_distances_cupy",
@@ -99,6 +103,63 @@ def _centring(char: str, in_parts: bool) -> Any:
         _typed(source, names.in_c),
         f"ngdla_centred_{char}{len(outputs.split(','))}",
     )
+
+
+def add_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
+    """Return total + factor x, written into `total`."""
+    kernel = _sum_of_two("add_multiple", "T(factor) * T(x) + total", _type_of(factor, total))
+    return kernel(total, factor, x, total)
+
+
+def add_to_multiple_cupy(total: AnyArray, factor: Any, x: AnyArray) -> AnyArray:
+    """Return factor total + x, written into `total`."""
+    kernel = _sum_of_two("add_to_multiple", "T(factor) * total + T(x)", _type_of(factor, total))
+    return kernel(total, factor, x, total)
+
+
+def moved_cupy(memory: AnyArray, places: AnyArray, weight: Any, out: AnyArray) -> AnyArray:
+    """Write weight times the entries of an array (n,) at some places, 0 for places below 0."""
+    return _moved(_type_of(weight, memory))(memory, places, weight, out)
+
+
+def _type_of(factor: Any, like: AnyArray) -> str:
+    """Return the type of a kernel's parameter: a letter for arrays, which numbers cannot fill."""
+    return "F" if hasattr(factor, "dtype") else str(like.real.dtype)
+
+
+def doubled_triangle_cupy(A: AnyArray, *, upper: bool) -> AnyArray:
+    """Return one triangle of A, twice beside the diagonal."""
+    return _doubled_triangle()(A, A.shape[-1], upper)
+
+
+@cache
+def _doubled_triangle() -> Any:
+    import cupy
+
+    source = "y = row == column ? x : (row < column) == upper ? x + x : T(0)"
+    return cupy.ElementwiseKernel(
+        "T x, int64 n, bool upper",
+        "T y",
+        f"long long row = i / n % n, column = i % n; {source}",
+        "ngdla_doubled_triangle",
+    )
+
+
+@cache
+def _moved(weight: str) -> Any:
+    import cupy
+
+    inputs = f"raw T memory, int32 place, {weight} weight"
+    source = "y = place < 0 ? T(0) : T(weight) * memory[place]"
+    return cupy.ElementwiseKernel(inputs, "T y", source, "ngdla_moved")
+
+
+@cache
+def _sum_of_two(name: str, formula: str, factor: str) -> Any:
+    import cupy
+
+    inputs = f"T total, {factor} factor, X x"
+    return cupy.ElementwiseKernel(inputs, "T y", f"y = {formula}", f"ngdla_{name}")
 
 
 class _Reduction(NamedTuple):

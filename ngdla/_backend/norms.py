@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial, reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from .dtypes import (
     is_double,
     real_name,
 )
-from .fused import largest_along
+from .fused import filled, in_one_kernel, largest_along
 from .kernels_cupy import inner_cupy, norm_cupy, squares_and_distances_cupy
 from .namespace import (
     as_array,
@@ -37,6 +38,7 @@ __all__ = [
     "largest_entry",
     "norm_along",
     "plain_norms",
+    "roots_or_one",
     "scaled_norms",
     "squared_norm",
     "squares_and_distances",
@@ -174,3 +176,16 @@ def scaled_norms(x: AnyArray) -> AnyArray:
     scale = largest_entry(x, -2)
     norm = long_norm if x.shape[-2] > LONG else partial(xp.linalg.vector_norm, axis=-2)
     return xp.squeeze(scale, axis=-2) * norm(x / scale)
+
+
+def roots_or_one(squares: AnyArray) -> AnyArray:
+    """Return square roots, and 1 for 0."""
+    xp = namespace(squares)
+    if is_cupy_namespace(xp):
+        return in_one_kernel(_roots_or_one, squares)
+    roots = xp.sqrt(squares)
+    return filled(roots, roots == 0, 1.0)
+
+
+def _roots_or_one(xp: Any, squares: AnyArray) -> AnyArray:
+    return xp.sqrt(xp.where(squares == 0, 1 + 0 * squares, squares))

@@ -73,12 +73,17 @@ def hermitian_part(A: AnyArray) -> AnyArray:
 
 def rmatvec(S: AnyArray, Y: AnyArray) -> AnyArray:
     """Return S^H Y, (..., m, k), as conj(Y)^T S with S as it lies in memory."""
-    xp = namespace(S)
-    if is_cupy_namespace(xp) and S.dtype == Y.dtype and taken_by_cublas(S):
+    if not isinstance(S, np.ndarray) and _taken_by_cublas(S) and S.dtype == Y.dtype:
         return product_cupy(S, Y, "H")
     if is_complex(Y):
+        xp = namespace(S)
         return xp.conj(_transposed(product(_transposed(xp.conj(Y)), S)))
     return _transposed(product(_transposed(Y), S))
+
+
+def _taken_by_cublas(S: AnyArray) -> bool:
+    """Tell whether S is an array of CuPy that cuBLAS takes as it lies."""
+    return is_cupy_namespace(namespace(S)) and taken_by_cublas(S)
 
 
 def _transposed(A: AnyArray) -> AnyArray:

@@ -15,6 +15,8 @@ from functools import cache, partial, reduce
 from operator import add
 from typing import Any
 
+import numpy as np
+
 from .array import AnyArray
 from .column_loops import loop_over_columns, shard_runs
 from .cupy_products import product_cupy, taken_by_cublas
@@ -55,8 +57,7 @@ _SHORTEST = 64  # run
 
 def product(A: AnyArray, B: AnyArray) -> AnyArray:
     """Return A B, by `long_product` where sums are long."""
-    xp = namespace(A)
-    if is_cupy_namespace(xp):
+    if not isinstance(A, np.ndarray) and is_cupy_namespace(namespace(A)):
         return _product_cupy(A, B)
     return A @ B if A.shape[-1] <= LONG else long_product(A, B)
 

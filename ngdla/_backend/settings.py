@@ -20,7 +20,7 @@ from .namespace import (
 )
 from .shared_setting import SharedSetting
 
-__all__ = ["library_settings"]
+__all__ = ["device_of", "library_settings"]
 
 
 def library_settings(like: AnyArray, *, tf32: bool = False) -> AbstractContextManager[Any]:
@@ -48,6 +48,11 @@ def library_settings(like: AnyArray, *, tf32: bool = False) -> AbstractContextMa
 
         return _CupyProducts([_cupy_products(routines)], like.device, full=not tf32)
     return np.errstate(all="ignore")  # array-api-strict computes by NumPy
+
+
+def device_of(like: AnyArray) -> AbstractContextManager[Any]:
+    """Let the device of CuPy's arrays be the current one; the other libraries look at arrays."""
+    return like.device if is_cupy_namespace(namespace(like)) else _Unchanged()
 
 
 @contextmanager

@@ -114,27 +114,23 @@ def _sample_certificate(
     return _info(system, iterate, _Sizes(residual, scale, error, given, x_norm), ok)
 
 
-def _sample_error(
-    xp: Any, damping: Any, t: Any, f: Any, start: Any, x: Any, y: Any, r: Any, lost: Any, *u: Any
-) -> Any:
+def _sample_error(xp: Any, *numbers: Any) -> Any:
     """Return (|r| + roundings) / (2 sqrt(damping)), with the roundings of S^H y and of x0."""
-    by_rows, by_columns, by_one = u
+    damping, t, f, start, x, y, r, lost, by_rows, by_columns, by_one = numbers
     rounding_r = by_columns * t * x + by_one * (f + damping * y)
     rounding_x = by_rows * t * y + by_one * start
     return (r + rounding_r) / (2 * damping**0.5) + rounding_x + lost / damping
 
 
-def _scale_of_solve(
-    xp: Any, damping: Any, t: Any, f: Any, start: Any, x: Any, y: Any, r: Any
-) -> Any:
+def _scale_of_solve(xp: Any, *norms: Any) -> Any:
     """Return the size of the terms of v - A x."""
+    damping, t, _, start, x, *_ = norms
     return (t * t + damping) * x + damping * start
 
 
-def _scale_of_lstsq(
-    xp: Any, damping: Any, t: Any, f: Any, start: Any, x: Any, y: Any, r: Any
-) -> Any:
+def _scale_of_lstsq(xp: Any, *norms: Any) -> Any:
     """Return the size of the terms of f - S x - damping y."""
+    damping, t, f, start, _, y, _ = norms
     return (t * t + damping) * y + f + t * start
 
 

@@ -132,7 +132,8 @@ def hermitian_solve(
     check : bool or "nan", default True
         True: warn, and refuse what cannot be solved, which reads one flag on the host; where values
         cannot be read (`jax.jit`, `vmap`, `torch.compile`, Dask), y is NaN where it did not
-        converge. "nan": the same NaN everywhere, and nothing is read. False: neither.
+        converge. "nan": the same NaN everywhere, and nothing is read. False: nothing is tested or
+        refused; a flag of a GPU may be read where the other way is twice the work.
     full_output : bool, default False
         Also return a `HermitianInfo`.
 

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 Precision = Literal[
-    "auto", "native", "mixed", "float32", "float64", "complex64", "complex128", "split-tf32"
+    "auto", "native", "mixed", "split-tf32", "float32", "float64", "complex64", "complex128"
 ]
 _PRECISIONS = get_args(Precision)
 

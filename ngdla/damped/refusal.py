@@ -87,7 +87,9 @@ def plainly_right(factor: Factorisation, moves: Moves) -> Any:
     dtype, damping = problem.plan.factor, problem.damping_in(problem.plan.factor)
     if moves.length.ndim > 1:  # one number beside all right-hand sides of a problem
         t2, damping = expanded(t2, 1), expanded(damping, 1)
-    sizes = [at_hand(x) for x in (t2, damping, moves.length, moves.last, moves.start, moves.left)]
+    t2, length, last = at_hand(t2), at_hand(moves.length), at_hand(moves.last)
+    start = None if moves.start is None else at_hand(moves.start)
+    sizes = (t2, damping, length, last, start, moves.left)
     u = GIVEN * max(moves.u, moves.u_given)
     limits = (unit_roundoff(dtype), u, *_MODERATE[stored_name(dtype)], *_MODERATE[moves.dtype])
     formula = _by_matrix if problem.plan.method.squares_condition else _by_factors

@@ -115,6 +115,8 @@ class Layout(NamedTuple):
 
     def squares_and_distances(self, x: Vector, y: Vector) -> tuple[Array, Array]:
         """Return |x|^2 and |x - y|^2, as `squares` does."""
+        if len(x) == 1 and not self.paired:
+            return squares_and_distances(x[0], y[0])
         sums = (reduce(add, parts) for parts in zip(*map(squares_and_distances, x, y)))
         squares, distances = (self.merged(s, add) if self.paired else s for s in sums)
         return squares, distances

@@ -121,9 +121,10 @@ def damped_solve(
         `method` "auto" or "eigh"; neither refined nor linear in `v`.
     check : bool or "nan"
         True: values (NaN, Inf, signs) are tested, and a step that may err by more than half of its
-        length is refused, all with one host read a call. Where nothing can be read, inside
-        `jax.jit` and the like and of Dask arrays, refused steps are NaN. "nan": nothing is read,
-        and refused steps are NaN everywhere. False: nothing is read or refused.
+        length is refused, all with one host read a call, and more where "auto" has to climb. Where
+        nothing can be read, inside `jax.jit` and the like and of Dask arrays, refused steps are
+        NaN. "nan": nothing is read, and refused steps are NaN everywhere. False: nothing is tested
+        or refused; flags of a GPU may be read where the other way is twice the work.
     full_output : bool
         Also return a `SolveInfo`; costs two more products with `S`.
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.dtypes import result_name, unit_roundoff
-from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.fused import in_one_kernel
+from ngdla._backend.namespace import Array
 from ngdla._backend.tracing import free_to_read, is_traced, known_to_be
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import multiple_plus, plus_identity
@@ -48,12 +49,12 @@ def retract(
 
 def _series(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
     """K (I - b + b^2 / 2 - ...), the exponential series."""
-    return _power_series(K, m, [-step / j for j in range(1, order + 1)])
+    return _power_series(K, m, [step / -j for j in range(1, order + 1)])
 
 
 def _binomial(K: StructuredMatrix, m: StructuredMatrix, step: Any, order: int) -> StructuredMatrix:
     """K (I - b + 3/2 b^2 - 5/2 b^3 + ...), the series of (I + 2 b)^(-1/2)."""
-    return _power_series(K, m, [-step * (2 * j - 1) / j for j in range(1, order + 1)])
+    return _power_series(K, m, [step * ((1 - 2 * j) / j) for j in range(1, order + 1)])
 
 
 def _power_series(K: StructuredMatrix, m: StructuredMatrix, ratios: list[Any]) -> StructuredMatrix:
@@ -167,9 +168,15 @@ def guard_step(
     bound = m.spectral_bound(sufficient=enough / step)
     if not safeguard:
         return GuardedStep(bound, step, 1.0)
-    xp, b = namespace(bound), bound * step
-    one = xp.ones_like(bound)
-    divisor = xp.where(b > 0, b, one)
-    shorter = xp.where(b > allowed, allowed / divisor, one)
-    kept = xp.where(b > remembered, remembered / divisor, one)
-    return GuardedStep(bound, step * shorter, kept)
+    shortened, kept = in_one_kernel(_shortened, bound, step, allowed, remembered)
+    return GuardedStep(bound, shortened, kept)
+
+
+def _shortened(
+    xp: Any, bound: Any, step: Any, allowed: float, remembered: float
+) -> tuple[Any, Any]:
+    """Return the step for which step times bound is allowed, and the part that is remembered."""
+    b = bound * step
+    divisor = xp.where(b > 0, b, 1.0)
+    shorter = xp.where(b > allowed, allowed / divisor, 1.0)
+    return step * shorter, xp.where(b > remembered, remembered / divisor, 1.0)

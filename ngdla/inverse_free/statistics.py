@@ -10,6 +10,7 @@ from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_dense, require_like
 from ngdla._backend.creation import full
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.fused import in_one_kernel
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.positions import require_positions
@@ -205,8 +206,12 @@ def _place(state: InverseFreeState, dtype: str) -> Any:
 def taken_elsewhere(statistics: InverseFreeStatistics, state: InverseFreeState) -> Array:
     """Tell, (...), where a part of the statistics was taken with another state than this one."""
     rows = statistics.rows
-    xp, own = namespace(rows), rows * _place(state, dtype_name(rows.dtype))
-    return xp.abs(statistics.step_rows - own) > _STALE_PART * rows  # NaN is not stale
+    own = _place(state, dtype_name(rows.dtype))
+    return in_one_kernel(_is_elsewhere, statistics.step_rows, rows, own)
+
+
+def _is_elsewhere(xp: Any, step_rows: Any, rows: Any, own: Any) -> Any:
+    return xp.abs(step_rows - rows * own) > _STALE_PART * rows  # NaN is not stale
 
 
 def stale_statistics() -> Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from ngdla._backend.fused import in_one_kernel
 from ngdla._backend.namespace import Array
 from ngdla.structures import StructuredMatrix
 from ngdla.structures.sums import plus_identity, plus_multiple
@@ -46,10 +47,14 @@ def _ingd(H: Pair, grams: Pair, rows: Array, damping: Any) -> tuple[Weights, Wei
     Means instead of traces, so that no number is as large as a dimension.
     """
     # halves of tr(H_K) / d_in and of tr(H_C) / d_out, of means over rows, over rows again
-    half_K, half_C = ((0.5 / M.dimension) * M.trace() / rows / rows for M in H)
+    half_K, half_C = (in_one_kernel(_over_rows, 0.5 / M.dimension, M.trace(), rows) for M in H)
     # halves of tr(K^H K) / d_in and of tr(C^H C) / d_out, times the damping
     gram_K, gram_C = ((0.5 / M.dimension) * damping * M.trace() for M in grams)
     return (half_C, gram_C), (half_K, gram_K)
+
+
+def _over_rows(xp: Any, half: float, trace: Any, rows: Any) -> Any:
+    return half * trace / rows / rows
 
 
 RULES: dict[Rule, Callable[[Pair, Pair, Array, Any], tuple[Weights, Weights]]] = {

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ngdla._backend.calls import ValueChecks, opened, place_in_batch
 from ngdla._backend.checks import require_choice, require_count, require_flag
 from ngdla._backend.dtypes import astype, dtype_name, result_name, where
+from ngdla._backend.fused import all_of, filled, in_one_kernel
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import mapped
@@ -169,8 +170,8 @@ def inverse_free_update(
         new_K = _update_factor(old_K, K, m_K, options)
         new_C = _update_factor(old_C, C, m_C, options)
         lengths = new_K.staleness, new_C.staleness
-        finite = _all_finite(*lengths)
-        fits = _all_finite(new_K.largest, new_C.largest)
+        largest = new_K.largest, new_C.largest
+        finite, fits = in_one_kernel(_pairs_finite, *lengths, *largest)
         fresh = ~taken_elsewhere(statistics, state)
         checks.require(lambda: finite, lambda: _not_finite(*lengths))
         checks.require(lambda: fits, lambda: _too_large(state))
@@ -235,7 +236,7 @@ def _tangent_to_keep(m: StructuredMatrix, part: Any, last: Part) -> Part:
         return ()
     if isinstance(part, float):  # which is 1
         return rounded_to(m, last.dtype_name)
-    whole = namespace(part).all(part == 1)
+    whole = all_of(part == 1)
     kept: StructuredMatrix = choose_if_free(whole, lambda: m, lambda: m.scaled(part))
     return rounded_to(kept, last.dtype_name)
 
@@ -245,9 +246,10 @@ def _narrowed(m: Part) -> list[StructuredMatrix]:
     return [] if not m or m.computed() is m else [m]
 
 
-def _all_finite(x: Array, y: Array) -> Array:
-    """Tell, (...), where two moduli, or norms, are finite."""
-    return namespace(x).maximum(x, y) < math.inf
+def _pairs_finite(xp: Any, *moduli: Any) -> tuple[Any, Any]:
+    """Tell, (...), where the first two moduli, or norms, are finite, and where the others are."""
+    first, second, third, fourth = moduli
+    return xp.maximum(first, second) < math.inf, xp.maximum(third, fourth) < math.inf
 
 
 # -------------------------------------------------------------------------- of both factors
@@ -262,7 +264,7 @@ def _report(K: _NewFactor, C: _NewFactor, made: Array | None, dtype: str) -> Inv
     ]
     skipped = xp.zeros_like(bounds[0], dtype=xp.bool) if made is None else ~made
     if made is not None:
-        steps = [xp.where(made, step, xp.zeros_like(step)) for step in steps]
+        steps = [filled(step, skipped, 0.0) for step in steps]
     numbers = (*bounds, *steps, K.staleness, C.staleness)
     return InverseFreeReport(*[*(astype(x, dtype) for x in numbers), skipped])
 

@@ -8,6 +8,7 @@ from ngdla._backend.dtypes import dtype_name, is_complex, unit_roundoff
 from ngdla._backend.fused import all_of, in_one_kernel, plus_product
 from ngdla._backend.gram import gram
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.norms import roots_or_one
 from ngdla._backend.products import add_to_diagonal, adjoint, real_diagonal, rmatvec
 from ngdla._backend.tracing import choose_if_free, chooses, concrete, free_to_read, may_wait
 from ngdla._backend.triangular import cholesky, inverse_triangular
@@ -135,13 +136,13 @@ def equilibrated_cholesky(G: Array, terms: int, *, exists: bool = False) -> Arra
     """
     xp = namespace(G)
     size, u = G.shape[-1], unit_roundoff(dtype_name(G.dtype))
-    norms = in_one_kernel(_norms_of_squares, real_diagonal(G))
+    norms = roots_or_one(real_diagonal(G))
     rows, columns = xp.expand_dims(norms, axis=-1), xp.expand_dims(norms, axis=-2)
+    scaled = in_one_kernel(_equilibrated, G, rows, columns)
 
     def factor(roundings: int) -> tuple[Array, Array]:
         shrink = min(_SHRINK * roundings * u, 0.5)
-        scaled = in_one_kernel(_scaled, G, rows, columns, 1 - shrink)
-        return cholesky(add_to_diagonal(scaled, shrink))
+        return cholesky(add_to_diagonal((1 - shrink) * scaled, shrink))
 
     L, ok = factor(size)
     if not exists:
@@ -151,13 +152,8 @@ def equilibrated_cholesky(G: Array, terms: int, *, exists: bool = False) -> Arra
     return rows * L
 
 
-def _norms_of_squares(xp: Any, squares: Array) -> Array:
-    """Return square roots, and 1 for 0."""
-    return xp.sqrt(xp.where(squares == 0, 1 + 0 * squares, squares))
-
-
-def _scaled(xp: Any, G: Array, rows: Array, columns: Array, factor: float) -> Array:
-    return factor * (G / rows / columns)
+def _equilibrated(xp: Any, G: Array, rows: Array, columns: Array) -> Array:
+    return G / rows / columns
 
 
 def nearly_orthogonal(L: Array, least: float) -> Array:

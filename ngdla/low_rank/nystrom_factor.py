@@ -171,7 +171,9 @@ def nystrom_factor(
         The unit roundoff of products with `A`, where it is not that of its dtype.
     check : {True, "nan", False}
         Refuse a matrix that is seen not to be finite, Hermitian, or positive semi-definite: reads
-        one flag on the host. "nan", and True where values cannot be read: what is refused is NaN.
+        one flag on the host, of a GPU up to 25, which leave out work. "nan", and True where values
+        cannot be read: what is refused is NaN. False: nothing is tested, and a GPU is read as for
+        True.
 
     Returns
     -------

@@ -96,9 +96,10 @@ def online_eigh_init(
         Columns whose products with the average are kept exactly, to show the error. With 0, the
         error is NaN.
     check : bool or "nan", default True
-        Refuse NaN and Inf: reads one flag on the host. If False or "nan", and if values cannot be
-        read (compiled and mapped code, Dask), such a batch is skipped: the state is zero with
-        weight 0, so that the average starts with the next batch.
+        Refuse NaN and Inf: reads one flag on the host, of a GPU up to 25, which leave out work;
+        with "nan" none. If False or "nan", and if values cannot be read (compiled and mapped code,
+        Dask), such a batch is skipped: the state is zero with weight 0, so that the average starts
+        with the next batch.
 
     Returns
     -------
@@ -182,8 +183,9 @@ def online_eigh_update(
     decay : float or array, shape () or (...)
         The weight of the past, in [0, 1).
     check : bool or "nan", default True
-        Refuse NaN and Inf, read off |X|^2: reads one flag on the host. If False or "nan", and if
-        values cannot be read (compiled and mapped code, Dask), such a batch is skipped.
+        Refuse NaN and Inf, read off |X|^2: reads one flag on the host, of a GPU up to 25, which
+        leave out work; with "nan" none. If False or "nan", and if values cannot be read (compiled
+        and mapped code, Dask), such a batch is skipped.
 
     Returns
     -------

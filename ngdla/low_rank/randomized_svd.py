@@ -127,8 +127,9 @@ def randomized_svd(
         the c = rank + oversample - k standard normal columns themselves, with `full_output`
         c = rank + 2 oversample - k. There rank + oversample counts up to the shorter side of `A`.
     check : {True, "nan", False}
-        Refuse NaN and Inf: reads one flag on the host. "nan", and True where values cannot be read:
-        what is refused is NaN.
+        Refuse NaN and Inf: reads one flag on the host, of a GPU up to 25, which leave out work.
+        "nan", and True where values cannot be read: what is refused is NaN. False: nothing is
+        tested, and a GPU is read as for True.
     full_output : bool, default False
         Return an estimate of the error as well.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ngdla._backend.fused import all_of
+from ngdla._backend.fused import all_of, in_one_kernel
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.norms import frobenius_norm
 from ngdla._backend.shapes import expanded
-from ngdla._backend.tracing import choose_if_free, known_to_be
+from ngdla._backend.tracing import choose_if_free, free_to_read, known_to_be
 
 __all__ = ["spectral_radius_bound"]
 
@@ -29,15 +29,24 @@ def spectral_radius_bound(A: Array, *, sufficient: Any = None) -> Array:
 
 def _norm_of_power(A: Array, norm: Array, sufficient: Any, squarings: int = 3) -> Array:
     """Return |A^(2^s)|_F^(1 / 2^s) from |A|_F, normalising each square."""
-    xp, bound, power = namespace(A), norm, 0.5
+    bound, power = norm, 0.5
+    looks = sufficient is not None and free_to_read(norm)
     for i in range(squarings):
-        if i and sufficient is not None and known_to_be(bound <= sufficient):
+        if i and looks and known_to_be(bound <= sufficient):
             break
-        zero = norm == 0
-        A = A / expanded(xp.where(zero, xp.ones_like(norm), norm), 2)
-        A = xp.matmul(A, A)
+        A = in_one_kernel(_divided, A, expanded(norm, 2))
+        A = namespace(A).matmul(A, A)
         norm = frobenius_norm(A)
-        zero = norm == 0  # of a power of a nilpotent A, where roots have no slope
-        root = xp.where(zero, xp.ones_like(norm), norm) ** power
-        bound, power = bound * xp.where(zero, xp.zeros_like(root), root), power / 2
+        bound, power = in_one_kernel(_times_root, bound, norm, power), power / 2
     return bound
+
+
+def _divided(xp: Any, A: Any, norm: Any) -> Any:
+    """Return A over its norm, or 0 as it is."""
+    return A / xp.where(norm == 0, 1.0, norm)
+
+
+def _times_root(xp: Any, bound: Any, norm: Any, power: float) -> Any:
+    """Return bound norm^power, 0 of a power of a nilpotent A, where roots have no slope."""
+    zero = norm == 0
+    return bound * xp.where(zero, 0.0, xp.where(zero, 1.0, norm) ** power)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ngdla._backend.calls import computing, opened
+from ngdla._backend.calls import opened
 from ngdla._backend.checks import (
     DTYPES,
     require_array,
@@ -15,6 +15,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import preserved
+from ngdla._backend.settings import device_of
 
 from .functions import expm_by_squaring, inv_sqrtm_by_inverses
 from .kernels import Kernels, Leaves
@@ -94,7 +95,7 @@ class Structure(Kernels):
         StructuredMatrix
             Of ones on the diagonal.
         """
-        with computing(like):
+        with device_of(like):
             zeros = self.zeros(d, like=like, dtype=dtype, batch=batch)
             return zeros.add_identity(1.0).astype(zeros.dtype_name)
 

@@ -10,16 +10,18 @@ from ngdla._backend.blocks import (
     add_to_middle,
     block_matrix,
     ends_replaced,
+    in_one_row,
     scaled_copies,
     squared_columns,
 )
 from ngdla._backend.checks import require_count
 from ngdla._backend.dtypes import conjugate, real_part
+from ngdla._backend.fused import largest_along
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.norms import norm_along
 from ngdla._backend.products import add_to_diagonals, adjoint, adjoint_product, real_diagonal
 from ngdla._backend.runs import product
-from ngdla._backend.shapes import expanded, joined
+from ngdla._backend.shapes import expanded
 from ngdla._backend.sums import add_multiple
 
 from .base import Structure
@@ -92,7 +94,7 @@ class Hierarchical(BlockTriangular):
             return super().product(K, L, d)
         k = self.k1 + self.k2
         R = self._corner(K) @ self._rows(L)
-        return (*self._leaves(add_to_middle(R, k, d, _beside(L[4]), K[3])), K[4] * L[4])
+        return self._leaves(add_to_middle(R, k, d, _beside(L[4]), K[3]), K[4] * L[4])
 
     def square_matmul(self, K: Leaves, X: Array) -> Array:
         if not self._has_all_parts(d := X.shape[-2]):
@@ -123,14 +125,14 @@ class Hierarchical(BlockTriangular):
             return super().coarse_bound(K, d)
         xp = namespace(K[0])
         corners = [xp.reshape(x, (*x.shape[:-2], x.shape[-1] ** 2)) for x in (K[0], K[2])]
-        norm = norm_along(joined(corners, axis=-1), -1)
-        return xp.maximum(norm, xp.max(xp.abs(K[4]), axis=-1))
+        norm = norm_along(in_one_row(corners), -1)
+        return xp.maximum(norm, largest_along(K[4], -1))
 
     def trace(self, K: Leaves, d: int) -> Array:
         if not self._has_all_parts(d):
             return super().trace(K, d)
         diagonals = [real_diagonal(K[0]), real_diagonal(K[2]), real_part(K[4])]
-        return as_array(namespace(K[0]).sum(joined(diagonals, axis=-1), axis=-1))
+        return as_array(namespace(K[0]).sum(in_one_row(diagonals), axis=-1))
 
     def _has_all_parts(self, d: int) -> bool:
         return bool(self.k1 and self.k2) and d > self.k1 + self.k2
@@ -151,14 +153,14 @@ class Hierarchical(BlockTriangular):
 
     def _projected(self, R: Array, diagonal: Array) -> Leaves:
         """Return the projection of a Hermitian matrix with these first rows and this diagonal."""
-        return (*self._leaves(R, doubled=2.0), realified(diagonal))
+        return self._leaves(R, realified(diagonal), doubled=2.0)
 
-    def _leaves(self, R: Array, doubled: float = 1.0) -> Leaves:
-        """Return the leaves of dense rows, the blocks beside the corners doubled."""
+    def _leaves(self, R: Array, diagonal: Array, doubled: float = 1.0) -> Leaves:
+        """Return the leaves of dense rows, the blocks beside the corners doubled, and C."""
         k, k1 = self.k1 + self.k2, self.k1
         above, below = R[..., :k1, :], R[..., k1:, :]
         blocks = [above[..., :k1], above[..., k1:k], below[..., k1:k], R[..., k:]]
-        return scaled_copies(blocks, [1.0, doubled, 1.0, doubled])
+        return scaled_copies(blocks, [1.0, doubled, 1.0, doubled], diagonal)
 
 
 def _beside(D: Array) -> Array:

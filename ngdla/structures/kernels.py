@@ -6,13 +6,14 @@ import abc
 import math
 from typing import Any
 
+from ngdla._backend.blocks import in_one_row
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.creation import constant
 from ngdla._backend.dtypes import conjugate, dtype_name, is_complex, real_name, real_part
+from ngdla._backend.fused import largest_along
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.norms import norm_along
 from ngdla._backend.products import adjoint
-from ngdla._backend.shapes import joined
 from ngdla._backend.sums import add_multiple
 
 __all__ = ["Kernels", "Leaves", "real_constant", "realified"]
@@ -150,10 +151,10 @@ class Kernels(abc.ABC):
 
     def max_abs(self, K: Leaves, d: int) -> Array:
         """Return the largest modulus of an entry, (...), here where entries are parameters."""
-        xp, shapes = namespace(K[0]), self.shapes(d)
+        shapes = self.shapes(d)
         if len(K) == 1:
-            return as_array(xp.max(xp.abs(K[0]), axis=tuple(range(-len(shapes[0]), 0))))
-        return as_array(xp.max(xp.abs(_in_a_row(K, shapes)), axis=-1))
+            return as_array(largest_along(K[0], tuple(range(-len(shapes[0]), 0))))
+        return as_array(largest_along(_in_a_row(K, shapes), -1))
 
     # ------------------------------------------------ K that minimises tr(K^H S K) - 2 log |det K|
 
@@ -183,7 +184,7 @@ def _in_a_row(leaves: Leaves, shapes: tuple[tuple[int, ...], ...]) -> Array:
         for leaf, shape in zip(leaves, shapes)
         if all(shape)
     ]
-    return joined(rows, axis=-1)
+    return in_one_row(rows)
 
 
 def realified(x: Array) -> Array:

@@ -13,8 +13,9 @@ from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import preserved
+from ngdla._backend.settings import device_of
 from ngdla._backend.states import state_class
-from ngdla._backend.sums import multiples
+from ngdla._backend.sums_together import multiples
 
 from .kernels import Leaves
 from .operands import in_one_dtype, on_columns, on_rows, real_number, require_rows
@@ -76,14 +77,14 @@ class StructuredMatrix(StoredMatrix):
     def __add__(self, other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
-        with computing(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K, L = in_one_dtype(self, other)
             return K.map(lambda a, b: a + b, L)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
-        with computing(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K, L = in_one_dtype(self, other)
             return K.map(lambda a, b: a - b, L)
 
@@ -111,7 +112,7 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        with computing(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K = self.computed()
             factor = real_number(factor, "factor", K)
             return K._like(multiples(K.leaves, factor))
@@ -129,7 +130,7 @@ class StructuredMatrix(StoredMatrix):
         StructuredMatrix
             In the compute dtype.
         """
-        with computing(self.leaves[0]):
+        with device_of(self.leaves[0]):
             K = self.computed()
             shift = real_number(shift, "shift", K)
             if self.dtype_name == K.dtype_name:  # otherwise they are new already

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Self
 
-from ngdla._backend.calls import computing
 from ngdla._backend.checks import DTYPES, require_choice, require_dense, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, result_name, where
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
+from ngdla._backend.settings import device_of
 from ngdla._backend.shapes import expanded
 
 from .kernels import Kernels
@@ -83,7 +83,7 @@ class StoredMatrix:
                 f"would be lost; it must be a complex dtype."
             )
             raise ValueError(msg)
-        with computing(self.leaves[0]):
+        with device_of(self.leaves[0]):
             return self.map(lambda leaf: astype(leaf, dtype))
 
     def computed(self) -> Self:

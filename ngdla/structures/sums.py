@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ngdla._backend.sums import add_multiples, add_to_multiples
+from ngdla._backend.sums_together import add_multiples, add_to_multiples
 
 from .kernels import Leaves
 from .matrix import StructuredMatrix

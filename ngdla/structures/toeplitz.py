@@ -13,6 +13,7 @@ from ngdla._backend.fourier import autocorrelation, convolution
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.norms import norm_along
 from ngdla._backend.products import adjoint_product
+from ngdla._backend.runs import long_sum
 from ngdla._backend.shapes import expanded
 from ngdla._backend.triangular import cho_solve, cholesky
 
@@ -39,11 +40,9 @@ class _Toeplitz(Structure):
         return (K[..., 0, :] if self.upper else K[..., :, 0],)
 
     def project_dense(self, N: Array) -> Leaves:
-        xp, d = namespace(N), N.shape[-1]
-        below = xp.stack([_sum_of_diagonal(N, -lag) for lag in range(d)], axis=-1)
-        above = xp.stack([_sum_of_diagonal(N, lag) for lag in range(d)], axis=-1)
-        sums = 0.5 * (below + conjugate(above))
-        return self._from_sums(sums)
+        sums, d = _sums_of_diagonals(N), N.shape[-1]
+        below, above = namespace(N).flip(sums[..., :d], axis=-1), sums[..., d - 1 :]
+        return self._from_sums(0.5 * (below + conjugate(above)))
 
     def _from_sums(self, sums: Array) -> Leaves:
         """Return the projection from the sums of the diagonals below the main one.
@@ -198,9 +197,18 @@ def _lags(d: int) -> Any:
     return host_array([d + i - j for i in range(d) for j in range(d)], "int32")
 
 
-def _sum_of_diagonal(N: Array, offset: int) -> Array:
-    xp = namespace(N)
-    return xp.sum(xp.linalg.diagonal(N, offset=offset), axis=-1)
+def _sums_of_diagonals(N: Array) -> Array:
+    """Return the sums of all diagonals, (..., 2 d - 1), from the lowest one on.
+
+    With d zeros behind each row, and read in rows of 2 d - 1 numbers, each row of the matrix, from
+    the last one up, begins one place further to the right than the one before: diagonals are
+    columns.
+    """
+    xp, (*batch, d, _) = namespace(N), N.shape
+    rows = xp.concat([xp.flip(N, axis=-2), xp.zeros_like(N)], axis=-1)
+    row = xp.reshape(unchunked(rows), (*batch, 2 * d * d))
+    skewed = xp.reshape(unchunked(row[..., : d * (2 * d - 1)]), (*batch, d, 2 * d - 1))
+    return xp.squeeze(long_sum(skewed), axis=-2)
 
 
 def _shifted(Q: Array, step: int) -> Array:

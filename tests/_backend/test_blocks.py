@@ -14,10 +14,11 @@ from ngdla._backend.blocks import (
     add_to_middle,
     block_matrix,
     ends_replaced,
+    in_one_row,
     scaled_copies,
     squared_columns,
 )
-from ngdla._backend.sums import add_multiples, add_to_multiples, multiples
+from ngdla._backend.sums_together import add_multiples, add_to_multiples, multiples
 
 BATCH = (2,)
 
@@ -90,6 +91,29 @@ def test_squares(backend: Backend, dtype: str, rng: np.random.Generator) -> None
     given = backend.asarray(X)
     found = backend.call(squares, given)
     backend.assert_matches(found, exact, like=given, dtype=dtype, tolerance=32 * U[dtype])
+
+
+def copies(A: Any, b: Any) -> Any:
+    return scaled_copies([A[..., :2, 1:], A[..., 3:, :2]], [1.0, 2.0], b)
+
+
+def row(A: Any, b: Any) -> Any:
+    return in_one_row([A[..., 1, :2], A[..., 0, 1:], b])
+
+
+@pytest.mark.parametrize("batch", [(), BATCH], ids=str)
+def test_copies_and_rows(
+    backend: Backend, dtype: str, batch: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    needs(backend, dtype)
+    A, b = random_array(rng, (*batch, 6, 5), dtype), random_array(rng, (*batch, 3), dtype)
+    given = [backend.asarray(x) for x in (A, b)]
+    found = backend.call(copies, *given)
+    for x, exact in zip(found, (A[..., :2, 1:], 2 * A[..., 3:, :2], b), strict=True):
+        backend.assert_matches(x, exact, like=given[0], dtype=dtype, tolerance=0)
+    exact = np.concatenate([A[..., 1, :2], A[..., 0, 1:], b], axis=-1)
+    found = backend.call(row, *given)
+    backend.assert_matches(found, exact, like=given[0], dtype=dtype, tolerance=0)
 
 
 def test_what_torch_takes_together_lies_in_memory_by_itself() -> None:

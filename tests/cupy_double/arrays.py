@@ -15,6 +15,7 @@ The rules, and where CuPy has them (version 14.2.0):
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -39,8 +40,8 @@ class ndarray:
 
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, order: str = "C"):
         if memptr is not None:
-            msg = "the stand-in makes no arrays over pointers"
-            raise NotImplementedError(msg)
+            self._host, self.memory = memptr.entries(shape, dtype), memptr.mem
+            return
         self._host = np.full(shape, _garbage(dtype), dtype=dtype, order=order or "C")
         self.memory = Memory(current_device(), self._host.nbytes)
         reserve("empty", self.memory, self._host)
@@ -264,6 +265,13 @@ class _Pointer:
     def __init__(self, array: ndarray) -> None:
         self.ptr: int = array._host.ctypes.data
         self.mem, self.device_id = array.memory, array.memory.device_id
+        self._host = array._host  # lives as long as what is made over it
+
+    def entries(self, shape: Any, dtype: Any) -> np.ndarray:
+        count = int(np.prod(shape, dtype=np.int64))
+        memory = (ctypes.c_byte * (count * np.dtype(dtype).itemsize)).from_address(self.ptr)
+        memory.owner = self._host
+        return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _garbage(dtype: Any) -> Any:

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from . import record
 from .arrays import Traced, made, ndarray, operand
+from .kernel_types import decided, parameters
+from .streams import worked
 
 __all__ = ["TWINS", "ElementwiseKernel", "ReductionKernel"]
 
@@ -32,26 +35,33 @@ class _Kernel:
         if self.name not in TWINS:
             msg = f"no twin of the kernel {self.name!r} in tests/cupy_double/kernels.py"
             raise NotImplementedError(msg)
-        self.inputs = _count(in_params)
-        self.outputs = _count(out_params)
+        self.inputs, self.outputs = parameters(in_params), parameters(out_params)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        given, places = args[: self.inputs], list(args[self.inputs :])
+        given, places = list(args[: len(self.inputs)]), list(args[len(self.inputs) :])
+        in_types, out_types = decided(self.inputs, self.outputs, given, places)
         options.pop("size", None)
+        hosts = [_typed(operand(x), dtype) for x, dtype in zip(given, in_types, strict=True)]
         with np.errstate(all="ignore"):
-            results = TWINS[self.name](*(operand(x) for x in given), **options)
+            results = TWINS[self.name](*hosts, **options)
         results = results if isinstance(results, tuple) else (results,)
-        if places:
-            for place, result in zip(places, results, strict=True):
-                place._on_current(self.name)
-                place._host[...] = result
-            made(self.name, np.zeros(1), *given)  # one launch
-            return places[0] if len(places) == 1 else tuple(places)
-        new = [
-            made(self.name, np.array(x, order="C"), *given, launches=i == 0)
-            for i, x in enumerate(results)
-        ]
-        return new[0] if len(new) == 1 else tuple(new)
+        for x in places:
+            x._on_current(self.name)
+        if not places:
+            places = [
+                ndarray(np.shape(x), dtype) for x, dtype in zip(results, out_types, strict=True)
+            ]
+        if any(x.size for x in places):
+            record.launched(self.name)
+            worked([], [x.memory for x in places])
+        for place, result in zip(places, results, strict=True):
+            place._host[...] = result
+        return places[0] if len(places) == 1 else tuple(places)
+
+
+def _typed(x: Any, dtype: np.dtype) -> Any:
+    """Return a number in the dtype of its parameter; arrays have it."""
+    return x if isinstance(x, np.ndarray) and x.ndim else np.asarray(x).astype(dtype)
 
 
 class ElementwiseKernel(_Kernel):
@@ -118,10 +128,6 @@ for _char in "fdFD":
     twin(f"ngdla_centred_{_char}2")(lambda *args: ((d := _centred(*args)).real, d.imag))
 
 
-def _count(params: str) -> int:
-    return len([part for part in params.split(",") if part.strip()])
-
-
 @twin("ngdla_factored")
 def _(x: np.ndarray, info: np.ndarray, axis: int) -> np.ndarray:
     return np.all(np.isfinite(x) & (info == 0), axis=axis)
@@ -137,6 +143,27 @@ def _(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bits = np.ascontiguousarray(s).view(np.int32)
     hi = ((bits + 0x1000) & -0x2000).view(np.float32)
     return hi, (s - hi) * np.float32(2048)
+
+
+@twin("ngdla_add_multiple")
+def _(total: np.ndarray, factor: Any, x: np.ndarray) -> np.ndarray:
+    return total + factor * x
+
+
+@twin("ngdla_add_to_multiple")
+def _(total: np.ndarray, factor: Any, x: np.ndarray) -> np.ndarray:
+    return factor * total + x
+
+
+@twin("ngdla_moved")
+def _(memory: np.ndarray, place: np.ndarray, weight: Any) -> np.ndarray:
+    return np.where(place < 0, 0, memory[np.maximum(place, 0)] * weight)
+
+
+@twin("ngdla_doubled_triangle")
+def _(x: np.ndarray, n: int, upper: bool) -> np.ndarray:
+    once, twice = (np.triu(x), np.triu(x, 1)) if upper else (np.tril(x), np.tril(x, -1))
+    return once + twice
 
 
 ACCEPTED = (ndarray, bool, int, float, complex, np.generic, type(None))

@@ -57,7 +57,7 @@ def known(memory: Memory, host: np.ndarray) -> None:
 
 def _memory(address: int, size: int, name: str) -> Memory:
     """Return the memory in which all these bytes lie."""
-    for start, reference in list(_live.data.items()):  # at once, whatever other threads do
+    for start, reference in _live.data.copy().items():  # collection and threads drop some
         memory = reference()
         if memory is None or start > address:
             continue

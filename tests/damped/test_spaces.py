@@ -52,6 +52,7 @@ def test_one_exact_solve_ends_at_the_solution(
         null=None,
         leak=None,
         rhs=rhs,
+        start=rhs.start(DAMPING) if space is SampleSpace else rhs.x0,
         unit=None,
         careful=False,
         accuracy=1e-16,

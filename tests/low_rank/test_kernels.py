@@ -15,7 +15,7 @@ from ngdla import (
     randomized_eigh,
     randomized_svd,
 )
-from ngdla._backend import products, tracing
+from ngdla._backend import norms, tracing
 from ngdla.low_rank import cholesky_qr
 
 D, RANK = 256, 32
@@ -65,7 +65,7 @@ def test_operations(name: str) -> None:
 @pytest.mark.parametrize("name", ON_GPUS)
 def test_operations_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    for module in (tracing, products, cholesky_qr):
+    for module in (tracing, norms, cholesky_qr):
         monkeypatch.setattr(module, "free_to_read", lambda x: False)
     call = calls(torch)[name]
     assert kernels(lambda: call(True)) <= ON_GPUS[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import ngdla
@@ -19,6 +20,7 @@ __all__ = ["CALLS", "Call", "Calls", "choices"]
 
 RANK = 64
 _LIMIT = 0.15
+_REAL = ("float32", "float64")
 Shape = tuple[int, ...]
 
 
@@ -120,9 +122,17 @@ def _update(state: Any, X: Array) -> Array:
     return ngdla.online_eigh_update(state, X, decay=0.95, check=False).eigenvalues
 
 
-def _statistics(a: Array, g: Array) -> tuple[Any, Any]:
+def _triangles(d: int) -> tuple[Call, ...]:
+    name = f"inverse_free_update d = {d}, upper-triangular"
+    prepare = partial(_statistics, structure="upper-triangular")
+    return tuple(
+        Call(f"{name}, {dtype}", dtype, ((64, d),) * 2, _singd, prepare) for dtype in _REAL
+    )
+
+
+def _statistics(a: Array, g: Array, structure: str = "dense") -> tuple[Any, Any]:
     d = a.shape[-1]
-    state = ngdla.inverse_free_init(d, d, like=a)
+    state = ngdla.inverse_free_init(d, d, structures=(structure, structure), like=a)
     return state, ngdla.inverse_free_statistics(state, a, g)
 
 
@@ -138,7 +148,6 @@ def _solve(S: Array, v: Array) -> Array:
 
 
 _SHAPES = ((1024, 100_000), (64, 100_000), (4096, 100_000))  # the part "gram" has others
-_REAL = ("float32", "float64")
 _ALL = (*_REAL, "complex64")
 _DECOMPOSED = _decompositions(1024, RANK) + _decompositions(4096, RANK)
 
@@ -152,6 +161,7 @@ CALLS: dict[str, Calls] = {
         _eigenvalues(((64, 16, 16), (64, 64, 64), (64, 256, 256), (8, 1024, 1024))),
         _eigenvalues(((3, 6, 6),)),
     ),
+    "triangles of cupy": Calls(("cupy",), _triangles(512) + _triangles(1024), _triangles(80)),
     "flags": Calls(("cupy", "torch"), _DECOMPOSED, _decompositions(24, 3)),
 }
 
