@@ -425,13 +425,7 @@ class StructuredMatrix(StoredMatrix):
 @part
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adjoint:
-    """The conjugate transpose of a structured matrix, for products with arrays.
-
-    Attributes
-    ----------
-    matrix : StructuredMatrix
-        K.
-    """
+    """The conjugate transpose of a structured matrix, for products with arrays."""
 
     matrix: StructuredMatrix
 
