@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 from operator import and_, itemgetter
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from .dtypes import dtype_name, normal_range, real_part
 from .fused import all_of, finite_along, in_one_kernel
 from .messages import shown
 from .namespace import Array, namespace
+from .out_of_memory import NamedMemoryError, is_out_of_memory, let_go, of_call
 from .settings import library_settings
 from .tracing import concrete, is_traced, lies_on_gpu, nan_unless, waiting
 
@@ -28,6 +29,7 @@ __all__ = [
     "Check",
     "ValueChecks",
     "all_finite",
+    "computing",
     "matrix_of_batch",
     "opened",
     "place_in_batch",
@@ -40,7 +42,44 @@ Check = bool | Literal["nan"]
 Kind = Literal["matrix", "vector"]
 
 
-class opened:
+class computing:
+    """Hold the settings of the library of `like`.
+
+    If memory is short for the call, the error says what it asked for, and what to do. What the call
+    held is let go of, but what its public function holds itself, with the error.
+    """
+
+    _waiting: waiting | None = None
+
+    def __init__(self, like: Array, *, tf32: bool = False) -> None:
+        self._settings = library_settings(like, tf32=tf32)
+
+    def __enter__(self) -> Any:
+        self._settings.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del trace  # which holds all that the call held
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._waiting is not None:
+            self._waiting.__exit__()
+        if error is None:
+            self._settings.__exit__(None, None, None)
+            return
+        self._settings.__exit__(type(error), error, error.__traceback__)
+        if is_out_of_memory(error):
+            let_go(error)
+            if not isinstance(error, NamedMemoryError):
+                raise of_call(error, _called().f_code.co_qualname) from error
+
+
+class opened(computing):
     """Hold the settings of the library of `like`, and gather value checks, read on leaving.
 
     An exception of the body is never replaced by one of the checks. With `tf32`, products may drop
@@ -60,7 +99,6 @@ class opened:
         if check is not True and check is not False:
             _require_check(check, nan=nan)
         self._settings = library_settings(like, tf32=tf32)
-        self._waiting = None
         if not isinstance(like, np.ndarray) and lies_on_gpu(like):
             self._waiting = waiting(allowed=check is False or (check is True and waits))
         self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
@@ -78,13 +116,16 @@ class opened:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
+        del trace
+        if error is None:
+            try:
                 self._checks.read()
-        finally:
-            if self._waiting is not None:
-                self._waiting.__exit__()
-            self._settings.__exit__(kind, error, trace)
+            except BaseException as failure:
+                self._leave(failure)
+                raise
+        else:
+            self._checks.forget()
+        self._leave(error)
 
 
 def _all_set(*flags: Array) -> Array:
@@ -129,6 +170,10 @@ class ValueChecks:
             if getattr(flag, "ndim", 0):
                 flag = all_of(flag)
             self._tests.append((flag, error))
+
+    def forget(self) -> None:
+        """Drop all tests, and what they hold."""
+        self._tests = []
 
     def ask(self, question: Callable[[], Array]) -> None:
         """Add a question, the answer to which `read` returns."""
@@ -240,7 +285,16 @@ _PACKAGE = str(Path(__file__).parent.parent / "_")[:-1]  # with its separator
 
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn, naming the line of the caller's code from which this library was called."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    level, frame = 2, sys._getframe()
+    called = _called()
+    while frame is not called and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def _called() -> FrameType:
+    """Return the frame of the function of this library that the caller's code called."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame

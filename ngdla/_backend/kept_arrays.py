@@ -21,11 +21,13 @@ from .namespace import (
 )
 from .tracing import is_traced
 
-__all__ = ["KeptArrays", "place_of"]
+__all__ = ["KeptArrays", "give_up_kept", "place_of"]
 
 _PER_THREAD = 2  # the number of the stream of which each thread has its own
 
 Place = tuple[Any, ...]
+
+_EVERY: list[KeptArrays] = []
 
 
 class KeptArrays:
@@ -39,6 +41,7 @@ class KeptArrays:
         self._most = most  # bytes
         self._kept: dict[Any, AnyArray] = {}
         self._lock = threading.Lock()
+        _EVERY.append(self)
 
     def get(self, key: Any, make: Callable[[], AnyArray]) -> AnyArray:
         """Return the array of a key, which says all about it and its place."""
@@ -54,10 +57,21 @@ class KeptArrays:
                 self._make_room()
         return x
 
+    def give_up(self) -> None:
+        """Let go of all of them."""
+        with self._lock:
+            self._kept.clear()
+
     def _make_room(self) -> None:
         size = sum(x.nbytes for x in self._kept.values())
         while size > self._most:
             size -= self._kept.pop(next(iter(self._kept))).nbytes
+
+
+def give_up_kept() -> None:
+    """Let go of everything that is kept, where memory is short."""
+    for kept in _EVERY:
+        kept.give_up()
 
 
 def place_of(like: AnyArray) -> Place | None:

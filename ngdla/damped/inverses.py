@@ -16,6 +16,7 @@ from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name
 from ngdla._backend.implicit import implicit, with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.norms import inner_columns, largest_entry
+from ngdla._backend.out_of_memory import Matrix, with_room
 from ngdla._backend.pickles import part
 from ngdla._backend.products import (
     add_to_diagonal,
@@ -43,6 +44,7 @@ __all__ = [
     "Spectrum",
     "cast_inverse",
     "eigenvalue_below",
+    "factor_of",
     "smallest_by_iterations",
 ]
 
@@ -129,7 +131,11 @@ class GramMatrix(NamedTuple):
 
     def inverse(self, damping: Any) -> tuple[CholeskyInverse, Array]:
         """Return (G + damping)^-1 and whether G + damping is positive definite. G is used up."""
-        L, ok = cholesky(add_to_diagonal(self.G, damping))
+        L, ok = with_room(
+            lambda: cholesky(add_to_diagonal(self.G, damping)),
+            lambda: factor_of("Cholesky factor", self.G),
+            again=False,
+        )
         return CholeskyInverse(L), ok
 
     def copy(self) -> GramMatrix:
@@ -144,6 +150,13 @@ class GramMatrix(NamedTuple):
     def effective_dimension(self, inverse: Any, damping: Array) -> Array:
         """Return tr G (G + damping)^-1."""
         return trace(inverse(self.G))
+
+
+def factor_of(kind: str, G: Array) -> Matrix:
+    """Return what factors of a Gram matrix are called where memory is short for them."""
+    remedy = "Pass fewer samples at a time, a lower `precision`, or method='cg'; or free memory."
+    part = f"the {kind} of the Gram matrix"
+    return Matrix(part, tuple(G.shape), dtype_name(G.dtype), remedy)
 
 
 _INVERSE_ITERATIONS = 4

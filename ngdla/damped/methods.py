@@ -17,6 +17,7 @@ from ngdla._backend.fused import bounded
 from ngdla._backend.gram import gram
 from ngdla._backend.implicit import with_derivatives_of
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.out_of_memory import Matrix, with_room
 from ngdla._backend.pickles import part
 from ngdla._backend.products import adjoint, trace
 from ngdla._backend.shapes import joined
@@ -24,7 +25,7 @@ from ngdla._backend.spectral import apart, eigh, left_singular, qr, qr_r, svd
 from ngdla._backend.tracing import derivative_where, detached, differentiable
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
-from .inverses import ExactSmallMatrix, GramMatrix, SmallMatrix, Spectrum
+from .inverses import ExactSmallMatrix, GramMatrix, SmallMatrix, Spectrum, factor_of
 from .null_vectors import lift, lift_height
 from .nystrom_preconditioner import sketch_small_matrix
 
@@ -115,13 +116,16 @@ class GramMethod(Method):
         start: Start,
     ) -> SmallProblem:
         """Return the Gram matrix, as `small_matrix` keeps it."""
-        f, x = start
-        if scores.wide:
-            G, Sx = scores.samples.gram(dtype, x)
-            first = FirstPass(S_start=Sx)
-        else:
+
+        def formed() -> tuple[Array, FirstPass]:
+            f, x = start
+            if scores.wide:
+                G, Sx = scores.samples.gram(dtype, x)
+                return G, FirstPass(S_start=Sx)
             G, gradient, Sx = scores.parameters.parameter_gram(dtype, f, x)
-            first = FirstPass(Sx, gradient)
+            return G, FirstPass(Sx, gradient)
+
+        G, first = with_room(formed, lambda: _gram_of(scores, dtype))
         squared_norm, K = trace(G), G
         if null is not None:
             K = self.with_null_apart(G, null, lift_height(squared_norm, scores))
@@ -134,6 +138,12 @@ class GramMethod(Method):
     @abstractmethod
     def small_matrix(self, G: Array) -> ExactSmallMatrix:
         """Return the small matrix for a Gram matrix, which may be used up."""
+
+
+def _gram_of(scores: ScoreMatrix, dtype: str) -> Matrix:
+    n, few = (scores.rows, "rows") if scores.wide else (scores.columns, "columns")
+    remedy = f"Pass fewer {few} at a time, a lower `precision`, or method='cg'; or free memory."
+    return Matrix("the Gram matrix of `S`", (*scores.batch, n, n), dtype, remedy)
 
 
 @part
@@ -170,7 +180,8 @@ class Eigenvectors(GramMethod):
 
     def small_matrix(self, G: Array) -> ExactSmallMatrix:
         """Return eigenvalues, clipped at 0, and eigenvectors."""
-        xp, (values, U) = namespace(G), eigh(G)
+        values, U = with_room(lambda: eigh(G), lambda: factor_of("eigendecomposition", G))
+        xp = namespace(G)
         if not differentiable(G):
             return Spectrum(bounded(values, 0.0), U)
         ok = apart(xp.flip(values, axis=-1), values.shape[-1], rest=False)

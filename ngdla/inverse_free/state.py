@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
-from ngdla._backend.calls import opened
+from ngdla._backend.calls import computing, opened
 from ngdla._backend.checks import (
     DTYPES,
     require_array,
@@ -204,15 +204,18 @@ def inverse_free_init(
         (structure_from(given, f"structures[{i}]"), d)
         for i, (given, d) in enumerate(zip(structures, (d_in, d_out)))
     ]
-    K, C = (s.identity(d, like=like, dtype=kept, batch=batch) for s, d in pair)
+    with computing(like):
+        K, C = (s.identity(d, like=like, dtype=kept, batch=batch) for s, d in pair)
 
-    def blank(there: bool) -> list[Part]:  # no two parts share memory, which JAX may be donated
-        return [s.zeros(d, like=like, dtype=name, batch=batch) if there else () for s, d in pair]
+        def blank(there: bool) -> list[Part]:  # no two parts share memory, which JAX may be donated
+            return [
+                s.zeros(d, like=like, dtype=name, batch=batch) if there else () for s, d in pair
+            ]
 
-    real = real_name(result_name(name))
-    numbers = [zeros(batch, like, dtype) for dtype in (*[real] * 6, "bool")]
-    step, report = zeros(batch, like, "int32"), InverseFreeReport(*numbers)
-    (m_K, m_C), (lost_K, lost_C) = blank(momentum), blank(compensated)
+        real = real_name(result_name(name))
+        numbers = [zeros(batch, like, dtype) for dtype in (*[real] * 6, "bool")]
+        step, report = zeros(batch, like, "int32"), InverseFreeReport(*numbers)
+        (m_K, m_C), (lost_K, lost_C) = blank(momentum), blank(compensated)
     return InverseFreeState(K, C, m_K, m_C, lost_K, lost_C, step, report)
 
 

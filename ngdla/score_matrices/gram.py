@@ -8,6 +8,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import all_finite, opened
 from ngdla._backend.dtypes import dtype_name
 from ngdla._backend.messages import shown
+from ngdla._backend.out_of_memory import Matrix, with_room
 from ngdla._backend.products import trace
 
 from .column_blocks import score_matrix
@@ -69,12 +70,19 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     if accumulate is not None:
         dtype = _accumulation_dtype(accumulate, dtype)
     with opened(scores.like) as checks:
-        G, _ = scores.samples.gram(dtype)
+        G, _ = with_room(
+            lambda: scores.samples.gram(dtype), lambda: _of_rows(scores.batch, scores.rows, dtype)
+        )
         checks.require(lambda: all_finite(trace(G)), lambda: scores.not_finite(dtype))
     if dtype_name(G.dtype) != dtype:
         msg = f"`accumulate` is {dtype!r}, which JAX has only in jax.enable_x64()."
         raise ValueError(msg)
     return G
+
+
+def _of_rows(batch: tuple[int, ...], n: int, dtype: str) -> Matrix:
+    remedy = "Pass fewer rows at a time or a lower precision, or free memory."
+    return Matrix("the Gram matrix of `S`", (*batch, n, n), dtype, remedy)
 
 
 def _accumulation_dtype(accumulate: Any, dtype: str) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ngdla._backend.array import AnyArray
+from ngdla._backend.calls import computing
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.namespace import Array, as_array, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.products import preserved
-from ngdla._backend.settings import device_of, library_settings
+from ngdla._backend.settings import device_of
 from ngdla._backend.states import state_class
 from ngdla._backend.sums_together import multiples
 
@@ -68,8 +69,8 @@ class StructuredMatrix(StoredMatrix):
         array, shape (..., d, d)
             In the compute dtype, a copy.
         """
-        K = self.computed().map(preserved)
-        with library_settings(K.leaves[0]):
+        with computing(self.leaves[0]):
+            K = self.computed().map(preserved)
             return self.structure.to_dense(K.leaves, self.dimension)
 
     # ---------------------------------------------------------------------------- sums
@@ -161,7 +162,7 @@ class StructuredMatrix(StoredMatrix):
         if not isinstance(other, StructuredMatrix):
             return on_columns(self.structure.matmul, self, other)
         K, L = in_one_dtype(self, other)
-        with library_settings(K.leaves[0]):
+        with computing(K.leaves[0]):
             return K._like(self.structure.product(K.leaves, L.leaves, self.dimension))
 
     __matmul__ = matmul
@@ -236,7 +237,7 @@ class StructuredMatrix(StoredMatrix):
         dtype = result_name(self.dtype_name, dtype_name(X.dtype))
         if not X.shape[-2]:  # of which FFTs of torch make an error
             return self.astype(dtype).map(namespace(X).zeros_like)
-        with library_settings(self.leaves[0]):
+        with computing(self.leaves[0]):
             K = self.astype(dtype)
             return self._like(self.structure.project_inner(K.leaves, astype(X, dtype)))
 
@@ -276,7 +277,7 @@ class StructuredMatrix(StoredMatrix):
             msg = f"`S` has shape {tuple(S.shape)}; for {self!r} it must be {self.shape}."
             raise ValueError(msg)
         congruent = self.rmatmul(self.H.matmul(S))
-        with library_settings(congruent):
+        with computing(congruent):
             return self._like(self.structure.project_dense(congruent))
 
     # ----------------------------------------------------------------------- solves
@@ -368,7 +369,7 @@ class StructuredMatrix(StoredMatrix):
         array, shape (...), real
         """
         K = self.computed()
-        with library_settings(K.leaves[0]):
+        with computing(K.leaves[0]):
             return self.structure.max_abs(K.leaves, K.dimension)
 
     def spectral_bound(self, *, sufficient: Any = None) -> AnyArray:
@@ -407,26 +408,20 @@ class StructuredMatrix(StoredMatrix):
     def _matrix(self, kernel: Callable[[Leaves, int], Leaves]) -> StructuredMatrix:
         """Return the matrix that a kernel makes of this one."""
         K = self.computed()
-        with library_settings(K.leaves[0]):
+        with computing(K.leaves[0]):
             return K._like(kernel(K.leaves, K.dimension))
 
     def _number(self, kernel: Callable[[Leaves, int], Array]) -> Array:
         """Return the number for each matrix of the batch that a kernel makes of it."""
         K = self.computed()
-        with library_settings(K.leaves[0]):
+        with computing(K.leaves[0]):
             return as_array(kernel(K.leaves, K.dimension))
 
 
 @part
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adjoint:
-    """The conjugate transpose of a structured matrix, for products with arrays.
-
-    Attributes
-    ----------
-    matrix : StructuredMatrix
-        K.
-    """
+    """The conjugate transpose of a structured matrix, for products with arrays."""
 
     matrix: StructuredMatrix
 

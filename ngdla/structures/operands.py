@@ -7,12 +7,12 @@ import numbers
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ngdla._backend.calls import computing
 from ngdla._backend.checks import require_array, require_columns, require_like
 from ngdla._backend.dtypes import astype, real_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array
 from ngdla._backend.scalars import as_float, known_or_array, real_values
-from ngdla._backend.settings import library_settings
 from ngdla._backend.shapes import as_given, in_common_dtype
 
 from .kernels import Leaves
@@ -39,7 +39,7 @@ def on_rows(kernel: Kernel, K: StoredMatrix, V: Array) -> Array:
 
 
 def _computed(kernel: Kernel, K: StoredMatrix, V: Array) -> Array:
-    with library_settings(K.leaves[0]):
+    with computing(K.leaves[0]):
         return in_common_dtype(lambda *a: kernel(a[:-1], a[-1]), *K.leaves, V)
 
 
