@@ -22,7 +22,7 @@ door_tests = tests/adapters ngdla/adapters 'tests/test_packaging.py::test_readme
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
-targets = help demo test peers fuzz lint format docs look bench bench-site gpu-test gpu-bench gpu-evidence venv clean distclean
+targets = help demo test peers double fuzz lint format docs look bench bench-site gpu-test gpu-bench gpu-evidence venv clean distclean
 
 # Without this, `make tests` would find that folder and have nothing to do.
 near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
@@ -48,6 +48,10 @@ test: ## run the tests on NumPy, array-api-strict and whatever else is installed
 peers: ## run the tests of the doors to NetKet and quantax, in .venv-peers (ARGS=...)
 	@sh tools/bootstrap.sh '$(PEERS)' '$(PYTHON)' peers
 	$(PEERS)/bin/python -m pytest -n auto --maxprocesses 4 $(doors:%=--require-package %) $(door_tests) $(ARGS)
+
+double: ## run the tests of CuPy on a stand-in for it, in a process of its own, without a GPU (ARGS=...)
+	$(bootstrap) test
+	$(python) -m pytest tests --cupy-double -n auto --maxprocesses 4 $(ARGS)
 
 fuzz: ## search for results that are wrong without a word, against exact answers (ARGS=--quick)
 	$(bootstrap) test

@@ -167,15 +167,15 @@ CASES: dict[str, tuple[Callable[[Any], Call], int]] = {
         partial(_inverse_free, structure="upper-triangular"),
         250,
     ),
-    "inverse_free_update, block-diagonal": (
+    "inverse_free_update, d = 512, block-diagonal": (
         partial(_inverse_free, structure="block-diagonal"),
         100,
     ),
-    "inverse_free_update, upper-toeplitz": (
+    "inverse_free_update, d = 512, upper-toeplitz": (
         partial(_inverse_free, structure="upper-toeplitz"),
         100,
     ),
-    "inverse_free_update, diagonal": (partial(_inverse_free, structure="diagonal"), 60),
+    "inverse_free_update, d = 512, diagonal": (partial(_inverse_free, structure="diagonal"), 60),
     "LowerToeplitz.project, d = 512": (_toeplitz, 20),
 }
 

@@ -157,8 +157,11 @@ def add_to_diagonal(A: AnyArray, shift: float | AnyArray) -> AnyArray:
 def add_to_diagonals(matrices: AnyArrays, diagonal: AnyArray, shift: float) -> AnyArrays:
     """Return matrices and a diagonal (..., n), with a number added to all diagonals. Used up."""
     xp = namespace(diagonal)
-    if not is_torch_namespace(xp) or not writable(*matrices, diagonal):
+    if not writable(*matrices, diagonal):
         return (*(add_to_diagonal(A, shift) for A in matrices), diagonal + shift)
+    if not is_torch_namespace(xp):
+        diagonal += shift  # where it lies, as matrices are
+        return (*(add_to_diagonal(A, shift) for A in matrices), diagonal)
     import torch
 
     torch._foreach_add_([*(A.diagonal(dim1=-2, dim2=-1) for A in matrices), diagonal], shift)

@@ -95,16 +95,16 @@ def damped_solve(
         several times) and are many times slower. "cg": conjugate gradients with a randomized
         preconditioner, where the Gram matrix is too large. "auto": Cholesky, but "cg" for an
         operator without a Gram matrix.
-    precision : {"auto", "native", "mixed", "split-tf32", "float32", "float64", "complex64", \
-            "complex128"}
+    precision : {"auto", "native", "mixed", "split-tf32", "float32", "float64", "complex64", "complex128"}
         "native": all in the dtype of the result. "mixed": the factor in single precision, refined
         in the dtype of the result until that converges. "auto": native, but where the damping is
         too small for it, residuals, then also the Gram matrix, in double precision, at last QR
         (with method "auto" and `S` in memory), with a `PrecisionWarning`. A dtype: that of the
-        factor; residuals are then computed in the better of both. "split-tf32": native, but the
-        Gram matrix of a float32 `S` on an NVIDIA GPU comes from two products in TF32 of parts of
-        `S`, with errors of at most (2^-21 + 4 u sqrt(m)) |s_i| |s_j| for its rows s_i, by which
-        the step is judged; parts of `S` are copied, 256 MB or 1/8 of it at a time.
+        factor; residuals are then computed in the better of both.
+        "split-tf32": native, but the Gram matrix of a float32 `S` on an NVIDIA GPU comes from two
+        products in TF32 of parts of `S`, with errors of at most (2^-21 + 4 u sqrt(m)) |s_i| |s_j|
+        for its rows s_i, by which the step is judged; parts of `S` are copied, 256 MB or 1/8 of it
+        at a time.
     refine : int
         Number of refinement sweeps. 0 costs about a factor sqrt(kappa) in accuracy; 2 helps only
         if damping / sigma_1^2 is below about 1e4 u. If the factor is only approximate (lower
@@ -190,7 +190,7 @@ def damped_solve(
     True
     >>> bool(info.converged)
     True
-    """
+    """  # noqa: E501 - numpydoc takes the options in one line
     scores = score_matrix(S)
     rhs = Solve.checked(scores, v)
     options = Options(method, precision, refine, metric, null)

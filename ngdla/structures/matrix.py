@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -75,18 +76,17 @@ class StructuredMatrix(StoredMatrix):
     # ---------------------------------------------------------------------------- sums
 
     def __add__(self, other: Any) -> StructuredMatrix:
-        if not isinstance(other, StructuredMatrix):
-            return NotImplemented
-        with device_of(self.leaves[0]):
-            K, L = in_one_dtype(self, other)
-            return K.map(lambda a, b: a + b, L)
+        return self._combined(operator.add, other)
 
     def __sub__(self, other: Any) -> StructuredMatrix:
+        return self._combined(operator.sub, other)
+
+    def _combined(self, function: Callable[..., Array], other: Any) -> StructuredMatrix:
         if not isinstance(other, StructuredMatrix):
             return NotImplemented
         with device_of(self.leaves[0]):
             K, L = in_one_dtype(self, other)
-            return K.map(lambda a, b: a - b, L)
+            return K.map(function, L)
 
     def __neg__(self) -> StructuredMatrix:
         return (-1.0) * self
@@ -332,8 +332,6 @@ class StructuredMatrix(StoredMatrix):
         """
         return self._matrix(self.structure.inv_sqrtm)
 
-    # ----------------------------------------------------------------------- numbers
-
     def logabsdet(self) -> AnyArray:
         """Return log |det K|, -inf where K is singular.
 
@@ -403,8 +401,6 @@ class StructuredMatrix(StoredMatrix):
             The largest Frobenius norm of a diagonal block, or more; exact for blocks of size 1.
         """
         return self._number(self.structure.coarse_bound)
-
-    # ----------------------------------------------------------------------- helpers
 
     def _like(self, leaves: Leaves) -> StructuredMatrix:
         return StructuredMatrix(leaves, self.structure, self.dimension)

@@ -49,7 +49,8 @@ def test_every_layout_and_form(rng: np.random.Generator, batch: Any, dtype: str)
         a = random_array(rng, (*batch, *((p, k) if left == "N" else (k, p))), dtype)
         b = random_array(rng, (*batch, *((k, q) if right == "N" else (q, k))), dtype)
         exact = formed(a, left) @ formed(b, right)
-        for first, second in itertools.product((*TAKEN, "every second"), repeat=2):
+        layouts = (*TAKEN, "every second") if (p, k, q) in sizes[:2] else TAKEN[:1]
+        for first, second in itertools.product(layouts, repeat=2):
             A, B = laid_out(cupy, a, first), laid_out(cupy, b, second)
             result = product_cupy(A, B, left, right)
             np.testing.assert_allclose(result.get(), exact, rtol=1e-4, atol=1e-5)

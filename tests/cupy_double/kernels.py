@@ -16,8 +16,9 @@ from .arrays import Traced, made, ndarray, operand
 from .kernel_types import decided, parameters
 from .streams import worked
 
-__all__ = ["TWINS", "ElementwiseKernel", "ReductionKernel"]
+__all__ = ["CALLED", "TWINS", "ElementwiseKernel", "ReductionKernel"]
 
+CALLED: dict[tuple[str, ...], Any] = {}  # kernels by their names and types
 TWINS: dict[str, Callable[..., Any]] = {}
 
 
@@ -36,10 +37,12 @@ class _Kernel:
             msg = f"no twin of the kernel {self.name!r} in tests/cupy_double/kernels.py"
             raise NotImplementedError(msg)
         self.inputs, self.outputs = parameters(in_params), parameters(out_params)
+        self.source, self.options = source, options
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         given, places = list(args[: len(self.inputs)]), list(args[len(self.inputs) :])
         in_types, out_types = decided(self.inputs, self.outputs, given, places)
+        CALLED[self.name, *map(str, in_types), *map(str, out_types)] = self
         options.pop("size", None)
         hosts = [_typed(operand(x), dtype) for x, dtype in zip(given, in_types, strict=True)]
         with np.errstate(all="ignore"):
@@ -103,12 +106,9 @@ for _char in "fdFD":
     twin(f"ngdla_squares_and_distances_{_char}")(
         lambda x, y, axis: _paired(_sum_of_squares(x, axis), _sum_of_squares(x - y, axis))
     )
-    twin(f"ngdla_norm_{_char}")(_norm)
     twin(f"ngdla_largest_{_char}")(
         lambda x, axis, keepdims: np.max(np.abs(x), axis=axis, keepdims=keepdims)
     )
-    twin(f"ngdla_scaled_norm_{_char}")(_scaled_norm)
-    twin(f"ngdla_unit_{_char}")(_unit)
 for _char in "efdFD":
     twin(f"ngdla_finite_{_char}")(lambda x, axis: np.all(np.isfinite(x), axis=axis))
 
@@ -125,7 +125,6 @@ def _centred(o: np.ndarray, mean: np.ndarray, scale: Any, kept: Any) -> np.ndarr
 
 for _char in "fdFD":
     twin(f"ngdla_centred_{_char}1")(_centred)
-    twin(f"ngdla_centred_{_char}2")(lambda *args: ((d := _centred(*args)).real, d.imag))
 
 
 @twin("ngdla_factored")
@@ -198,3 +197,12 @@ class fuse:
             for i, x in enumerate(hosts)
         ]
         return tuple(new) if several else new[0]
+
+
+for _char in "fF":
+    twin(f"ngdla_norm_{_char}")(_norm)
+for _char in "dD":
+    twin(f"ngdla_scaled_norm_{_char}")(_scaled_norm)
+    twin(f"ngdla_unit_{_char}")(_unit)
+for _char in "FD":
+    twin(f"ngdla_centred_{_char}2")(lambda *args: ((d := _centred(*args)).real, d.imag))
