@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from .array import AnyArray
+from .choices import CHOICES
 from .chunks import in_one_block
 from .dtypes import dtype_name, is_complex, unit_roundoff
 from .fused import filled, finite_along
@@ -44,7 +45,7 @@ def eigh(A: AnyArray) -> tuple[AnyArray, AnyArray]:
         return over_batch(_eigh_numpy, A)
     if is_dask_namespace(xp):
         return in_one_block(eigh, A, results=(_values_like(A), A))
-    return _nan_on_failure(xp.linalg.eigh, A, A)
+    return _nan_on_failure(_eigh_cupy if is_cupy_namespace(xp) else xp.linalg.eigh, A, A)
 
 
 def least_gap(values: AnyArray) -> AnyArray:
@@ -80,6 +81,19 @@ def _eigh_numpy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
             return scipy.linalg.eigh(A, driver="evd", check_finite=False)
     except LinAlgError:
         return np.full(A.shape[:1], np.nan, dtype=A.real.dtype), np.full_like(A, np.nan)
+
+
+def _eigh_cupy(A: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """One matrix by divide and conquer; a stack by rotations, or one by one: see choices.py."""
+    import cupy
+
+    if A.ndim == 2 or not A.size or CHOICES["stacks of eigh"].way == "at once":
+        w, U = cupy.linalg.eigh(A)
+        return w, U
+    w, U = cupy.empty(A.shape[:-1], A.real.dtype), cupy.empty(A.shape, A.dtype)
+    for place in np.ndindex(A.shape[:-2]):
+        w[place], U[place] = cupy.linalg.eigh(A[place])
+    return w, U
 
 
 def left_singular(A: AnyArray) -> tuple[AnyArray, AnyArray]:
