@@ -114,7 +114,10 @@ def taken_by_cublas(A: AnyArray) -> bool:
 def _by_rows(A: AnyArray) -> bool:
     (row, column), (p, q), size = A.strides[-2:], A.shape[-2:], A.itemsize
     rows = p <= 1 or (row % size == 0 and row >= q * size)
-    stacked = all(step % size == 0 and step >= 0 for step in A.strides[:-2])
+    stacked = all(
+        length <= 1 or (step % size == 0 and step >= 0)  # one matrix lies in a stack as it likes
+        for length, step in zip(A.shape[:-2], A.strides[:-2])
+    )
     return rows and stacked and (column == size or q <= 1)
 
 
@@ -165,7 +168,7 @@ def _buffer(A: AnyArray, form: Form, *, by_rows: bool | None = None) -> _Buffer:
         A.data.ptr,
         _OPERATIONS[_SWAPPED[form] if by_rows else form],
         max(step, length) if A.shape[outer] > 1 else length,
-        A.strides[0] // A.itemsize if A.ndim > 2 else 0,
+        A.strides[0] // A.itemsize if A.ndim > 2 and len(A) > 1 else 0,
     )
 
 

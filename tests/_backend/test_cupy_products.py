@@ -58,6 +58,22 @@ def test_every_layout_and_form(rng: np.random.Generator, batch: Any, dtype: str)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize("batch", [(1,), (2, 1), (1, 1)], ids=str)
+def test_one_matrix_of_a_stack_that_is_turned_round(
+    rng: np.random.Generator, batch: Any, dtype: str
+) -> None:
+    """Its stride along the axis of length 1 is negative, and CuPy takes it for contiguous."""
+    import cupy
+
+    from ngdla._backend.cupy_products import product_cupy
+
+    host = random_array(rng, (*batch, 3, 5), dtype)
+    A = cupy.asarray(host)[..., ::-1, :, :]
+    result = product_cupy(A, A, right="H").get()
+    np.testing.assert_allclose(result, host @ host.mT.conj(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 def test_nothing_is_copied(rng: np.random.Generator, batch: Any, dtype: str) -> None:
     import cupy
