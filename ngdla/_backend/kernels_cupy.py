@@ -163,54 +163,58 @@ def _sum_of_two(name: str, formula: str, factor: str) -> Any:
 
 
 class _Reduction(NamedTuple):
-    """The source of a kernel, where R and C stand for the real and the complex type."""
+    """The source of a kernel, where R and C stand for the real and the complex type.
+
+    Of kernels of one array CuPy (14.2) replaces the names of parameters wherever their letters
+    stand, in longer words too.
+    """
 
     inputs: str
     output: str
     real: str
     complex: str
     sum: str = "a + b"
-    result: str = "s = a"
+    result: str = "total = a"
     identity: str = "0"
     accumulator: str = "R"
 
 
 _LARGER = "a > b || isnan(a) ? a : b"
 _REDUCTIONS = {
-    "inner": _Reduction("T x, T y", "R s", "x * y", "x.real() * y.real() + x.imag() * y.imag()"),
+    "inner": _Reduction("T x, T y", "R total", "x * y", "x.real() * y.real() + x.imag() * y.imag()"),
     "squares_and_distances": _Reduction(
         "T x, T y",
-        "C s",
+        "C total",
         "C(x * x, (x - y) * (x - y))",
         "C(norm(x), norm(x - y))",
         accumulator="C",
     ),
     "norm": _Reduction(
         "T x",
-        "R s",
+        "R total",
         "(double)x * (double)x",
         "(double)x.real() * (double)x.real() + (double)x.imag() * (double)x.imag()",
-        result="s = sqrt(a)",
+        result="total = sqrt(a)",
         accumulator="double",
     ),
-    "largest": _Reduction("T x", "R s", "abs(x)", "abs(x)", sum=_LARGER),
+    "largest": _Reduction("T x", "R total", "abs(x)", "abs(x)", sum=_LARGER),
     "unit": _Reduction(  # the power of two below the largest entry; 1 for 0, Inf and NaN
         "T x",
-        "R s",
+        "R total",
         "abs(x)",
         "abs(x)",
         sum=_LARGER,
-        result="s = a > 0 && isfinite(a) ? ldexp(R(1), ilogb(a)) : R(1)",
+        result="total = a > 0 && isfinite(a) ? ldexp(R(1), ilogb(a)) : R(1)",
     ),
     "scaled_norm": _Reduction(
         "T x, R unit",
-        "R s",
+        "R total",
         "(x / unit) * (x / unit)",
         "norm(x / unit)",
-        result="s = sqrt(a)",
+        result="total = sqrt(a)",
     ),
     "finite": _Reduction(
-        "T x", "bool s", "isfinite(x)", "isfinite(x)", "a && b", identity="true", accumulator="bool"
+        "T x", "bool total", "isfinite(x)", "isfinite(x)", "a && b", identity="true", accumulator="bool"
     ),
 }
 

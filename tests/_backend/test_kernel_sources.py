@@ -84,6 +84,14 @@ def test_no_kernel_is_left_out(called: dict[tuple[str, ...], Any]) -> None:
     assert {name for name, *_ in called} == set(TWINS)
 
 
+def test_cub_changes_no_longer_words() -> None:
+    """Where CuPy reduces one contiguous array by CUB, `s` would also be replaced in `sqrt`."""
+    with pytest.raises(RuntimeError, match="in0qrt"):
+        ReductionKernel(
+            "T x", "float32 s", "x * x", "a + b", "s = sqrt(a)", "0", name="ngdla_norm_f"
+        )
+
+
 def source(kernel: Any, types: tuple[str, ...]) -> str:
     """Return a kernel as CuPy writes it (_kernel.pyx, _reduction.pyx), less its loops."""
     parameters = [*kernel.inputs, *kernel.outputs]

@@ -6,6 +6,7 @@ its name. That both compute the same is seen on a device alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,19 @@ class ElementwiseKernel(_Kernel):
 
 
 class ReductionKernel(_Kernel):
-    """cupy.ReductionKernel."""
+    """cupy.ReductionKernel.
+
+    For CUB, the names of parameters are replaced in its source wherever their letters stand
+    (`_try_to_call_cub_reduction` in cupy/_core/_cub_reduction.pyx).
+    """
+
+    def __init__(self, in_params: str, out_params: str, *source: Any, **options: Any) -> None:
+        super().__init__(in_params, out_params, *source, **options)
+        if len(self.inputs) == len(self.outputs) == 1:
+            for (_, _, name), text in ((self.inputs[0], source[0]), (self.outputs[0], source[2])):
+                if text.count(name) != len(re.findall(rf"\b{name}\b", text)):
+                    msg = f"{self.name!r} is not compiled: {text.replace(name, 'in0')!r}"
+                    raise RuntimeError(msg)
 
 
 def _sum_of_squares(x: np.ndarray, axis: Any, **options: Any) -> np.ndarray:
