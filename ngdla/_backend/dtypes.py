@@ -181,7 +181,7 @@ def normal_range(name: str) -> tuple[float, float]:
     return sys.float_info.min, sys.float_info.max
 
 
-def astype(x: Array, name: str) -> Array:
+def astype(x: AnyArray, name: str) -> AnyArray:
     """Return `x` in the named dtype; `x` itself where it has that dtype already."""
     if isinstance(x, (np.ndarray, np.generic)):  # as `dtype_name` says, without a call
         own = _NAMES.get((type(x.dtype), x.dtype))
@@ -190,6 +190,9 @@ def astype(x: Array, name: str) -> Array:
     if own == name:
         return x
     xp = namespace(x)
+    if is_cupy_namespace(xp):  # which converts on the device that is the current one
+        with x.device:
+            return x.astype(dtype_of(xp, name), copy=False)
     return xp.astype(x, dtype_of(xp, name), copy=False)
 
 

@@ -181,7 +181,9 @@ class _Reduction(NamedTuple):
 
 _LARGER = "a > b || isnan(a) ? a : b"
 _REDUCTIONS = {
-    "inner": _Reduction("T x, T y", "R total", "x * y", "x.real() * y.real() + x.imag() * y.imag()"),
+    "inner": _Reduction(
+        "T x, T y", "R total", "x * y", "x.real() * y.real() + x.imag() * y.imag()"
+    ),
     "squares_and_distances": _Reduction(
         "T x, T y",
         "C total",
@@ -214,7 +216,13 @@ _REDUCTIONS = {
         result="total = sqrt(a)",
     ),
     "finite": _Reduction(
-        "T x", "bool total", "isfinite(x)", "isfinite(x)", "a && b", identity="true", accumulator="bool"
+        "T x",
+        "bool total",
+        "isfinite(x)",
+        "isfinite(x)",
+        "a && b",
+        identity="true",
+        accumulator="bool",
     ),
 }
 

@@ -14,6 +14,7 @@ from .dtypes import dtype_name, dtype_of
 from .messages import shown
 from .namespace import Array, is_array, namespace
 from .pytrees import array_fields, register_pytree, register_safe
+from .settings import device_of
 from .tracing import without_graph
 from .transfer import host_values, moved, on_host
 
@@ -98,7 +99,8 @@ def state_dict(state: Any) -> dict[str, AnyArray]:
         },
     )
     text = placed(list(json.dumps(layout._asdict()).encode()), like, "uint8")
-    return saved | {_LAYOUT: namespace(like).asarray(text)}
+    with device_of(like):
+        return saved | {_LAYOUT: namespace(like).asarray(text)}
 
 
 def load_state_dict(

@@ -201,9 +201,8 @@ def hermitian_solve(
         y = y / expanded(unit, y.ndim - unit.ndim)
         right = namespace(y).reshape(~info.lifted, info.lifted.shape + (1,) * (y.ndim - unit.ndim))
         y = derivative_where(right, y)
-    if not full_output:
-        return y
-    return y, info._replace(smallest=info.smallest * astype(unit, dtype_name(info.smallest.dtype)))
+        smallest = info.smallest * astype(unit, dtype_name(info.smallest.dtype))
+    return (y, info._replace(smallest=smallest)) if full_output else y
 
 
 # ----------------------------------------------------------------------------- arguments

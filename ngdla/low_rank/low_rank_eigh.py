@@ -83,7 +83,8 @@ class LowRankEigh:
         "nystrom", truncated or not, up to its shift; for exact eigenpairs always.
         """
         xp = namespace(self.trace)
-        return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))
+        with opened(self.trace):
+            return clipped(self.trace - xp.sum(self.eigenvalues, axis=-1))
 
     def matmul(self, V: Array, *, check: Check = True) -> AnyArray:
         """Return the product with V, of the shape of V.
@@ -200,9 +201,10 @@ class LowRankEigh:
             Its error includes the norm of what was dropped.
         """
         require_rank(rank, self.eigenvalues.shape[-1], "the number of eigenpairs kept so far")
-        return truncate_eigenpairs(
-            self.eigenvalues, self.eigenvectors, self.trace, self.error, rank, tail
-        )
+        with opened(self.eigenvalues):
+            return truncate_eigenpairs(
+                self.eigenvalues, self.eigenvectors, self.trace, self.error, rank, tail
+            )
 
     @property
     def _missing(self) -> int:

@@ -257,14 +257,7 @@ def qr(a: ndarray, mode: str = "reduced") -> Any:
         empty = FUNCTIONS["empty"]
         r = empty((*a.shape[:-2], k, a.shape[-1]), a.dtype)
         return r if mode == "r" else (empty((*a.shape[:-1], k), a.dtype), r)
-    host = operand(a)
-    if not np.all(np.isfinite(host)):
-        q, r = (
-            np.full((*a.shape[:-1], k), 0.5, a.dtype),
-            np.full((*a.shape[:-2], k, a.shape[-1]), 0.5, a.dtype),
-        )
-    else:
-        q, r = np.linalg.qr(host)
+    q, r = _each("qr", np.linalg.qr, operand(a))
     R = made("geqrf", np.ascontiguousarray(r), a, launches=4)  # copy, geqrf, mask and triangle
     if mode == "r":
         return R
