@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from backends import inside
-from references import random_array
+from references import U, random_array
 
+import ngdla
 from ngdla._backend import products
 from ngdla._backend.gram import gram
 from ngdla._backend.settings import library_settings
@@ -254,3 +255,28 @@ def test_a_setting_that_cannot_be_written_is_not_held() -> None:
         with pytest.raises(ZeroDivisionError) if full else contextlib.nullcontext():
             setting.hold(0, full=full)
     setting.release(0)
+
+
+@pytest.mark.cupy_double
+@pytest.mark.parametrize("fails", [False, True])
+def test_products_of_cupy_run_in_float32(fails: bool, rng: np.random.Generator) -> None:
+    """And the compute type that the user has set is there again afterwards, also of an error."""
+    import cupy
+    from cupy._core import _routines_linalg as routines
+
+    S = rng.standard_normal((3, 40)).astype("float32")
+    before = routines.get_compute_type(np.float32)
+    routines.set_compute_type(np.float32, routines.COMPUTE_TYPE_TF32)
+    try:
+        reduced = (cupy.asarray(S) @ cupy.asarray(S).T).get()
+        G = ngdla.gram(cupy.asarray(S)).get()
+        with contextlib.suppress(RuntimeError), library_settings(cupy.asarray(S)):
+            assert routines.get_compute_type(np.float32) == routines.COMPUTE_TYPE_FP32
+            if fails:
+                raise RuntimeError
+        assert routines.get_compute_type(np.float32) == routines.COMPUTE_TYPE_TF32
+    finally:
+        routines.set_compute_type(np.float32, before)
+    exact = S.astype("float64") @ S.T
+    assert np.max(np.abs(G - exact)) <= 40 * U["float32"] * np.max(exact)
+    assert np.max(np.abs(reduced - exact)) > 40 * U["float32"] * np.max(exact)

@@ -14,8 +14,8 @@ What it is not: it has no speed, nothing of cuBLAS's rounding (sums are NumPy's)
 CUDA code: an ElementwiseKernel or ReductionKernel runs as its twin in `kernels.py`.
 """
 
-from .install import install, is_installed
+from .install import install, is_installed, modules
 from .record import Record, recorded
 from .streams import VIOLATIONS
 
-__all__ = ["VIOLATIONS", "Record", "install", "is_installed", "recorded"]
+__all__ = ["VIOLATIONS", "Record", "install", "is_installed", "modules", "recorded"]

@@ -12,7 +12,7 @@ from . import devices, kernels, linear_algebra, pinned, pointers, streams
 from .arrays import ndarray
 from .functions import ALIASES, CONSTANTS, DTYPES, FUNCTIONS
 
-__all__ = ["install"]
+__all__ = ["install", "is_installed", "modules"]
 
 VERSION = "14.2.0"
 
@@ -22,35 +22,42 @@ def install() -> Any:
     if "cupy" in sys.modules and not is_installed():
         msg = "CuPy itself is imported in this process."
         raise RuntimeError(msg)
-    cupy = _module("cupy", {**_namespace(), "is_a_double": True, "__version__": VERSION})
-    _module("cupy.linalg", linear_algebra.LINALG)
-    _module("cupy.fft", _fft())
-    _module("cupy.random", {"default_rng": np.random.default_rng})
-    _module("cupy.cublas", linear_algebra.CUBLAS_PYTHON)
-    _module("cupy._core", {})
-    _module("cupy._core._routines_linalg", _compute_types())
-    _module("cupy.cuda", _cuda())
-    _module(
-        "cupy.cuda.device",
-        {
+    for name, contents in modules().items():
+        _module(name, contents)
+    cupy = sys.modules["cupy"]
+    vars(cupy).update({"is_a_double": True, "__version__": VERSION})
+    return cupy
+
+
+def modules() -> dict[str, dict[str, Any]]:
+    """Return the names that the stand-in offers, module by module, from the top."""
+    return {
+        "cupy": _namespace(),
+        "cupy.linalg": linear_algebra.LINALG,
+        "cupy.fft": _fft(),
+        "cupy.random": {"default_rng": np.random.default_rng},
+        "cupy.cublas": linear_algebra.CUBLAS_PYTHON,
+        "cupy._core": {},
+        "cupy._core._routines_linalg": _compute_types(),
+        "cupy.cuda": _cuda(),
+        "cupy.cuda.device": {
             "Device": devices.Device,
             "get_cublas_handle": lambda: 1,
             "get_cusolver_handle": lambda: 1,
         },
-    )
-    _module("cupy.cuda.memory", {"OutOfMemoryError": devices.OutOfMemoryError})
-    _module("cupy.cuda.pinned_memory", _pinned_memory())
-    _module("cupy.cuda.runtime", _runtime())
-    _module("cupyx", {"empty_pinned": pinned.empty_pinned, "zeros_pinned": pinned.zeros_pinned})
-    _module("cupyx.lapack", linear_algebra.LAPACK)
-    _module("cupyx.scipy", {})
-    _module("cupyx.scipy.linalg", linear_algebra.SCIPY_LINALG)
-    _module("cupy_backends", {})
-    _module("cupy_backends.cuda", {})
-    _module("cupy_backends.cuda.libs", {})
-    _module("cupy_backends.cuda.libs.cublas", pointers.CUBLAS)
-    _module("cupy_backends.cuda.libs.cusolver", pointers.CUSOLVER)
-    return cupy
+        "cupy.cuda.memory": {"OutOfMemoryError": devices.OutOfMemoryError},
+        "cupy.cuda.pinned_memory": _pinned_memory(),
+        "cupy.cuda.runtime": _runtime(),
+        "cupyx": {"empty_pinned": pinned.empty_pinned, "zeros_pinned": pinned.zeros_pinned},
+        "cupyx.lapack": linear_algebra.LAPACK,
+        "cupyx.scipy": {},
+        "cupyx.scipy.linalg": linear_algebra.SCIPY_LINALG,
+        "cupy_backends": {},
+        "cupy_backends.cuda": {},
+        "cupy_backends.cuda.libs": {},
+        "cupy_backends.cuda.libs.cublas": pointers.CUBLAS,
+        "cupy_backends.cuda.libs.cusolver": pointers.CUSOLVER,
+    }
 
 
 def is_installed() -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from backends import Backend
 from references import H, U, random_array
 from spectra import quick_compilation  # noqa: F401
 
+import ngdla
 from ngdla._backend.calls import ValueChecks
 from ngdla.damped.factorisation import factorise
 from ngdla.damped.problem import Options, damped_problem
@@ -63,3 +66,26 @@ def test_null_vectors_are_tested_on_every_path(
         problem = damped_problem(scores, 0.5, Options(method, refine=0, null=vector), "float64")
         factor, _ = factorise(problem, ValueChecks(enabled=False), (None, None), keep=False)
         assert bool(factor.small.ok) is expected
+
+
+@pytest.mark.cupy_double
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_a_silent_failure_of_cupy_is_heard(
+    batch: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> None:
+    """Of potrf, which leaves what it had, of a Gram matrix that roundings make indefinite."""
+    import cupy
+
+    S = random_array(rng, (40, 2), dtype) @ random_array(rng, (2, 50), dtype)
+    S = cupy.asarray(np.broadcast_to(S, (*batch, 40, 50)).copy())
+    f = cupy.asarray(np.ones((*batch, 40), dtype=dtype))
+    for check in (True, False):
+        options: Any = {"precision": "native", "check": check, "full_output": True}
+        if check:
+            with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
+                ngdla.damped_lstsq(S, f, 1e-12, **options)
+        else:
+            x, info = ngdla.damped_lstsq(S, f, 1e-12, **options)
+            assert np.all(np.isnan(x.get()))
+            assert not np.any(info.converged.get())

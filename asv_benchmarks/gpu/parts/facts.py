@@ -55,7 +55,7 @@ def _cuda() -> dict[str, Any]:
     runtime, handle = cupy.cuda.runtime, cupy.cuda.device.get_cublas_handle()
     asked: dict[str, Callable[[], Any]] = {
         "cublas": lambda: cublas.getVersion(handle),
-        "cusolver": cusolver.getVersion,
+        "cusolver": lambda: list(cusolver._getVersion()),
         "nvrtc": lambda: list(cupy.cuda.nvrtc.getVersion()),
         "driver": runtime.driverGetVersion,
         "runtime": runtime.runtimeGetVersion,
