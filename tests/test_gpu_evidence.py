@@ -333,7 +333,8 @@ def test_a_library_names_a_device_that_nvidia_smi_does_not(tmp_path: Path) -> No
     ]
 
 
-def test_an_end_from_outside_ends_the_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_end_from_outside_ends_the_parts(number: int, tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
@@ -348,7 +349,7 @@ sys.exit(evidence.main(["--device", "cpu", "--output", {str(tmp_path / "out")!r}
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert said.decode() == "gpu-evidence: ended from outside; the files are complete\n"
@@ -550,7 +551,9 @@ def test_tests_end_in_time_and_say_what_they_know(tmp_path: Path) -> None:
     assert "assert 1 == 2" in done.stdout
     found = json.loads(desk.part_file(tmp_path, "tests").read_text(encoding="utf-8"))["measured"]
     assert found["outcomes"] == {"passed": 1, "failed": 1, "skipped": 0}
-    assert 'failures="1"' in (tmp_path / "x.xml").read_text(encoding="utf-8")
+    report = (tmp_path / "x.xml").read_text(encoding="utf-8")
+    assert 'failures="1"' in report
+    assert 'hostname="localhost"' in report
 
 
 @pytest.mark.parametrize("fails", [False, True])

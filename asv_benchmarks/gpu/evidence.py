@@ -208,7 +208,9 @@ def main(arguments: list[str] | None = None, stages: tuple[Stage, ...] = STAGES)
     if reason := unwritable(chosen.output):
         print(f"gpu-evidence: {reason}: give another folder by --output", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # parts do not outlive this process
+    for number in (signal.SIGTERM, signal.SIGHUP):  # parts do not outlive this process
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as parts:
         head = _head(chosen.device)
         evidence = Evidence(chosen.device, chosen.output.absolute(), head, Path(parts))

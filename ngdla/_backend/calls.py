@@ -64,7 +64,10 @@ class computing:
         trace: TracebackType | None,
     ) -> None:
         del trace  # which holds all that the call held
-        self._leave(error)
+        if error is None:  # matrices open this within a call, a dozen times an update
+            self._settings.__exit__(None, None, None)
+        else:
+            self._leave(error)
 
     def _leave(self, error: BaseException | None) -> None:
         if self._waiting is not None:

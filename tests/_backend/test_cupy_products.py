@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from references import random_array
 
+from ngdla._backend.choices import CHOICES
+
 pytestmark = pytest.mark.cupy_double
 
 
@@ -98,3 +100,44 @@ def test_products_of_other_dtypes_are_those_of_cupy(rng: np.random.Generator) ->
     result = product_cupy(A, B, right="H")
     assert result.dtype == "float64"
     np.testing.assert_allclose(result.get(), A.get() @ B.get().T)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_rows_that_share_memory(rng: np.random.Generator, dtype: str) -> None:
+    """BLAS takes no step between rows that is 0, shorter than a row, or backwards."""
+    import cupy
+
+    from ngdla._backend.cupy_products import product_cupy
+
+    line = cupy.asarray(random_array(rng, (6,), dtype))
+    stack = cupy.asarray(random_array(rng, (3, 4, 6), dtype))
+    views = [
+        cupy.broadcast_to(line, (4, 6)),
+        cupy.broadcast_to(line, (4, 6)).swapaxes(0, 1),
+        cupy.broadcast_to(stack[0], stack.shape),
+        stack[::-1],
+        stack[:, ::-1],
+        stack[..., ::-1],
+    ]
+    for A in views:
+        a = A.get()
+        exact = a @ a.mT.conj()
+        np.testing.assert_allclose(product_cupy(A, A, right="H").get(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", CHOICES["gram of cupy"].ways)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (3, 400), (3, 401), (600, 20), (2, 3, 400)])
+def test_ways_to_a_gram_matrix(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: str, way: str
+) -> None:
+    import cupy
+
+    from ngdla._backend.gram import gram
+
+    s = random_array(rng, shape, dtype)
+    for layout in (*TAKEN, "every second"):
+        with CHOICES["gram of cupy"].taken(way):
+            G = gram(laid_out(cupy, s, layout))
+        assert G.dtype == dtype
+        np.testing.assert_allclose(G.get(), s @ s.mT.conj(), rtol=1e-3, atol=1e-3)

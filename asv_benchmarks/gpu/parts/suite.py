@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import signal
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 from asv_benchmarks.gpu.desk import ROOT, Desk
 from asv_benchmarks.gpu.engines import Unavailable
@@ -59,7 +61,9 @@ def _run(desk: Desk, arguments: list[str]) -> None:
     timer.daemon = True
     timer.start()
     reporter = Reporter(desk)
-    code = pytest.main([*arguments, *options], plugins=[reporter])
+    # pytest writes the host's name into the report, which is to be shared
+    with mock.patch.object(platform, "node", return_value="localhost"):
+        code = pytest.main([*arguments, *options], plugins=[reporter])
     timer.cancel()
     reporter.keep()
     if code == pytest.ExitCode.INTERRUPTED:
