@@ -336,7 +336,8 @@ def test_a_library_names_a_device_that_nvidia_smi_does_not(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_end_from_outside_ends_the_parts(number: int, tmp_path: Path) -> None:
     program = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, under which tests may run, ignores
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from test_gpu_evidence import Scripted, evidence, stages_of
 evidence.Evidence = Scripted
@@ -540,6 +541,7 @@ def test_tests_end_in_time_and_say_what_they_know(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SUITE, str(tmp_path), "6"],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         capture_output=True,
         text=True,
         check=False,
