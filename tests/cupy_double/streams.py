@@ -116,10 +116,11 @@ def _clock(name: Any, device: int) -> Clock:
 
 def _ask(stream: Stream) -> tuple[_Work, Clock]:
     """Return the next work of a stream, and its clock."""
-    clock = _clock(stream.name, stream.device)
-    number = max(clock.get(stream.name, 0), _HOST.get(stream.name, 0)) + 1
-    clock[stream.name] = number
-    return _Work(stream.name, number), clock
+    name = stream.name
+    clock = _clock(name, stream.device)
+    number = max(clock.get(name, 0), _HOST.get(name, 0)) + 1
+    clock[name] = number
+    return _Work(name, number), clock
 
 
 def _host_waits(clock: Clock) -> None:
@@ -180,18 +181,21 @@ def worked(reads: Iterable[Memory], writes: Iterable[Memory]) -> None:
 
 def _work(stream: Stream, reads: list[Memory], writes: list[Memory]) -> _Work:
     work, clock = _ask(stream)
-    for memory in (*reads, *writes):
-        for copy in [copy for copy in _COPIES if copy.target == memory.number]:
+    if _COPIES:
+        touched = {memory.number for memory in (*reads, *writes)}
+        for copy in [copy for copy in _COPIES if copy.target in touched]:
             if _comes_after(clock, copy.work):
                 copy.run()
-    for memory, written in [(m, False) for m in reads] + [(m, True) for m in writes]:
-        VIOLATIONS.extend(
-            f"{stream!r} {'writes' if written else 'reads'} memory although another stream "
-            f"{what}, and no event is between them"
-            for what in memory.reaches(clock, writes=written)
-        )
+    for memories, does in ((reads, "reads"), (writes, "writes")):
+        for memory in memories:
+            found = memory.reaches(clock, writes=does == "writes")
+            VIOLATIONS.extend(
+                f"{stream!r} {does} memory although another stream {what}, and no event is "
+                f"between them"
+                for what in found
+            )
     for memory in reads:
-        memory.read[stream.name] = work
+        memory.read[work.stream] = work
     for memory in writes:
         memory.written, memory.read = work, {}
     return work
