@@ -98,7 +98,10 @@ def test_mistyped_after_info(arguments, line, capsys):
     assert complaint(["info", *arguments], capsys) == f"python -m ngdla info: {line}\n"
 
 
-OPTIONS = "-h, --help, --system, --sites, --backend, --seed, --steps, --quick, --output"
+OPTIONS = (
+    "-h, --help, --system, --sites, --backend, --seed, --steps, --quick, --output, "
+    "--checkpoint, --checkpoint-every"
+)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,7 @@ def test_info_says_whatever_is_wrong_with_a_library(kind, capsys, monkeypatch):
         (["--sites", "7"], "even"),
         (["--sites", "7", "--system", "mg"], "even"),
         (["--steps", "0"], "at least 1"),
+        (["--checkpoint-every", "0"], "at least 1"),
         (["--seed", "-1"], "0 or more"),
         (["--output", "picture.bmp"], ".png, .pdf, .svg"),
         (["--output", "picture"], ".png, .pdf, .svg"),
@@ -318,11 +322,11 @@ def test_divergence_leaves_what_was_done(tmp_path, capsys, monkeypatch):
     from ngdla.demo import run, vmc
 
     def diverges(*arguments):
-        yield vmc.Step(-1.0, 0.1, True, 0.0, 0.0)
+        yield None, vmc.Step(-1.0, 0.1, True, 0.0, 0.0)
         msg = "the energy is no longer finite"
         raise vmc.DivergedError(msg)
 
-    monkeypatch.setattr(run, "optimise", diverges)
+    monkeypatch.setattr(run, "trajectory", diverges)
     output = tmp_path / "a.png"
     assert command.main(["demo", *SMALL, "--output", str(output)]) == 1
     out, err = capsys.readouterr()
