@@ -5,7 +5,7 @@ library, on the same device, come out. Start with `damped_solve`, `damped_lstsq`
 `stochastic_reconfiguration`; for Kronecker factors with `randomized_eigh` and `kronecker_solve`.
 """
 
-from . import structures
+from . import distributed, structures
 from ._backend.pickles import _restored_part, name_public  # noqa: F401  # for pickles
 from ._backend.states import load_state_dict, state_dict
 from .damped.certificate import SolveInfo
@@ -79,6 +79,7 @@ __all__ = [
     "damped_lstsq",
     "damped_solve",
     "damping_path",
+    "distributed",
     "ema",
     "expm",
     "expm_series",
