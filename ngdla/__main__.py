@@ -37,9 +37,14 @@ class Parser(argparse.ArgumentParser):
         self.leave(message, speaks=launched()[0] == 0)
 
     def leave(self, message: str, speaks: bool) -> NoReturn:
-        """Leave with exit code 2; of the processes that mpiexec started, one speaks."""
-        if speaks:
-            complain(f"{self.prog}: {message}")
+        """Leave with exit code 2, if this is the process of several that speaks.
+
+        The others leave without a code: mpiexec ends all processes once one of them has failed,
+        and then the message might not be seen.
+        """
+        if not speaks:
+            sys.exit(DONE)
+        complain(f"{self.prog}: {message}")
         sys.exit(BAD_ARGUMENT)
 
     def print_help(self, file: Any = None) -> None:

@@ -65,7 +65,7 @@ def gathered(rows: np.ndarray, walkers: int, comm: Communicator) -> np.ndarray:
     largest = -(-walkers // comm.size)  # collectives need equal shapes
     filled = np.zeros((largest, *rows.shape[1:]), rows.dtype)
     filled[: len(rows)] = rows
-    parts: np.ndarray = comm.all_gather(filled)
+    parts = np.asarray(comm.all_gather(filled))
     lengths = [len(share(walkers, rank, comm.size)) for rank in range(comm.size)]
     return np.concatenate([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
