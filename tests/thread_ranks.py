@@ -27,7 +27,7 @@ class ThreadCommunicator:
 
     def all_reduce_sum(self, x: Any) -> Any:
         first, *others = self._meet("all_reduce_sum", x)
-        return sum(others, start=first)
+        return array_namespace(x).asarray(sum(others, start=first))
 
     def all_gather(self, x: Any) -> Any:
         return array_namespace(x).stack(self._meet("all_gather", x))

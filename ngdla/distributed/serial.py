@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ngdla._backend.namespace import Array
 
-from .parts import need_array, need_part_for_each
+from .refusals import need_array, need_part_for_each
 
 __all__ = ["SerialCommunicator"]
 
