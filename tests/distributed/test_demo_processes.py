@@ -8,8 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import array_api_compat.numpy as np_compat
 import numpy as np
 import pytest
+from thread_ranks import run_ranks
+
+from ngdla.demo import make_problem, quick
+from ngdla.demo.ranks import share
+from ngdla.demo.vmc import started, trajectory
 
 spec = importlib.util.spec_from_file_location("launch", Path(__file__).with_name("launch.py"))
 launch = importlib.util.module_from_spec(spec)
@@ -43,7 +49,7 @@ def begun(size, folder, *arguments):
 
 
 def ended(process):
-    """Wait for mpiexec, at most for the limit, and return its exit code and what it wrote."""
+    """Wait for mpiexec, for the limit at most, and return its exit code and what was written."""
     try:
         out, err = process.communicate(timeout=LIMIT)
     finally:
@@ -54,8 +60,7 @@ def ended(process):
 
 
 def done(size, folder, *arguments):
-    """Return what a run wrote that went well: its standard output, and the arrays of its file."""
-    folder.mkdir(exist_ok=True)
+    """Return what a run writes on its standard output, and into its file."""
     code, out, err = ended(begun(size, folder, *arguments))
     assert code == 0, out + err
     return out, arrays(folder)
@@ -71,26 +76,37 @@ def measured(file, system):
     return file[f"{system}.steps"][:, :3]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_energies_do_not_depend_on_the_number_of_processes(size, tmp_path):
-    _, alone = done(1, tmp_path / "1", "--steps", "12")
-    out, file = done(size, tmp_path / str(size), "--steps", "12")
+def in_this_process(size, system, steps):
+    """Return energies, errors and certificates, and the last state of rank 0: ranks are threads."""
+    problem = quick(make_problem(system, 6)).with_steps(steps)
+
+    def follow(comm):
+        walkers = share(problem.walkers, comm.rank, comm.size)
+        state = started(problem, np_compat, None, 0, walkers)
+        states, measured = zip(*trajectory(problem, state, comm), strict=True)
+        return states[-1], np.array([step[:3] for step in measured])
+
+    return run_ranks(size, follow)[0]
+
+
+def test_energies_do_not_depend_on_the_number_of_processes(tmp_path):
+    out, file = done(3, tmp_path, "--steps", "12")
     for system in ("tfim", "mg"):
-        expected = measured(alone, system)
+        state, expected = in_this_process(1, system, 12)
         np.testing.assert_allclose(measured(file, system), expected, rtol=1e-10)
-        np.testing.assert_array_equal(file[f"{system}.spins"], alone[f"{system}.spins"])
+        np.testing.assert_array_equal(file[f"{system}.spins"], state.spins)
     assert out.count("exact energy from") == 1  # one process speaks
     assert out.count("step   12/12") == 2
-    assert f", {size} processes, seed 0" in out
-    assert (tmp_path / str(size) / "run.png").exists()
+    assert ", 3 processes, seed 0" in out
+    assert (tmp_path / "run.png").exists()
 
 
 def test_what_is_wrong_is_said_once(tmp_path):
-    done(1, tmp_path, "--steps", "1")
-    code, out, err = ended(begun(2, tmp_path, "--steps", "1", "--seed", "1"))
+    (tmp_path / "run.npz").write_bytes(b"half of a file")
+    code, out, err = ended(begun(2, tmp_path))
     assert code != 0
     assert out == ""
-    assert err.count("holds a run of tfim with seed = 0") == 1
+    assert err.count("run.npz: cannot be read as a checkpoint") == 1
 
 
 def pid_of_rank(rank, folder):
@@ -117,27 +133,20 @@ def wait_for_steps(process, folder, steps):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds a rank in /proc")
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_costs_no_more_than_some_steps(rank, tmp_path):
+def test_a_killed_process_costs_no_more_than_some_steps(tmp_path):
     system = ("--system", "mg", "--checkpoint-every", "3")
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    process = begun(2, broken, *system, "--steps", "1000000")
+    process = begun(2, tmp_path, *system, "--steps", "1000000")
     try:
-        wait_for_steps(process, broken, 10)
-        os.kill(pid_of_rank(rank, broken), signal.SIGKILL)
-        code, *_ = ended(process)  # mpiexec ends the other process
+        wait_for_steps(process, tmp_path, 10)
+        os.kill(pid_of_rank(1, tmp_path), signal.SIGKILL)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        code, *_ = ended(process)  # mpiexec ends the other process
     assert code != 0
-    steps = str(len(arrays(broken)["mg.steps"]) + 5)
-    out, resumed = done(2, broken, *system, "--steps", steps)
-    assert "goes on after step" in out
-    _, whole = done(2, tmp_path / "whole", *system, "--steps", steps)
-    np.testing.assert_array_equal(measured(resumed, "mg"), measured(whole, "mg"))
-    for part in ("parameters", "direction", "spins", "position"):
-        np.testing.assert_array_equal(resumed[f"mg.{part}"], whole[f"mg.{part}"])
-    _, alone = done(1, tmp_path / "alone", *system, "--steps", steps)
-    np.testing.assert_allclose(measured(resumed, "mg"), measured(alone, "mg"), rtol=1e-9)
+    steps = len(arrays(tmp_path)["mg.steps"]) + 5
+    out, file = done(2, tmp_path, *system, "--steps", str(steps))
+    assert f"goes on after step {steps - 5}" in out
+    state, expected = in_this_process(2, "mg", steps)
+    np.testing.assert_array_equal(measured(file, "mg"), expected)
+    np.testing.assert_array_equal(file["mg.parameters"], state.parameters)
+    np.testing.assert_array_equal(file["mg.direction"], state.direction)
+    np.testing.assert_allclose(expected, in_this_process(1, "mg", steps)[1], rtol=1e-9)
