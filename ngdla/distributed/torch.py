@@ -176,7 +176,8 @@ class TorchCommunicator:
 
         Returns
         -------
-        torch.Tensor or numpy.ndarray, (size, *x.shape)
+        torch.Tensor or numpy.ndarray, (size, ...)
+            Part j is the x of rank j.
         """
         return self._passed(self._gather, x)
 
