@@ -45,14 +45,17 @@ from .score_matrices.column_stream import ColumnStream
 from .score_matrices.gram import gram
 from .score_matrices.row_stream import RowStream
 from .score_matrices.score_operator import ScoreOperator
+from .score_matrices.shards import ColumnShards, RowShards
 from .structures.closed_form import structured_factor
-from .variational_monte_carlo.centred_scores import residuals, scores
+from .variational_monte_carlo.centred_scores import residuals
+from .variational_monte_carlo.log_derivatives import scores
 from .variational_monte_carlo.noise_filter import SNRInfo
 from .variational_monte_carlo.stochastic_reconfiguration import stochastic_reconfiguration
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ColumnShards",
     "ColumnStream",
     "DampedFactor",
     "DampingPath",
@@ -66,6 +69,7 @@ __all__ = [
     "OnlineEigh",
     "PrecisionWarning",
     "RankWarning",
+    "RowShards",
     "RowStream",
     "SNRInfo",
     "SVDResult",

@@ -115,7 +115,8 @@ class JaxAxis:
 
         Returns
         -------
-        jax.Array, (size, *x.shape)
+        jax.Array, (size, ...)
+            Part j is the x of rank j.
         """
         import jax
 

@@ -110,7 +110,8 @@ class MPICommunicator:
 
         Returns
         -------
-        array, (size, *x.shape)
+        array, (size, ...)
+            Part j is the x of rank j.
         """
         return self._passed(self._gather, x)
 

@@ -114,7 +114,8 @@ class RecordingCommunicator:
 
         Returns
         -------
-        array, (size, *x.shape)
+        array, (size, ...)
+            Part j is the x of rank j.
         """
         self._record("all_gather", x)
         return self._communicator.all_gather(x)

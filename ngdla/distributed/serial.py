@@ -60,7 +60,7 @@ class SerialCommunicator:
 
         Returns
         -------
-        array, (1, *x.shape)
+        array, (1, ...)
         """
         need_array(x, repr(self))
         return x[None, ...]

@@ -176,7 +176,8 @@ class TorchCommunicator:
 
         Returns
         -------
-        torch.Tensor or numpy.ndarray, (size, *x.shape)
+        torch.Tensor or numpy.ndarray, (size, ...)
+            Part j is the x of rank j.
         """
         return self._passed(self._gather, x)
 
@@ -238,9 +239,11 @@ class TorchCommunicator:
     def _gather(self, x: AnyArray) -> AnyArray:
         import torch.distributed as dist
 
+        # the name that torch 2.13 gave it, or that of older ones
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         flat = x.reshape(-1)
         received = flat.new_empty(self.size * flat.numel())
-        self._run("all_gather", dist.all_gather_into_tensor, received, flat)
+        self._run("all_gather", gather, received, flat)
         return received.reshape(self.size, *x.shape)
 
     def _exchange(self, x: AnyArray) -> AnyArray:

@@ -38,6 +38,14 @@ def case_sums(comm, xp):
         check(comm.all_reduce_sum(x), expected, x)
 
 
+def case_sums_are_the_same_on_all_ranks(comm, xp):
+    """Bit for bit: otherwise ranks could decide differently, and ask for different collectives."""
+    for size in (3, 1000, 200_000):
+        x = made(xp, np.random.default_rng(comm.rank).standard_normal(size), "float32")
+        sums = np.asarray(comm.all_gather(comm.all_reduce_sum(x)))
+        assert (sums == sums[0]).all()
+
+
 def case_gathers(comm, xp):
     for dtype in DTYPES:
         everywhere, x = of_rank(comm, xp, dtype)

@@ -29,10 +29,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+CASES = Path(os.environ.get("RANKS_CASES", HERE))
 ENGINES = {"mpi": "mpi4py", "gloo": "torch"}  # and the packages that they need
 SIZES = (2, 3)
 LIMIT = 8.0  # seconds that a rank waits for another one in a collective
-CASE = 20.0  # seconds after which a case is ended
+CASE = float(os.environ.get("RANKS_SECONDS", "20"))  # after which a case is ended
 START = 60.0  # seconds for imports and the first meeting of all ranks
 
 Outcome = dict[str, Any]
@@ -42,7 +43,7 @@ Outcome = dict[str, Any]
 def cases() -> dict[str, Callable[..., None]]:
     """Return all cases as FILE:NAME, in the order of files and lines."""
     found = {}
-    for path in sorted(HERE.glob("cases_*.py")):
+    for path in sorted(CASES.glob("cases_*.py")):
         spec = importlib.util.spec_from_file_location(f"ranks_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None
