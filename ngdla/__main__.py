@@ -233,7 +233,8 @@ def demo_on_ranks(options: argparse.Namespace, parser: Parser, comm: Any) -> int
         problems = problems_of(options)
         check_ranks(problems, comm.size)
         library = load_namespace(options.backend)
-        check_drawing()
+        if comm.rank == 0:
+            check_drawing()
         if options.checkpoint is not None:
             from .demo.checkpoint import Checkpoint
 

@@ -115,7 +115,7 @@ def trajectory(problem: Problem, state: State, comm: Communicator) -> Iterator[t
         wait_for(derivatives)
         before_solve = time.perf_counter()
         direction, info = ngdla.stochastic_reconfiguration(
-            derivatives if comm.size == 1 else ngdla.RowShards(derivatives, comm),  # type: ignore[attr-defined]
+            derivatives if comm.size == 1 else ngdla.RowShards(derivatives, comm),
             energies,
             problem.damping,
             mode="holomorphic" if model.holomorphic else "real",

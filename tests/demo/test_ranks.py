@@ -2,12 +2,14 @@
 
 import sys
 
+import array_api_compat.numpy as np_compat
 import numpy as np
 import pytest
 from thread_ranks import run_ranks
 
-from ngdla.demo import ranks
+from ngdla.demo import make_problem, quick, ranks
 from ngdla.demo.ranks import agree, communicator, ending_together, first_at_fault, gathered, share
+from ngdla.demo.vmc import optimise, started, trajectory
 from ngdla.distributed import SerialCommunicator
 
 SIZES = [1, 2, 3, 7]
@@ -37,6 +39,25 @@ def test_gathered_rows_are_in_the_order_of_walkers(size):
 
     for found in run_ranks(size, gather):
         np.testing.assert_array_equal(found, rows)
+
+
+@pytest.mark.parametrize("system", ["tfim", "mg"])  # rows summed, and exchanged for columns
+@pytest.mark.parametrize("size", [2, 3])
+def test_steps_do_not_depend_on_the_number_of_ranks(size, system):
+    problem = quick(make_problem(system, 6)).with_steps(6)
+
+    def follow(comm):
+        walkers = share(problem.walkers, comm.rank, comm.size)
+        state = started(problem, np_compat, None, 3, walkers)
+        states, steps = zip(*trajectory(problem, state, comm), strict=True)
+        return states[-1].parameters, [step[:3] for step in steps]
+
+    expected = [step[:3] for step in optimise(problem, np_compat, seed=3)]
+    parameters, steps = zip(*run_ranks(size, follow), strict=True)
+    np.testing.assert_allclose(steps[0], expected, rtol=1e-10)
+    for rank in range(1, size):  # to the last bit, or ranks would part
+        assert steps[rank] == steps[0]
+        np.testing.assert_array_equal(parameters[rank], parameters[0])
 
 
 def test_the_lowest_rank_at_fault_speaks():

@@ -90,17 +90,18 @@ def in_this_process(size, system, steps):
 
 
 def test_energies_do_not_depend_on_the_number_of_processes(tmp_path):
-    out, file = done(3, tmp_path, "--steps", "12")
+    out, file = done(2, tmp_path, "--steps", "12")
     for system in ("tfim", "mg"):
         state, expected = in_this_process(1, system, 12)
         np.testing.assert_allclose(measured(file, system), expected, rtol=1e-10)
         np.testing.assert_array_equal(file[f"{system}.spins"], state.spins)
     assert out.count("exact energy from") == 1  # one process speaks
     assert out.count("step   12/12") == 2
-    assert ", 3 processes, seed 0" in out
+    assert ", 2 processes, seed 0" in out
     assert (tmp_path / "run.png").exists()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_once(tmp_path):
     (tmp_path / "run.npz").write_bytes(b"half of a file")
     code, out, err = ended(begun(2, tmp_path))
