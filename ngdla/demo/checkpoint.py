@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ngdla._backend.communicator import Communicator
 from ngdla._backend.transfer import host_values
@@ -112,7 +113,7 @@ class Checkpoint:
     def keep(self, problem: Problem, seed: int, state: State, steps: list[Step]) -> None:
         """Write the state into the file, or raise a CheckpointError on all ranks."""
         spins = gathered(host_values(state.spins), problem.walkers, self.comm)
-        parts = (
+        parts: tuple[NDArray[Any], ...] = (
             np.array(json.dumps(settings(problem, seed))),
             host_values(state.parameters),
             spins.astype(np.int8),
