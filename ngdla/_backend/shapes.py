@@ -36,7 +36,8 @@ def spans(
 ) -> Iterator[slice | None]:
     """Yield slices of at most 64 MB where they will be copied, else None for the whole axis."""
     itemsize = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}[dtype]
-    step = max(1, CHUNK_BYTES // (itemsize * width * math.prod(batch)))
+    size = max(1, itemsize * width * math.prod(batch))  # a rank may have no rows
+    step = max(1, CHUNK_BYTES // size)
     if not copied or length <= step:
         yield None
         return

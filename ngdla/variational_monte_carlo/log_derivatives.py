@@ -77,16 +77,11 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
     """
     given = log_derivatives
     if isinstance(given, ColumnShards):
-        local = scores(given.local, weights=weights, mode=mode)
-        return ColumnShards(local, given.communicator, columns=given.columns)
+        return _scores_by_columns(given, weights, mode)
     if isinstance(given, RowShards):
         return _scores_by_rows(given, weights, mode)
     if isinstance(given, ScoreMatrix):
-        msg = (
-            f"`log_derivatives` is a {type(given).__name__}, whose scores would be an array in "
-            f"memory. Pass it to stochastic_reconfiguration, which centres it on the way."
-        )
-        raise TypeError(msg)
+        raise _not_in_memory(given)
     blocks = column_blocks(given, name="log_derivatives")
     chosen = mode_of(mode, blocks)
     with opened(blocks.blocks[0]) as checks:
@@ -94,6 +89,27 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
         samples = weighting(weights, blocks, checks, dtype, *blocks.blocks)
         S = centred_scores(blocks, samples, chosen, checks)
         return blocks.form.matrix(S)
+
+
+def _not_in_memory(given: Any) -> Exception:
+    return TypeError(
+        f"`log_derivatives` is a {type(given).__name__}, whose scores would be an array in "
+        f"memory. Pass it to stochastic_reconfiguration, which centres it on the way."
+    )
+
+
+def _scores_by_columns(given: ColumnShards, weights: Any, mode: Any) -> ColumnShards:
+    """Return the scores of this rank's parameters."""
+    shared = given.for_call("log_derivatives")
+    local = shared.local
+    with opened(shared.like, ranks=shared.ranks) as checks:
+        if not isinstance(local, ColumnBlocks):
+            raise _not_in_memory(local)
+        chosen = mode_of(mode, shared)
+        shared.ranks.note(options=chosen)
+        samples = weighting(weights, shared, checks, real_name(shared.dtype), *local.blocks)
+        S = centred_scores(local, samples, chosen, checks)
+        return ColumnShards(local.form.matrix(S), given.communicator, columns=given.columns)
 
 
 def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:
