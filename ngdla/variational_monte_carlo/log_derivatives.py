@@ -118,8 +118,10 @@ def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:
     with opened(shared.like, ranks=shared.ranks) as checks:
         chosen = mode_of(mode, shared)
         shared.ranks.note(options=chosen)
+        if not isinstance(shared.local, ColumnBlocks):
+            raise _never_in_memory(shared.local)
         samples = weighting(weights, shared, checks, real_name(shared.dtype))
-        S = centred_by_rows(shared, samples, checks, stack=chosen == "complex")
+        S = centred_by_rows(shared, samples, None, checks, stack=chosen == "complex")
         matrix = S.local.form.matrix(S.local.blocks)
         return RowShards(matrix, given.communicator)
 
