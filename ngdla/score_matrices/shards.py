@@ -109,7 +109,8 @@ class RowShards(ScoreSource):
     ----------
     S : array, shape (..., n_k, m), or sequence of arrays, or tree, or RowStream
         The rows of this rank, any number of them, also none. All ranks have the same m. A
-        `RowStream` has at least m rows on each rank.
+        `RowStream` has at least m rows on each rank, and `stochastic_reconfiguration` reads it once
+        more than that of a single process, for the means of all ranks.
     communicator : Communicator
         Of `ngdla.distributed`, or any object with its names.
     rows : int, optional

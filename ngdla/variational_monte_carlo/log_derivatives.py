@@ -80,7 +80,7 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
     if isinstance(given, RowShards):
         return _scores_by_rows(given, weights, mode)
     if isinstance(given, ScoreMatrix):
-        raise _not_in_memory(given)
+        raise _never_in_memory(given)
     blocks = column_blocks(given, name="log_derivatives")
     chosen = mode_of(mode, blocks)
     with opened(blocks.blocks[0]) as checks:
@@ -90,25 +90,25 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
         return blocks.form.matrix(S)
 
 
-def _not_in_memory(given: Any) -> Exception:
-    return TypeError(
-        f"`log_derivatives` is a {type(given).__name__}, whose scores would be an array in "
-        f"memory. Pass it to stochastic_reconfiguration, which centres it on the way."
+def _never_in_memory(given: ScoreMatrix) -> TypeError:
+    msg = (
+        f"`log_derivatives` is a {type(given).__name__}, whose scores would be an array in memory. "
+        f"Pass it to stochastic_reconfiguration, which centres it on the way."
     )
+    return TypeError(msg)
 
 
 def _scores_by_columns(given: ColumnShards, weights: Any, mode: Any) -> ColumnShards:
     """Return the scores of this rank's parameters."""
     shared = given.for_call("log_derivatives")
-    local = shared.local
     with opened(shared.like, ranks=shared.ranks) as checks:
-        if not isinstance(local, ColumnBlocks):
-            raise _not_in_memory(local)
+        if not isinstance(shared.local, ColumnBlocks):
+            raise _never_in_memory(shared.local)
         chosen = mode_of(mode, shared)
         shared.ranks.note(options=chosen)
-        samples = weighting(weights, shared, checks, real_name(shared.dtype), *local.blocks)
-        S = centred_scores(local, samples, chosen, checks)
-        return ColumnShards(local.form.matrix(S), given.communicator, columns=given.columns)
+        samples = weighting(weights, shared, checks, real_name(shared.dtype))
+        S = centred_scores(shared.local, samples, chosen, checks)
+        return ColumnShards(shared.local.form.matrix(S), given.communicator, columns=given.columns)
 
 
 def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:
@@ -117,8 +117,10 @@ def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:
     with opened(shared.like, ranks=shared.ranks) as checks:
         chosen = mode_of(mode, shared)
         shared.ranks.note(options=chosen)
+        if not isinstance(shared.local, ColumnBlocks):
+            raise _never_in_memory(shared.local)
         samples = weighting(weights, shared, checks, real_name(shared.dtype))
-        S = centred_by_rows(shared, samples, checks, stack=chosen == "complex")
+        S = centred_by_rows(shared, samples, None, checks, stack=chosen == "complex")
         matrix = S.local.form.matrix(S.local.blocks)
         return RowShards(matrix, given.communicator)
 
