@@ -325,6 +325,7 @@ def case_foreign_arrays(comm, xp):
 
 
 case_foreign_arrays.engines = ("mpi", "gloo")
+case_foreign_arrays.sizes = (2,)
 
 
 def case_a_rank_that_does_not_come(comm, xp):
