@@ -24,8 +24,17 @@ import numpy as np
 
 from .array import AnyArray
 from .communicator import Communicator
-from .handshake import PAYLOAD, Packets, checksum, disagreement, packet, word_of, word_of_dtype
-from .namespace import Array, LinAlgError, namespace
+from .handshake import (
+    PAYLOAD,
+    Packets,
+    checksum,
+    disagreement,
+    packet,
+    word_of,
+    word_of_dtype,
+    word_of_library,
+)
+from .namespace import Array, LinAlgError, library, namespace
 from .out_of_memory import NamedMemoryError, is_out_of_memory
 from .transfer import host_values
 
@@ -109,7 +118,9 @@ class TracedRanks(Alone):
 
     communicator: Communicator
 
-    def begin(self, *, size: int, share: int, declared: int | None, dtype: str) -> list[int]:
+    def begin(
+        self, like: Array, *, size: int, share: int, declared: int | None, dtype: str
+    ) -> list[int]:
         """Return the shares of all ranks: as much as this one has."""
         shares = self.shares(share)
         if declared is not None and declared != sum(shares):
@@ -161,11 +172,13 @@ class Ranks(TracedRanks):
 
     # ------------------------------------------------------------------------- agreement
 
-    def begin(self, *, size: int, share: int, declared: int | None, dtype: str) -> list[int]:
-        """Return the shares of all ranks, which have the sizes and the dtype in common."""
+    def begin(
+        self, like: Array, *, size: int, share: int, declared: int | None, dtype: str
+    ) -> list[int]:
+        """Return the shares of all ranks, which have sizes, dtype and library in common."""
         fields = self._state.lasting
         fields.update(size=size, share=share, declared=declared or 0, dtype=word_of_dtype(dtype))
-        fields.update(axis=word_of(self._state.common))
+        fields.update(library=word_of_library(library(like)), axis=word_of(self._state.common))
         return [int(share) for share in self._handshake()["share"]]
 
     def shares(self, share: int) -> list[int]:

@@ -124,7 +124,18 @@ class RowStream(ScoreStream, ParameterScores):
 
     @one_pass
     def sum_over_blocks(self, term: Callable[[Array, slice], Array]) -> Array:
-        """Return the sum of term(rows, their span), in one pass over rows that are not centred."""
+        """Return the sum over blocks of what each adds, before it is centred.
+
+        Parameters
+        ----------
+        term : callable
+            From the rows of a block, (n_k, m), float32 at least, and their span to an array.
+
+        Returns
+        -------
+        array
+            In the dtype of S; the sum is in double precision.
+        """
         total = None
         with closing(self._arrivals()) as blocks:
             for span, O in blocks:

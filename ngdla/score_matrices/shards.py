@@ -95,7 +95,11 @@ class ColumnShards(ScoreSource):
             local = _part(self.local, name, ColumnStream, -1, read)
             _require_total(self.columns, "columns")
             shares = ranks.begin(
-                size=local.rows, share=local.columns, declared=self.columns, dtype=local.dtype
+                local.like,
+                size=local.rows,
+                share=local.columns,
+                declared=self.columns,
+                dtype=local.dtype,
             )
         return SharedColumns(local, tuple(shares), None, name, ranks)
 
@@ -168,7 +172,11 @@ class RowShards(ScoreSource):
             local = _part(self.local, name, RowStream, -2, read)
             _require_total(self.rows, "rows")
             counts = ranks.begin(
-                size=local.columns, share=local.rows, declared=self.rows, dtype=local.dtype
+                local.like,
+                size=local.columns,
+                share=local.rows,
+                declared=self.rows,
+                dtype=local.dtype,
             )
         return SharedRows(local, tuple(counts), name, ranks)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_api_strict import asarray as strict
 from thread_ranks import ThreadCommunicator, outcomes
 
 import ngdla
@@ -83,6 +84,15 @@ DIFFERENT: dict[str, Fault] = {
         lambda r: lstsq(r.walkers(S.astype(r.one("complex128", "float64"))), r.f, 1e-2),
         ValueError,
         "`S` is float64 on rank 0 but complex128 on rank 1",
+    ),
+    "library": (
+        lambda r: lstsq(
+            ngdla.ColumnShards(r.one(strict, np.asarray)(S[:, r.columns]), r.comm),
+            r.one(strict, np.asarray)(F),
+            1e-2,
+        ),
+        ValueError,
+        "`S` is a numpy array on rank 0 but a array_api_strict one on rank 1",
     ),
     "damping": (
         lambda r: lstsq(r.shards(), F, r.one(0.02, 0.01)),
