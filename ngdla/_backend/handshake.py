@@ -35,6 +35,7 @@ _FIELDS = (
     "well",
     "place",
     "words",
+    "axis",
     "size",
     "share",
     "declared",
@@ -108,6 +109,11 @@ def disagreement(packets: Packets, name: str, common: str, arguments: Sequence[s
     that the data are of.
     """
     dtype, size = packets["dtype"], packets["size"]
+    if (r := _first_other(packets["axis"])) is not None:
+        return (
+            f"rank {r} has other shards of `{name}` than rank 0; pass ColumnShards on all ranks, "
+            f"or RowShards on all."
+        )
     if (r := _first_other(size)) is not None:
         return (
             f"`{name}` has {size[0]:.0f} {common} on rank 0 but {size[r]:.0f} on rank {r}; parts "
