@@ -21,7 +21,7 @@ from ngdla.distributed import Collective, RecordingCommunicator
 
 DAMPING = 1e-2
 SHAPES = [(8, 31), (31, 8), (9, 9)]
-EAGER = ("numpy", "strict", "torch", "jax", "cupy")
+EAGER = ("numpy", "strict", "torch", "jax", "cupy", "cupy-double")
 
 
 class Given:
@@ -133,7 +133,7 @@ def test_results_of_one_process(
 
 
 @pytest.mark.thinned
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["uneven columns", "rows"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", ["solve", "lstsq, x0, metric", "factor.with_damping"])
 def test_libraries_and_dtypes(
