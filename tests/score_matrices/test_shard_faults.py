@@ -194,6 +194,11 @@ DIFFERENT: dict[str, Fault] = {
         ValueError,
         "the rows of `S` do not add up: 4, 4, 4 are 12 in all, but `rows` is 13",
     ),
+    "a method that needs S": (
+        lambda r: lstsq(r.shards(), F, 1e-2, method="svd"),
+        ValueError,
+        "needs an array in memory, not shards. Choose 'cholesky' or 'eigh'",
+    ),
     "numbers of columns": (
         lambda r: lstsq(r.shards(columns=r.one(41, 40)), F, 1e-2),
         ValueError,
