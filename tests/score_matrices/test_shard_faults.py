@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_api_strict import asarray as strict
 from thread_ranks import ThreadCommunicator, outcomes
 
 import ngdla
@@ -83,6 +84,15 @@ DIFFERENT: dict[str, Fault] = {
         lambda r: lstsq(r.walkers(S.astype(r.one("complex128", "float64"))), r.f, 1e-2),
         ValueError,
         "`S` is float64 on rank 0 but complex128 on rank 1",
+    ),
+    "library": (
+        lambda r: lstsq(
+            ngdla.ColumnShards(r.one(strict, np.asarray)(S[:, r.columns]), r.comm),
+            r.one(strict, np.asarray)(F),
+            1e-2,
+        ),
+        ValueError,
+        "`S` is a numpy array on rank 0 but a array_api_strict one on rank 1",
     ),
     "damping": (
         lambda r: lstsq(r.shards(), F, r.one(0.02, 0.01)),
@@ -183,6 +193,11 @@ DIFFERENT: dict[str, Fault] = {
         lambda r: lstsq(r.walkers(rows=13), r.f, 1e-2),
         ValueError,
         "the rows of `S` do not add up: 4, 4, 4 are 12 in all, but `rows` is 13",
+    ),
+    "a method that needs S": (
+        lambda r: lstsq(r.shards(), F, 1e-2, method="svd"),
+        ValueError,
+        "needs an array in memory, not shards. Choose 'cholesky' or 'eigh'",
     ),
     "numbers of columns": (
         lambda r: lstsq(r.shards(columns=r.one(41, 40)), F, 1e-2),
