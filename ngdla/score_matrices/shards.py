@@ -67,6 +67,7 @@ class ColumnShards(ScoreSource):
     which are one for each sweep, one for `x0` or `v`, and one for `full_output`. Besides, some
     words before each sum. Memory: n^2 numbers for each of up to three temporaries. The work is
     always done in the sample space, also where n >= m; methods "svd" and "qr" need S in one place.
+    Derivatives pass between ranks inside `jax.shard_map` only.
     Where one rank raises, all do: the others an error of the same kind, "rank 3 failed: ...". That
     a process is killed is known to the engine alone; see `timeout` of communicators.
 
