@@ -138,6 +138,9 @@ def case_other_options(comm, xp):
     p.own("`check` is 'maybe'", p.lstsq, kind=TypeError, check=p.mine("maybe", True))
 
 
+case_other_options.sizes = (2,)
+
+
 def case_other_places(comm, xp):
     """One rank takes another way through a call, or calls another function."""
     p = Fault(comm, xp)
@@ -210,6 +213,9 @@ def case_values_that_are_not_finite(comm, xp):
         p.own(message, sr, p.column_shards(nan), p.g, 0.1)
 
 
+case_values_that_are_not_finite.sizes = (2,)
+
+
 def case_steps_with_other_arguments(comm, xp):
     p = Fault(comm, xp)
     weights = np.arange(1.0, 10)
@@ -244,6 +250,9 @@ def case_steps_with_other_arguments(comm, xp):
     p.own("keyword argument", by_rows, kind=TypeError, **p.mine({"metod": 1}, {}))
     whole = p.mine(last[:-1], last)
     p.own("`previous` has shape", by_rows, previous=whole, momentum=0.9)
+
+
+case_steps_with_other_arguments.sizes = (2,)
 
 
 def case_what_is_no_score_matrix(comm, xp):
