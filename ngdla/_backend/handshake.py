@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .dtypes import dtype_name, unit_roundoff
+from .dtypes import unit_roundoff
 from .messages import shown
 
 __all__ = [
@@ -92,14 +92,17 @@ def word_of_library(name: str) -> float:
     return float(_LIBRARIES.index(name)) if name in _LIBRARIES else float(len(_LIBRARIES))
 
 
-def checksum(values: np.ndarray, salt: str) -> tuple[float, float]:
-    """Return a sum of values with fixed weights, and by how much equal ones may differ in it."""
-    u = unit_roundoff(dtype_name(values.dtype))
+def checksum(values: np.ndarray, salt: str, dtype: str) -> tuple[float, float]:
+    """Return a sum of values with fixed weights, and by how much equal ones may differ in it.
+
+    `dtype` is that in which they were computed.
+    """
+    u = unit_roundoff(dtype)
     flat = np.ascontiguousarray(values).reshape(-1)
     if np.iscomplexobj(flat):
         flat = flat.view(flat.real.dtype)
     weights = np.cos(np.arange(flat.size) + zlib.crc32(salt.encode()) % 1000)
-    terms = weights * flat
+    terms = weights * flat.astype(np.float64)
     return float(terms.sum()), _ROUNDINGS * u * float(np.abs(terms).sum())
 
 

@@ -228,7 +228,8 @@ class Ranks(TracedRanks):
         noted = self._state.noted
         if damping is not None:
             values = np.asarray(damping if isinstance(damping, float) else host_values(damping))
-            noted["damping"] = checksum(values, "damping")[0] if values.ndim else float(values)
+            many = values.ndim > 0
+            noted["damping"] = checksum(values, "damping", "float64")[0] if many else float(values)
         if options is not None:
             noted["options"] = word_of((noted.get("options"), options))
 
@@ -236,7 +237,7 @@ class Ranks(TracedRanks):
         """Take note of an array that must be the same on all ranks."""
         noted = self._state.noted
         self._state.arguments.append(name)
-        word, tolerance = checksum(host_values(x), name)
+        word, tolerance = checksum(host_values(x), name, dtype_name(x.dtype))
         noted["data"] = noted.get("data", 0.0) + word
         noted["tolerance"] = noted.get("tolerance", 0.0) + tolerance
         self.note(options=tuple(x.shape))
