@@ -11,6 +11,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values, rounded_up
@@ -36,6 +37,7 @@ from .solution import solution
 __all__ = ["DampedFactor", "damped_factor"]
 
 
+@on_automatic_axes(exchange=True)
 def damped_factor(
     S: Scores,
     damping: float | Array,
@@ -148,6 +150,7 @@ class DampedFactor(Factorisation):
     def solve(
         self, v: ParameterVector, full_output: bool = False, *, row_space: bool = False
     ) -> Any: ...
+    @on_automatic_axes()
     def solve(
         self, v: ParameterVector, full_output: bool = False, *, row_space: bool = False
     ) -> Any:
@@ -187,6 +190,7 @@ class DampedFactor(Factorisation):
     def lstsq(
         self, f: Array, x0: ParameterVector | None = None, full_output: bool = False
     ) -> Any: ...
+    @on_automatic_axes()
     def lstsq(self, f: Array, x0: ParameterVector | None = None, full_output: bool = False) -> Any:
         """Return argmin |S x - f|^2 + damping |x - x0|_D^2; see `damped_lstsq`.
 
@@ -203,6 +207,7 @@ class DampedFactor(Factorisation):
         """
         return self._solved(LeastSquares.checked(self.scores, f, x0), full_output)
 
+    @on_automatic_axes()
     def with_damping(self, damping: float | Array) -> DampedFactor:
         """Return a factor for another damping, without a pass over S.
 
@@ -241,6 +246,7 @@ class DampedFactor(Factorisation):
         with opened(scores.like, self.check, nan=True) as checks:
             return with_damping(self, damping, checks)
 
+    @on_automatic_axes()
     def logdet(self) -> AnyArray:
         """Return log det(S^H S + damping D) of the m x m matrix.
 
@@ -271,6 +277,7 @@ class DampedFactor(Factorisation):
                 value = value - 2 * xp.sum(logs, axis=(-2, -1))
             return astype(value, real_name(scores.dtype))
 
+    @on_automatic_axes()
     def effective_dimension(self) -> AnyArray:
         """Return tr G (G + damping)^-1 for G = S D^-1 S^H: how many directions are fitted.
 
@@ -295,6 +302,7 @@ class DampedFactor(Factorisation):
             value = _sum_without_lifted(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
 
+    @on_automatic_axes()
     def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> AnyArray:
         """Return the residual of each sample, from the fit of `lstsq` without that sample.
 
@@ -345,6 +353,7 @@ class DampedFactor(Factorisation):
             e = left_out_residuals(scores, inverse, right, null, stacked=paired)
             return layout.from_columns((astype(e, layout.rounded),))
 
+    @on_automatic_axes()
     def overlap(self, phi: ParameterVector) -> AnyArray:
         """Return (S phi)^H W^-1 (S phi) / |phi|^2: how much of phi the rows of S span.
 
