@@ -19,10 +19,11 @@ ON = cupy
 doors = netket quantax
 door_tests = tests/adapters ngdla/adapters 'tests/test_packaging.py::test_readme_example' \
 	'tests/test_docs.py::test_examples_of_a_page[guide/coming_from_netket.md]'
+engines = mpi4py torch jax
 python = $(VENV)/bin/python
 bootstrap = @sh tools/bootstrap.sh '$(VENV)' '$(PYTHON)'
 
-targets = help demo test peers double fuzz lint format docs look bench bench-site gpu-test gpu-bench gpu-evidence venv clean distclean
+targets = help demo test peers double ranks fuzz lint format docs look bench bench-site gpu-test gpu-bench gpu-evidence venv clean distclean
 
 # Without this, `make tests` would find that folder and have nothing to do.
 near = $(strip $(foreach t,$(targets),$(if $(findstring $(1),$(t))$(findstring $(t),$(1)),$(t))))
@@ -52,6 +53,10 @@ peers: ## run the tests of the doors to NetKet and quantax, in .venv-peers (ARGS
 double: ## run the tests of CuPy on a stand-in for it, in a process of its own, without a GPU (ARGS=...)
 	$(bootstrap) test
 	$(python) -m pytest tests --cupy-double -n auto --maxprocesses 4 $(ARGS)
+
+ranks: ## run the tests on processes of MPI and torch.distributed, whose absence is a failure (ARGS=...)
+	$(bootstrap) ranks
+	$(python) -m pytest tests/distributed -m ranks $(engines:%=--require-package %) $(ARGS)
 
 fuzz: ## search for results that are wrong without a word, against exact answers (ARGS=--quick)
 	$(bootstrap) test

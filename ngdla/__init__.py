@@ -5,7 +5,7 @@ library, on the same device, come out. Start with `damped_solve`, `damped_lstsq`
 `stochastic_reconfiguration`; for Kronecker factors with `randomized_eigh` and `kronecker_solve`.
 """
 
-from . import structures
+from . import distributed, structures
 from ._backend.pickles import _restored_part, name_public  # noqa: F401  # for pickles
 from ._backend.states import load_state_dict, state_dict
 from .damped.certificate import SolveInfo
@@ -45,14 +45,17 @@ from .score_matrices.column_stream import ColumnStream
 from .score_matrices.gram import gram
 from .score_matrices.row_stream import RowStream
 from .score_matrices.score_operator import ScoreOperator
+from .score_matrices.shards import ColumnShards, RowShards
 from .structures.closed_form import structured_factor
-from .variational_monte_carlo.centred_scores import residuals, scores
+from .variational_monte_carlo.centred_scores import residuals
+from .variational_monte_carlo.log_derivatives import scores
 from .variational_monte_carlo.noise_filter import SNRInfo
 from .variational_monte_carlo.stochastic_reconfiguration import stochastic_reconfiguration
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ColumnShards",
     "ColumnStream",
     "DampedFactor",
     "DampingPath",
@@ -66,6 +69,7 @@ __all__ = [
     "OnlineEigh",
     "PrecisionWarning",
     "RankWarning",
+    "RowShards",
     "RowStream",
     "SNRInfo",
     "SVDResult",
@@ -79,6 +83,7 @@ __all__ = [
     "damped_lstsq",
     "damped_solve",
     "damping_path",
+    "distributed",
     "ema",
     "expm",
     "expm_series",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ngdla
-from ngdla import structures
+from ngdla import distributed, structures
 from ngdla.score_matrices.score_matrix import ScoreMatrix, StoredScores
 from ngdla.structures.kernels import Kernels
 
@@ -35,7 +35,8 @@ def within(module, *packages):
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-NAMELESS = {f"ngdla.{name}" for name in FOLDERS} - {"ngdla.demo", "ngdla.structures"}
+OPEN = {"distributed": distributed, "structures": structures}  # folders with public names
+NAMELESS = {f"ngdla.{name}" for name in FOLDERS if name not in {"demo", *OPEN}}
 # The demo and the doors need packages that ngdla does not.
 APART = ("ngdla.demo", "ngdla.__main__", "ngdla.adapters")
 IMPORTABLE = [name for name in SOURCES if not within(name, *APART) and name not in NAMELESS]
@@ -80,7 +81,7 @@ def height(module, heights):
 @pytest.mark.parametrize("name", SOURCES)
 def test_only_backend_names_an_array_library(name):
     allowed = set()
-    if within(name, "ngdla._backend", "ngdla.adapters"):
+    if within(name, "ngdla._backend", "ngdla.adapters", "ngdla.distributed"):
         allowed = ARRAY_LIBRARIES
     elif within(name, "ngdla.demo", "ngdla.__main__"):
         allowed = {"numpy", "scipy"} | PICTURES
@@ -147,15 +148,15 @@ def test_no_module_is_hidden(name):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_folders_have_no_names_of_their_own(folder):
-    assert folder not in ngdla.__all__ or folder == "structures"
-    if folder not in ("structures", "demo"):
+    assert folder not in ngdla.__all__ or folder in OPEN
+    if folder not in {"demo", *OPEN}:
         (docstring,) = ast.parse((PACKAGE / folder / "__init__.py").read_text()).body
         assert isinstance(docstring, ast.Expr)
 
 
 @pytest.mark.environment
 def test_import_loads_no_optional_library():
-    optional = (ARRAY_LIBRARIES | PICTURES | {"netket", "quantax", "ngdla.adapters"}) - {
+    optional = (ARRAY_LIBRARIES | PICTURES | {"netket", "quantax", "mpi4py", "ngdla.adapters"}) - {
         "numpy",
         "scipy",
     }
@@ -190,8 +191,8 @@ def sections(item):
     return {title for title, rule in under if rule and set(rule) == {"-"} and len(rule) >= 3}
 
 
-PUBLIC = {name: getattr(ngdla, name) for name in ngdla.__all__ if name != "structures"}
-PUBLIC |= {f"structures.{name}": getattr(ngdla.structures, name) for name in structures.__all__}
+PUBLIC = {name: getattr(ngdla, name) for name in ngdla.__all__ if name not in OPEN}
+PUBLIC |= {f"{key}.{name}": getattr(m, name) for key, m in OPEN.items() for name in m.__all__}
 
 # Where the methods are declared, and documented, that solvers and matrices ask of these classes.
 INTERFACES = {ScoreMatrix: StoredScores, Kernels: Kernels}
@@ -278,7 +279,7 @@ def test_a_body_is_seen_at_once(name):
         assert length <= 40, f"{function} has {length} lines"
 
 
-OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__, "VMC_SPRING"}
+OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__, *distributed.__all__, "VMC_SPRING"}
 
 
 @pytest.mark.parametrize("name", SOURCES)

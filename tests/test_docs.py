@@ -100,8 +100,9 @@ def test_every_public_name_has_its_entry():
     text = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.rst"))
     directive = r"^\.\. auto(?:function|class|exception|module):: ngdla\.([\w.]+)$"
     entries = re.findall(directive, text, re.MULTILINE)
-    of_structures = [f"structures.{name}" for name in ngdla.structures.__all__]
-    assert sorted(entries) == sorted([*ngdla.__all__, *of_structures])
+    inner = [f"structures.{name}" for name in ngdla.structures.__all__]
+    inner += [f"distributed.{name}" for name in ngdla.distributed.__all__]
+    assert sorted(entries) == sorted([*ngdla.__all__, *inner])
 
 
 def test_every_paper_that_is_cited_is_in_the_references():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 
 from .array import AnyArray
 from .choices import CHOICES
-from .dtypes import conjugate, is_complex
+from .creation import zeros
+from .dtypes import conjugate, dtype_name, is_complex
 from .kernels_cupy import doubled_triangle_cupy
 from .namespace import is_cupy_namespace, is_numpy_namespace, is_torch_namespace, namespace
 from .pieces_cupy import assembled, collected, divided, one_piece
@@ -22,6 +23,7 @@ __all__ = [
     "in_one_row",
     "matrix_of",
     "scaled_copies",
+    "side_by_side",
     "squared_columns",
     "taken_whole",
 ]
@@ -201,3 +203,20 @@ def in_one_row(arrays: Sequence[AnyArray]) -> AnyArray:
             if row is not None:
                 return row
     return joined(list(arrays), axis=-1)
+
+
+def side_by_side(chunks: Iterable[AnyArray], columns: int) -> AnyArray:
+    """Return chunks of columns as one array, each written as it comes where the library allows."""
+    chunks = iter(chunks)
+    first = next(chunks)
+    xp = namespace(first)
+    if first.shape[-1] == columns or not writable(first):
+        parts = [first, *chunks]
+        return first if len(parts) == 1 else xp.concat(parts, axis=-1)
+    total: AnyArray = zeros((*first.shape[:-1], columns), first, dtype_name(first.dtype))
+    start = 0
+    for chunk in chain((first,), chunks):
+        stop = start + chunk.shape[-1]
+        total[..., start:stop] = chunk
+        start = stop
+    return total

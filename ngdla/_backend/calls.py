@@ -22,6 +22,7 @@ from .fused import all_of, finite_along, in_one_kernel
 from .messages import shown
 from .namespace import Array, namespace
 from .out_of_memory import NamedMemoryError, is_out_of_memory, let_go, of_call
+from .ranks import ALONE, Alone
 from .settings import library_settings
 from .tracing import concrete, is_traced, lies_on_gpu, nan_unless, waiting
 
@@ -87,7 +88,8 @@ class opened(computing):
 
     An exception of the body is never replaced by one of the checks. With `tf32`, products may drop
     to TF32 where the device has it. `nan` says that `check` may be "nan". A call that `waits`
-    or checks nothing reads flags of a GPU where the other way is twice the work.
+    or checks nothing reads flags of a GPU where the other way is twice the work. `ranks` that share
+    the arguments raise together.
     """
 
     def __init__(
@@ -98,19 +100,22 @@ class opened(computing):
         tf32: bool = False,
         nan: bool = False,
         waits: bool = False,
+        ranks: Alone = ALONE,
     ) -> None:
         if check is not True and check is not False:
-            _require_check(check, nan=nan)
+            _require_check(check, nan, ranks)
         self._settings = library_settings(like, tf32=tf32)
         if not isinstance(like, np.ndarray) and lies_on_gpu(like):
             self._waiting = waiting(allowed=check is False or (check is True and waits))
-        self._checks = ValueChecks(enabled=check is True, refuses=check is not False)
+        self._checks = ValueChecks(enabled=check is True, refuses=check is not False, ranks=ranks)
         self._checks.readable = check is True and not is_traced(like)
 
     def __enter__(self) -> ValueChecks:
         self._settings.__enter__()
         if self._waiting is not None:
             self._waiting.__enter__()
+        if self._checks.ranks is not ALONE:
+            self._checks.ranks.enter(self._checks.enabled, self._checks.refuses)
         return self._checks
 
     def __exit__(
@@ -120,14 +125,15 @@ class opened(computing):
         trace: TracebackType | None,
     ) -> None:
         del trace
-        if error is None:
+        if error is not None:
+            self._checks.forget()
+            self._checks.ranks.leave(error)
+        else:
             try:
-                self._checks.read()
+                self._checks.end()
             except BaseException as failure:
                 self._leave(failure)
                 raise
-        else:
-            self._checks.forget()
         self._leave(error)
 
 
@@ -139,12 +145,17 @@ def _conjunction(xp: Any, *flags: Any) -> Any:
     return reduce(and_, flags)
 
 
-def _require_check(check: Any, *, nan: bool) -> None:
+def _require_check(check: Any, nan: bool, ranks: Alone) -> None:
     """Raise unless `check` is one of the flags that a function knows besides True and False."""
     if nan and isinstance(check, str) and check == "nan":
         return
     msg = f"`check` is {shown(check)}; it must be True{', False or ' if nan else ' or False'}"
-    raise TypeError(f"{msg}'nan'." if nan else f"{msg}.")
+    error = TypeError(f"{msg}'nan'." if nan else f"{msg}.")
+    ranks.tell(error)
+    raise error
+
+
+_Test = tuple[Array, Callable[[], Exception | Warning] | None]
 
 
 class ValueChecks:
@@ -152,14 +163,16 @@ class ValueChecks:
 
     `require` takes the test as a function, so that nothing is computed when checks are off, and
     the error as a function, so that its message (which may read values) is made only on failure.
-    Where results that are refused are to be NaN if the host cannot tell, `refuses` is set.
+    Where results that are refused are to be NaN if the host cannot tell, `refuses` is set. What
+    fails on one of the `ranks` fails on all of them.
     """
 
-    def __init__(self, *, enabled: bool, refuses: bool = True) -> None:
+    def __init__(self, *, enabled: bool, refuses: bool = True, ranks: Alone = ALONE) -> None:
         self.enabled = enabled
         self.refuses = refuses
+        self.ranks = ranks
         self.readable = enabled  # and values can be read
-        self._tests: list[tuple[Array, Callable[[], Exception | Warning] | None]] = []
+        self._tests: list[_Test] = []
 
     def require(
         self, test: Callable[[], Array], error: Callable[[], Exception | Warning] | None
@@ -214,19 +227,44 @@ class ValueChecks:
         forgotten. Warnings are issued, if no error is raised.
         """
         tests, self._tests = self._tests, []
-        if not tests or concrete(_all_set(*map(itemgetter(0), tests))) is not False:
+        if not tests:
             return True
-        issued = []
-        for error in [error for flag, error in tests if concrete(flag) is False]:
-            if error is None:
-                return False
-            failure = error()
-            if not isinstance(failure, Warning):
-                raise failure
-            issued.append(failure)
-        for warning in issued:
+        fine = concrete(_all_set(*map(itemgetter(0), tests))) is not False
+        if fine and self.ranks is ALONE:
+            return True
+        code, failure, warned = (_FINE, None, []) if fine else _verdict(tests)
+        code = self.ranks.codes(code)
+        if code == _FAILED:
+            self.ranks.fail(failure)
+        for warning in warned if code == _FINE else ():
             warn_caller(str(warning), type(warning))
-        return True
+        return code == _FINE
+
+    def end(self) -> None:
+        """Read what has not been read, and end the call on all ranks."""
+        try:
+            self.read()
+        except BaseException as error:
+            self.ranks.leave(error)
+            raise
+        if self.ranks is not ALONE:
+            self.ranks.leave(None)
+
+
+_FINE, _NO, _FAILED = range(3)
+
+
+def _verdict(tests: list[_Test]) -> tuple[int, Exception | None, list[Warning]]:
+    """Return whether a question was answered by no or a test failed, the error, and warnings."""
+    issued = []
+    for error in [error for flag, error in tests if concrete(flag) is False]:
+        if error is None:
+            return _NO, None, []
+        failure = error()
+        if not isinstance(failure, Warning):
+            return _FAILED, failure, []
+        issued.append(failure)
+    return _FINE, None, issued
 
 
 def all_finite(*arrays: Array) -> Array:

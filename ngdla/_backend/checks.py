@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import sys
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import device
@@ -46,12 +46,17 @@ DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128"
 
 
 def require_array(
-    x: Any, name: str, *, ndim: int = 0, blocks: bool = True, empty: bool = False
+    x: Any,
+    name: str,
+    *,
+    ndim: int = 0,
+    blocks: bool = True,
+    empty: bool | Literal["all"] = False,
 ) -> None:
     """Raise unless `x` is a dense floating-point array with at least `ndim` axes, none empty.
 
     `blocks` says whether the caller takes lists of column blocks too, for the remedy. With `empty`,
-    only the last axis must not be empty: zero rows are rows.
+    only the last axis must not be empty: zero rows are rows; if "all" any may be.
     """
     if not isinstance(x, np.ndarray) or type(x) is not np.ndarray:
         require_dense(x, name, blocks=blocks)
@@ -67,7 +72,7 @@ def require_array(
     if is_chunked(x):
         require_dense(x._meta, name)
         require_known_shape(x, name)
-    if 0 in (x.shape[-1:] if empty else x.shape):
+    if empty != "all" and 0 in (x.shape[-1:] if empty else x.shape):
         msg = f"`{name}` has shape {tuple(x.shape)}; an empty array has nothing to solve."
         raise ValueError(msg)
 
@@ -226,7 +231,7 @@ def require_columns(
 
     Also returned is whether the k axis was absent. `shape`, of `like_name`, is for the message.
     """
-    require_array(v, name)
+    require_array(v, name, empty="all" if 0 in expected else False)  # a rank may have nothing
     require_like(v, name, like, like_name)
     if tuple(v.shape) == expected:
         return v[..., None], True

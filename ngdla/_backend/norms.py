@@ -169,7 +169,7 @@ def plain_norms(x: Sequence[AnyArray]) -> AnyArray:
 def scaled_norms(x: AnyArray) -> AnyArray:
     """Return the 2-norms, (..., k), of the columns of x (..., n, k), whose squares may not fit."""
     xp, dtype = namespace(x), dtype_name(x.dtype)
-    if is_cupy_namespace(xp):
+    if is_cupy_namespace(xp) or not x.shape[-2]:
         return norm_along(x, -2)
     if is_traced(x) and chooses(x) and has_double(x) and not is_double(dtype):
         return astype(plain_norms((astype(x, double_name(dtype)),)), real_name(dtype))

@@ -253,7 +253,8 @@ def _gain(system: System, iterate: Iterate) -> Array:
     layout, rhs = system.layout, system.rhs
     if isinstance(rhs, Solve):
         terms = (inner_columns(v, x) for v, x in zip(rhs.v, iterate.x or ()))
-        return layout.without_k(layout.merged(reduce(add, terms), add))
+        products = layout.ranks.merged(reduce(add, terms), add)
+        return layout.without_k(layout.merged(products, add))
     return layout.without_k(layout.merged(inner_columns(rhs.f, iterate.Sx), add))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ngdla._backend.dtypes import is_complex
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.norms import largest_entry
+from ngdla._backend.ranks import ALONE, Alone
 from ngdla._backend.tracing import repeated
 
 __all__ = ["conjugate_gradients", "energy"]
@@ -23,6 +24,7 @@ def conjugate_gradients(
     steps: int,
     target: Array,
     early: bool = True,
+    ranks: Alone = ALONE,
 ) -> tuple[Array, Array, Array]:
     """Return w with |r - A w| <= target, (..., 1, k), or after `steps` steps, from w = 0.
 
@@ -30,15 +32,15 @@ def conjugate_gradients(
 
     `product` and `preconditioner` apply A and an approximate inverse, both Hermitian and positive
     definite, to (..., n, k). A column that has reached its target stays as it is; `early` lets the
-    host look whether all have. In the norm of the matrix that the preconditioner inverts, w
-    grows from step to step (Steihaug), so that too few steps give a w that is too short, never one
-    that is too long.
+    host look whether all have, and `ranks` stop together. In the norm of the matrix that the
+    preconditioner inverts, w grows from step to step (Steihaug), so that too few steps give a w
+    that is too short, never one that is too long.
     """
     scale = largest_entry(r, -2)  # so that squares do not underflow
     goal = target / scale
 
     def unfinished(state: _State) -> Array:
-        return namespace(r).any(_norms(state.r) > goal)
+        return ranks.agreed(namespace(r).any(_norms(state.r) > goal))
 
     def step(state: _State) -> _State:
         w, r, p, rho = state

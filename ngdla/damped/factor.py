@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from operator import add
 from typing import Any, Literal, overload
 
 from ngdla._backend.array import AnyArray
@@ -87,7 +88,7 @@ def damped_factor(
     """
     scores = score_matrix(S)
     options = Options(method, precision, refine, metric, null)
-    with opened(scores.like, check, nan=True) as checks:
+    with opened(scores.like, check, nan=True, ranks=scores.ranks) as checks:
         problem = damped_problem(scores, damping, options, scores.dtype)
         factor = climb(problem, checks, lambda factor, *_: Outcome(factor), keep=True)
     return DampedFactor(factor.problem, factor.small, check)
@@ -168,14 +169,14 @@ class DampedFactor(Factorisation):
         -------
         x : array or sequence, of the shape of `v`; or (x, info)
         """
-        rhs = Solve.checked(self.scores, v)
-        require_flag(row_space, "row_space")
-        if not row_space:
-            return self._solved(rhs, full_output)
-        require_flag(full_output, "full_output")
-        layout = rhs.layout(self.scores)
-        require_row_space(self.scores, self.plan.method.name)
-        with opened(self.scores.like, self.check, nan=True) as checks:
+        with self._opened() as checks:
+            rhs = Solve.checked(self.scores, v)
+            require_flag(row_space, "row_space")
+            if not row_space:
+                return self._solved(rhs, checks, full_output)
+            require_flag(full_output, "full_output")
+            layout = rhs.layout(self.scores)
+            require_row_space(self.scores, self.plan.method.name)
             return solve_in_row_space(self.problem, rhs, layout, checks, full_output=full_output)
 
     @overload
@@ -205,7 +206,8 @@ class DampedFactor(Factorisation):
         -------
         x : array or sequence, shape (..., m) or (..., m, k); or (x, info)
         """
-        return self._solved(LeastSquares.checked(self.scores, f, x0), full_output)
+        with self._opened() as checks:
+            return self._solved(LeastSquares.checked(self.scores, f, x0), checks, full_output)
 
     @on_automatic_axes()
     def with_damping(self, damping: float | Array) -> DampedFactor:
@@ -242,8 +244,9 @@ class DampedFactor(Factorisation):
         """
         scores = self.scores
         real = real_name(scores.dtype)
-        damping = damping_values(damping, scores.like, scores.name, real, scores.batch)
-        with opened(scores.like, self.check, nan=True) as checks:
+        with self._opened() as checks:
+            damping = damping_values(damping, scores.like, scores.name, real, scores.batch)
+            scores.ranks.note(damping=damping)
             return with_damping(self, damping, checks)
 
     @on_automatic_axes()
@@ -266,7 +269,7 @@ class DampedFactor(Factorisation):
         roundoff u of the factor.
         """
         scores, small = self.scores, self.small
-        with opened(scores.like, self.check, nan=True) as checks:
+        with self._opened() as checks:
             _require_exact(self, checks)
             xp, damping = namespace(small.squared_norm), _damping(self)
             value = _sum_without_lifted(self, small.matrix.log_determinant, lifted_log_determinant)
@@ -274,7 +277,8 @@ class DampedFactor(Factorisation):
                 value = value + (scores.columns - scores.rows) * xp.log(damping)
             for scale in scores.scales or ():
                 logs = xp.log(astype(scale, dtype_name(value.dtype)))
-                value = value - 2 * xp.sum(logs, axis=(-2, -1))
+                sums = xp.sum(logs, axis=(-2, -1))
+                value = value - 2 * scores.across_columns.merged(sums, add)
             return astype(value, real_name(scores.dtype))
 
     @on_automatic_axes()
@@ -297,7 +301,7 @@ class DampedFactor(Factorisation):
         for the others. For small dampings see `logdet`.
         """
         scores, small = self.scores, self.small
-        with opened(scores.like, self.check, nan=True) as checks:
+        with self._opened() as checks:
             _require_exact(self, checks)
             value = _sum_without_lifted(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
@@ -339,19 +343,19 @@ class DampedFactor(Factorisation):
         array([-0.33333333,  0.83333333,  1.        ])
         """
         scores, null = self.scores, self.problem.null
-        rhs = LeastSquares.checked(scores, f, None)
-        layout = rhs.layout(scores)._replace(form=ONE_ARRAY)
-        if self.plan.double:
-            layout = layout.doubled(single=self.problem.metric is None)
-        paired = is_stacked(stacked, null, scores)
-        with opened(scores.like, self.check, nan=True) as checks:
+        with self._opened() as checks:
+            rhs = LeastSquares.checked(scores, f, None)
+            layout = rhs.layout(scores)._replace(form=ONE_ARRAY)
+            if self.plan.double:
+                layout = layout.doubled(single=self.problem.metric is None)
+            paired = is_stacked(stacked, null, scores)
             _require_exact(self, checks)
             checks.finite("f", rhs.f, batch=len(scores.batch), kind="vector")
             inverse = cast_inverse(self.small.inverse, layout.working)
             null = None if null is None else astype(null, layout.working)
             right = layout.to_columns(rhs.f)
             e = left_out_residuals(scores, inverse, right, null, stacked=paired)
-            return layout.from_columns((astype(e, layout.rounded),))
+            return layout.from_columns((astype(scores.given_back(e), layout.rounded),))
 
     @on_automatic_axes()
     def overlap(self, phi: ParameterVector) -> AnyArray:
@@ -389,17 +393,22 @@ class DampedFactor(Factorisation):
         >>> float(factor.overlap(np.array([1.0, 2.0, 1.0])).round(3))
         0.889
         """
-        rhs = Projection.checked(self.scores, phi)
-        x = self._solved(rhs, False)
-        with opened(self.scores.like, self.check, nan=True):
+        with self._opened() as checks:
+            rhs = Projection.checked(self.scores, phi)
+            x = self._solved(rhs, checks, False)
             return overlap_of(rhs, self.problem, x)
 
-    def _solved(self, rhs: RightHandSide | Projection, full_output: bool) -> Any:
+    def _opened(self) -> opened:
+        scores = self.scores
+        return opened(scores.like, self.check, nan=True, ranks=scores.ranks)
+
+    def _solved(
+        self, rhs: RightHandSide | Projection, checks: ValueChecks, full_output: bool
+    ) -> Any:
         require_flag(full_output, "full_output")
         layout = rhs.layout(self.scores)
-        with opened(self.scores.like, self.check, nan=True) as checks:
-            use = partial(solution, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
-            return reuse(self, checks, use, in_row_space=not isinstance(rhs, Solve))
+        use = partial(solution, rhs=rhs, layout=layout, checks=checks, full_output=full_output)
+        return reuse(self, checks, use, in_row_space=not isinstance(rhs, Solve))
 
 
 def _require_exact(factor: DampedFactor, checks: ValueChecks) -> None:

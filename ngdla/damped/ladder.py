@@ -159,24 +159,29 @@ def _serves(factor: Factorisation) -> bool:
     ok, least = factor.small.ok, factor.plan.least
     if least > 0:
         ok = ok & ~damping_below(factor, least)
-    return bool(concrete(namespace(ok).all(ok)))
+    return factor.scores.ranks.agreed(bool(concrete(namespace(ok).all(ok))))
 
 
 def _is_right(factor: Factorisation, moves: Moves) -> bool:
     """Tell whether all steps are acceptable; raise where S is too small for any."""
-    xp = namespace(moves.length)
-    if concrete(xp.any(vanished(factor, moves))):
+    xp, ranks = namespace(moves.length), factor.scores.ranks
+    if ranks.agreed(bool(concrete(xp.any(vanished(factor, moves))))):
         raise _underflow_error(factor)
-    return bool(concrete(xp.all(acceptable(factor, moves))))
+    return ranks.agreed(bool(concrete(xp.all(acceptable(factor, moves)))))
 
 
 def _give_up(factor: Factorisation, outcome: Outcome | None) -> str:
     """Return what to warn of where no rung is left; raise where the caller chose the precision."""
-    if outcome is None or not concrete(namespace(factor.small.ok).all(factor.small.ok)):
+    if outcome is None or not _exists(factor):
         raise _indefinite_error(factor)
     if factor.plan.rung is None:
         raise _refusal_error(factor)
     return "the step may err by more than half of its length; look at SolveInfo.converged"
+
+
+def _exists(factor: Factorisation) -> bool:
+    ok = factor.small.ok
+    return factor.scores.ranks.agreed(bool(concrete(namespace(ok).all(ok))))
 
 
 def _underflow_error(factor: Factorisation) -> Exception:
@@ -289,15 +294,16 @@ def _measure(factor: Factorisation, *, in_row_space: bool) -> Measured:
     precision is good for where not only the factored matrix counts.
     """
     small, xp = factor.small, namespace(factor.small.squared_norm)
+    agreed = factor.scores.ranks.agreed
     if not factor.plan.method.exact:
-        return Measured(_worst_ratio(factor), 0.0)
+        return Measured(agreed(_worst_ratio(factor)), 0.0)
     eigenvalue = small.inverse.smallest_eigenvalue() / small.squared_norm
     eigenvalue = xp.where(small.ok, eigenvalue, xp.zeros_like(eigenvalue))
     smallest = number(xp.min(eigenvalue))
     assert smallest is not None
     if factor.scores.wide and not in_row_space:
         smallest = min(smallest, NATIVE / 2 * unit_roundoff(factor.plan.factor))
-    return Measured(_worst_ratio(factor), smallest)
+    return Measured(agreed(_worst_ratio(factor)), agreed(smallest))
 
 
 # ---------------------------------------------------------------- where the host cannot read

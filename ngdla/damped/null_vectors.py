@@ -66,6 +66,7 @@ def leak_of(null: Array, scores: ScoreMatrix, G: Array | None) -> Array:
         squares = rmatvec(N, xp.matmul(G, N))
     else:
         squares = reduce(add, (rmatvec(piece, piece) for piece in scores.rmatvec(null)))
+        squares = scores.across_columns.merged(squares, add)
     squares = trace(squares)
     return xp.sqrt(xp.where(squares > 0, squares, xp.zeros_like(squares)))
 

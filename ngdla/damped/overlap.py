@@ -18,7 +18,7 @@ from ngdla._backend.namespace import Array, namespace
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
 
 from .problem import DampedProblem
-from .right_hand_side import Layout, LeastSquares, Solve, column_norms, parameter_vector
+from .right_hand_side import Layout, LeastSquares, Solve, parameter_vector
 
 __all__ = ["Projection", "overlap_of"]
 
@@ -55,13 +55,14 @@ def overlap_of(projection: Projection, problem: DampedProblem, fit: Any) -> Arra
     layout = projection.layout(problem.scores)
     x, _ = parameter_vector(problem.scores, fit, "x")
     phi = tuple(astype(piece, layout.dtype) for piece in projection.given.v)
-    length = column_norms(phi)
+    length = layout.column_norms(phi)
     xp = namespace(length)
     unit = xp.expand_dims(xp.where(length > 0, length, xp.ones_like(length)), axis=-2)
     phi, x = (tuple(piece / unit for piece in y) for y in (phi, x))
     weights = problem.metric or (1.0,) * len(phi)
-    value = reduce(add, map(_inner, phi, x, weights))
-    most = reduce(add, map(_inner, phi, phi, weights))
+    merged = layout.ranks.merged
+    value = merged(reduce(add, map(_inner, phi, x, weights)), add)
+    most = merged(reduce(add, map(_inner, phi, phi, weights)), add)
     value = xp.minimum(xp.maximum(value, xp.zeros_like(value)), most)
     return astype(layout.without_k(value), real_name(layout.dtype))
 

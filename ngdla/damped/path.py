@@ -185,14 +185,15 @@ def damping_path(
     >>> best = path.dampings[np.argmin(path.leave_one_out)]
     """
     scores = score_matrix(S)
-    rhs = LeastSquares.checked(scores, f, None)
-    layout = rhs.layout(scores)
     options = Options(method=Eigenvectors(), precision="native", refine=0, null=null)
-    with opened(scores.like) as checks:
+    with opened(scores.like, ranks=scores.ranks) as checks:
+        rhs = LeastSquares.checked(scores, f, None)
+        layout = rhs.layout(scores)
         any_damping = 1.0  # what is used of the factor is its spectrum
         problem = damped_problem(scores, any_damping, options, layout.working)
         paired = is_stacked(stacked, problem.null, scores)
         values = _dampings(dampings, rhs.f, real_name(layout.working), checks)
+        scores.ranks.note(damping=values)
         checks.finite("f", rhs.f, batch=len(scores.batch), kind="vector")
         right = layout.to_columns(rhs.f)
         inside = without_null(right, problem.null)
@@ -298,8 +299,10 @@ def _coefficients(fit: DiagonalFit, factor: Factorisation, layout: Layout) -> Ar
 
 def _residual_norms(fit: DiagonalFit, layout: Layout) -> tuple[Array, Array]:
     """Return the norms of P f - S x and of the left-out residuals, (..., L) or (..., L, k)."""
-    chunks = [(layout.norm(r), layout.norm(e)) for r, e in left_out(fit)]
-    residual, left = (reduce(namespace(fit.f).hypot, norms) for norms in zip(*chunks))
+    hypot = namespace(fit.f).hypot
+    chunks = [[reduce(hypot, map(layout.norm, rows)) for rows in both] for both in left_out(fit)]
+    norms = (reduce(hypot, of_chunks) for of_chunks in zip(*chunks))
+    residual, left = (fit.scores.across_rows.merged(norm, hypot) for norm in norms)
     return residual, left
 
 

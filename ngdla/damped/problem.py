@@ -6,6 +6,7 @@ All that can be known without reading values is checked here, before anything is
 from __future__ import annotations
 
 import dataclasses
+from operator import and_
 from typing import Any, NamedTuple
 
 from ngdla._backend.calls import ValueChecks
@@ -23,6 +24,7 @@ from ngdla._backend.dtypes import (
 from ngdla._backend.namespace import Array, library, namespace
 from ngdla._backend.pickles import part
 from ngdla._backend.pytrees import register_pytree
+from ngdla._backend.ranks import ALONE
 from ngdla._backend.scalars import damping_values
 from ngdla._backend.split_tf32 import multiplies_in_tf32
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
@@ -85,7 +87,9 @@ class DampedProblem:
             legal = legal & (self.damping > 0)
         for weights in self.metric or ():
             legal = legal & namespace(weights).all(weights > 0, axis=(-2, -1))
-        return legal
+        if self.metric is None:
+            return legal
+        return self.scores.across_columns.merged(legal, and_)
 
 
 def damped_problem(
@@ -100,6 +104,10 @@ def damped_problem(
     plan = first_plan(method, options.precision, dtype, like, scores.gram_dtype)
     damping = damping_values(damping, like, scores.name, real, scores.batch)
     metric, null = options.metric, options.null
+    if scores.ranks is not ALONE:
+        given = (metric is None, null is None, scores.batch)
+        chosen = (method.name, options.precision, options.refine, *given)
+        scores.ranks.note(damping=damping, options=chosen)
     if metric is not None:
         metric = _metric(scores, metric, dtype)
         better = double_name(real) if has_double(like) else real

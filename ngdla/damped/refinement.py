@@ -24,6 +24,7 @@ import math
 from typing import NamedTuple
 
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.ranks import Alone
 from ngdla._backend.tracing import choose, chooses, number
 
 from .conjugate_gradients import conjugate_gradients, energy
@@ -110,7 +111,8 @@ def sweep_until_converged(
     """
     r, iterate = space.residual(iterate)
     # a solve starts from v / damping, whose S x is far larger than any later residual
-    pace = _Pace(column_norms((r,)) if isinstance(space.system.rhs, LeastSquares) else None)
+    size = column_norms((r,)) if isinstance(space.system.rhs, LeastSquares) else None
+    pace = _Pace(size, space.system.scores.ranks)
     before, careful = iterate, space.system.bounds
     iterate = space.advance(before, inverse(r), product=True)
     if careful:
@@ -126,7 +128,12 @@ def sweep_until_converged(
         if pace.slow:
             target = namespace(r).expand_dims(space.target(iterate), axis=-2)
             w, _, _ = conjugate_gradients(
-                space.product, inverse, r, steps=_MOST_STEPS, target=target
+                space.product,
+                inverse,
+                r,
+                steps=_MOST_STEPS,
+                target=target,
+                ranks=space.system.scores.ranks,
             )
         else:
             w = inverse(r)
@@ -142,6 +149,7 @@ class _Pace(NamedTuple):
     """How far |r| is from its target, and how much of it a sweep leaves."""
 
     size: Array | None  # |r| of each column before the last sweep
+    ranks: Alone  # which go at the same pace
     distance: float | None = math.inf  # the largest |r| / target; None where it cannot be read
     contraction: float = 0.0
     sweeps: int = 0
@@ -153,9 +161,12 @@ class _Pace(NamedTuple):
         distance, contraction = number(_largest(size, target)), 0.0
         if self.size is not None:
             contraction = number(_largest(size, self.size, size > target)) or 0.0
+        if distance is not None:
+            distance, contraction = map(self.ranks.agreed, (distance, contraction))
         slow = self.slow or (self.sweeps > 0 and contraction > _SLOW)
         slow = slow or (distance is not None and distance * contraction**_WORTHWHILE_SWEEPS > 1)
-        return _Pace(size, distance, contraction, self.sweeps + 1, slow, self.tried + int(slow))
+        tried = self.tried + int(slow)
+        return _Pace(size, self.ranks, distance, contraction, self.sweeps + 1, slow, tried)
 
     @property
     def expected(self) -> Array:

@@ -177,7 +177,7 @@ def _multipliers(system: System, iterate: Iterate) -> Array | None:
     """Return |y| after the first solve, to which sweeps add little."""
     if not (iterate.corrections and system.bounds) or isinstance(system.rhs, Solve):
         return None
-    return system.size((iterate.corrections[0],))
+    return system.size(iterate.corrections[0])
 
 
 def _start(system: System) -> Array | None:

@@ -29,6 +29,7 @@ from ngdla._backend.dtypes import (
 from ngdla._backend.fused import in_one_kernel
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.norms import inner_columns, plain_norms, scaled_norms, squares_and_distances
+from ngdla._backend.ranks import ALONE, Alone
 from ngdla._backend.scalars import as_float
 from ngdla._backend.shapes import expanded
 from ngdla.score_matrices.parameter_forms import ONE_ARRAY, ParameterForm, is_one_number
@@ -56,6 +57,7 @@ class Layout(NamedTuple):
     rounded: str  # of solutions before they are handed back: real where columns are pairs
     working: str  # of the work: `rounded`, or that in double precision
     roomy: bool = False  # numbers of `working` that come from single precision: squares fit
+    ranks: Alone = ALONE  # that have pieces of vectors with the m axis
 
     def doubled(self, *, single: bool) -> Layout:
         """Return the layout for work in double precision, whatever the result has.
@@ -93,32 +95,41 @@ class Layout(NamedTuple):
         """Return numbers (...) beside columns: (..., 1) where solutions have k of them."""
         return expanded(x, 0 if self.vector else 1)
 
+    # A tuple of pieces has the m axis, and its norms are sums over all ranks that have pieces; an
+    # array has the n axis, which every rank has as a whole.
+
     def norm(self, x: Array | Vector) -> Array:
         """Return the 2-norms, (...) or (..., k), of the right-hand sides or solutions in x."""
-        return self.without_k(self.lengths(x if isinstance(x, tuple) else (x,)))
+        return self.without_k(self.lengths(x))
 
-    def lengths(self, x: Vector) -> Array:
+    def lengths(self, x: Array | Vector) -> Array:
         """Return |x| of each right-hand side, (..., k)."""
         norms = self.column_norms(x)
         return self.merged(norms, namespace(norms).hypot)
 
-    def column_norms(self, x: Vector) -> Array:
+    def column_norms(self, x: Array | Vector) -> Array:
         """Return the 2-norms, (..., k), of all columns."""
-        if not self.roomy:
-            return column_norms(x)
-        return plain_norms(x)
+        if not isinstance(x, tuple):
+            return plain_norms((x,)) if self.roomy else column_norms((x,))
+        norms = plain_norms(x) if self.roomy else column_norms(x)
+        return self.ranks.merged(norms, namespace(norms).hypot)
 
-    def squares(self, x: Vector) -> Array:
+    def squares(self, x: Array | Vector) -> Array:
         """Return |x|^2 of each right-hand side, (..., k), of numbers whose squares are normal."""
-        squares = reduce(add, (inner_columns(piece, piece) for piece in x))
+        if not isinstance(x, tuple):
+            squares = inner_columns(x, x)
+        else:
+            squares = reduce(add, map(inner_columns, x, x))
+            squares = squares if self.ranks is ALONE else self.ranks.merged(squares, add)
         return squares if not self.paired else self.merged(squares, add)
 
     def squares_and_distances(self, x: Vector, y: Vector) -> tuple[Array, Array]:
         """Return |x|^2 and |x - y|^2, as `squares` does."""
-        if len(x) == 1 and not self.paired:
+        if len(x) == 1 and not self.paired and self.ranks is ALONE:
             return squares_and_distances(x[0], y[0])
         sums = (reduce(add, parts) for parts in zip(*map(squares_and_distances, x, y)))
-        squares, distances = (self.merged(s, add) if self.paired else s for s in sums)
+        both = (self.ranks.merged(s, add) for s in sums)
+        squares, distances = (self.merged(s, add) if self.paired else s for s in both)
         return squares, distances
 
     def merged(self, x: Array, merge: Callable[[Array, Array], Array]) -> Array:
@@ -144,7 +155,8 @@ def _layout(scores: ScoreMatrix, vector: bool, arrays: Vector) -> Layout:
         dtype = result_name(dtype, dtype_name(x.dtype))
     paired = dtype.startswith("complex") and not own.startswith("complex")
     rounded = real_name(dtype) if paired else dtype
-    return Layout(vector, paired, scores.form, dtype, rounded, rounded)
+    ranks = scores.across_columns
+    return Layout(vector, paired, scores.form, dtype, rounded, rounded, ranks=ranks)
 
 
 # -------------------------------------------------------------------------- what is solved
@@ -371,8 +383,10 @@ def _parameter_piece(scores: ScoreMatrix, piece: Piece, v: Any, name: str) -> tu
 def sample_vector(scores: ScoreMatrix, f: Any, name: str) -> tuple[Array, bool]:
     """Check a vector with the n axis; return it as (..., n, k), and whether k was absent."""
     S_name, block, columns = scores.pieces[0]
-    shape = (*scores.batch, scores.rows, columns)
+    shape = (*scores.batch, scores.given_rows, columns)
     f, vector = require_columns(f, name, shape[:-1], scores.like, S_name, shape)
+    if scores.ranks is not ALONE:
+        f = scores.all_samples(f, name)
     return f if block is None else chunked_like(f, block, -2), vector
 
 

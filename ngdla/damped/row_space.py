@@ -29,7 +29,7 @@ from .ladder import Outcome, climb
 from .methods import Eigenvectors, FirstPass
 from .precision import Plan
 from .problem import DampedProblem, Options, damped_problem
-from .right_hand_side import Layout, LeastSquares, Solve, column_norms
+from .right_hand_side import Layout, LeastSquares, Solve
 from .solution import solution
 
 __all__ = ["require_row_space", "row_space_solve", "solve_in_row_space"]
@@ -57,7 +57,7 @@ class _Filtered(NamedTuple):
         known = values > values.shape[-1] * self.gram_roundoff * t2
         root = xp.expand_dims(xp.sqrt(xp.where(known, values, xp.ones_like(values))), axis=-1)
         c = rmatvec(U, S_v) / root
-        noise = self.given.unit_roundoff() * xp.expand_dims(column_norms(columns.v), axis=-2)
+        noise = self.given.unit_roundoff() * xp.expand_dims(layout.column_norms(columns.v), axis=-2)
         size = xp.abs(c)
         some = xp.expand_dims(known, axis=-1) & (size > 0)
         ratio = noise / xp.where(some, size, xp.ones_like(size))

@@ -10,6 +10,7 @@ from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, real_name, stored_name, unit_roundoff
 from ngdla._backend.fused import all_of
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.ranks import elsewhere
 from ngdla._backend.shapes import expanded
 from ngdla._backend.tracing import may_wait, nan_unless
 from ngdla.score_matrices.score_matrix import ScoreMatrix, Vector
@@ -230,8 +231,9 @@ def _solution_error(factor: Factorisation, rhs: Any, layout: Layout) -> Exceptio
     if fault := factor.scores.fault(layout.working):
         return fault
     names = " and ".join(f"`{name}`" for name, _ in arguments)
-    return ValueError(
+    message = (
         f"the solution exceeds the range of {layout.rounded}: {names} over `damping` is too large, "
         f"or refinement diverged as `damping` is below the rounding errors of the Gram matrix. "
         f"Scale {names} down, raise `damping`, or use float64."
     )
+    return elsewhere(message, factor.scores.ranks)

@@ -194,12 +194,12 @@ def damped_solve(
     True
     """  # noqa: E501 - numpydoc takes the options in one line
     scores = score_matrix(S)
-    rhs = Solve.checked(scores, v)
     options = Options(method, precision, refine, metric, null)
-    if row_space is not False:
-        require_flag(row_space, "row_space")
-    solver = row_space_solve if row_space else solve_problem
-    with opened(scores.like, check, nan=True) as checks:
+    with opened(scores.like, check, nan=True, ranks=scores.ranks) as checks:
+        rhs = Solve.checked(scores, v)
+        if row_space is not False:
+            require_flag(row_space, "row_space")
+        solver = row_space_solve if row_space else solve_problem
         return solver(scores, rhs, damping, options, checks, full_output=full_output)
 
 
@@ -304,7 +304,7 @@ def damped_lstsq(
     True
     """
     scores = score_matrix(S)
-    rhs = LeastSquares.checked(scores, f, x0)
     options = Options(method, precision, refine, metric, null)
-    with opened(scores.like, check, nan=True) as checks:
+    with opened(scores.like, check, nan=True, ranks=scores.ranks) as checks:
+        rhs = LeastSquares.checked(scores, f, x0)
         return solve_problem(scores, rhs, damping, options, checks, full_output=full_output)

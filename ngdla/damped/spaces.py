@@ -53,7 +53,7 @@ class System(NamedTuple):
         """Tell whether errors are to be bounded on the way."""
         return self.judged and self.careful
 
-    def size(self, x: Vector) -> Array:
+    def size(self, x: Array | Vector) -> Array:
         """Return |x| of each right-hand side, (..., k), or |x|^2 where that is quicker and safe.
 
         It is safe where what is far from 1 is looked at again, in units of its own.
@@ -167,7 +167,7 @@ class SampleSpace(_Space):
         """Return w = W^-1 r."""
         r, iterate = self.residual(iterate)
         if self.system.bounds and iterate.corrections:
-            iterate = self.bounded(iterate, self.system.layout.column_norms((r,)))
+            iterate = self.bounded(iterate, self.system.layout.column_norms(r))
         ours = iterate.Sx is not None  # no f of the caller
         return (getattr(inverse, "of_used_up", inverse) if ours else inverse)(r), iterate
 
@@ -248,7 +248,7 @@ class ParameterSpace(_Space):
             return inverse.fit(misfit, self._moved(iterate), self.system.damping), iterate
         r, iterate = self.residual(iterate)
         if self.system.bounds and iterate.Sx is not None:
-            iterate = self.bounded(iterate, self.system.layout.column_norms((r,)))
+            iterate = self.bounded(iterate, self.system.layout.column_norms(r))
         return inverse(r), iterate
 
     def _moved(self, iterate: Iterate) -> Array | None:
@@ -309,7 +309,7 @@ class ParameterSpace(_Space):
         by_length = self.rounding(length) * t
         norms = self.system.layout.column_norms
         of_product = by_length * norms(iterate.x) / smallest**0.5
-        return (size + by_length * norms((misfit,))) / smallest + of_product
+        return (size + by_length * norms(misfit)) / smallest + of_product
 
     def energy_error(self, energy: Array) -> Array:
         """Return |P^-1 r| at most for r^H P^-1 r, where P is about A and not less than damping."""

@@ -34,23 +34,30 @@ def unit_of(
     length = expanded(power_of_two(xp.sqrt(squared_norm + damping)), 1)
     if isinstance(rhs, Solve):
         least = expanded(power_of_two(xp.zeros_like(squared_norm) + damping), 1)
-        unit = _bounded(_size(rhs.v), least if wide else length)
+        unit = _bounded(_size(rhs.v, layout), least if wide else length)
     else:
-        unit = _bounded(_size((rhs.f,)), length if wide else length / length)
+        unit = _bounded(_size(rhs.f, layout), length if wide else length / length)
         if rhs.x0 is not None:
-            unit = xp.maximum(
-                unit, _bounded(_size(rhs.x0), length / length if wide else 1 / length)
-            )
+            of_x0 = _size(rhs.x0, layout)
+            unit = xp.maximum(unit, _bounded(of_x0, length / length if wide else 1 / length))
     unit = layout.merged(unit, xp.maximum)
     if layout.paired:
         unit = xp.concat([unit, unit], axis=-1)
     return xp.expand_dims(unit, axis=-2)
 
 
-def _size(x: Vector) -> Array:
+def _size(x: Array | Vector, layout: Layout) -> Array:
     """Return the power of two next to the largest entry of each column, (..., k)."""
-    xp = namespace(x[0])
-    return power_of_two(reduce(xp.maximum, (xp.max(xp.abs(piece), axis=-2) for piece in x)))
+    if not isinstance(x, tuple):
+        return power_of_two(_largest(x))
+    maximum = namespace(x[0]).maximum
+    return power_of_two(layout.ranks.merged(reduce(maximum, map(_largest, x)), maximum))
+
+
+def _largest(piece: Array) -> Array:
+    xp = namespace(piece)
+    sizes = xp.abs(piece)
+    return xp.max(sizes, axis=-2) if piece.shape[-2] else xp.sum(sizes, axis=-2)
 
 
 def _bounded(a: Array, b: Array) -> Array:

@@ -30,14 +30,14 @@ from ngdla._backend.split_tf32 import gram_in
 from ngdla._backend.trees import holds_arrays, tree_leaves
 
 from .parameter_forms import ONE_ARRAY, BlockSequence, ParameterForm, ParameterTree
-from .score_matrix import Piece, ScoreMatrix, StoredScores, Vector
+from .score_matrix import Piece, ScoreMatrix, ScoreSource, StoredScores, Vector
 
 __all__ = ["ColumnBlocks", "column_blocks", "score_matrix", "tree_blocks"]
 
 
 def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
     """Check `S` and return it as a `ScoreMatrix`."""
-    return S.for_call() if isinstance(S, ScoreMatrix) else column_blocks(S, name=name)
+    return S.for_call() if isinstance(S, ScoreSource) else column_blocks(S, name=name)
 
 
 def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
@@ -264,17 +264,13 @@ class ColumnBlocks(StoredScores):
             blocks = [block * row for block, row in zip(blocks, rows)]
         return joined(blocks, axis=-1)
 
-    def not_finite(self, dtype: str) -> Exception:
-        """Return the error of scores whose squared row norms are not finite."""
-        if not all(bool(all_finite(block)) for block in self.blocks):
-            place = place_in_batch(len(self.batch), *self.blocks)
-            return ValueError(
-                f"`{self.name}` contains NaN or Inf{place}. Drop or mask the samples they belong "
-                f"to."
-            )
+    def nan_error(self) -> Exception | None:
+        """Return the error of scores that hold NaN or Inf, None where they do not."""
+        if all(bool(all_finite(block)) for block in self.blocks):
+            return None
+        place = place_in_batch(len(self.batch), *self.blocks)
         return ValueError(
-            f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
-            f"Scale `{self.name}` (and `damping` by the square), or pass it as float64."
+            f"`{self.name}` contains NaN or Inf{place}. Drop or mask the samples they belong to."
         )
 
     def _row_scales(self) -> list[Array]:

@@ -62,7 +62,7 @@ def column_norms(S: Scores) -> Any:
     [array([1., 5.]), array([1.])]
     """
     scores = score_matrix(S)
-    with opened(scores.like) as checks:
+    with opened(scores.like, ranks=scores.ranks) as checks:
         pieces = scores.column_squares()
         checks.require(lambda: all_finite(*pieces), lambda: scores.not_finite(scores.dtype))
         xp = namespace(pieces[0])

@@ -69,9 +69,10 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     """
     scores = score_matrix(S)
     dtype = scores.dtype
-    if accumulate is not None:
-        dtype = _accumulation_dtype(accumulate, dtype)
-    with opened(scores.like) as checks:
+    with opened(scores.like, ranks=scores.ranks) as checks:
+        if accumulate is not None:
+            dtype = _accumulation_dtype(accumulate, dtype)
+        scores.ranks.note(options=dtype)
         G, _ = with_room(
             lambda: scores.samples.gram(dtype), lambda: _of_rows(scores.batch, scores.rows, dtype)
         )

@@ -25,7 +25,10 @@ Rows = tuple[Array, ...]  # of as many samples each: one array, or two where row
 
 
 def is_stacked(stacked: bool | None, null: Array | None, scores: ScoreMatrix) -> bool:
-    """Check `stacked` and return it, by default whether there are two null vectors."""
+    """Check `stacked` and return it, by default whether there are two null vectors.
+
+    Where ranks have some rows each, rows i and i + n / 2 of all are not those of one sample.
+    """
     if stacked is None:
         stacked = null is not None and null.shape[-1] == 2
     if not isinstance(stacked, bool):
@@ -35,6 +38,13 @@ def is_stacked(stacked: bool | None, null: Array | None, scores: ScoreMatrix) ->
         msg = (
             f"`stacked` is True but `{scores.name}` has {scores.rows} rows; stacked scores "
             f"[Re; Im] have two a sample. Pass stacked=False for one row a sample."
+        )
+        raise ValueError(msg)
+    if stacked and scores.breaks_pairs:
+        msg = (
+            f"`stacked` is True, but each rank has some rows of `{scores.name}`, so that the two "
+            f"rows of a sample lie n / 2 apart on none; pass ColumnShards, or stacked=False for "
+            f"one row a sample."
         )
         raise ValueError(msg)
     return stacked
@@ -48,7 +58,8 @@ def sample_rows(
     As many samples at a time as 64 MB hold in rows of X, of S, or of `width` numbers.
     """
     count, width = 2 if stacked else 1, max(width, int(X.shape[-1]))
-    start, length = 0, scores.rows // count
+    start, length = 0, scores.at_hand.rows // count
+    vectors = tuple(map(scores.own_samples, vectors))
     parts = _row_sources(scores, X, count)
     for rows in zip(*(_chunks(part, X, width, product=not scores.wide) for part in parts)):
         size = int(rows[0].shape[-2])
@@ -70,6 +81,7 @@ def _row_sources(scores: ScoreMatrix, X: Array, count: int) -> list[Iterator[Arr
     dtype = dtype_name(X.dtype)
     if count == 1:
         return [_row_parts(scores, dtype)]
+    scores = scores.at_hand
     if not isinstance(scores, ColumnBlocks):
         msg = (
             f"the two rows of a sample of stacked scores lie far apart in `{scores.name}`, which "

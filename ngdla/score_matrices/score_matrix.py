@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from ngdla._backend.dtypes import astype, dtype_name, real_name
 from ngdla._backend.namespace import Array
+from ngdla._backend.ranks import ALONE, Alone
 
 from .parameter_forms import ParameterForm
 
@@ -25,6 +26,7 @@ __all__ = [
     "Piece",
     "SampleScores",
     "ScoreMatrix",
+    "ScoreSource",
     "Scores",
     "StoredScores",
     "Vector",
@@ -42,7 +44,15 @@ class Piece(NamedTuple):
     columns: int
 
 
-class ScoreMatrix(ABC):
+class ScoreSource(ABC):
+    """S as a caller hands it in, where it is no array, sequence or tree."""
+
+    @abstractmethod
+    def for_call(self) -> ScoreMatrix:
+        """Return S for one call, in which it does not change."""
+
+
+class ScoreMatrix(ScoreSource):
     """The matrix S diag(scales), (..., n, m).
 
     With `scales` = 1 / sqrt(metric), a solve in the metric D is a solve with D = 1.
@@ -51,6 +61,9 @@ class ScoreMatrix(ABC):
     name: str  # of the caller's argument, for messages
     scales: Vector | None  # (..., m_k, 1), real
     form: ParameterForm  # of vectors with the m axis, as callers write them
+    ranks: Alone = ALONE  # that have parts of S
+    across_columns: Alone = ALONE  # those of them that have parts of vectors with the m axis
+    across_rows: Alone = ALONE  # those that work on parts of vectors with the n axis
 
     @property
     @abstractmethod
@@ -66,6 +79,21 @@ class ScoreMatrix(ABC):
     @abstractmethod
     def rows(self) -> int:
         """Number n of samples."""
+
+    @property
+    def breaks_pairs(self) -> bool:
+        """Tell whether rows i and i + n / 2 are not those that a caller stacked."""
+        return False
+
+    @property
+    def at_hand(self) -> ScoreMatrix:
+        """The part of S that this rank has."""
+        return self
+
+    @property
+    def given_rows(self) -> int:
+        """Number of rows of vectors with the n axis, as callers give them on this rank."""
+        return self.rows
 
     @property
     @abstractmethod
@@ -125,6 +153,18 @@ class ScoreMatrix(ABC):
         """Return the same S for one call, in which it does not change."""
         return self
 
+    def all_samples(self, y: Array, name: str) -> Array:
+        """Return a vector with the n axis for all ranks, (..., n, k), from what a caller gave."""
+        return y
+
+    def own_samples(self, y: Array) -> Array:
+        """Return the rows of a vector with the n axis that go with the rows of S at hand."""
+        return y
+
+    def given_back(self, y: Array) -> Array:
+        """Return what callers on this rank are to have of rows that go with those at hand."""
+        return y
+
     def named(self, name: str) -> Self:
         """Return the same S with another name in messages."""
         other = copy.copy(self)
@@ -139,9 +179,20 @@ class ScoreMatrix(ABC):
     def rmatvec(self, y: Array) -> Vector:
         """Return S^H y, one piece (..., m_k, k) per block, in the dtype of y."""
 
-    @abstractmethod
     def not_finite(self, dtype: str) -> Exception:
         """Return the error of scores whose squared row norms are not finite."""
+        return self.nan_error() or self.range_error(dtype)
+
+    def nan_error(self) -> Exception | None:
+        """Return the error of scores that hold NaN or Inf, None where they do not."""
+        return None
+
+    def range_error(self, dtype: str) -> Exception:
+        """Return the error of finite scores whose squared row norms are not."""
+        return ValueError(
+            f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
+            f"Scale `{self.name}` (and `damping` by the square), or pass it as float64."
+        )
 
     def consistent(self, dtype: str) -> Array | None:
         """Return a flag whether products with S and with S^H fit together; None if they must."""
@@ -292,4 +343,4 @@ class StoredScores(SampleScores, ParameterScores):
         """Return S diag(scales) as one array, for the factorisations that need one."""
 
 
-Scores = Array | Sequence[Any] | Mapping[Any, Any] | ScoreMatrix  # S as callers write it
+Scores = Array | Sequence[Any] | Mapping[Any, Any] | ScoreSource  # S as callers write it

@@ -233,8 +233,8 @@ class ScoreStream(ScoreMatrix):
     def _block(self, S: Array, scales: Vector | None) -> ColumnBlocks:
         return ColumnBlocks((S,), scales, ONE_ARRAY, self.name)
 
-    def not_finite(self, dtype: str) -> Exception:
-        """Return the error of scores whose squared row norms are not finite, from one pass more."""
+    def nan_error(self) -> Exception | None:
+        """Return the error of the first block that holds NaN or Inf, from one pass more."""
         with closing(self._arrivals()) as blocks:
             for i, (span, block) in enumerate(blocks):
                 if self._centring is not None:
@@ -246,10 +246,7 @@ class ScoreStream(ScoreMatrix):
                         f"{span.start} to {span.stop - 1}) contains NaN or Inf. Drop or mask the "
                         f"samples they belong to."
                     )
-        return ValueError(
-            f"the squared row norms of `{self.name}` exceed the range of {real_name(dtype)}. "
-            f"Scale `{self.name}` (and `damping` by the square), or declare it as float64."
-        )
+        return None
 
 
 def one_pass(method: Method) -> Method:

@@ -39,72 +39,10 @@ __all__ = [
     "mode_of",
     "null_vectors",
     "residuals",
-    "scores",
 ]
 
 Mode = Literal["real", "complex", "holomorphic"]
 MODES: tuple[Mode, ...] = ("real", "complex", "holomorphic")
-
-
-@on_automatic_axes()
-def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | None = None) -> Any:
-    """Return the centred, weighted score matrix S of SR: q_i (O_i - sum_j p_j O_j).
-
-    Parameters
-    ----------
-    log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree
-        Derivatives of log psi (or log p), one row per sample; a sequence holds column blocks, and
-        a tree, such as a dict, arrays ``(n, *shape)``.
-    weights : array, shape (..., n), optional
-        Not negative, not all zero, of any scale; by default equal. A sample of weight 0 changes
-        nothing, whatever its data are, NaN and Inf too; its row of S is 0.
-    mode : {"real", "complex", "holomorphic"}, optional
-        "real" (default for real `log_derivatives`). "complex": real parameters of a complex
-        amplitude; S = [Re; Im], 2n rows. "holomorphic": complex parameters, S complex.
-
-    Returns
-    -------
-    array or sequence or tree, shape (..., n, m), or (..., 2n, m) in mode "complex"
-        A new array, the one copy of the log-derivatives that this library makes.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not a floating-point array, or libraries are mixed; of a stream, which
-        `stochastic_reconfiguration` takes itself.
-    ValueError
-        If shapes do not fit, `mode` is missing for complex `log_derivatives`, weights are negative,
-        all zero or not finite.
-
-    Notes
-    -----
-    Two passes over `log_derivatives`; memory m numbers beside the result, and copies of rows in
-    chunks of 64 MB where weights may be 0. Half precision is first converted to float32, which the
-    result has then. Where derivatives by `weights` may be asked for (torch tensors that require
-    them, JAX arrays that are traced), rows of weight 0 are 2^-60 (O_i - mean) instead of 0, so that
-    what is computed from S and f by smooth functions of S^H S and S^H f has derivatives.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> O = np.array([[1.0, 2.0], [3.0, 6.0]])
-    >>> scores(O, weights=np.array([1.0, 3.0])).round(3)
-    array([[-0.75 , -1.5  ],
-           [ 0.433,  0.866]])
-    """
-    if isinstance(log_derivatives, ScoreMatrix):
-        msg = (
-            f"`log_derivatives` is a {type(log_derivatives).__name__}, whose scores would be an "
-            f"array in memory. Pass it to stochastic_reconfiguration, which centres it on the way."
-        )
-        raise TypeError(msg)
-    blocks = column_blocks(log_derivatives, name="log_derivatives")
-    chosen = mode_of(mode, blocks)
-    with opened(blocks.blocks[0]) as checks:
-        dtype = real_name(blocks.dtype)
-        samples = weighting(weights, blocks, checks, dtype, *blocks.blocks)
-        S = centred_scores(blocks, samples, chosen, checks)
-        return blocks.form.matrix(S)
 
 
 @on_automatic_axes()

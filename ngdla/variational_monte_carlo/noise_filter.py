@@ -73,7 +73,8 @@ def _variance(scores: ScoreMatrix, N: Array, amplitudes: Amplitudes) -> Array:
     stacked = is_stacked(None, N, scores)
     vectors = (amplitudes.residuals, N)
     rows = sample_rows(scores, amplitudes.X, vectors, stacked=stacked)
-    return reduce(add, (_scatter(chunk, amplitudes.rho) for chunk in rows))
+    own = reduce(add, (_scatter(chunk, amplitudes.rho) for chunk in rows))
+    return scores.across_rows.merged(own, add)
 
 
 def _scatter(rows: tuple[Rows, ...], rho: Array) -> Array:

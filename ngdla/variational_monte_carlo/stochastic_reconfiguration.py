@@ -7,7 +7,6 @@ theta <- theta - lr * d.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import numbers
 from typing import Any, Literal, overload
@@ -18,31 +17,26 @@ from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, res
 from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array
+from ngdla._backend.ranks import telling
 from ngdla._backend.scalars import as_float, known_or_array
 from ngdla._backend.tracing import nan_unless
 from ngdla.damped.certificate import SolveInfo
 from ngdla.damped.problem import Options
 from ngdla.damped.right_hand_side import LeastSquares, parameter_vector, sample_vector
 from ngdla.damped.solution import solve_problem
-from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
+from ngdla.score_matrices.column_blocks import ColumnBlocks
 from ngdla.score_matrices.score_matrix import ParameterVector, ScoreMatrix, Scores, Vector
-from ngdla.score_matrices.score_operator import ScoreOperator
-from ngdla.score_matrices.score_stream import ScoreStream
 
-from .centred_columns import centred_columns
-from .centred_operator import centred_operator
 from .centred_scores import (
-    Centring,
     Mode,
     centred_residuals,
-    centred_scores,
     mode_of,
     null_vectors,
 )
 from .filtered_step import Filters, filtered_step
+from .log_derivatives import log_derivatives_of, scores_of
 from .noise_filter import SNRInfo
-from .packed_pairs import packed_blocks
-from .weighting import Weighting, require_flat, weighting
+from .weighting import require_flat, weighting
 
 __all__ = ["stochastic_reconfiguration"]
 
@@ -62,6 +56,7 @@ def stochastic_reconfiguration(
     snr: None = None,
     cutoff: float | None = None,
     pack: bool = False,
+    gathered: bool = True,
     full_output: Literal[True],
     **solve_options: Any,
 ) -> tuple[Any, SolveInfo]: ...
@@ -78,6 +73,7 @@ def stochastic_reconfiguration(
     snr: float,
     cutoff: float | None = None,
     pack: bool = False,
+    gathered: bool = True,
     full_output: Literal[True],
     **solve_options: Any,
 ) -> tuple[Any, SNRInfo]: ...
@@ -94,6 +90,7 @@ def stochastic_reconfiguration(
     snr: float | None = None,
     cutoff: float | None = None,
     pack: bool = False,
+    gathered: bool = True,
     **solve_options: Any,
 ) -> Any: ...
 @on_automatic_axes(exchange=True)
@@ -109,6 +106,7 @@ def stochastic_reconfiguration(
     snr: float | None = None,
     cutoff: float | None = None,
     pack: bool = False,
+    gathered: bool = True,
     **solve_options: Any,
 ) -> Any:
     """Return the SR (minSR, SPRING) step d; the update is theta <- theta - lr * d.
@@ -118,9 +116,9 @@ def stochastic_reconfiguration(
     Parameters
     ----------
     log_derivatives : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree
-        As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives, or a
-        `ScoreOperator`, not in mode "complex". With `pack` (..., n, 2, m), and leaves of a tree
-        ``(n, 2, *shape)``.
+        As in `scores`; also a `ColumnStream` or `RowStream` of log-derivatives, `ColumnShards` or
+        `RowShards`, or a `ScoreOperator`, not in mode "complex". With `pack` (..., n, 2, m), and
+        leaves of a tree ``(n, 2, *shape)``.
     local_energies : array, shape (..., n), real or complex
         As in `residuals`.
     damping : float or array, shape () or (...)
@@ -147,6 +145,9 @@ def stochastic_reconfiguration(
     pack : bool
         Complex parameters of a function that is not holomorphic: `log_derivatives` are pairs
         [d / d Re theta, d / d Im theta], `previous` and d are complex.
+    gathered : bool
+        With `RowShards` that are exchanged for columns, `previous`, `metric` and d are the whole
+        vectors, equal on all ranks; False: those of this rank's columns. Else nothing.
     **solve_options
         Keywords of `damped_lstsq`: method, precision, refine, metric, check, full_output. The
         null vectors of S are passed on by this function.
@@ -190,61 +191,40 @@ def stochastic_reconfiguration(
     >>> d.shape
     (500,)
     """
-    given = _log_derivatives(log_derivatives, pack)
-    mode = mode_of(mode, given)
+    given = log_derivatives_of(log_derivatives, pack)
+    with telling(given.ranks):
+        mode = mode_of(mode, given)
+        _require_pack(pack, mode)
+        require_flag(gathered, "gathered")
+        energies = _energies(local_energies, given)
+        filters, filtered = Filters(snr, cutoff), snr is not None or cutoff is not None
+        options, check, full_output = _options(solve_options, refine=0 if filtered else 1)
+        given.ranks.note(options=(mode, filters, gathered, shown(momentum)))
+        with opened(energies, check, nan=True, ranks=given.ranks) as checks:
+            dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
+            data = (energies, *(given.blocks if isinstance(given, ColumnBlocks) else ()))
+            samples = weighting(weights, given, checks, dtype, *data)
+            null = null_vectors(samples, energies, mode, dtype)
+            S = scores_of(given, samples, null, mode, checks, gathered=gathered)
+            x0 = _prior(previous, momentum, S, mode, checks)
+            f = centred_residuals(energies, samples, mode, checks)
+            rhs = LeastSquares(f, x0, True, ("local_energies", "previous"))
+            if filtered:
+                options = options._replace(null=null)
+                return filtered_step(
+                    S, rhs, damping, filters, options, checks, full_output=full_output
+                )
+            options = options._replace(null=null if S.wide else None)  # else nothing asks for it
+            return solve_problem(S, rhs, damping, options, checks, full_output=full_output)
+
+
+def _require_pack(pack: bool, mode: str) -> None:
     if pack and mode == "holomorphic":
         msg = (
             "`mode` is 'holomorphic', but `pack` is for parameters of a function that is not; "
             "choose mode 'complex', or leave out `pack`."
         )
         raise ValueError(msg)
-    energies = _energies(local_energies, given)
-    filters, filtered = Filters(snr, cutoff), snr is not None or cutoff is not None
-    options, check, full_output = _options(solve_options, refine=0 if filtered else 1)
-    with opened(energies, check, nan=True) as checks:
-        dtype = real_name(result_name(given.dtype, dtype_name(energies.dtype)))
-        data = (energies, *(given.blocks if isinstance(given, ColumnBlocks) else ()))
-        samples = weighting(weights, given, checks, dtype, *data)
-        x0 = _prior(previous, momentum, given, mode, checks)
-        null = null_vectors(samples, energies, mode, dtype)
-        S = _scores(given, samples, null, mode, checks)
-        f = centred_residuals(energies, samples, mode, checks)
-        rhs = LeastSquares(f, x0, True, ("local_energies", "previous"))
-        if filtered:
-            options = options._replace(null=null)
-            return filtered_step(S, rhs, damping, filters, options, checks, full_output=full_output)
-        options = options._replace(null=null if S.wide else None)  # else nothing asks for it
-        return solve_problem(S, rhs, damping, options, checks, full_output=full_output)
-
-
-def _log_derivatives(given: Any, pack: Any) -> ColumnBlocks | ScoreStream | ScoreOperator:
-    name = "log_derivatives"
-    if pack is not False:
-        require_flag(pack, "pack")
-        return packed_blocks(given, name)
-    if isinstance(given, (ScoreStream, ScoreOperator)):
-        return given.for_call().named(name)
-    if isinstance(given, ScoreMatrix):
-        msg = f"`{name}` is a {type(given).__name__}, which cannot be centred."
-        raise TypeError(msg)
-    return column_blocks(given, name=name)
-
-
-def _scores(
-    given: ColumnBlocks | ScoreStream | ScoreOperator,
-    samples: Weighting | None,
-    null: Array,
-    mode: str,
-    checks: ValueChecks,
-) -> ScoreMatrix:
-    if isinstance(given, ScoreOperator):
-        return centred_operator(given, null, samples, mode)
-    if isinstance(given, ScoreStream):
-        return given.centred(Centring(samples, null, mode == "complex"))
-    entering = centred_columns(given, samples, stack=mode == "complex")
-    if entering is not None:
-        return entering
-    return dataclasses.replace(given, blocks=centred_scores(given, samples, mode, checks))
 
 
 def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
@@ -254,12 +234,12 @@ def _energies(local_energies: Any, scores: ScoreMatrix) -> Array:
             f"number for each sample, such as `local_energies.data.reshape(-1)`."
         )
         raise TypeError(msg)
-    require_array(local_energies, "local_energies")
+    require_array(local_energies, "local_energies", empty=False if scores.given_rows else "all")
     require_flat(scores, local_energies, "local_energies")
     _require_one_axis(local_energies, scores)
     energies, vector = sample_vector(scores, local_energies, "local_energies")
     if not vector:
-        expected = (*scores.batch, scores.rows)
+        expected = (*scores.batch, scores.given_rows)
         msg = f"`local_energies` has shape {tuple(local_energies.shape)}; it must be {expected}."
         raise ValueError(msg)
     return energies
@@ -274,10 +254,10 @@ def _holds_an_array(x: Any) -> bool:
 def _require_one_axis(energies: Any, scores: ScoreMatrix) -> None:
     """Raise if as many energies as there are samples stand in several axes, as chains do."""
     shape = tuple(getattr(energies, "shape", ()))
-    if not scores.batch and len(shape) > 1 and math.prod(shape) == scores.rows:
+    if not scores.batch and len(shape) > 1 and math.prod(shape) == scores.given_rows:
         msg = (
-            f"`local_energies` has shape {shape}; it must be {(scores.rows,)}, one for each row of "
-            f"`{scores.name}`: flatten chains and samples by local_energies.reshape(-1)."
+            f"`local_energies` has shape {shape}; it must be {(scores.given_rows,)}, one for each "
+            f"row of `{scores.name}`: flatten chains and samples by local_energies.reshape(-1)."
         )
         raise ValueError(msg)
 

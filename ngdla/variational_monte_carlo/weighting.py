@@ -12,6 +12,7 @@ that 2^-120 would be seen.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
@@ -45,8 +46,12 @@ class Weighting(NamedTuple):
 
     def rows(self, span: slice) -> Weighting:
         """Return that of some samples, whose p do not sum to 1."""
-        kept = None if self.kept is None else self.kept[..., span, :]
-        return self._replace(p=self.p[..., span, :], q=self.q[..., span, :], kept=kept)
+        return self.mapped(lambda x: x[..., span, :])
+
+    def mapped(self, part: Callable[[Array], Array]) -> Weighting:
+        """Return that of the samples that are a part of all."""
+        kept = None if self.kept is None else part(self.kept)
+        return self._replace(p=part(self.p), q=part(self.q), kept=kept)
 
     def beside(self, *data: Array) -> Weighting:
         """Return the same with fewer samples: those of p = 0 with data that cannot be used."""
@@ -87,7 +92,7 @@ def weighting(
 def require_flat(scores: ScoreMatrix, x: Any, name: str) -> None:
     """Raise if one number for each row shows that rows of log-derivatives have several axes."""
     if scores.batch and tuple(getattr(x, "shape", ())) == scores.batch[:1]:
-        n, *sizes = shape = (*scores.batch, scores.rows, scores.columns)
+        n, *sizes = shape = (*scores.batch, scores.given_rows, scores.columns)
         msg = (
             f"`{scores.name}` has shape {shape} but `{name}` has shape ({n},); reshape "
             f"`{scores.name}` to ({n}, {math.prod(sizes)}), one row for each sample."
