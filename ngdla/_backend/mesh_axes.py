@@ -1,9 +1,14 @@
-"""Meshes of JAX with explicit axes: public functions compute on automatic ones.
+"""Sharded arrays of JAX: public functions compute on automatic axes of a mesh.
 
-Where axes of a mesh are explicit, as those of `jax.make_mesh` are, the type of an array says how it
-is sharded, and JAX asks of each product over a sharded axis how the result is to be. A public
-function takes such arrays to automatic axes of the same mesh, where XLA answers, and its results
-back: what has the axis of parameters is sharded as the columns of S, the rest is replicated.
+On explicit axes, as those of `jax.make_mesh` are, the type of an array says how it is sharded, and
+JAX asks of each product over a sharded axis how the result is to be. A public function takes such
+arrays to automatic axes of the same mesh, where XLA answers, and its results back. Shapes tell how
+results are sharded: what begins with the axes of the parameters as the columns of S are, the rest
+is replicated. Where numbers of samples and parameters agree, the answer is one of both: that
+changes where numbers lie, never what they are.
+
+XLA forms the Gram matrix of S sharded over its longer side from parts that stay where they are, and
+sends all of S to each device otherwise. There one exchange comes first.
 """
 
 from __future__ import annotations
@@ -11,25 +16,29 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from .array import AnyArray
 from .pytrees import array_fields
+from .tracing import is_traced
 
 __all__ = ["on_automatic_axes"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Shape = tuple[int, ...]
-Spec = tuple[Any, ...]  # for each axis of an array: axes of the mesh, one or a tuple, or None
+Names = tuple[str, ...]  # of axes of a mesh
+Side = Literal["columns", "longer"]  # of S: "longer" has more entries
+Spec = tuple[Any, ...]  # for each axis of an array: those of the mesh, a name or some, or None
 
 
-def on_automatic_axes(*, exchange: bool = False) -> Callable[[Function], Function]:
+def on_automatic_axes(*, exchange: Side | None = None) -> Callable[[Function], Function]:
     """Let a public function, whose first argument is S or holds it, see no explicit axes.
 
-    With `exchange`, S is sharded over its longer side while the function works, by one exchange
-    where it came sharded over the other: Gram matrices would send all of it to each device.
+    With `exchange` S is sharded over that side while the function works. On automatic axes types do
+    not say how it came: it is moved if the mesh has one axis, where that is one exchange or none.
     """
 
     def decorated(function: Function) -> Function:
@@ -40,7 +49,7 @@ def on_automatic_axes(*, exchange: bool = False) -> Callable[[Function], Functio
             S = args[0] if args else options.get(first)
             if type(S) is np.ndarray or not _is_of_jax(S):
                 return function(*args, **options)
-            return _called(function, _scores_in(S), args, options, exchange=exchange)
+            return _called(function, _scores_in(S), exchange, args, options)
 
         return called  # type: ignore[return-value]
 
@@ -64,183 +73,221 @@ def _scores_in(x: Any) -> Any:
 
 
 def _called(
-    function: Callable[..., Any], S: Any, args: Any, options: Any, *, exchange: bool
+    function: Callable[..., Any], S: Any, exchange: Side | None, args: Any, options: Any
 ) -> Any:
     """Return function(*args, **options) for arrays of JAX."""
     import jax
 
     leaves, tree = jax.tree.flatten((args, options))
-    explicit = [x for x in leaves if _is_explicit(x)]
+    layout, explicit = _layout(S), [x for x in leaves if _is_explicit(x)]
     if not explicit:
+        if exchange is not None:
+            leaves = [_exchanged(x, layout, exchange) for x in leaves]
+            args, options = jax.tree.unflatten(tree, leaves)
         return function(*args, **options)
-    mesh = _sharding(explicit[0]).mesh
-    kinds = dict.fromkeys(mesh.explicit_axes, jax.sharding.AxisType.Auto)
-    automatic, layout = mesh.update_axis_types(kinds), _layout(S, explicit, mesh)
-    with jax.sharding.use_abstract_mesh(automatic):
-        moved = [_moved(x, automatic, layout, exchange=exchange) for x in leaves]
+    mesh = _mesh_with_devices(explicit)
+    automatic = _with_automatic_axes(mesh)
+    with _held(automatic):
+        moved = [_moved(x, automatic, layout, exchange) for x in leaves]
         args, options = jax.tree.unflatten(tree, moved)
         result = function(*args, **options)
     given = {id(x): y for x, y in zip(moved, leaves)}
+    shapes = list(_shapes(layout, explicit))
 
     def given_back(x: Any) -> Any:
-        if id(x) in given or getattr(_sharding(x), "mesh", None) != automatic:
+        if id(x) in given or _mesh(x) != automatic.abstract_mesh:
             return given.get(id(x), x)
-        return _on(mesh, x, _spec_of_result(tuple(x.shape), layout))
+        return _on(mesh, x, _spec_of_result(tuple(x.shape), shapes))
 
-    with jax.sharding.use_abstract_mesh(mesh):
+    with _held(mesh):
         return jax.tree.map(given_back, result)
+
+
+# ---------------------------------------------------------------------------------- meshes
 
 
 def _sharding(x: Any) -> Any:
     """Return the sharding in the type of an array of JAX, None where there is none."""
-    return getattr(getattr(x, "aval", None), "sharding", None)
+    import jax
+
+    return jax.typeof(x).sharding if isinstance(x, jax.Array) else None
+
+
+def _mesh(x: Any) -> Any:
+    """Return the mesh in the type of an array of JAX, None where there is none."""
+    return getattr(_sharding(x), "mesh", None)
 
 
 def _is_explicit(x: Any) -> bool:
-    return bool(getattr(getattr(_sharding(x), "mesh", None), "explicit_axes", ()))
-
-
-def _on(mesh: Any, x: AnyArray, spec: Spec) -> AnyArray:
-    """Return an array whose type says that it is sharded so."""
-    from jax.sharding import NamedSharding, PartitionSpec, reshard
-
-    return reshard(x, NamedSharding(mesh, PartitionSpec(*spec)))
-
-
-def _sharded(x: AnyArray, spec: Spec, layout: _Layout) -> AnyArray:
-    """Return an array on automatic axes, which XLA is told to shard so over those of the layout."""
-    from jax.lax import with_sharding_constraint
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    free = PartitionSpec.UNCONSTRAINED if layout.mesh.auto_axes else None
-    whole = [axis or free for axis in (*spec, *[None] * (x.ndim - len(spec)))]
-    return with_sharding_constraint(x, NamedSharding(_sharding(x).mesh, PartitionSpec(*whole)))
-
-
-# ------------------------------------------------------------------------------ the layout
-
-
-class _Layout(NamedTuple):
-    """How S and the other arguments are sharded."""
-
-    mesh: Any
-    scores: list[AnyArray]  # (*batch, n, *shape)
-    batch: Shape
-    rows: list[tuple[Shape, Spec]]  # of parameters in a row of S
-    arguments: dict[Shape, Spec]
-
-    @property
-    def wide(self) -> bool:
-        """Tell whether S has more columns than rows."""
-        at = len(self.batch)
-        return self.samples < sum(math.prod(x.shape[at + 1 :]) for x in self.scores)
-
-    @property
-    def samples(self) -> int:
-        """The number of rows of S; 0 where there is none."""
-        return self.scores[0].shape[len(self.batch)] if self.scores else 0
-
-    def lead(self, shape: Shape) -> Spec:
-        """Return how the batch axes of an array are sharded."""
-        at = len(self.batch)
-        return _spec(self.scores[0])[:at] if at and shape[:at] == self.batch else ()
-
-
-def _layout(S: Any, explicit: Sequence[AnyArray], mesh: Any) -> _Layout:
-    import jax
-
-    block = S[0] if isinstance(S, (list, tuple)) else S
-    batch = tuple(getattr(block, "shape", ())[:-2])  # a tree has none
-    at = len(batch)
-    scores = [x for x in jax.tree.leaves(S) if getattr(x, "ndim", 0) > at + 1]
-    rows = [row for x in scores for row in _rows(x, at, mesh)]
-    return _Layout(mesh, scores, batch, rows, {tuple(x.shape): _spec(x) for x in explicit})
+    return bool(getattr(_mesh(x), "explicit_axes", ()))
 
 
 def _spec(x: AnyArray) -> Spec:
+    """Return how the type of an array says that it is sharded."""
     spec = tuple(_sharding(x).spec) if _is_explicit(x) else ()
     return spec + (None,) * (x.ndim - len(spec))
 
 
-def _rows(S: AnyArray, batch: int, mesh: Any) -> Iterator[tuple[Shape, Spec]]:
-    """Yield the shapes in which a row of S, or a vector beside it, may come, and how sharded."""
-    shape, spec = tuple(S.shape)[batch + 1 :], _spec(S)[batch + 1 :]
-    yield shape, spec
-    if len(shape) > 1:
-        if shape[0] == 2:  # real and imaginary parts of complex parameters
-            yield shape[1:], spec[1:]
-        size, axes = math.prod(shape), _names(*spec)
-        yield (size,), (axes if _divides(mesh, axes, size) else None,)
+def _mesh_with_devices(arrays: Sequence[AnyArray]) -> Any:
+    """Return the mesh of arrays, with its devices where none is traced."""
+    first = arrays[0]
+    return _mesh(first) if any(map(is_traced, arrays)) else first.sharding.mesh
 
 
-def _names(*spec: Any) -> tuple[str, ...]:
+def _with_automatic_axes(mesh: Any) -> Any:
+    """Return a mesh with automatic axes in place of the explicit ones."""
+    from jax.sharding import AbstractMesh, AxisType, Mesh
+
+    if isinstance(mesh, AbstractMesh):
+        return mesh.update_axis_types(dict.fromkeys(mesh.explicit_axes, AxisType.Auto))
+    kinds = [AxisType.Auto if kind == AxisType.Explicit else kind for kind in mesh.axis_types]
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=tuple(kinds))
+
+
+def _held(mesh: Any) -> AbstractContextManager[Any]:
+    """Return a context in which arrays are made on a mesh."""
+    import jax
+
+    if isinstance(mesh, jax.sharding.Mesh):
+        try:
+            return jax.set_mesh(mesh)
+        except ValueError:  # something is traced all the same
+            pass
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def _on(mesh: Any, x: AnyArray, spec: Spec) -> AnyArray:
+    """Return an array on a mesh, sharded so; on automatic axes types do not say how."""
+    from jax import device_put
+    from jax.sharding import NamedSharding, PartitionSpec, reshard
+
+    if not is_traced(x):
+        return device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+    typed = spec if mesh.explicit_axes else ()
+    return reshard(x, NamedSharding(mesh, PartitionSpec(*typed)))
+
+
+def _sharded(x: AnyArray, spec: Spec) -> AnyArray:
+    """Return an array on automatic axes, which XLA is told to shard so."""
+    from jax.lax import with_sharding_constraint
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    return with_sharding_constraint(x, NamedSharding(_mesh(x), PartitionSpec(*spec)))
+
+
+# -------------------------------------------------------------------------- there and back
+
+
+class _Layout(NamedTuple):
+    """What S consists of."""
+
+    scores: list[AnyArray]  # (*batch, n, *shape)
+    batch: Shape
+    samples: int  # 0 where there is no S
+
+    def holds(self, x: Any) -> bool:
+        """Tell whether an argument is a part of S."""
+        return any(x is block for block in self.scores)
+
+    def sides(self, spec: Spec, exchange: Side | None) -> tuple[Names, Names]:
+        """Return over which axes of the mesh rows and columns of a part of S are to be sharded."""
+        at = len(self.batch)
+        rows, columns = _names(spec[at]), _names(*spec[at + 1 :])
+        if exchange is None:
+            return rows, columns
+        parameters = sum(math.prod(x.shape[at + 1 :]) for x in self.scores)
+        wide = exchange == "columns" or self.samples < parameters
+        return ((), columns + rows) if wide else (rows + columns, ())
+
+
+def _layout(S: Any) -> _Layout:
+    import jax
+
+    block = S[0] if isinstance(S, (list, tuple)) else S
+    batch = tuple(getattr(block, "shape", ())[:-2])  # a tree has none
+    scores = [x for x in jax.tree.leaves(S) if getattr(x, "ndim", 0) > len(batch) + 1]
+    return _Layout(scores, batch, int(scores[0].shape[len(batch)]) if scores else 0)
+
+
+def _names(*spec: Any) -> Names:
     """Return the axes of a mesh over which some axes of an array are sharded."""
     return sum((axis if isinstance(axis, tuple) else (axis,) for axis in spec if axis), ())
 
 
-def _divides(mesh: Any, axes: tuple[str, ...], size: int) -> bool:
-    """Tell whether so many entries can be sharded over axes of a mesh."""
-    return size % math.prod(mesh.shape[name] for name in axes) == 0
+def _exchanged(x: Any, layout: _Layout, exchange: Side) -> Any:
+    """Return an argument, a part of S sharded by a side of it over a mesh with one axis."""
+    mesh = _mesh(x) if layout.holds(x) and not layout.batch else None
+    if mesh is None or mesh.size == 1 or len(mesh.auto_axes) != 1 or len(mesh.axis_names) != 1:
+        return x
+    if type(x).__name__ == "BatchTracer":  # of jax.vmap, which may have sharded its batch
+        return x
+    sides = layout.sides((mesh.axis_names, *[None] * (x.ndim - 1)), exchange)
+    flat = x.reshape(x.shape[0], -1)
+    if any(side and size % mesh.size for side, size in zip(sides, flat.shape)):
+        return x
+    return _sharded(flat, sides).reshape(x.shape)
 
 
-# --------------------------------------------------------------------- there and back again
-
-
-def _moved(x: Any, automatic: Any, layout: _Layout, *, exchange: bool) -> Any:
-    """Return an argument on automatic axes, with samples and parameters sharded as those of S.
+def _moved(x: Any, automatic: Any, layout: _Layout, exchange: Side | None) -> Any:
+    """Return an argument on automatic axes, S and what has its samples sharded as S is to be.
 
     XLA would shard S as the first vector that meets it.
     """
     if not _is_explicit(x):
         return x
-    moved = _on(automatic, x, ())
-    if not layout.scores:
+    moved, spec = _on(automatic, x, _spec(x)), _spec(x)
+    if automatic.size == 1 or not layout.scores:
         return moved
-    lead = layout.lead(tuple(x.shape))
-    inner = tuple(x.shape)[len(lead) :]
-    if any(x is block for block in layout.scores):
-        return _moved_scores(moved, _spec(x), layout, exchange=exchange)
-    if inner[:1] == (layout.samples,) and _of_parameters(inner, layout) is None:
-        rows, _ = _sides(layout, _spec(layout.scores[0]), exchange=exchange)
-        return _sharded(moved, (*lead, rows), layout)
+    at = len(layout.batch)
+    if layout.holds(x):
+        if any(spec[at + 2 :]):  # XLA gathers what it cannot flatten
+            moved = _sharded(moved, (*spec[: at + 1], _names(*spec[at + 1 :])))
+        sides = layout.sides(spec, exchange)
+        flat = moved.reshape(*x.shape[: at + 1], -1)
+        return _sharded(flat, (*spec[:at], *sides)).reshape(x.shape)
+    if x.shape[: at + 1] == (*layout.batch, layout.samples) and not _is_of_parameters(x, layout):
+        rows, _ = layout.sides(_spec(layout.scores[0]), exchange)
+        return _sharded(moved, (*spec[:at], rows))
     return moved
 
 
-def _moved_scores(x: AnyArray, spec: Spec, layout: _Layout, *, exchange: bool) -> AnyArray:
-    """Return scores sharded by rows and by flattened columns, as XLA is told here."""
+def _is_of_parameters(x: AnyArray, layout: _Layout) -> bool:
+    """Tell whether the shape of an argument is one of parameters."""
     at = len(layout.batch)
-    if any(spec[at + 2 :]):  # XLA gathers what it cannot flatten
-        x = _sharded(x, (*spec[: at + 1], _names(*spec[at + 1 :])), layout)
-    flat = x.reshape(*x.shape[: at + 1], -1)
-    sides = _sides(layout, spec, exchange=exchange)
-    return _sharded(flat, (*spec[:at], *sides), layout).reshape(x.shape)
+    return any(x.shape[at:] == block.shape[at + 1 :] for block in layout.scores)
 
 
-def _sides(layout: _Layout, spec: Spec, *, exchange: bool) -> tuple[tuple[str, ...], ...]:
-    """Return over which axes of the mesh rows and columns of a block of S are to be sharded."""
+class _Shape(NamedTuple):
+    """How results of a shape, or of one that begins so, are sharded."""
+
+    shape: Shape
+    spec: Spec
+    begins: bool = False
+
+
+def _shapes(layout: _Layout, arguments: Sequence[AnyArray]) -> Iterator[_Shape]:
+    """Yield shapes of results: S; what begins with parameters; arguments; what is of the batch."""
     at = len(layout.batch)
-    rows, columns = _names(spec[at]), _names(*spec[at + 1 :])
-    if not exchange:
-        return rows, columns
-    return ((), columns + rows) if layout.wide else (rows + columns, ())
+    lead: Spec = ()
+    for x in layout.scores:
+        lead = _spec(x)[:at]
+        for n in (layout.samples, 2 * layout.samples):
+            yield _Shape((*layout.batch, n, *x.shape[at + 1 :]), _spec(x))
+    for x in layout.scores:
+        shape, spec = tuple(x.shape[at + 1 :]), _spec(x)[at + 1 :]
+        yield _Shape((*layout.batch, *shape), (*lead, *spec), begins=True)
+        if len(shape) > 1:
+            if shape[0] == 2:  # real and imaginary parts of complex parameters
+                yield _Shape(shape[1:], spec[1:], begins=True)
+            yield _Shape((math.prod(shape),), (_names(*spec),), begins=True)
+    yield from (_Shape(tuple(x.shape), _spec(x)) for x in arguments)
+    if at:
+        yield _Shape(layout.batch, lead, begins=True)
 
 
-def _spec_of_result(shape: Shape, layout: _Layout) -> Spec:
-    """Return how a result is sharded: where shapes agree as S, its rows, or an argument."""
-    lead = layout.lead(shape)
-    inner = shape[len(lead) :]
-    if len(inner) > 1 and shape in layout.arguments:
-        return layout.arguments[shape]
-    for row, spec in layout.rows:
-        if inner[1:] == row and inner[0] in (layout.samples, 2 * layout.samples):
-            samples = _names(_spec(layout.scores[0])[len(lead)])
-            return (*lead, samples if _divides(layout.mesh, samples, inner[0]) else None, *spec)
-    of_parameters = _of_parameters(inner, layout)
-    if of_parameters is not None:
-        return (*lead, *of_parameters)
-    return layout.arguments.get(shape, lead)
-
-
-def _of_parameters(inner: Shape, layout: _Layout) -> Spec | None:
-    """Return how parameters, or vectors of them side by side, are sharded; None for all else."""
-    return next((spec for row, spec in layout.rows if inner[: len(row)] == row), None)
+def _spec_of_result(shape: Shape, shapes: Sequence[_Shape]) -> Spec:
+    """Return how a result is sharded; replicated where no shape is its own."""
+    for known in shapes:
+        if shape == known.shape or (known.begins and shape[: len(known.shape)] == known.shape):
+            return known.spec
+    return ()

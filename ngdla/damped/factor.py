@@ -38,7 +38,7 @@ from .solution import solution
 __all__ = ["DampedFactor", "damped_factor"]
 
 
-@on_automatic_axes(exchange=True)
+@on_automatic_axes(exchange="longer")
 def damped_factor(
     S: Scores,
     damping: float | Array,

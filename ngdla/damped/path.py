@@ -113,7 +113,7 @@ class DampingPath(NamedTuple):
             return _damping_at_step(self, delta, checks)
 
 
-@on_automatic_axes(exchange=True)
+@on_automatic_axes(exchange="longer")
 def damping_path(
     S: Scores,
     f: Array,

@@ -52,7 +52,7 @@ def damped_solve(
     check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
-@on_automatic_axes(exchange=True)
+@on_automatic_axes(exchange="longer")
 def damped_solve(
     S: Scores,
     v: ParameterVector,
@@ -233,7 +233,7 @@ def damped_lstsq(
     check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
-@on_automatic_axes(exchange=True)
+@on_automatic_axes(exchange="longer")
 def damped_lstsq(
     S: Scores,
     f: Array,

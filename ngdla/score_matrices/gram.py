@@ -20,7 +20,7 @@ Accumulation = Literal["float32", "float64", "complex64", "complex128"]
 ACCUMULATIONS = ("float32", "float64", "complex64", "complex128")
 
 
-@on_automatic_axes(exchange=True)
+@on_automatic_axes(exchange="columns")
 def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     """Return the Gram matrix S S^H of the rows of S, the neural tangent kernel of scores.
 

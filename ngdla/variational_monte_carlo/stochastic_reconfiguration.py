@@ -93,7 +93,7 @@ def stochastic_reconfiguration(
     gathered: bool = True,
     **solve_options: Any,
 ) -> Any: ...
-@on_automatic_axes(exchange=True)
+@on_automatic_axes(exchange="longer")
 def stochastic_reconfiguration(
     log_derivatives: Scores,
     local_energies: Array,
