@@ -56,7 +56,7 @@ double: ## run the tests of CuPy on a stand-in for it, in a process of its own, 
 
 ranks: ## run the tests on processes of MPI and torch.distributed, whose absence is a failure (ARGS=...)
 	$(bootstrap) ranks
-	$(python) -m pytest tests/distributed -m ranks $(engines:%=--require-package %) $(ARGS)
+	$(python) -m pytest tests/distributed -m 'ranks and not slow' $(engines:%=--require-package %) $(ARGS)
 
 fuzz: ## search for results that are wrong without a word, against exact answers (ARGS=--quick)
 	$(bootstrap) test

@@ -32,6 +32,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message on stderr and leave with exit code 2."""
+        from .demo.ranks import launched
+
+        self.leave(message, speaks=launched()[0] == 0)
+
+    def leave(self, message: str, speaks: bool) -> NoReturn:
+        """Leave with exit code 2, if this is the process of several that speaks.
+
+        The others leave without a code: mpiexec ends all processes once one of them has failed,
+        and then the message might not be seen.
+        """
+        if not speaks:
+            sys.exit(DONE)
         complain(f"{self.prog}: {message}")
         sys.exit(BAD_ARGUMENT)
 
@@ -141,7 +153,13 @@ def make_parsers() -> dict[str | None, Parser]:
     info_parser = commands.add_parser("info", help=text, description=text, allow_abbrev=False)
     text = "ground states of two spin chains by variational Monte Carlo, beside the exact energies"
     demo_parser = commands.add_parser("demo", help=text, description=text, allow_abbrev=False)
-    add = demo_parser.add_argument
+    add_demo_options(demo_parser)
+    return {None: parser, "info": info_parser, "demo": demo_parser}
+
+
+def add_demo_options(parser: Parser) -> None:
+    """Declare the options of the demo."""
+    add = parser.add_argument
     add(
         "--system",
         choices=("tfim", "mg", "all"),
@@ -165,7 +183,19 @@ def make_parsers() -> dict[str | None, Parser]:
         default=Path("ngdla_demo.png"),
         help="picture to write: .png, .pdf or .svg (default: ngdla_demo.png)",
     )
-    return {None: parser, "info": info_parser, "demo": demo_parser}
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="file that the run is kept in, and goes on from where it is there (default: none)",
+    )
+    add(
+        "--checkpoint-every",
+        type=int,
+        default=10,
+        metavar="STEPS",
+        help="steps between two writes of that file (default: 10)",
+    )
 
 
 def info() -> int:
@@ -178,29 +208,64 @@ def info() -> int:
 
 
 def demo(options: argparse.Namespace, parser: Parser) -> int:
-    """Check the options, load the array library and run the demo."""
-    from ._backend.inventory import UnavailableLibraryError, load_namespace, one_thread
-    from .demo import SYSTEMS, make_problem, quick
-    from .demo.arguments import check_drawing, check_numbers, check_output, check_packages
+    """Run the demo on the processes that mpiexec started, or on this one."""
+    from ._backend.inventory import one_thread
+    from .demo.ranks import communicator, ending_together, one_voice
 
-    systems = list(SYSTEMS) if options.system == "all" else [options.system]
+    try:
+        comm = communicator()
+    except ValueError as error:
+        parser.error(str(error))
+    with ending_together(comm), one_voice(comm), one_thread():
+        return demo_on_ranks(options, parser, comm)
+
+
+def demo_on_ranks(options: argparse.Namespace, parser: Parser, comm: Any) -> int:
+    """Check the options, load the array library and run the demo."""
+    from ._backend.inventory import UnavailableLibraryError, load_namespace
+    from .demo.arguments import check_drawing, check_options, check_packages, check_ranks
+    from .demo.ranks import agree, first_at_fault
+
+    checkpoint, fault = None, ""
     try:
         check_packages()
-        check_numbers(systems, options.sites, options.steps, options.seed)
-        check_output(options.output)
+        check_options(options)
+        problems = problems_of(options)
+        check_ranks(problems, comm.size)
         library = load_namespace(options.backend)
-        check_drawing()
+        if comm.rank == 0:
+            check_drawing()
+        if options.checkpoint is not None:
+            from .demo.checkpoint import Checkpoint
+
+            checkpoint = Checkpoint(options.checkpoint, options.checkpoint_every, comm)
+            checkpoint.check(problems, options.seed)
     except (ValueError, UnavailableLibraryError) as error:
-        parser.error(str(error))
+        fault = str(error)
+    if (first := first_at_fault(bool(fault), comm)) is not None:
+        parser.leave(fault, speaks=comm.rank == first)
+    if not agree(f"{sorted(vars(options).items())} {checkpoint}", comm):
+        parser.leave(
+            "the processes have different options, or find different files at --checkpoint; give "
+            "all the same command, and a file that all of them see",
+            speaks=comm.rank == 0,
+        )
     from .demo.run import run_demo
 
-    problems = [make_problem(name, options.sites) for name in systems]
+    return run_demo(problems, library, options.seed, options.output, comm, checkpoint)
+
+
+def problems_of(options: argparse.Namespace) -> list[Any]:
+    """Return the problems that the options ask for."""
+    from .demo import make_problem, quick
+    from .demo.arguments import systems_of
+
+    problems = [make_problem(name, options.sites) for name in systems_of(options.system)]
     if options.quick:
         problems = [quick(problem) for problem in problems]
     if options.steps is not None:
         problems = [problem.with_steps(options.steps) for problem in problems]
-    with one_thread():
-        return run_demo(problems, library, options.seed, options.output)
+    return problems
 
 
 if __name__ == "__main__":

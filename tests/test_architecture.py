@@ -15,7 +15,8 @@ import pytest
 
 import ngdla
 from ngdla import distributed, structures
-from ngdla.score_matrices.score_matrix import ScoreMatrix, StoredScores
+from ngdla.score_matrices.score_matrix import ScoreMatrix, ScoreSource, StoredScores
+from ngdla.score_matrices.shards import RowShards
 from ngdla.structures.kernels import Kernels
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,7 +196,7 @@ PUBLIC = {name: getattr(ngdla, name) for name in ngdla.__all__ if name not in OP
 PUBLIC |= {f"{key}.{name}": getattr(m, name) for key, m in OPEN.items() for name in m.__all__}
 
 # Where the methods are declared, and documented, that solvers and matrices ask of these classes.
-INTERFACES = {ScoreMatrix: StoredScores, Kernels: Kernels}
+INTERFACES = {ScoreMatrix: StoredScores, ScoreSource: RowShards, Kernels: Kernels}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -127,6 +127,7 @@ def test_the_table_is_complete() -> None:
     results |= {"InverseFreeReport", "InverseFreeState", "InverseFreeStatistics", "InverseRoot"}
     results |= {"SeriesResult", "StepSizeWarning", "WeightSharing"}
     results |= {"ColumnStream", "RowStream", "ScoreOperator"}  # with tests of their own
+    results |= {"ColumnShards", "RowShards"}  # too
     results |= {"state_dict", "load_state_dict"}  # of the host
     assert set(FUNCTIONS) == functions - results
     assert (

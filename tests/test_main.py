@@ -98,7 +98,10 @@ def test_mistyped_after_info(arguments, line, capsys):
     assert complaint(["info", *arguments], capsys) == f"python -m ngdla info: {line}\n"
 
 
-OPTIONS = "-h, --help, --system, --sites, --backend, --seed, --steps, --quick, --output"
+OPTIONS = (
+    "-h, --help, --system, --sites, --backend, --seed, --steps, --quick, --output, "
+    "--checkpoint, --checkpoint-every"
+)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,7 @@ def test_info_says_whatever_is_wrong_with_a_library(kind, capsys, monkeypatch):
         (["--sites", "7"], "even"),
         (["--sites", "7", "--system", "mg"], "even"),
         (["--steps", "0"], "at least 1"),
+        (["--checkpoint-every", "0"], "at least 1"),
         (["--seed", "-1"], "0 or more"),
         (["--output", "picture.bmp"], ".png, .pdf, .svg"),
         (["--output", "picture"], ".png, .pdf, .svg"),
@@ -289,6 +293,52 @@ def test_demo_leaves_table_and_picture(ending, tmp_path, capsys):
 
 
 @needs_pictures
+def test_demo_goes_on_from_a_checkpoint(tmp_path, capsys):
+    file = tmp_path / "run.npz"
+    common = ["--output", str(tmp_path / "a.png"), "--checkpoint", str(file)]
+    tables = []
+    for steps in ("2", "3"):
+        assert command.main(["demo", *SMALL[:-1], steps, *common]) == 0
+        tables.append(capsys.readouterr().out)
+    assert "goes on" not in tables[0]
+    assert f"critical Ising chain  goes on after step 2 of {file}" in tables[1]
+    assert re.search(r"steps +3 of 3 +3 of 3", tables[1])
+    assert command.main(["demo", *SMALL, "--output", str(tmp_path / "a.png")]) == 0
+    (without,) = re.findall("energy, mean.*", capsys.readouterr().out)
+    assert without in tables[1]
+    line = complaint(["demo", *SMALL, *common, "--seed", "1"], capsys)
+    assert f"--checkpoint {file}: holds a run of tfim with seed = 0" in line
+
+
+@needs_pictures
+def test_checkpoint_that_fails_late(tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        msg = "disk full"
+        raise OSError(msg)
+
+    monkeypatch.setattr("ngdla.demo.checkpoint.write", full)
+    file = str(tmp_path / "run.npz")
+    arguments = [*SMALL, "--output", str(tmp_path / "a.png"), "--checkpoint", file]
+    assert command.main(["demo", *arguments, "--checkpoint-every", "2"]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"steps +1 of 3", out)
+    assert "stopped: the checkpoint could not be written" in err
+    assert "disk full" in err
+
+
+@needs_pictures
+def test_mpiexec_without_mpi4py(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert "pip install mpi4py" in complaint(["demo"], capsys)
+    monkeypatch.setenv("PMI_RANK", "1")  # one process speaks
+    with pytest.raises(SystemExit):
+        command.main(["demo"])
+    assert capsys.readouterr() == ("", "")
+
+
+@needs_pictures
 @pytest.mark.parametrize("steps", [1, 20, 61])
 def test_picture_of_any_number_of_steps(steps, tmp_path, capsys):
     output = tmp_path / "picture.png"
@@ -318,11 +368,11 @@ def test_divergence_leaves_what_was_done(tmp_path, capsys, monkeypatch):
     from ngdla.demo import run, vmc
 
     def diverges(*arguments):
-        yield vmc.Step(-1.0, 0.1, True, 0.0, 0.0)
+        yield None, vmc.Step(-1.0, 0.1, True, 0.0, 0.0)
         msg = "the energy is no longer finite"
         raise vmc.DivergedError(msg)
 
-    monkeypatch.setattr(run, "optimise", diverges)
+    monkeypatch.setattr(run, "trajectory", diverges)
     output = tmp_path / "a.png"
     assert command.main(["demo", *SMALL, "--output", str(output)]) == 1
     out, err = capsys.readouterr()

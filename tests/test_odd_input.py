@@ -104,6 +104,9 @@ def solved(kind: Any, f: Any) -> Callable[..., Any]:
     return solve
 
 
+ONE_RANK = ngdla.distributed.SerialCommunicator()
+
+
 @functools.cache
 def calls() -> dict[str, Call]:
     rng = np.random.default_rng(0)
@@ -144,6 +147,8 @@ def calls() -> dict[str, Call]:
         "sr": (sr, {**step, **options, "mode": None, "previous": v, "momentum": 0.5, "refine": 1}),
         "sr, filtered": (sr, {**step, "snr": 2.0, "refine": 0}),
         "ColumnStream": sweep(solved(ngdla.ColumnStream, f), **streams, blocks=[S]),
+        "ColumnShards": sweep(solved(ngdla.ColumnShards, f), S=S, communicator=ONE_RANK),
+        "RowShards": sweep(solved(ngdla.RowShards, f), S=S, communicator=ONE_RANK),
         "ScoreOperator": sweep(solved(ngdla.ScoreOperator, f), **products, like=S),
         "ema": sweep(ngdla.ema, A=A, X=V, decay=0.5),
         "kronecker_solve": sweep(ngdla.kronecker_solve, A=A, G=A, V=V, damping=0.1),

@@ -54,6 +54,7 @@ class Meetings:
         self.timeout = timeout
         self._changed = threading.Condition()
         self._tables: list[dict[int, tuple[str, Any]]] = []
+        self._taken: list[int] = []  # by how many ranks, for each table
         self._done = [0] * size
         self._left: set[int] = set()
 
@@ -63,6 +64,7 @@ class Meetings:
             self._done[rank] += 1
             if number == len(self._tables):
                 self._tables.append({})
+                self._taken.append(0)
             table = self._tables[number]
             table[rank] = described, sent
             self._changed.notify_all()
@@ -70,7 +72,11 @@ class Meetings:
                 lambda: len(table) == self.size or self._left - table.keys(), self.timeout
             )
             self._complain(rank, described, table)
-        return [table[other][1] for other in range(self.size)]
+            found = [table[other][1] for other in range(self.size)]
+            self._taken[number] += 1
+            if self._taken[number] == self.size:  # nobody asks again
+                table.clear()
+        return found
 
     def _complain(self, rank: int, described: str, table: dict[int, tuple[str, Any]]) -> None:
         missing = sorted(set(range(self.size)) - table.keys())

@@ -100,7 +100,7 @@ class opened(computing):
         tf32: bool = False,
         nan: bool = False,
         waits: bool = False,
-        ranks: Alone = ALONE,
+        ranks: Alone | None = None,  # ALONE as a default is refused by torch.compile
     ) -> None:
         if check is not True and check is not False:
             _require_check(check, nan, ranks)
@@ -145,13 +145,14 @@ def _conjunction(xp: Any, *flags: Any) -> Any:
     return reduce(and_, flags)
 
 
-def _require_check(check: Any, nan: bool, ranks: Alone) -> None:
+def _require_check(check: Any, nan: bool, ranks: Alone | None) -> None:
     """Raise unless `check` is one of the flags that a function knows besides True and False."""
     if nan and isinstance(check, str) and check == "nan":
         return
     msg = f"`check` is {shown(check)}; it must be True{', False or ' if nan else ' or False'}"
     error = TypeError(f"{msg}'nan'." if nan else f"{msg}.")
-    ranks.tell(error)
+    if ranks is not None:
+        ranks.tell(error)
     raise error
 
 
@@ -167,10 +168,10 @@ class ValueChecks:
     fails on one of the `ranks` fails on all of them.
     """
 
-    def __init__(self, *, enabled: bool, refuses: bool = True, ranks: Alone = ALONE) -> None:
+    def __init__(self, *, enabled: bool, refuses: bool = True, ranks: Alone | None = None) -> None:
         self.enabled = enabled
         self.refuses = refuses
-        self.ranks = ranks
+        self.ranks = ALONE if ranks is None else ranks
         self.readable = enabled  # and values can be read
         self._tests: list[_Test] = []
 

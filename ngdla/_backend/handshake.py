@@ -18,7 +18,16 @@ import numpy as np
 from .dtypes import dtype_name, unit_roundoff
 from .messages import shown
 
-__all__ = ["PAYLOAD", "Packets", "checksum", "disagreement", "packet", "word_of", "word_of_dtype"]
+__all__ = [
+    "PAYLOAD",
+    "WORDS",
+    "Packets",
+    "checksum",
+    "disagreement",
+    "packet",
+    "word_of",
+    "word_of_dtype",
+]
 
 PAYLOAD = 5
 _FIELDS = (
@@ -34,13 +43,14 @@ _FIELDS = (
     "data",
     "tolerance",
 )
+WORDS = len(_FIELDS) + PAYLOAD  # of a packet
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _ROUNDINGS = 1e3  # of equal data, which ranks may have computed each by itself
 
 
 def packet(fields: dict[str, float], payload: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the words of one rank; what is not given is 0."""
-    words = np.zeros(len(_FIELDS) + PAYLOAD)
+    words = np.zeros(WORDS)
     words[: len(_FIELDS)] = [fields.get(name, 0.0) for name in _FIELDS]
     words[len(_FIELDS) : len(_FIELDS) + len(payload)] = payload
     return words

@@ -145,7 +145,7 @@ class TracedRanks(Alone):
     def merged(self, x: Array, combine: Combine) -> Array:
         """Return numbers of which each rank has those of its own part, in common."""
         parts = self.gathered(x)
-        return reduce(combine, [parts[i] for i in range(self.size)])
+        return reduce(combine, [parts[i, ...] for i in range(self.size)])
 
 
 class Ranks(TracedRanks):

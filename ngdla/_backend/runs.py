@@ -143,7 +143,7 @@ def long_mean(X: AnyArray) -> AnyArray:
 def long_sum(X: AnyArray) -> AnyArray:
     """Return the sum over rows, (..., 1, m), of X (..., n, m)."""
     xp = namespace(X)
-    if is_dask_namespace(xp):
+    if is_dask_namespace(xp) or X.shape[-2] == 0:
         return xp.sum(X, axis=-2, keepdims=True)
     sums = (
         xp.sum(xp.sum(piece, axis=-2), axis=-2, keepdims=True)

@@ -6,10 +6,20 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from .dtypes import astype, dtype_name, is_complex, real_name, result_name
 from .namespace import Array, namespace
 
-__all__ = ["CHUNK_BYTES", "as_given", "expanded", "in_common_dtype", "joined", "spans"]
+__all__ = [
+    "CHUNK_BYTES",
+    "as_given",
+    "expanded",
+    "in_common_dtype",
+    "joined",
+    "length_of_chunk",
+    "spans",
+]
 
 CHUNK_BYTES = 64 * 2**20  # of what is copied at a time
 
@@ -31,12 +41,17 @@ def joined(arrays: list[Array], *, axis: int) -> Array:
     return arrays[0] if len(arrays) == 1 else namespace(arrays[0]).concat(arrays, axis=axis)
 
 
+def length_of_chunk(width: int, batch: Any, dtype: str) -> int:
+    """Return how many rows or columns with so many entries make 64 MB, at least one."""
+    itemsize = np.dtype(dtype).itemsize
+    return max(1, CHUNK_BYTES // max(1, itemsize * width * math.prod(batch)))
+
+
 def spans(
     length: int, width: int, batch: Any, dtype: str, *, copied: bool
 ) -> Iterator[slice | None]:
     """Yield slices of at most 64 MB where they will be copied, else None for the whole axis."""
-    itemsize = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}[dtype]
-    step = max(1, CHUNK_BYTES // (itemsize * width * math.prod(batch)))
+    step = length_of_chunk(width, batch, dtype)
     if not copied or length <= step:
         yield None
         return

@@ -7,8 +7,9 @@ import stat
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from ngdla.demo.problems import FEWEST_SITES, MOST_SITES
+from ngdla.demo.problems import FEWEST_SITES, MOST_SITES, SYSTEMS, Problem
 
 PACKAGES = ("matplotlib", "tqdm", "rich")
 ENDINGS = (".png", ".pdf", ".svg")
@@ -22,6 +23,27 @@ def check_packages() -> None:
         verb = "is" if len(missing) == 1 else "are"
         msg = f'{", ".join(missing)} {verb} not installed: pip install "ngdla[demo]"'
         raise ValueError(msg)
+
+
+def check_options(options: Any) -> None:
+    """Raise a ValueError where the options of the command line cannot be used."""
+    systems = systems_of(options.system)
+    check_numbers(systems, options.sites, options.steps, options.seed)
+    check_output(options.output)
+    check_checkpoint(options.checkpoint, options.checkpoint_every)
+
+
+def systems_of(choice: str) -> list[str]:
+    """Return the names of the systems that --system asks for."""
+    return list(SYSTEMS) if choice == "all" else [choice]
+
+
+def check_ranks(problems: list[Problem], ranks: int) -> None:
+    """Raise a ValueError where a rank would have no walker."""
+    for problem in problems:
+        if ranks > problem.walkers:
+            msg = f"{ranks} processes share {problem.walkers} walkers of {problem.name}: start"
+            raise ValueError(f"{msg} at most {problem.walkers}")
 
 
 def check_numbers(systems: list[str], sites: int | None, steps: int | None, seed: int) -> None:
@@ -40,11 +62,32 @@ def check_numbers(systems: list[str], sites: int | None, steps: int | None, seed
         raise ValueError(msg)
 
 
+def check_checkpoint(path: Path | None, every: int) -> None:
+    """Raise a ValueError where a checkpoint cannot be written to `path`, or that often."""
+    if every < 1:
+        msg = f"--checkpoint-every {every}: at least 1 step is needed"
+        raise ValueError(msg)
+    if path is not None:
+        check_file("--checkpoint", path)
+        check_file("--checkpoint", being_written(path))
+
+
+def being_written(path: Path) -> Path:
+    """Return the file beside a checkpoint that takes its name when it is whole."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f"{target.name}.part")
+
+
 def check_output(path: Path) -> None:
     """Raise a ValueError where a picture cannot be written to `path`."""
     if path.suffix.lower() not in ENDINGS:
         msg = f"--output {shown(path)}: give a name that ends in {', '.join(ENDINGS)}"
         raise ValueError(msg)
+    check_file("--output", path)
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raise a ValueError where no file can be written to `path`, which an option gave."""
     try:
         fault = obstacle(path)
     except OSError as error:  # too long, links in a circle, no permission to look there
@@ -52,12 +95,12 @@ def check_output(path: Path) -> None:
     except ValueError as error:  # a NUL byte, characters that no file system takes
         fault = f"this cannot be the name of a file ({error})"
     if fault:
-        msg = f"--output {shown(path)}: {fault}"
+        msg = f"{option} {shown(path)}: {fault}"
         raise ValueError(msg)
 
 
 def obstacle(path: Path) -> str:
-    """What keeps a picture from being written to `path`, "" for nothing."""
+    """What keeps a file from being written to `path`, "" for nothing."""
     target = Path(os.path.realpath(path))  # a link may lead to a folder that is not there
     try:
         if stat.S_ISDIR(target.stat().st_mode):

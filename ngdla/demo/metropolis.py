@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from ngdla.demo.hamiltonians import Chain, like
 from ngdla.demo.rbm import RBM, Weights
+
+
+class Random(Protocol):
+    """What moves are drawn with: `Streams`, or one `numpy.random.Generator` for all walkers."""
+
+    def random(self, shape: tuple[int, ...], /) -> np.ndarray:
+        """Draw uniform numbers in [0, 1) of a shape whose last axis is that of the walkers."""
 
 
 class Walkers(NamedTuple):
@@ -24,12 +31,13 @@ class Walkers(NamedTuple):
     log_modulus: Any
 
 
-def random_spins(chain: Chain, n: int, rng: np.random.Generator) -> np.ndarray:
+def random_spins(chain: Chain, n: int, rng: Random) -> np.ndarray:
     """Draw n configurations uniformly, shape (n, N), at zero magnetisation if it is conserved."""
+    uniforms = np.ascontiguousarray(rng.random((chain.sites, n)).T)
     if not chain.conserves_magnetisation:
-        return 2.0 * rng.integers(2, size=(n, chain.sites)) - 1.0
-    half = np.repeat([1.0, -1.0], chain.sites // 2)
-    return rng.permuted(np.tile(half, (n, 1)), axis=1)
+        return np.where(uniforms < 0.5, 1.0, -1.0)
+    ranks = np.argsort(np.argsort(uniforms, axis=1), axis=1)
+    return np.where(2 * ranks < chain.sites, 1.0, -1.0)
 
 
 def place(model: RBM, weights: Weights, spins: Any) -> Walkers:
@@ -38,9 +46,7 @@ def place(model: RBM, weights: Weights, spins: Any) -> Walkers:
     return Walkers(spins, angles, model.log_modulus(weights, spins, angles))
 
 
-def sweep(
-    chain: Chain, model: RBM, weights: Weights, walkers: Walkers, rng: np.random.Generator
-) -> Walkers:
+def sweep(chain: Chain, model: RBM, weights: Weights, walkers: Walkers, rng: Random) -> Walkers:
     """Return the walkers after one sweep: N proposals for each of them.
 
     Parameters
@@ -50,7 +56,7 @@ def sweep(
     model : RBM
     weights : Weights
     walkers : Walkers
-    rng : numpy.random.Generator
+    rng : Streams or numpy.random.Generator
         Draws 2 N n numbers on the host; they move to the device in one piece, so that every array
         library walks the same way.
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from ngdla.demo.ranks import ALONE, launched
 from ngdla.demo.vmc import LAST, Step, last_mean
 
 LINES = 5
@@ -23,11 +24,12 @@ def follow(run: Any, steps: Iterator[Step]) -> None:
     On a terminal a bar; elsewhere the first step and then about five lines.
     """
     total, name = run.problem.steps, run.problem.title
-    on_terminal = sys.stdout.isatty()
+    on_terminal = writes_to_terminal()
     every = max(1, -(-total // LINES))
     layout = "{desc} {percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}]{postfix}"
     with tqdm(
         total=total,
+        initial=len(run.steps),
         desc=name,
         file=sys.stdout,
         disable=not on_terminal,
@@ -46,6 +48,11 @@ def follow(run: Any, steps: Iterator[Step]) -> None:
                 )
 
 
+def writes_to_terminal() -> bool:
+    """Tell whether a person watches: mpiexec may give a terminal whose text goes to a file."""
+    return sys.stdout.isatty() and launched() == ALONE
+
+
 def print_table(runs: list[Any], library: str, seed: int) -> None:
     """Print a table with one column a system: energies, errors and seconds."""
     meaning = "certified: error bound at most half the length of the step"
@@ -61,8 +68,8 @@ def print_table(runs: list[Any], library: str, seed: int) -> None:
     for label in columns[0]:
         table.add_row(label, *(cells[label] for cells in columns))
     console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=PLAIN_WIDTH)
+    if not (console.is_terminal and writes_to_terminal()):
+        console = Console(file=sys.stdout, highlight=False, width=PLAIN_WIDTH, force_terminal=False)
     with console.capture() as text:
         console.print(table)
     print(text.get(), end="")  # rich itself would end the program where a pipe is broken

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ngdla._backend.communicator import Communicator
+from ngdla.demo.checkpoint import Checkpoint, CheckpointError
 from ngdla.demo.exact import Reference, reference_energy
 from ngdla.demo.problems import Problem
-from ngdla.demo.vmc import DivergedError, Step, last_mean, optimise
+from ngdla.demo.ranks import share
+from ngdla.demo.vmc import DivergedError, Step, last_mean, started, trajectory
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -34,7 +38,14 @@ class Run:
         return abs(self.energy[0] - self.reference.energy) / abs(self.reference.energy)
 
 
-def run_demo(problems: list[Problem], library: Any, seed: int, output: Path) -> int:
+def run_demo(
+    problems: list[Problem],
+    library: Any,
+    seed: int,
+    output: Path,
+    comm: Communicator,
+    checkpoint: Checkpoint | None = None,
+) -> int:
     """Optimise the problems one after the other, print a table and save a picture.
 
     Parameters
@@ -46,44 +57,76 @@ def run_demo(problems: list[Problem], library: Any, seed: int, output: Path) -> 
         The same for each problem.
     output : pathlib.Path
         Picture; its folder exists.
+    comm : Communicator
+        The ranks, which share the walkers. Rank 0 speaks and draws.
+    checkpoint : Checkpoint or None
+        Where the runs go on from, and are kept.
 
     Returns
     -------
     int
-        Exit code: 0, 1 where the optimisation diverged or the picture could not be written, 130
-        after Ctrl-C.  Table and picture show in every case what was done.
+        Exit code: 0, 1 where the optimisation diverged or a file could not be written, 130 after
+        Ctrl-C.  Table and picture show in every case what was done.
     """
-    from ngdla.demo.picture import save_picture
-    from ngdla.demo.report import follow, print_table
+    from ngdla.demo.report import follow
 
     runs: list[Run] = []
     code = DONE
+    speaks = comm.rank == 0  # the standard output of the others goes nowhere
     try:
         for problem in problems:
             run = Run(problem, reference_energy(problem.chain))
             runs.append(run)
-            follow(run, optimise(problem, library.xp, library.device, seed))
+            follow(run, steps_of(run, library, seed, comm, checkpoint))
     except KeyboardInterrupt:
         code = INTERRUPTED
-        tell("interrupted; what was done so far:")
-    except DivergedError as error:
+        tell("interrupted; what was done so far:", speaks)
+    except (DivergedError, CheckpointError) as error:
         code = FAILED
-        tell(f"stopped: {error}")
+        tell(f"stopped: {error}", speaks)
+    if not speaks:
+        return code
     measured = [run for run in runs if run.steps]
     if not measured:
         tell("no step was finished: no table, no picture")
         return code
-    print_table(measured, library.label, seed)
+    shown = show(measured, library.label, seed, output, comm.size)
+    return code or shown
+
+
+def show(runs: list[Run], library: str, seed: int, output: Path, ranks: int) -> int:
+    """Print the table and save the picture; return an exit code."""
+    from ngdla.demo.picture import save_picture
+    from ngdla.demo.report import print_table
+
+    print_table(runs, library if ranks == 1 else f"{library}, {ranks} processes", seed)
     try:
-        save_picture(measured, library.label, output)
+        save_picture(runs, library, output)
     except OSError as error:
         tell(f"the picture could not be written to {output}: {error}")
-        return code or FAILED
+        return FAILED
     print(f"picture: {output}")
-    return code
+    return DONE
 
 
-def tell(message: str) -> None:
+def steps_of(
+    run: Run, library: Any, seed: int, comm: Communicator, checkpoint: Checkpoint | None
+) -> Iterator[Step]:
+    """Return the steps of a run that are still to be made, with those of its checkpoint in it."""
+    problem, xp, on = run.problem, library.xp, library.device
+    if checkpoint is None or not checkpoint.holds(problem):
+        state = started(problem, xp, on, seed, share(problem.walkers, comm.rank, comm.size))
+    else:
+        state, run.steps = checkpoint.restored(problem, xp, on, seed)
+        print(f"{problem.title}  goes on after step {state.step} of {checkpoint.path}")
+    following = trajectory(problem, state, comm)
+    if checkpoint is None:
+        return (step for _, step in following)
+    return checkpoint.kept(problem, seed, run.steps, following)
+
+
+def tell(message: str, speaks: bool = True) -> None:
     """Print on stderr; where that cannot be written, table and picture still come."""
-    with suppress(OSError):
-        print(message, file=sys.stderr)
+    if speaks:
+        with suppress(OSError):
+            print(message, file=sys.stderr)

@@ -11,10 +11,13 @@ import numpy as np
 from array_api_compat import array_namespace
 
 import ngdla
+from ngdla._backend.communicator import Communicator
 from ngdla.demo.hamiltonians import local_energies
-from ngdla.demo.metropolis import place, random_spins, sweep
+from ngdla.demo.metropolis import Walkers, place, random_spins, sweep
 from ngdla.demo.problems import Problem
-from ngdla.demo.rbm import real_part
+from ngdla.demo.rbm import Weights, is_complex
+from ngdla.demo.streams import Streams
+from ngdla.distributed import SerialCommunicator
 
 LAST = 20
 
@@ -38,6 +41,23 @@ class Step(NamedTuple):
 
 class DivergedError(ArithmeticError):
     """The energy or the parameters are no longer finite."""
+
+
+class State(NamedTuple):
+    """What a run goes on with after some steps.
+
+    step : number of steps done
+    parameters : array, shape (m,)
+    spins : array, shape (walkers of this rank, N)
+    direction : array, shape (m,), the last step; None before the first
+    rng : random numbers of the walkers of this rank
+    """
+
+    step: int
+    parameters: Any
+    spins: Any
+    direction: Any
+    rng: Streams
 
 
 def optimise(problem: Problem, xp: Any, on: Any = None, seed: int = 0) -> Iterator[Step]:
@@ -66,50 +86,78 @@ def optimise(problem: Problem, xp: Any, on: Any = None, seed: int = 0) -> Iterat
     Step
         One a step, after the parameters moved; the energy is that of the parameters before.
     """
-    rng = np.random.default_rng(seed)
-    chain, model = problem.chain, problem.model
-    parameters = xp.asarray(model.initial(rng, problem.scale), device=on)
-    spins = xp.asarray(random_spins(chain, problem.walkers, rng), device=on)
-    direction = None
-    for step in range(problem.steps):
+    state = started(problem, xp, on, seed, range(problem.walkers))
+    for _, step in trajectory(problem, state, SerialCommunicator()):
+        yield step
+
+
+def started(problem: Problem, xp: Any, on: Any, seed: int, walkers: range) -> State:
+    """Return the state before the first step, with the walkers of these numbers."""
+    parameters = problem.model.initial(np.random.default_rng(seed), problem.scale)
+    rng = Streams(seed, walkers)
+    spins = random_spins(problem.chain, len(walkers), rng)
+    return State(0, xp.asarray(parameters, device=on), xp.asarray(spins, device=on), None, rng)
+
+
+def trajectory(problem: Problem, state: State, comm: Communicator) -> Iterator[tuple[State, Step]]:
+    """Yield the states that follow on a state, and what their steps measured, up to the last step.
+
+    Every rank samples with its walkers, and all move the same parameters.
+    """
+    model = problem.model
+    while state.step < problem.steps:
         start = time.perf_counter()
-        weights = model.unpack(parameters)
-        walkers = place(model, weights, spins)
-        for _ in range(problem.sweeps if step else problem.warm_up):
-            walkers = sweep(chain, model, weights, walkers, rng)
-        spins = walkers.spins
-        energies = local_energies(chain, model, weights, walkers)
-        derivatives = model.log_derivatives(spins, walkers.angles)
-        energy, error = mean_and_error(energies)
+        weights = model.unpack(state.parameters)
+        walkers = moved(problem, weights, state)
+        energies = local_energies(problem.chain, model, weights, walkers)
+        derivatives = model.log_derivatives(walkers.spins, walkers.angles)
+        energy, error = mean_and_error(energies, problem.walkers, comm)
         wait_for(derivatives)
         before_solve = time.perf_counter()
         direction, info = ngdla.stochastic_reconfiguration(
-            derivatives,
+            derivatives if comm.size == 1 else ngdla.RowShards(derivatives, comm),
             energies,
             problem.damping,
             mode="holomorphic" if model.holomorphic else "real",
-            previous=direction,
+            previous=state.direction,
             momentum=problem.momentum,
             full_output=True,
         )
         certified = bool(info.converged)
         wait_for(direction)
         after_solve = time.perf_counter()
-        parameters = parameters - problem.learning_rate * direction
+        parameters = state.parameters - problem.learning_rate * direction
+        state = State(state.step + 1, parameters, walkers.spins, direction, state.rng)
         solve_seconds = after_solve - before_solve
-        yield Step(energy, error, certified, solve_seconds, time.perf_counter() - start)
+        yield state, Step(energy, error, certified, solve_seconds, time.perf_counter() - start)
 
 
-def mean_and_error(energies: Any) -> tuple[float, float]:
-    """Mean (real part) and standard error of n independent local energies, as Python floats."""
+def moved(problem: Problem, weights: Weights, state: State) -> Walkers:
+    """Return the walkers after the sweeps before a step."""
+    walkers = place(problem.model, weights, state.spins)
+    for _ in range(problem.sweeps if state.step else problem.warm_up):
+        walkers = sweep(problem.chain, problem.model, weights, walkers, state.rng)
+    return walkers
+
+
+def mean_and_error(energies: Any, n: int, comm: Communicator) -> tuple[float, float]:
+    """Mean (real part) and standard error of n independent local energies, as Python floats.
+
+    Both are sums over ranks of sums over the energies of each.
+    """
     xp = array_namespace(energies)
-    mean = xp.mean(energies)
-    variance = xp.mean(xp.abs(energies - mean) ** 2)
-    energy = float(real_part(mean))
-    if not math.isfinite(energy):
+    mean = summed(xp.sum(energies), comm) / n
+    if not math.isfinite(mean.real):
         msg = "the energy is no longer finite; try another --seed"
         raise DivergedError(msg)
-    return energy, math.sqrt(float(variance) / energies.shape[0])
+    centred = energies - (mean if is_complex(energies) else mean.real)
+    variance = summed(xp.sum(xp.abs(centred) ** 2), comm).real / n
+    return mean.real, math.sqrt(variance / n)
+
+
+def summed(x: Any, comm: Communicator) -> complex:
+    """Return the sum of a number over ranks, on the host."""
+    return complex(comm.all_reduce_sum(np.array([complex(x)]))[0])
 
 
 def wait_for(array: Any) -> None:

@@ -7,7 +7,6 @@ is on the way: 64 MB each of what is sent and what arrives.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
@@ -17,7 +16,7 @@ from ngdla._backend.creation import zeros
 from ngdla._backend.dtypes import dtype_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.ranks import TracedRanks
-from ngdla._backend.shapes import CHUNK_BYTES, joined
+from ngdla._backend.shapes import joined, length_of_chunk
 
 from .score_matrix import Vector
 
@@ -60,8 +59,7 @@ def _arrivals(
 ) -> Iterator[Array]:
     """Yield all rows of some of this rank's columns, one chunk after the other."""
     like, most, widest = blocks[0], max(counts), max(shares)
-    batch = math.prod(like.shape[:-2])
-    width = max(1, CHUNK_BYTES // (like.dtype.itemsize * len(counts) * max(most, 1) * batch))
+    width = length_of_chunk(len(counts) * most, like.shape[:-2], dtype_name(like.dtype))
     starts = list(accumulate(shares, initial=0))
     own = shares[ranks.rank if isinstance(ranks.rank, int) else 0]
     for i in range(0, widest, width):
@@ -75,7 +73,7 @@ def _arrivals(
         if i < own:
             span = slice(0, min(end, own) - i)
             yield joined(
-                [arrived[j][..., :count, span] for j, count in enumerate(counts) if count], axis=-2
+                [arrived[j, ..., :count, span] for j, count in enumerate(counts) if count], axis=-2
             )
 
 
@@ -105,7 +103,7 @@ def _padded(x: Array, rows: int, columns: int) -> Array:
 def whole(ranks: TracedRanks, y: Array, counts: tuple[int, ...]) -> Array:
     """Return the rows of all ranks one below the other, (..., n, k), of which this one has y."""
     parts = ranks.gathered(_padded(y, max(counts), int(y.shape[-1])))
-    return joined([parts[i][..., :count, :] for i, count in enumerate(counts) if count], axis=-2)
+    return joined([parts[i, ..., :count, :] for i, count in enumerate(counts) if count], axis=-2)
 
 
 def rows_of(ranks: TracedRanks, y: Array, counts: tuple[int, ...]) -> Array:

@@ -212,7 +212,8 @@ def _part(S: Any, name: str, stream: type[ScoreStream], axis: int, read: Read) -
             f"sequence or tree of arrays, or a {stream.__name__}."
         )
         raise TypeError(msg)
-    if is_array(S) and S.ndim > 1 and S.shape[axis] == 0:
+    if is_array(S):
         require_dense(S, name)
-        return ColumnBlocks((S,), None, ONE_ARRAY, name)
+        if S.ndim > 1 and S.shape[axis] == 0:
+            return ColumnBlocks((S,), None, ONE_ARRAY, name)
     return read(S, name=name)

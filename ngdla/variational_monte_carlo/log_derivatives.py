@@ -79,16 +79,11 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
     """
     given = log_derivatives
     if isinstance(given, ColumnShards):
-        local = scores(given.local, weights=weights, mode=mode)
-        return ColumnShards(local, given.communicator, columns=given.columns)
+        return _scores_by_columns(given, weights, mode)
     if isinstance(given, RowShards):
         return _scores_by_rows(given, weights, mode)
     if isinstance(given, ScoreMatrix):
-        msg = (
-            f"`log_derivatives` is a {type(given).__name__}, whose scores would be an array in "
-            f"memory. Pass it to stochastic_reconfiguration, which centres it on the way."
-        )
-        raise TypeError(msg)
+        raise _never_in_memory(given)
     blocks = column_blocks(given, name="log_derivatives")
     chosen = mode_of(mode, blocks)
     with opened(blocks.blocks[0]) as checks:
@@ -96,6 +91,27 @@ def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | N
         samples = weighting(weights, blocks, checks, dtype, *blocks.blocks)
         S = centred_scores(blocks, samples, chosen, checks)
         return blocks.form.matrix(S)
+
+
+def _never_in_memory(given: ScoreMatrix) -> TypeError:
+    msg = (
+        f"`log_derivatives` is a {type(given).__name__}, whose scores would be an array in memory. "
+        f"Pass it to stochastic_reconfiguration, which centres it on the way."
+    )
+    return TypeError(msg)
+
+
+def _scores_by_columns(given: ColumnShards, weights: Any, mode: Any) -> ColumnShards:
+    """Return the scores of this rank's parameters."""
+    shared = given.for_call("log_derivatives")
+    with opened(shared.like, ranks=shared.ranks) as checks:
+        if not isinstance(shared.local, ColumnBlocks):
+            raise _never_in_memory(shared.local)
+        chosen = mode_of(mode, shared)
+        shared.ranks.note(options=chosen)
+        samples = weighting(weights, shared, checks, real_name(shared.dtype))
+        S = centred_scores(shared.local, samples, chosen, checks)
+        return ColumnShards(shared.local.form.matrix(S), given.communicator, columns=given.columns)
 
 
 def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:

@@ -31,6 +31,7 @@ MASKED = structures.Masked(np.triu(np.ones((4, 4), bool)))
 
 
 INSTANCES: dict[str, Any] = {
+    "ColumnShards": ngdla.ColumnShards(S, ngdla.distributed.SerialCommunicator()),
     "ColumnStream": ngdla.ColumnStream([S[:, :9], S[:, 9:]], (6, 20), dtype="float64"),
     "DampingPath": ngdla.damping_path(S, F, np.array([0.1, 1.0])),
     "InverseFreeReport": UPDATED.report,
@@ -42,6 +43,7 @@ INSTANCES: dict[str, Any] = {
     "OnlineEigh": ngdla.online_eigh_init(X, 3),
     "PrecisionWarning": ngdla.PrecisionWarning("said"),
     "RankWarning": ngdla.RankWarning("said"),
+    "RowShards": ngdla.RowShards(S, ngdla.distributed.SerialCommunicator()),
     "RowStream": ngdla.RowStream([S.T], (20, 6), dtype="float64"),
     "SNRInfo": ngdla.stochastic_reconfiguration(
         S, F, 0.1, snr=1.0, precision="native", full_output=True
@@ -105,7 +107,7 @@ def test_structures_say_where_they_are_public(name: str) -> None:
 @pytest.mark.parametrize("name", INSTANCES)
 def test_a_pickle_names_ngdla_alone(name: str) -> None:
     pickled = pickle.dumps(INSTANCES[name])
-    assert places(pickled) <= {"ngdla", "ngdla.structures"}
+    assert places(pickled) <= {"ngdla", "ngdla.structures", "ngdla.distributed"}
     restored = pickle.loads(pickled)
     assert type(restored) is type(INSTANCES[name])
     map_both(np.testing.assert_array_equal, fields(restored), fields(INSTANCES[name]))

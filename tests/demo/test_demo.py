@@ -26,6 +26,7 @@ from ngdla.demo.metropolis import place, random_spins, sweep
 from ngdla.demo.problems import ising
 from ngdla.demo.rbm import RBM, log_2cosh, log_abs_2cosh
 from ngdla.demo.vmc import DivergedError, Step, last_mean, mean_and_error, optimise
+from ngdla.distributed import SerialCommunicator
 
 EPS = np.finfo(float).eps
 CASES = [(IsingChain, False), (IsingChain, True), (HeisenbergChain, False), (HeisenbergChain, True)]
@@ -291,16 +292,16 @@ def test_seed_decides_everything():
 
 
 def test_energy_of_an_eigenstate_has_no_error():
-    energy, error = mean_and_error(np.full(10, 2.5 + 0j))
+    energy, error = mean_and_error(np.full(10, 2.5 + 0j), 10, SerialCommunicator())
     assert (energy, error) == (2.5, 0.0)
-    energy, error = mean_and_error(np.array([1.0, 3.0]))
+    energy, error = mean_and_error(np.array([1.0, 3.0]), 2, SerialCommunicator())
     assert energy == 2.0
     assert error == pytest.approx(1 / math.sqrt(2))
 
 
 def test_divergence_is_said():
     with pytest.raises(DivergedError, match="seed"):
-        mean_and_error(np.array([1.0, np.nan]))
+        mean_and_error(np.array([1.0, np.nan]), 2, SerialCommunicator())
 
 
 def test_last_mean():

@@ -49,6 +49,7 @@ def cases() -> Iterator[Case]:
     yield from steps()
     yield from streams()
     yield from operators()
+    yield from shards()
 
 
 # ------------------------------------------------------------------------------ solutions
@@ -516,3 +517,23 @@ def operators() -> Iterator[Case]:
         gram=grams,
         **INTERPRETED,
     )
+
+
+# ------------------------------------------------------------------------------------------ shards
+
+SHARDS = {"columns": ngdla.ColumnShards, "rows": ngdla.RowShards}
+
+
+def shard(kind: Any, shape: Problem, use: Any) -> Any:
+    """Return what is made of scores on the only rank."""
+    return use(kind(shape.S, ngdla.distributed.SerialCommunicator()), shape)
+
+
+def shards() -> Iterator[Case]:
+    """Yield scores of one rank; none under jit."""
+    own_columns = {
+        "a rank's part of the step": lambda S, p: ngdla.stochastic_reconfiguration(
+            S, p.f, DAMPING, gathered=False
+        )
+    }
+    yield from grid("shards", shard, kind=SHARDS, shape=SHAPES, use=USES | own_columns, **EAGER)
