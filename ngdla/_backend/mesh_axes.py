@@ -25,7 +25,7 @@ from .array import AnyArray
 from .pytrees import array_fields
 from .tracing import is_traced
 
-__all__ = ["on_automatic_axes"]
+__all__ = ["mesh_of", "on_automatic_axes"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Shape = tuple[int, ...]
@@ -95,7 +95,7 @@ def _called(
     shapes = list(_shapes(layout, explicit))
 
     def given_back(x: Any) -> Any:
-        if id(x) in given or _mesh(x) != automatic.abstract_mesh:
+        if id(x) in given or mesh_of(x) != automatic.abstract_mesh:
             return given.get(id(x), x)
         return _on(mesh, x, _spec_of_result(tuple(x.shape), shapes))
 
@@ -110,16 +110,18 @@ def _sharding(x: Any) -> Any:
     """Return the sharding in the type of an array of JAX, None where there is none."""
     import jax
 
-    return jax.typeof(x).sharding if isinstance(x, jax.Array) else None
+    if not isinstance(x, jax.Array) or not hasattr(jax, "typeof"):  # as before version 0.6
+        return None
+    return jax.typeof(x).sharding
 
 
-def _mesh(x: Any) -> Any:
+def mesh_of(x: Any) -> Any:
     """Return the mesh in the type of an array of JAX, None where there is none."""
     return getattr(_sharding(x), "mesh", None)
 
 
 def _is_explicit(x: Any) -> bool:
-    return bool(getattr(_mesh(x), "explicit_axes", ()))
+    return bool(getattr(mesh_of(x), "explicit_axes", ()))
 
 
 def _spec(x: AnyArray) -> Spec:
@@ -131,7 +133,7 @@ def _spec(x: AnyArray) -> Spec:
 def _mesh_with_devices(arrays: Sequence[AnyArray]) -> Any:
     """Return the mesh of arrays, with its devices where none is traced."""
     first = arrays[0]
-    return _mesh(first) if any(map(is_traced, arrays)) else first.sharding.mesh
+    return mesh_of(first) if any(map(is_traced, arrays)) else first.sharding.mesh
 
 
 def _with_automatic_axes(mesh: Any) -> Any:
@@ -172,7 +174,7 @@ def _sharded(x: AnyArray, spec: Spec) -> AnyArray:
     from jax.lax import with_sharding_constraint
     from jax.sharding import NamedSharding, PartitionSpec
 
-    return with_sharding_constraint(x, NamedSharding(_mesh(x), PartitionSpec(*spec)))
+    return with_sharding_constraint(x, NamedSharding(mesh_of(x), PartitionSpec(*spec)))
 
 
 # -------------------------------------------------------------------------- there and back
@@ -216,7 +218,7 @@ def _names(*spec: Any) -> Names:
 
 def _exchanged(x: Any, layout: _Layout, exchange: Side) -> Any:
     """Return an argument, a part of S sharded by a side of it over a mesh with one axis."""
-    mesh = _mesh(x) if layout.holds(x) and not layout.batch else None
+    mesh = mesh_of(x) if layout.holds(x) and not layout.batch else None
     if mesh is None or mesh.size == 1 or len(mesh.auto_axes) != 1 or len(mesh.axis_names) != 1:
         return x
     if type(x).__name__ == "BatchTracer":  # of jax.vmap, which may have sharded its batch

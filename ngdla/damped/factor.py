@@ -22,7 +22,7 @@ from ngdla.score_matrices.sample_rows import is_stacked
 from ngdla.score_matrices.score_matrix import ParameterVector, Scores
 
 from .certificate import SolveInfo
-from .factorisation import Factorisation, damping_below
+from .factorisation import Factorisation, damping_below, damping_of
 from .inverses import cast_inverse
 from .ladder import Outcome, climb, reuse, with_damping
 from .leave_one_out import left_out_residuals
@@ -271,7 +271,7 @@ class DampedFactor(Factorisation):
         scores, small = self.scores, self.small
         with self._opened() as checks:
             _require_exact(self, checks)
-            xp, damping = namespace(small.squared_norm), _damping(self)
+            xp, damping = namespace(small.squared_norm), damping_of(self)
             value = _sum_without_lifted(self, small.matrix.log_determinant, lifted_log_determinant)
             if scores.wide:
                 value = value + (scores.columns - scores.rows) * xp.log(damping)
@@ -440,15 +440,8 @@ def _sum_without_lifted(
 
     `of_matrix` gives the sum from inverse and damping, `of_lifted` what lifting added to it.
     """
-    small, scores, damping = factor.small, factor.scores, _damping(factor)
+    small, scores, damping = factor.small, factor.scores, damping_of(factor)
     value, null = of_matrix(small.inverse, damping), factor.problem.null
     if null is None or not scores.wide or not factor.plan.method.lifts_null:
         return value
     return value - of_lifted(null, lift_height(small.squared_norm, scores), damping)
-
-
-def _damping(factor: DampedFactor) -> Array:
-    """Return the damping as an array, (...), in the real dtype of the factor."""
-    squared_norm = factor.small.squared_norm
-    damping = factor.problem.damping_in(dtype_name(squared_norm.dtype))
-    return namespace(squared_norm).zeros_like(squared_norm) + damping
