@@ -62,6 +62,7 @@ MODULES = (
     "compiled_steps",
     "changed_calls",
     "randomized_svd",
+    "distribution",
 )
 LIBRARIES = (
     "ngdla",
@@ -71,6 +72,7 @@ LIBRARIES = (
     "array-api-extra",
     "torch",
     "jax",
+    "mpi4py",
     "scikit-learn",
     "lineax",
     "netket",

@@ -24,6 +24,7 @@ import capability_table  # noqa: E402
 import excluded_lines  # noqa: E402
 import gpu_tables  # noqa: E402
 import measured_tables  # noqa: E402
+import ranks_model  # noqa: E402
 import study_tables  # noqa: E402
 import tables  # noqa: E402
 from capabilities import (  # noqa: E402
@@ -272,6 +273,7 @@ OF_A_FILE = {
     "peers": measured_tables.peers,
     "randomized_eigh": measured_tables.randomized_eigh,
     "online_eigh": measured_tables.online_eigh,
+    "distribution": measured_tables.distribution,
     "kronecker": measured_tables.kronecker,
     "structures": measured_tables.toeplitz,
     "inverse_free": measured_tables.structured_steps,
@@ -299,6 +301,8 @@ MADE = {
     "gpu-capabilities": capability_table.on_gpu,
     "gpu-choices": gpu_tables.choices,
     "gpu-launches": gpu_tables.launches,
+    "ranks-assumptions": ranks_model.assumptions_table,
+    "ranks-model": ranks_model.model_table,
     "excluded-lines": excluded_lines.listing,
 }
 

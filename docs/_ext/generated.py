@@ -4,10 +4,13 @@ No number of a page is typed by hand. What a table is made of is a dependency of
 the page is built again when it changes.
 """
 
+from pathlib import Path
+
 import capability_table
 import excluded_lines
 import gpu_tables
 import measured_tables
+import ranks_model
 import study_tables
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
@@ -18,6 +21,7 @@ TABLES = {
     "claims": (measured_tables.claims, measured_tables.files),
     "company": (measured_tables.company, measured_tables.files),
     "compiled-steps": (measured_tables.compiled_steps, measured_tables.files),
+    "distribution": (measured_tables.distribution, measured_tables.files),
     "environments": (measured_tables.environments, measured_tables.files),
     "first-batch": (measured_tables.first_batch, measured_tables.files),
     "gpu": (measured_tables.gpu_pages, list),
@@ -40,6 +44,8 @@ TABLES = {
     "stored-numbers": (measured_tables.stored_numbers, measured_tables.files),
     "structured-steps": (measured_tables.structured_steps, measured_tables.files),
     "toeplitz": (measured_tables.toeplitz, measured_tables.files),
+    "ranks-assumptions": (ranks_model.assumptions_table, lambda: [Path(ranks_model.__file__)]),
+    "ranks-model": (ranks_model.model_table, lambda: [Path(ranks_model.__file__)]),
     "capabilities": (capability_table.on_cpu, lambda: [capability_table.SOURCE]),
     "derivatives": (capability_table.derivatives, lambda: [capability_table.SOURCE]),
     "gpu-choices": (gpu_tables.choices, lambda: [gpu_tables.CHOICES_SOURCE]),

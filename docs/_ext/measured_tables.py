@@ -163,6 +163,12 @@ def compiled_steps(folder: Path = MEASURED) -> str:
     return _some_lists(folder / "compiled_steps.json", "steps", "compilation")
 
 
+def distribution(folder: Path = MEASURED) -> str:
+    """Return times on two processes beside one, beside the model, and what is sent."""
+    path = folder / "distribution.json"
+    return _some_lists(path, "scaling", "model", "collectives")
+
+
 def layers(folder: Path = MEASURED) -> str:
     """Return times of steps of layers beside other ways to make them."""
     return _some_lists(folder / "layers.json", "step", "stack", "FNGD", "damped_solve")

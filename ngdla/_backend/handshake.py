@@ -27,6 +27,7 @@ __all__ = [
     "packet",
     "word_of",
     "word_of_dtype",
+    "word_of_library",
 ]
 
 PAYLOAD = 5
@@ -34,10 +35,12 @@ _FIELDS = (
     "well",
     "place",
     "words",
+    "axis",
     "size",
     "share",
     "declared",
     "dtype",
+    "library",
     "damping",
     "options",
     "data",
@@ -45,6 +48,7 @@ _FIELDS = (
 )
 WORDS = len(_FIELDS) + PAYLOAD  # of a packet
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+_LIBRARIES = ("numpy", "cupy", "torch", "jax", "array_api_strict")
 _ROUNDINGS = 1e3  # of equal data, which ranks may have computed each by itself
 
 
@@ -82,6 +86,11 @@ def word_of_dtype(name: str) -> float:
     return float(_DTYPES.index(name))
 
 
+def word_of_library(name: str) -> float:
+    """Return a number that stands for an array library, the same one for all that are unknown."""
+    return float(_LIBRARIES.index(name)) if name in _LIBRARIES else float(len(_LIBRARIES))
+
+
 def checksum(values: np.ndarray, salt: str) -> tuple[float, float]:
     """Return a sum of values with fixed weights, and by how much equal ones may differ in it."""
     u = unit_roundoff(dtype_name(values.dtype))
@@ -99,16 +108,7 @@ def disagreement(packets: Packets, name: str, common: str, arguments: Sequence[s
     `common` says of which axis all have equally many, "rows" or "columns"; `arguments` are those
     that the data are of.
     """
-    dtype, size = packets["dtype"], packets["size"]
-    if (r := _first_other(size)) is not None:
-        return (
-            f"`{name}` has {size[0]:.0f} {common} on rank 0 but {size[r]:.0f} on rank {r}; parts "
-            f"of one score matrix have equally many."
-        )
-    if (r := _first_other(dtype)) is not None:
-        ours, theirs = (_DTYPES[int(word)] for word in (dtype[0], dtype[r]))
-        return f"`{name}` is {ours} on rank 0 but {theirs} on rank {r}; convert one of them."
-    if (text := _of_totals(packets, name, common)) is not None:
+    if (text := _of_parts(packets, name, common) or _of_totals(packets, name, common)) is not None:
         return text
     if (r := _first_other(packets["damping"])) is not None:
         damping = packets["damping"]
@@ -131,6 +131,29 @@ def disagreement(packets: Packets, name: str, common: str, arguments: Sequence[s
             f"rank {r} is at another place of a call than rank 0; call the same functions with "
             f"the same arguments and options on all ranks, in the same order."
         )
+    return None
+
+
+def _of_parts(packets: Packets, name: str, common: str) -> str | None:
+    """Return how the parts of ranks are not those of one score matrix."""
+    dtype, size = packets["dtype"], packets["size"]
+    if (r := _first_other(packets["axis"])) is not None:
+        return (
+            f"rank {r} has other shards of `{name}` than rank 0; pass ColumnShards on all ranks, "
+            f"or RowShards on all."
+        )
+    if (r := _first_other(size)) is not None:
+        return (
+            f"`{name}` has {size[0]:.0f} {common} on rank 0 but {size[r]:.0f} on rank {r}; parts "
+            f"of one score matrix have equally many."
+        )
+    if (r := _first_other(dtype)) is not None:
+        ours, theirs = (_DTYPES[int(word)] for word in (dtype[0], dtype[r]))
+        return f"`{name}` is {ours} on rank 0 but {theirs} on rank {r}; convert one of them."
+    if (r := _first_other(packets["library"])) is not None:
+        known = (*_LIBRARIES, "foreign")
+        ours, theirs = (known[int(packets["library"][rank])] for rank in (0, r))
+        return f"`{name}` is a {ours} array on rank 0 but a {theirs} one on rank {r}; convert one."
     return None
 
 

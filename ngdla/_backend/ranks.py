@@ -24,8 +24,18 @@ import numpy as np
 
 from .array import AnyArray
 from .communicator import Communicator
-from .handshake import PAYLOAD, Packets, checksum, disagreement, packet, word_of, word_of_dtype
-from .namespace import Array, LinAlgError, namespace
+from .handshake import (
+    PAYLOAD,
+    Packets,
+    checksum,
+    disagreement,
+    packet,
+    word_of,
+    word_of_dtype,
+    word_of_library,
+)
+from .namespace import Array, LinAlgError, library, namespace
+from .out_of_memory import NamedMemoryError, is_out_of_memory
 from .transfer import host_values
 
 __all__ = ["ALONE", "Alone", "ElsewhereError", "Ranks", "TracedRanks", "elsewhere", "telling"]
@@ -34,10 +44,10 @@ Combine = Callable[[Array, Array], Array]
 Value = TypeVar("Value", bool, float, Any)
 
 _TEXT = 1000  # bytes of an error that ranks tell each other
-_KINDS = {
-    kind.__name__: kind
-    for kind in (ValueError, TypeError, LinAlgError, MemoryError, TimeoutError, OSError)
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (ValueError, TypeError, LinAlgError, TimeoutError, OSError)
 }
+_KINDS["MemoryError"] = NamedMemoryError  # after which nobody tries again
 
 
 class ElsewhereError(ValueError):
@@ -108,7 +118,9 @@ class TracedRanks(Alone):
 
     communicator: Communicator
 
-    def begin(self, *, size: int, share: int, declared: int | None, dtype: str) -> list[int]:
+    def begin(
+        self, like: Array, *, size: int, share: int, declared: int | None, dtype: str
+    ) -> list[int]:
         """Return the shares of all ranks: as much as this one has."""
         shares = self.shares(share)
         if declared is not None and declared != sum(shares):
@@ -164,10 +176,13 @@ class Ranks(TracedRanks):
 
     # ------------------------------------------------------------------------- agreement
 
-    def begin(self, *, size: int, share: int, declared: int | None, dtype: str) -> list[int]:
-        """Return the shares of all ranks, which have the sizes and the dtype in common."""
+    def begin(
+        self, like: Array, *, size: int, share: int, declared: int | None, dtype: str
+    ) -> list[int]:
+        """Return the shares of all ranks, which have sizes, dtype and library in common."""
         fields = self._state.lasting
         fields.update(size=size, share=share, declared=declared or 0, dtype=word_of_dtype(dtype))
+        fields.update(library=word_of_library(library(like)), axis=word_of(self._state.common))
         return [int(share) for share in self._handshake()["share"]]
 
     def shares(self, share: int) -> list[int]:
@@ -329,6 +344,8 @@ class _State:
 
 def _kind(error: Exception) -> str:
     """Return the name of the kind that others are to raise."""
+    if is_out_of_memory(error):
+        return "MemoryError"
     for kind in type(error).__mro__:
         if kind.__name__ in _KINDS:
             return kind.__name__

@@ -125,9 +125,10 @@ def _method(given: Any, scores: ScoreMatrix) -> Method:
     method = given if scores.has_gram else given.without_gram()
     if method.needs_dense and not scores.dense:
         others = [f"{name!r}" for name, other in METHODS.items() if _forms_gram(other)]
+        kind = f"a {type(scores).__name__}" if scores.ranks is ALONE else "shards"
         msg = (
             f"`method` is {method.name!r}, which factors `{scores.name}` itself; that needs an "
-            f"array in memory, not a {type(scores).__name__}. Choose {' or '.join(others)}."
+            f"array in memory, not {kind}. Choose {' or '.join(others)}."
         )
         raise ValueError(msg)
     return method

@@ -85,7 +85,7 @@ def damped_solve(
         parameter, and vectors are trees of arrays of these shapes. Dask arrays
         may be chunked along the last axis only, and stay lazy. float16 and bfloat16 are converted
         to float32 in chunks. Or a `ColumnStream`, `RowStream` or `ScoreOperator`; vectors are then
-        single arrays.
+        single arrays. Or `ColumnShards` or `RowShards`, of which each of several ranks has a part.
     v : array, shape (..., m) or (..., m, k), or sequence of pieces (m_k,) or (m_k, k), or tree
         Right-hand side, or k of them. If v = S^H f with f at hand, `damped_lstsq` is faster and
         more accurate; without f see `row_space`. For real `S` complex `v` is allowed.

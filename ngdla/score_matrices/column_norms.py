@@ -25,7 +25,7 @@ def column_norms(S: Scores) -> Any:
     ----------
     S : array, shape (..., n, m), or sequence of arrays, shapes (n, m_k), or tree; real or complex
         Rows are samples. A list or tuple holds column blocks of one matrix, a tree arrays
-        ``(n, *shape)``. Also a `ColumnStream` or a `RowStream`.
+        ``(n, *shape)``. Also streams and shards of them.
 
     Returns
     -------

@@ -30,7 +30,7 @@ def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
         Rows are samples. A list or tuple holds column blocks of one matrix, a tree arrays
         ``(n, *shape)``. Dask arrays may be
         chunked along the last axis only; their Gram matrix is lazy and one block. Also a
-        `ColumnStream`, or a `ScoreOperator` that has a Gram matrix.
+        `ColumnStream`, `ColumnShards` or `RowShards`, or a `ScoreOperator` that has a Gram matrix.
     accumulate : {"float32", "float64", "complex64", "complex128"}, optional
         Dtype of the sum and of the result; by default that of `S`. Columns are converted in
         chunks of at most 64 MB.

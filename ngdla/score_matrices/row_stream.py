@@ -9,12 +9,13 @@ block as a shift, and the null vectors N of S give
     S^H (g - S x) = T^H (g - T x) - E (N^H g - E^H x).
 
 What is subtracted is as small as shift - mean, which is why a shift is taken at all: without one, a
-mean rho times as large as the rest would cost rho^2 in accuracy.
+mean rho times as large as the rest would cost rho^2 in accuracy. Where the mean is known already,
+it is the shift, and T is S.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -97,7 +98,7 @@ class RowStream(ScoreStream, ParameterScores):
 
     def _blocks(self) -> Generator[tuple[slice, ColumnBlocks], None, None]:
         """Yield the rows of S, or of T where they are centred, in one pass, and their places."""
-        shift = None
+        shift = None if self._centring is None else self._centring.mean
         with closing(self._arrivals()) as blocks:
             for span, S in blocks:
                 if self._centring is not None:
@@ -120,6 +121,26 @@ class RowStream(ScoreStream, ParameterScores):
         """Return S^H (g - S x) and S x, where g or x may be None for 0."""
         _, E, r, Tx = self._contract(None, g, x)
         return self._centre(E, r, Tx, g, x)
+
+    @one_pass
+    def sum_over_blocks(self, term: Callable[[Array, slice], Array]) -> Array:
+        """Return the sum over blocks of what each adds, before it is centred.
+
+        Parameters
+        ----------
+        term : callable
+            From the rows of a block, (n_k, m), float32 at least, and their span to an array.
+
+        Returns
+        -------
+        array
+            In the dtype of S; the sum is in double precision.
+        """
+        total = None
+        with closing(self._arrivals()) as blocks:
+            for span, O in blocks:
+                total = add_in_double(total, term(self._widen(O), span))
+        return astype(total, self.dtype)
 
     @one_pass
     def column_squares(self) -> Vector:
@@ -165,7 +186,7 @@ class RowStream(ScoreStream, ParameterScores):
                     G, part, Tx = T.parameter_gram(dtype, here, x)
                     K, gradient = add_in_double(K, G), None if part is None else part[0]
                 r = add_in_double(r, gradient)
-                if self._centring is not None:
+                if self._centring is not None and self._centring.mean is None:
                     N = self._rows(self._centring.null, span)
                     E = add_in_double(E, T.rmatvec(astype(N, _dtype(g, x, dtype)))[0])
                 products.append(Tx)

@@ -55,6 +55,10 @@ class Centring(Protocol):
     def null(self) -> Array:
         """The null vectors of the scores, (n or 2n, p)."""
 
+    @property
+    def mean(self) -> Array | None:
+        """The mean row, (1, m), where it is known before the rows are read."""
+
     def centre_columns(self, O: Array) -> Array:
         """Return the scores of a block of columns."""
 

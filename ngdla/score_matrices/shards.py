@@ -95,7 +95,11 @@ class ColumnShards(ScoreSource):
             local = _part(self.local, name, ColumnStream, -1, read)
             _require_total(self.columns, "columns")
             shares = ranks.begin(
-                size=local.rows, share=local.columns, declared=self.columns, dtype=local.dtype
+                local.like,
+                size=local.rows,
+                share=local.columns,
+                declared=self.columns,
+                dtype=local.dtype,
             )
         return SharedColumns(local, tuple(shares), None, name, ranks)
 
@@ -109,7 +113,8 @@ class RowShards(ScoreSource):
     ----------
     S : array, shape (..., n_k, m), or sequence of arrays, or tree, or RowStream
         The rows of this rank, any number of them, also none. All ranks have the same m. A
-        `RowStream` has at least m rows on each rank.
+        `RowStream` has at least m rows on each rank, and `stochastic_reconfiguration` reads it once
+        more than that of a single process, for the means of all ranks.
     communicator : Communicator
         Of `ngdla.distributed`, or any object with its names.
     rows : int, optional
@@ -167,7 +172,11 @@ class RowShards(ScoreSource):
             local = _part(self.local, name, RowStream, -2, read)
             _require_total(self.rows, "rows")
             counts = ranks.begin(
-                size=local.columns, share=local.rows, declared=self.rows, dtype=local.dtype
+                local.like,
+                size=local.columns,
+                share=local.rows,
+                declared=self.rows,
+                dtype=local.dtype,
             )
         return SharedRows(local, tuple(counts), name, ranks)
 

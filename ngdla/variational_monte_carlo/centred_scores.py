@@ -212,6 +212,7 @@ class Centring:
     samples: Weighting | None
     null: Array  # of `null_vectors`
     stack: bool
+    mean: Array | None = None  # (1, m), where it is known before the rows are read
 
     def centre_columns(self, O: Array) -> Array:
         """Return the scores of a block of columns, (n or 2n, m_k)."""

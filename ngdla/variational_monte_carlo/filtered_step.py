@@ -14,6 +14,7 @@ With n >= m all of this is done with S^H S, and the eigenvectors of that.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 from functools import partial
@@ -163,7 +164,9 @@ def _problem(scores: ScoreMatrix, damping: Any, options: Options, dtype: str) ->
     problem = damped_problem(scores, damping, options, dtype)
     if not double:
         return problem
-    return problem.with_plan(Plan(problem.plan.method, double_name(dtype), double=True))
+    assert problem.null is not None
+    plan = Plan(problem.plan.method, double_name(dtype), double=True)
+    return dataclasses.replace(problem, plan=plan, null=astype(problem.null, plan.factor))
 
 
 @part

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from ngdla._backend.calls import ValueChecks, opened
-from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import real_name
 from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import Array
@@ -120,8 +119,10 @@ def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:
     with opened(shared.like, ranks=shared.ranks) as checks:
         chosen = mode_of(mode, shared)
         shared.ranks.note(options=chosen)
+        if not isinstance(shared.local, ColumnBlocks):
+            raise _never_in_memory(shared.local)
         samples = weighting(weights, shared, checks, real_name(shared.dtype))
-        S = centred_by_rows(shared, samples, checks, stack=chosen == "complex")
+        S = centred_by_rows(shared, samples, None, checks, stack=chosen == "complex")
         matrix = S.local.form.matrix(S.local.blocks)
         return RowShards(matrix, given.communicator)
 
@@ -129,15 +130,14 @@ def _scores_by_rows(given: RowShards, weights: Any, mode: Any) -> RowShards:
 def log_derivatives_of(given: Any, pack: Any) -> LogDerivatives:
     """Check what a caller gives, pairs by real and imaginary parts of parameters if `pack`."""
     name = "log_derivatives"
-    require_flag(pack, "pack")
-    read = packed_blocks if pack else column_blocks
+    read = packed_blocks if pack is True else column_blocks
     if isinstance(given, ColumnShards):
         return given.for_call(name, read)
     if isinstance(given, RowShards):
         return given.by_rows(name, read)
-    if not pack and isinstance(given, (ScoreStream, ScoreOperator)):
+    if pack is not True and isinstance(given, (ScoreStream, ScoreOperator)):
         return given.for_call().named(name)
-    if not pack and isinstance(given, ScoreMatrix):
+    if pack is not True and isinstance(given, ScoreMatrix):
         msg = f"`{name}` is a {type(given).__name__}, which cannot be centred."
         raise TypeError(msg)
     return read(given, name=name)

@@ -219,6 +219,7 @@ def stochastic_reconfiguration(
 
 
 def _require_pack(pack: bool, mode: str) -> None:
+    require_flag(pack, "pack")
     if pack and mode == "holomorphic":
         msg = (
             "`mode` is 'holomorphic', but `pack` is for parameters of a function that is not; "

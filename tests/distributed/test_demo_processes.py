@@ -134,12 +134,13 @@ def wait_for_steps(process, folder, steps):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds a rank in /proc")
-def test_a_killed_process_costs_no_more_than_some_steps(tmp_path):
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_killed_process_costs_no_more_than_some_steps(rank, tmp_path):
     system = ("--system", "mg", "--checkpoint-every", "3")
     process = begun(2, tmp_path, *system, "--steps", "1000000")
     try:
         wait_for_steps(process, tmp_path, 10)
-        os.kill(pid_of_rank(1, tmp_path), signal.SIGKILL)
+        os.kill(pid_of_rank(rank, tmp_path), signal.SIGKILL)
     finally:
         code, *_ = ended(process)  # mpiexec ends the other process
     assert code != 0

@@ -118,6 +118,23 @@ def test_single_precision_is_filtered_in_double(
     assert error < other
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("filters", [{"snr": 1.0}, {"cutoff": 1e-3}], ids=str)
+def test_single_precision_on_every_library(
+    valued_backend: Backend,
+    shape: tuple[int, int],
+    filters: dict[str, float],
+    rng: np.random.Generator,
+) -> None:
+    O, E, p, _ = problem(rng, "real", "float32", shape)
+    expected = ngdla.stochastic_reconfiguration(O, E, 1e-2, weights=p, **filters)
+    O, E, p = valued_backend.asarray((O, E, p))
+    d = valued_backend.numpy(ngdla.stochastic_reconfiguration(O, E, 1e-2, weights=p, **filters))
+    assert d.dtype == np.float32
+    error = np.linalg.norm(d - expected) / np.linalg.norm(expected)
+    assert error <= 1e4 * np.finfo("float32").eps  # |S|^2 / damping
+
+
 def test_gradients_are_finite_and_right(rng: np.random.Generator) -> None:
     jax = pytest.importorskip("jax")
     O, E, _, _ = problem(rng, "real", "float64", (8, 20))

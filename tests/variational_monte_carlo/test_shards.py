@@ -145,3 +145,45 @@ def test_trees_of_walkers(rng: np.random.Generator) -> None:
         for name, x in expected.items():
             assert result[name].shape == x.shape
             np.testing.assert_allclose(result[name], x, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_streams_of_walkers(rng: np.random.Generator, mode: str, weighted: bool) -> None:
+    """The means of all ranks are subtracted from rows that arrive in blocks."""
+    O, given = problem(rng, mode, 71, 12)
+    O[35] = np.nan if weighted else O[35]  # of weight 0
+    options = {"mode": mode, "weights": given["weights"] if weighted else None}
+    if weighted:
+        given["weights"][:] = np.arange(71.0) + 1
+        given["weights"][35] = 0
+    expected = sr(O, given["E"], DAMPING, **options)
+
+    def run(comm: ThreadCommunicator) -> Any:
+        own = slice(0, 30) if comm.rank == 0 else slice(30, 71)
+        rows = O[own]
+        stream = ngdla.RowStream([rows[:7], rows[7:]], rows.shape, dtype=O.dtype.name)
+        weights = given["weights"][own] if weighted else None
+        shards = ngdla.RowShards(stream, comm)
+        return sr(shards, given["E"][own], DAMPING, **{**options, "weights": weights})
+
+    first, second = run_ranks(2, run)
+    np.testing.assert_array_equal(first, second)
+    used = np.delete(O, 35, axis=0)
+    bound = 1000 * U["float64"] * condition(used - np.mean(used, axis=0), DAMPING)
+    assert np.linalg.norm(first - expected) <= bound * np.linalg.norm(expected)
+
+
+def test_streams_of_columns(rng: np.random.Generator) -> None:
+    """Each rank streams its own parameters, centred as they arrive."""
+    O, given = problem(rng, "real", 12, 61)
+    expected = sr(O, given["E"], DAMPING)
+
+    def run(comm: ThreadCommunicator) -> Any:
+        own = O[:, :20] if comm.rank == 0 else O[:, 20:]
+        stream = ngdla.ColumnStream([own[:, :7], own[:, 7:]], own.shape, dtype="float64")
+        return sr(ngdla.ColumnShards(stream, comm), given["E"], DAMPING)
+
+    x = np.concatenate(run_ranks(2, run))
+    bound = 1000 * U["float64"] * condition(O - np.mean(O, axis=0), DAMPING)
+    assert np.linalg.norm(x - expected) <= bound * np.linalg.norm(expected)
