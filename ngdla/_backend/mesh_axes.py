@@ -51,7 +51,10 @@ def on_automatic_axes(*, exchange: Side | None = None) -> Callable[[Function], F
                 return function(*args, **options)
             return _called(function, _scores_in(S), exchange, args, options)
 
-        return called  # type: ignore[return-value]
+        wrapper: Any = called
+        name = function.__qualname__  # by which messages name a call
+        wrapper.__code__ = wrapper.__code__.replace(co_qualname=name)
+        return wrapper
 
     return decorated
 
