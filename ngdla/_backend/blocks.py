@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 
 from .array import AnyArray
 from .choices import CHOICES
@@ -214,9 +214,12 @@ def side_by_side(chunks: Iterable[AnyArray], columns: int) -> AnyArray:
         parts = [first, *chunks]
         return first if len(parts) == 1 else xp.concat(parts, axis=-1)
     total: AnyArray = zeros((*first.shape[:-1], columns), first, dtype_name(first.dtype))
-    start = 0
-    for chunk in chain((first,), chunks):
+    start = first.shape[-1]
+    total[..., :start] = first
+    del first
+    for chunk in chunks:
         stop = start + chunk.shape[-1]
         total[..., start:stop] = chunk
         start = stop
+        del chunk  # before the next one is made
     return total

@@ -36,6 +36,7 @@ from .handshake import (
 )
 from .namespace import Array, LinAlgError, library, namespace
 from .out_of_memory import NamedMemoryError, is_out_of_memory
+from .tracing import differentiable
 from .transfer import host_values
 
 __all__ = ["ALONE", "Alone", "ElsewhereError", "Ranks", "TracedRanks", "elsewhere", "telling"]
@@ -195,7 +196,7 @@ class Ranks(TracedRanks):
 
     def enter(self, *options: Any) -> None:
         """Begin a call with options that are the same on all ranks."""
-        self._state.agreed, self._state.broken = None, False
+        self._state.agreed, self._state.broken = None, None
         self.note(options=options)
 
     def leave(self, error: BaseException | None) -> None:
@@ -212,7 +213,7 @@ class Ranks(TracedRanks):
     def tell(self, error: BaseException) -> None:
         """Tell the others that this rank is about to leave with an error, if they do not know."""
         state = self._state
-        if not isinstance(error, Exception) or state.broken or error is state.agreed:
+        if not isinstance(error, Exception) or state.broken is not None or error is state.agreed:
             return
         state.place += 1
         self._packets(packet({}, ()))
@@ -260,18 +261,26 @@ class Ranks(TracedRanks):
 
     def total(self, x: AnyArray) -> Array:
         """Return the sum over ranks."""
-        self._handshake(words=math.prod(x.shape))
-        return self._engine(self.communicator.all_reduce_sum, x)
+        return self._sent(self.communicator.all_reduce_sum, x)
 
     def gathered(self, x: AnyArray) -> Array:
         """Return the arrays of all ranks, (ranks, ...)."""
-        self._handshake(words=math.prod(x.shape))
-        return self._engine(self.communicator.all_gather, x)
+        return self._sent(self.communicator.all_gather, x)
 
     def exchanged(self, x: AnyArray) -> Array:
         """Return the parts that all ranks have for this one, (ranks, ...)."""
+        return self._sent(self.communicator.all_to_all, x)
+
+    def _sent(self, collective: Callable[[Any], Any], x: AnyArray) -> Array:
+        """Return what a collective does, for which all are ready."""
+        if differentiable(x):
+            msg = (
+                "derivatives do not pass from one process to another: hand over tensors by "
+                "detach(), or call in torch.no_grad(). Inside jax.shard_map they do."
+            )
+            raise ValueError(msg)
         self._handshake(words=math.prod(x.shape))
-        return self._engine(self.communicator.all_to_all, x)
+        return self._engine(collective, x)
 
     def merged(self, x: Array, combine: Combine) -> Array:
         """Return numbers of which each rank has those of its own part, in common."""
@@ -321,10 +330,12 @@ class Ranks(TracedRanks):
 
     def _engine(self, collective: Callable[[Any], Any], x: Any) -> Any:
         """Return what a collective does; where that fails, there is nobody to talk to."""
+        if self._state.broken is not None:
+            raise self._state.broken
         try:
             return collective(x)
-        except Exception:
-            self._state.broken = True
+        except Exception as error:
+            self._state.broken = error
             raise
 
 
@@ -339,7 +350,7 @@ class _State:
     noted: dict[str, float] = dataclasses.field(default_factory=dict)  # of one call
     arguments: list[str] = dataclasses.field(default_factory=list)  # whose data were noted
     agreed: BaseException | None = None  # that all ranks know of
-    broken: bool = False  # the engine failed
+    broken: Exception | None = None  # why the engine failed
 
 
 def _kind(error: Exception) -> str:

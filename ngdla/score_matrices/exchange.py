@@ -68,13 +68,18 @@ def _arrivals(
         for start, share in zip(starts, shares):
             columns = _columns(blocks, start + min(i, share), start + min(end, share))
             parts.append(_padded(columns, most, end - i))
-        arrived = ranks.exchanged(namespace(like).stack(parts, axis=0))
+        sent = namespace(like).stack(parts, axis=0)
         del parts
+        arrived = ranks.exchanged(sent)
+        del sent
         if i < own:
             span = slice(0, min(end, own) - i)
-            yield joined(
+            chunk = joined(
                 [arrived[j, ..., :count, span] for j, count in enumerate(counts) if count], axis=-2
             )
+            del arrived
+            yield chunk
+            del chunk  # before the next one is on the way
 
 
 def _columns(blocks: Vector, start: int, stop: int) -> Array:

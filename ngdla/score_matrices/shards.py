@@ -67,6 +67,7 @@ class ColumnShards(ScoreSource):
     which are one for each sweep, one for `x0` or `v`, and one for `full_output`. Besides, some
     words before each sum. Memory: n^2 numbers for each of up to three temporaries. The work is
     always done in the sample space, also where n >= m; methods "svd" and "qr" need S in one place.
+    Derivatives pass between ranks inside `jax.shard_map` only.
     Where one rank raises, all do: the others an error of the same kind, "rank 3 failed: ...". That
     a process is killed is known to the engine alone; see `timeout` of communicators.
 
@@ -136,7 +137,7 @@ class RowShards(ScoreSource):
     With n >= m vectors with the m axis are equal on all ranks; m^2 words are summed, m for each
     gradient, and n are gathered for each product S x.
     With n < m rows are exchanged for columns, m / P of them for each of P ranks, or one more on the
-    first m mod P: each rank sends and receives n m / P words, in chunks of 128 MB, and holds both
+    first m mod P: each rank sends and receives n m / P words, in chunks of 64 MB, and holds both
     parts. Then it is as with `ColumnShards`, and vectors with the m axis are those of this rank's
     columns, as one array; `stochastic_reconfiguration` returns the whole step on every rank unless
     ``gathered=False``. Inside `jax.shard_map` P has to divide m.

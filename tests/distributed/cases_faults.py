@@ -138,6 +138,9 @@ def case_other_options(comm, xp):
     p.own("`check` is 'maybe'", p.lstsq, kind=TypeError, check=p.mine("maybe", True))
 
 
+case_other_options.sizes = (2,)
+
+
 def case_other_places(comm, xp):
     """One rank takes another way through a call, or calls another function."""
     p = Fault(comm, xp)
@@ -210,6 +213,9 @@ def case_values_that_are_not_finite(comm, xp):
         p.own(message, sr, p.column_shards(nan), p.g, 0.1)
 
 
+case_values_that_are_not_finite.sizes = (2,)
+
+
 def case_steps_with_other_arguments(comm, xp):
     p = Fault(comm, xp)
     weights = np.arange(1.0, 10)
@@ -244,6 +250,9 @@ def case_steps_with_other_arguments(comm, xp):
     p.own("keyword argument", by_rows, kind=TypeError, **p.mine({"metod": 1}, {}))
     whole = p.mine(last[:-1], last)
     p.own("`previous` has shape", by_rows, previous=whole, momentum=0.9)
+
+
+case_steps_with_other_arguments.sizes = (2,)
 
 
 def case_what_is_no_score_matrix(comm, xp):
@@ -326,6 +335,44 @@ def case_foreign_arrays(comm, xp):
 
 case_foreign_arrays.engines = ("mpi", "gloo")
 case_foreign_arrays.sizes = (2,)
+
+
+def case_derivatives(comm, xp):
+    """They would be wrong: what other ranks do with a tensor is in no graph of this one."""
+    p = Fault(comm, xp)
+    message = r"derivatives do not pass from one process to another: hand over tensors by detach"
+    p.agreed(message, p.lstsq, make=lambda S: S.requires_grad_(True))
+    p.own(message, p.lstsq, make=p.mine(lambda S: S.requires_grad_(True), None))
+    p.agreed(message, p.lstsq_by_rows, make=lambda S: S.requires_grad_(True))
+    p.agreed(message, p.lstsq_by_rows, p.here(p.f, p.rows).requires_grad_(True))
+    import torch
+
+    with torch.no_grad():
+        x = p.lstsq(make=lambda S: S.requires_grad_(True))
+    p.check(x, ngdla.damped_lstsq(p.S, p.f, 0.1), p.columns)
+
+
+case_derivatives.engines = ("gloo",)
+
+
+def case_memory_that_is_short_in_a_collective(comm, xp):
+    """Nothing is tried again where the others do not know of it."""
+    p = Fault(comm, xp)
+
+    class Full:
+        rank, size, timeout, sums = comm.rank, comm.size, comm.timeout, 0
+        all_gather, all_to_all = comm.all_gather, comm.all_to_all
+
+        def all_reduce_sum(self, x):
+            self.sums += 1
+            raise MemoryError
+
+    full = Full()
+    shards = ngdla.ColumnShards(p.here(p.S, slice(None), p.columns), full)
+    with pytest.raises(MemoryError, match="Gram matrix"):
+        ngdla.damped_lstsq(shards, p.g, 0.1)
+    assert full.sums == 1
+    p.goes_on()
 
 
 def case_a_rank_that_does_not_come(comm, xp):

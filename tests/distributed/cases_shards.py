@@ -5,6 +5,7 @@ import pytest
 from sharded_problems import FLOATS, SPLITS, Problem, close, exchanged_part, normal, part
 
 import ngdla
+from ngdla._backend import shapes
 
 SHAPES = ((9, 31), (23, 8))  # fewer rows than columns, and more
 
@@ -79,17 +80,14 @@ def check_factor(p, shards, rows, own):
     f, v = p.here(p.f, rows), p.here(p.v, own)
     expected = ngdla.damped_factor(p.S, p.damping)
     factor = ngdla.damped_factor(shards, p.damping)
-    for mine, theirs in (
-        (factor, expected),
-        (factor.with_damping(0.3), expected.with_damping(0.3)),
-    ):
-        p.check(mine.lstsq(f), theirs.lstsq(p.f), own)
-        p.check(mine.solve(v), theirs.solve(p.v), own)
-        p.check(mine.logdet(), theirs.logdet())
-        p.check(mine.effective_dimension(), theirs.effective_dimension())
-        p.check(mine.leave_one_out(f), theirs.leave_one_out(p.f), rows)
-        p.check(mine.overlap(v), theirs.overlap(p.v))
-        p.check(mine.squared_norm, theirs.squared_norm)
+    p.check(factor.lstsq(f), expected.lstsq(p.f), own)
+    p.check(factor.solve(v), expected.solve(p.v), own)
+    p.check(factor.logdet(), expected.logdet())
+    p.check(factor.effective_dimension(), expected.effective_dimension())
+    p.check(factor.leave_one_out(f), expected.leave_one_out(p.f), rows)
+    p.check(factor.overlap(v), expected.overlap(p.v))
+    p.check(factor.squared_norm, expected.squared_norm)
+    p.check(factor.with_damping(0.3).lstsq(f), expected.with_damping(0.3).lstsq(p.f), own)
 
 
 def case_paths(comm, xp):
@@ -248,21 +246,56 @@ def case_null_vectors(comm, xp):
 
 def case_a_batch(comm, xp):
     """Stacked problems."""
-    p = Problem(comm, xp, 9, 31)
-    S = np.stack([p.S, 2 * p.S])
-    f = np.stack([p.f, p.f[::-1]])
-    shards = ngdla.ColumnShards(p.here(S, ..., p.columns), comm)
-    x = ngdla.damped_lstsq(shards, p.here(f), p.damping)
-    p.check(x, ngdla.damped_lstsq(S, f, p.damping), (..., p.columns))
+    for shape in SHAPES:
+        p = Problem(comm, xp, *shape, split="uneven")
+        S, f = np.stack([p.S, 2 * p.S]), np.stack([p.f, p.f[::-1]])
+        expected = ngdla.damped_lstsq(S, f, p.damping)
+        shards = ngdla.ColumnShards(p.here(S, ..., p.columns), comm)
+        x = ngdla.damped_lstsq(shards, p.here(f), p.damping)
+        p.check(x, expected, (..., p.columns))
+        shards = ngdla.RowShards(p.here(S, ..., p.rows, slice(None)), comm)
+        x = ngdla.damped_lstsq(shards, p.here(f, ..., p.rows), p.damping)
+        n, m = shape
+        p.check(x, expected, (..., exchanged_part(m, comm)) if n < m else None)
 
 
 def case_half_precision(comm, xp):
-    p = Problem(comm, xp, 9, 31)
-    S = p.S.astype("float16")
-    shards = ngdla.ColumnShards(p.here(S, slice(None), p.columns), comm)
-    f = p.f.astype("float32")
-    x = ngdla.damped_lstsq(shards, p.here(f), p.damping)
-    p.check(x, ngdla.damped_lstsq(S, f, p.damping), p.columns)
+    for shape in SHAPES:
+        p = Problem(comm, xp, *shape, split="one empty")
+        S, f = p.S.astype("float16"), p.f.astype("float32")
+        expected = ngdla.damped_lstsq(S, f, p.damping)
+        shards = ngdla.ColumnShards(p.here(S, slice(None), p.columns), comm)
+        p.check(ngdla.damped_lstsq(shards, p.here(f), p.damping), expected, p.columns)
+        x = ngdla.damped_lstsq(ngdla.RowShards(p.here(S, p.rows), comm), p.here(f, p.rows), 0.01)
+        n, m = shape
+        p.check(x, expected, exchanged_part(m, comm) if n < m else None)
+
+
+def case_complex_right_hand_sides_of_real_scores(comm, xp):
+    for shape in SHAPES:
+        p = Problem(comm, xp, *shape, split="uneven")
+        n, m = shape
+        f, own = p.f + 1j * p.f[::-1], exchanged_part(m, comm) if n < m else slice(None)
+        expected = ngdla.damped_lstsq(p.S, f, p.damping)
+        x = ngdla.damped_lstsq(p.column_shards(), p.here(f), p.damping)
+        p.check(x, expected, p.columns)
+        x = ngdla.damped_lstsq(p.row_shards(), p.here(f, p.rows), p.damping)
+        p.check(x, expected, own)
+
+
+def case_an_exchange_in_many_chunks(comm, xp):
+    """Of one to three columns for every rank; layers have other widths."""
+    p = Problem(comm, xp, 9, 31, split="uneven")
+    expected = ngdla.damped_lstsq(p.S, p.f, p.damping)
+    for columns in (1, 2, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shapes, "CHUNK_BYTES", columns * comm.size * 9 * 8)
+            shards = p.row_shards(lambda S: [S[:, :2], S[:, 2:15], S[:, 15:]])
+            x = ngdla.damped_lstsq(shards, p.here(p.f, p.rows), p.damping)
+        p.check(x, expected, exchanged_part(31, comm))
+
+
+case_an_exchange_in_many_chunks.engines = ("mpi", "gloo")  # threads share the constant
 
 
 def case_only_one_rank_has_columns(comm, xp):

@@ -63,16 +63,16 @@ def started(launch, engine, size, folder, name):
 
 @pytest.mark.ranks
 def test_mpi_ends_the_job(launch, tmp_path):
-    said, ranks = started(launch, "mpi", 3, tmp_path, "killed")
+    said, ranks = started(launch, "mpi", 2, tmp_path, "killed")
     assert {rank["state"] for rank in ranks} == {"begun"}
     assert re.search(r"signal 9|SIGKILL|Killed", said), said
 
 
 @pytest.mark.ranks
 def test_the_others_of_gloo_are_told(launch, tmp_path):
-    said, ranks = started(launch, "gloo", 3, tmp_path, "killed")
-    assert ranks[2]["state"] == "begun"
-    assert {f"TOLD {rank}" for rank in (0, 1)} <= set(said.splitlines()), said
+    said, ranks = started(launch, "gloo", 2, tmp_path, "killed")
+    assert ranks[1]["state"] == "begun"
+    assert "TOLD 0" in said.splitlines(), said
 
 
 def test_a_thread_that_never_comes():

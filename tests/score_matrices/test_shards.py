@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import ngdla
 from ngdla._backend import shapes
 from ngdla._backend.handshake import WORDS
 from ngdla._backend.trees import tree_leaves
-from ngdla.distributed import Collective, RecordingCommunicator
+from ngdla.distributed import Collective, RecordingCommunicator, SerialCommunicator
 
 DAMPING = 1e-2
 SHAPES = [(8, 31), (31, 8), (9, 9)]
@@ -364,3 +365,24 @@ def test_memory_of_exchanged_rows(use: str, rng: np.random.Generator, monkeypatc
         ),
     }[use]
     assert peak(run, shards) <= 1.2 * S.nbytes + 2 * 3 * n * n * 8
+
+
+class Watching(SerialCommunicator):
+    """One rank, which sees whether what was exchanged before is still there."""
+
+    def __init__(self) -> None:
+        self.exchanged: list[Any] = []
+
+    def all_to_all(self, x: Any) -> Any:
+        assert all(reference() is None for reference in self.exchanged)
+        y = x.copy()
+        self.exchanged += [weakref.ref(x), weakref.ref(y)]
+        return y
+
+
+def test_a_chunk_of_rows_is_let_go_before_the_next_one(rng: Any, monkeypatch: Any) -> None:
+    S, f = rng.standard_normal((8, 400)), rng.standard_normal(8)
+    monkeypatch.setattr(shapes, "CHUNK_BYTES", S.nbytes // 10)
+    comm = Watching()
+    lstsq(ngdla.RowShards(S, comm), f, 1.0)
+    assert len(comm.exchanged) == 2 * 10
