@@ -12,6 +12,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, normal_range, real_name
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
@@ -66,6 +67,7 @@ class DampingPath(NamedTuple):
     eigenvalues: AnyArray
     coefficients: AnyArray
 
+    @on_automatic_axes()
     def at_step(self, delta: float | Array) -> AnyArray:
         r"""Return the damping with which the step has the length |S x| = delta: a trust region.
 
@@ -111,6 +113,7 @@ class DampingPath(NamedTuple):
             return _damping_at_step(self, delta, checks)
 
 
+@on_automatic_axes(exchange="longer")
 def damping_path(
     S: Scores,
     f: Array,
