@@ -52,7 +52,7 @@ class DampingPath(NamedTuple):
         residual norm on new samples.
     eigenvalues : array, shape (..., d)
         Those g of the smaller Gram matrix, d = min(n, m), in ascending order; with n < m those of
-        null vectors are tr G / n.
+        null vectors are tr G / n. With `ColumnShards` d = n.
     coefficients : array, shape (..., d) or (..., d, k)
         Sizes |c| of c = U^H f for the left singular vectors U of S, with which S x is
         U diag(g / (g + damping)) c. They are 0 where S x does not reach: along null vectors, and
