@@ -69,6 +69,11 @@ def _is_of_jax(x: Any) -> bool:
     return type(x).__module__.startswith("jax")
 
 
+def _is_iterator(x: Any) -> bool:
+    """Tell that an argument is what JAX warns of, and what the function is to refuse."""
+    return isinstance(x, Iterator)
+
+
 def _scores_in(x: Any) -> Any:
     """Return the scores that a factor holds, in its first field; all else as it is."""
     fields = array_fields(x)
@@ -81,7 +86,7 @@ def _called(
     """Return function(*args, **options) for arrays of JAX."""
     import jax
 
-    leaves, tree = jax.tree.flatten((args, options))
+    leaves, tree = jax.tree.flatten((args, options), is_leaf=_is_iterator)
     layout, explicit = _layout(S), [x for x in leaves if _is_explicit(x)]
     if not explicit:
         if exchange is not None:
@@ -210,7 +215,11 @@ def _layout(S: Any) -> _Layout:
 
     block = S[0] if isinstance(S, (list, tuple)) else S
     batch = tuple(getattr(block, "shape", ())[:-2])  # a tree has none
-    scores = [x for x in jax.tree.leaves(S) if getattr(x, "ndim", 0) > len(batch) + 1]
+    scores = [
+        x
+        for x in jax.tree.leaves(S, is_leaf=_is_iterator)
+        if getattr(x, "ndim", 0) > len(batch) + 1
+    ]
     return _Layout(scores, batch, int(scores[0].shape[len(batch)]) if scores else 0)
 
 

@@ -153,7 +153,8 @@ def compare(call, kind, layout, n, m, dtype, *, runs=True):
     arguments = sharded(kind, layout, *given)
     program = jax.jit(call).lower(*arguments).compile()
     case = f"{call.__name__}, {kind} {layout}, {n} x {m}, {dtype}"
-    sent, square = words_sent(program), (2 if "complex" in dtype else 1) * min(n, m) ** 2
+    least = n if layout == "columns" else min(n, m)
+    sent, square = words_sent(program), (2 if "complex" in dtype else 1) * least**2
     most = max((4 if call is stacked else 1) * square, 2 * m)
     if layout == "rows" and call is not centred:
         assert n >= m or "all-to-all" in sent, (case, sent)
