@@ -58,6 +58,7 @@ MODULES = (
     "layers",
     "newcomer",
     "positions",
+    "sharded_jax",
     "compilations",
     "compiled_steps",
     "changed_calls",

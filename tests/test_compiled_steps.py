@@ -22,6 +22,7 @@ from ngdla._backend import column_loops, shapes
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asv_benchmarks"))
 
 from claims import compiled_steps as claims
+from claims import sharded_jax
 
 jax = pytest.importorskip("jax")
 
@@ -177,3 +178,13 @@ def test_no_device_sends_more_than_a_gram_matrix() -> None:
     names = ["damped_lstsq, complex64", "SR, real"]
     for name, words in claims.words_on_four_devices(*names).items():
         assert words <= claims.gram_words(name)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device")
+def test_sharded_gram_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of columns it is one sum, and rows are exchanged for columns before."""
+    monkeypatch.setattr(sharded_jax, "DEVICES", 2)
+    by_columns = sharded_jax.row("Explicit", "columns", "gram", 64, "complex128")
+    assert (by_columns["largest collective / n^2"], by_columns["exchanged"]) == (1, False)
+    by_rows = sharded_jax.row("Auto", "rows", "gram", 64, "float64")
+    assert (by_rows["largest gather / (n m)"], by_rows["exchanged"]) == (0, True)

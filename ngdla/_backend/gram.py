@@ -16,6 +16,7 @@ from .array import AnyArray
 from .choices import CHOICES
 from .chunks import sum_over_chunks
 from .column_loops import loop_over_columns
+from .device_memory import require_square_on_each_device
 from .dtypes import dtype_name, is_complex
 from .gram_cupy import gram_cupy
 from .namespace import (
@@ -57,6 +58,7 @@ def gram(S: AnyArray) -> AnyArray:
     if is_cupy_namespace(xp):
         return gram_cupy(S)
     if is_jax_namespace(xp):
+        require_square_on_each_device(S)
         return _gram_jax(CHOICES["gram of jax"].way)(S)
     if is_dask_namespace(xp):
         return sum_over_chunks(gram, S)

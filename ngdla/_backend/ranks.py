@@ -144,6 +144,10 @@ class TracedRanks(Alone):
         """Return how many rows or columns each rank has: as many as this one."""
         return [share] * self.size
 
+    def own(self, shares: Sequence[int]) -> int:
+        """Return what this rank has of the shares of all."""
+        return shares[0]
+
     def total(self, x: Array) -> Array:
         """Return the sum over ranks."""
         return self.communicator.all_reduce_sum(x)
@@ -196,6 +200,10 @@ class Ranks(TracedRanks):
     def shares(self, share: int) -> list[int]:
         """Return how many rows or columns each rank has."""
         return [int(own) for own in self._handshake((share,)).payload[:, 0]]
+
+    def own(self, shares: Sequence[int]) -> int:
+        """Return what this rank has of the shares of all."""
+        return shares[self.rank]
 
     def enter(self, *options: Any) -> None:
         """Begin a call with options that are the same on all ranks."""

@@ -12,6 +12,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import Check, ValueChecks, opened
 from ngdla._backend.checks import require_flag
 from ngdla._backend.dtypes import astype, dtype_name, real_name, unit_roundoff
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.pytrees import register_pytree
 from ngdla._backend.scalars import damping_values, rounded_up
@@ -21,7 +22,7 @@ from ngdla.score_matrices.sample_rows import is_stacked
 from ngdla.score_matrices.score_matrix import ParameterVector, Scores
 
 from .certificate import SolveInfo
-from .factorisation import Factorisation, damping_below
+from .factorisation import Factorisation, damping_below, damping_of
 from .inverses import cast_inverse
 from .ladder import Outcome, climb, reuse, with_damping
 from .leave_one_out import left_out_residuals
@@ -37,6 +38,7 @@ from .solution import solution
 __all__ = ["DampedFactor", "damped_factor"]
 
 
+@on_automatic_axes(exchange="longer")
 def damped_factor(
     S: Scores,
     damping: float | Array,
@@ -149,6 +151,7 @@ class DampedFactor(Factorisation):
     def solve(
         self, v: ParameterVector, full_output: bool = False, *, row_space: bool = False
     ) -> Any: ...
+    @on_automatic_axes()
     def solve(
         self, v: ParameterVector, full_output: bool = False, *, row_space: bool = False
     ) -> Any:
@@ -188,6 +191,7 @@ class DampedFactor(Factorisation):
     def lstsq(
         self, f: Array, x0: ParameterVector | None = None, full_output: bool = False
     ) -> Any: ...
+    @on_automatic_axes()
     def lstsq(self, f: Array, x0: ParameterVector | None = None, full_output: bool = False) -> Any:
         """Return argmin |S x - f|^2 + damping |x - x0|_D^2; see `damped_lstsq`.
 
@@ -205,6 +209,7 @@ class DampedFactor(Factorisation):
         with self._opened() as checks:
             return self._solved(LeastSquares.checked(self.scores, f, x0), checks, full_output)
 
+    @on_automatic_axes()
     def with_damping(self, damping: float | Array) -> DampedFactor:
         """Return a factor for another damping, without a pass over S.
 
@@ -244,6 +249,7 @@ class DampedFactor(Factorisation):
             scores.ranks.note(damping=damping)
             return with_damping(self, damping, checks)
 
+    @on_automatic_axes()
     def logdet(self) -> AnyArray:
         """Return log det(S^H S + damping D) of the m x m matrix.
 
@@ -265,7 +271,7 @@ class DampedFactor(Factorisation):
         scores, small = self.scores, self.small
         with self._opened() as checks:
             _require_exact(self, checks)
-            xp, damping = namespace(small.squared_norm), _damping(self)
+            xp, damping = namespace(small.squared_norm), damping_of(self)
             value = _sum_without_lifted(self, small.matrix.log_determinant, lifted_log_determinant)
             if scores.wide:
                 value = value + (scores.columns - scores.rows) * xp.log(damping)
@@ -275,6 +281,7 @@ class DampedFactor(Factorisation):
                 value = value - 2 * scores.across_columns.merged(sums, add)
             return astype(value, real_name(scores.dtype))
 
+    @on_automatic_axes()
     def effective_dimension(self) -> AnyArray:
         """Return tr G (G + damping)^-1 for G = S D^-1 S^H: how many directions are fitted.
 
@@ -299,6 +306,7 @@ class DampedFactor(Factorisation):
             value = _sum_without_lifted(self, small.matrix.effective_dimension, lifted_dimension)
             return astype(value, real_name(scores.dtype))
 
+    @on_automatic_axes()
     def leave_one_out(self, f: Array, *, stacked: bool | None = None) -> AnyArray:
         """Return the residual of each sample, from the fit of `lstsq` without that sample.
 
@@ -349,6 +357,7 @@ class DampedFactor(Factorisation):
             e = left_out_residuals(scores, inverse, right, null, stacked=paired)
             return layout.from_columns((astype(scores.given_back(e), layout.rounded),))
 
+    @on_automatic_axes()
     def overlap(self, phi: ParameterVector) -> AnyArray:
         """Return (S phi)^H W^-1 (S phi) / |phi|^2: how much of phi the rows of S span.
 
@@ -431,15 +440,8 @@ def _sum_without_lifted(
 
     `of_matrix` gives the sum from inverse and damping, `of_lifted` what lifting added to it.
     """
-    small, scores, damping = factor.small, factor.scores, _damping(factor)
+    small, scores, damping = factor.small, factor.scores, damping_of(factor)
     value, null = of_matrix(small.inverse, damping), factor.problem.null
     if null is None or not scores.wide or not factor.plan.method.lifts_null:
         return value
     return value - of_lifted(null, lift_height(small.squared_norm, scores), damping)
-
-
-def _damping(factor: DampedFactor) -> Array:
-    """Return the damping as an array, (...), in the real dtype of the factor."""
-    squared_norm = factor.small.squared_norm
-    damping = factor.problem.damping_in(dtype_name(squared_norm.dtype))
-    return namespace(squared_norm).zeros_like(squared_norm) + damping

@@ -17,7 +17,7 @@ from .null_vectors import are_null, leak_of, null_error
 from .precision import LIFT, Plan
 from .problem import DampedProblem
 
-__all__ = ["Factored", "Factorisation", "damping_below", "factorise", "redamp"]
+__all__ = ["Factored", "Factorisation", "damping_below", "damping_of", "factorise", "redamp"]
 
 
 @part
@@ -114,3 +114,10 @@ def damping_below(factor: Factorisation, least: float) -> Array:
     """Tell whether damping / |S|_F^2 is below `least`, (...)."""
     damping = factor.problem.damping_in(factor.problem.plan.factor)
     return damping < least * factor.small.squared_norm
+
+
+def damping_of(factor: Factorisation) -> Array:
+    """Return the damping as an array, (...), in the real dtype of the factor."""
+    squared_norm = factor.small.squared_norm
+    damping = factor.problem.damping_in(dtype_name(squared_norm.dtype))
+    return namespace(squared_norm).zeros_like(squared_norm) + damping

@@ -12,6 +12,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, normal_range, real_name
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array, namespace
 from ngdla._backend.products import rmatvec
@@ -51,7 +52,7 @@ class DampingPath(NamedTuple):
         residual norm on new samples.
     eigenvalues : array, shape (..., d)
         Those g of the smaller Gram matrix, d = min(n, m), in ascending order; with n < m those of
-        null vectors are tr G / n.
+        null vectors are tr G / n. With `ColumnShards` d = n.
     coefficients : array, shape (..., d) or (..., d, k)
         Sizes |c| of c = U^H f for the left singular vectors U of S, with which S x is
         U diag(g / (g + damping)) c. They are 0 where S x does not reach: along null vectors, and
@@ -66,6 +67,7 @@ class DampingPath(NamedTuple):
     eigenvalues: AnyArray
     coefficients: AnyArray
 
+    @on_automatic_axes()
     def at_step(self, delta: float | Array) -> AnyArray:
         r"""Return the damping with which the step has the length |S x| = delta: a trust region.
 
@@ -111,6 +113,7 @@ class DampingPath(NamedTuple):
             return _damping_at_step(self, delta, checks)
 
 
+@on_automatic_axes(exchange="longer")
 def damping_path(
     S: Scores,
     f: Array,

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 from ngdla._backend.calls import Check, opened
 from ngdla._backend.checks import require_flag
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import Array
 from ngdla.score_matrices.column_blocks import score_matrix
 from ngdla.score_matrices.score_matrix import ParameterVector, Scores
@@ -51,6 +52,7 @@ def damped_solve(
     check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
+@on_automatic_axes(exchange="longer")
 def damped_solve(
     S: Scores,
     v: ParameterVector,
@@ -231,6 +233,7 @@ def damped_lstsq(
     check: Check = True,
     full_output: bool = False,
 ) -> Any: ...
+@on_automatic_axes(exchange="longer")
 def damped_lstsq(
     S: Scores,
     f: Array,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from inspect import signature
 from typing import Any
 
 from ngdla._backend.array import AnyArray
@@ -49,8 +50,8 @@ class JaxAxis:
 
     Notes
     -----
-    With ``check_vma=True`` JAX takes a gathered array for one that differs between ranks: return
-    it sharded over the axis, or use ``check_vma=False``.
+    With ``check_vma=True`` sums and gathered arrays have the type of what is equal on all ranks.
+    Before version 0.9 of JAX that is so of sums only.
 
     Examples
     --------
@@ -87,6 +88,13 @@ class JaxAxis:
             raise RuntimeError(msg) from error
 
     @property
+    def _in_shard_map(self) -> bool:
+        """Whether the ranks are devices, not entries of `jax.vmap`."""
+        import jax
+
+        return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+    @property
     def timeout(self) -> float | None:
         """None: a collective waits for as long as XLA does."""
         return None
@@ -120,7 +128,10 @@ class JaxAxis:
         """
         import jax
 
-        return jax.lax.all_gather(self._array(x), self.name)
+        y = self._array(x)
+        if "to" in signature(jax.lax.all_gather).parameters and self._in_shard_map:
+            return jax.lax.all_gather(y, self.name, to="invarying")
+        return jax.lax.all_gather(y, self.name)
 
     def all_to_all(self, x: Array) -> Array:
         """Return, as part j, the part of the x of rank j that is for this rank.

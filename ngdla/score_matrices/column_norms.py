@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ngdla._backend.calls import all_finite, opened
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import namespace
 
 from .column_blocks import score_matrix
@@ -13,6 +14,7 @@ from .score_matrix import Scores
 __all__ = ["column_norms"]
 
 
+@on_automatic_axes()
 def column_norms(S: Scores) -> Any:
     """Return the squared norms |S e_j|^2 of the columns of S, the diagonal of S^H S.
 

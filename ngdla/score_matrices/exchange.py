@@ -44,7 +44,7 @@ def exchanged(
     rank, and `shares` the columns that it gets.
     """
     chunks = _arrivals(blocks, ranks, counts, shares)
-    own = shares[ranks.rank if isinstance(ranks.rank, int) else 0]
+    own = ranks.own(shares)
     if own == 0:
         for _ in chunks:  # others have some
             pass
@@ -61,7 +61,7 @@ def _arrivals(
     like, most, widest = blocks[0], max(counts), max(shares)
     width = length_of_chunk(len(counts) * most, like.shape[:-2], dtype_name(like.dtype))
     starts = list(accumulate(shares, initial=0))
-    own = shares[ranks.rank if isinstance(ranks.rank, int) else 0]
+    own = ranks.own(shares)
     for i in range(0, widest, width):
         end = min(i + width, widest)
         parts = []

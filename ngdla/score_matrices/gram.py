@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import all_finite, opened
 from ngdla._backend.dtypes import dtype_name
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.messages import shown
 from ngdla._backend.out_of_memory import Matrix, with_room
 from ngdla._backend.products import trace
@@ -19,6 +20,7 @@ Accumulation = Literal["float32", "float64", "complex64", "complex128"]
 ACCUMULATIONS = ("float32", "float64", "complex64", "complex128")
 
 
+@on_automatic_axes(exchange="columns")
 def gram(S: Any, *, accumulate: Accumulation | None = None) -> AnyArray:
     """Return the Gram matrix S S^H of the rows of S, the neural tangent kernel of scores.
 

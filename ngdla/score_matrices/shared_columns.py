@@ -75,7 +75,7 @@ class SharedColumns(SampleScores):
     @property
     def given_rows(self) -> int:
         """Number of rows of vectors with the n axis, as callers give them on this rank."""
-        return self.rows if self.given is None else int(self.given[self.ranks.rank])
+        return self.rows if self.given is None else self.ranks.own(self.given)
 
     @property
     def columns(self) -> int:

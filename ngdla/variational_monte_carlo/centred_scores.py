@@ -19,6 +19,7 @@ from ngdla._backend.calls import ValueChecks, all_finite, opened, place_in_batch
 from ngdla._backend.checks import require_array, require_choice
 from ngdla._backend.chunks import unchunked
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.products import centred_rows, weighted_mean
 from ngdla._backend.runs import LONG, long_mean
@@ -44,6 +45,7 @@ Mode = Literal["real", "complex", "holomorphic"]
 MODES: tuple[Mode, ...] = ("real", "complex", "holomorphic")
 
 
+@on_automatic_axes()
 def residuals(
     local_energies: Array, *, weights: Array | None = None, mode: Mode | None = None
 ) -> AnyArray:

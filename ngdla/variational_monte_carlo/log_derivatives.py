@@ -7,6 +7,7 @@ from typing import Any
 
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.dtypes import real_name
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.namespace import Array
 from ngdla.score_matrices.column_blocks import ColumnBlocks, column_blocks
 from ngdla.score_matrices.score_matrix import ScoreMatrix
@@ -28,6 +29,7 @@ __all__ = ["LogDerivatives", "log_derivatives_of", "scores", "scores_of"]
 LogDerivatives = ColumnBlocks | ScoreStream | ScoreOperator | SharedColumns | SharedRows
 
 
+@on_automatic_axes()
 def scores(log_derivatives: Any, *, weights: Array | None = None, mode: Mode | None = None) -> Any:
     """Return the centred, weighted score matrix S of SR: q_i (O_i - sum_j p_j O_j).
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 from ngdla._backend.calls import ValueChecks, opened
 from ngdla._backend.checks import require_array, require_flag, require_like
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
+from ngdla._backend.mesh_axes import on_automatic_axes
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, is_array
 from ngdla._backend.ranks import telling
@@ -92,6 +93,7 @@ def stochastic_reconfiguration(
     gathered: bool = True,
     **solve_options: Any,
 ) -> Any: ...
+@on_automatic_axes(exchange="longer")
 def stochastic_reconfiguration(
     log_derivatives: Scores,
     local_energies: Array,

@@ -312,6 +312,26 @@ def case_streams_that_fail(comm, xp):
         p.own("the disk is gone", p.lstsq, kind=RuntimeError, make=later(passes * blocks))
 
 
+def case_a_factor_after_a_fault(comm, xp):
+    """Its ranks stand at the same place again."""
+    p = Fault(comm, xp)
+    last = comm.size - 1
+    for shards, f, rows in ((p.column_shards(), p.g, None), (p.row_shards(), p.b, p.rows)):
+        factor = ngdla.damped_factor(shards, p.damping)
+        expected = ngdla.damped_factor(p.S, p.damping).leave_one_out(p.f)
+        v = p.here(p.v, p.columns if rows is None else exchanged_part(31, comm))
+        nan = p.mine(v * np.nan, v)
+        for kind, message, function, argument in (
+            (ValueError, f"rank {last} failed: |has shape", factor.lstsq, p.mine(f[:-1], f)),
+            (ValueError, "`v` contains NaN or Inf", factor.solve, nan),
+            (ValueError, "`damping` is 0.1 on rank 0", factor.with_damping, p.mine(0.2, 0.1)),
+            (TypeError, "`f` is a", factor.leave_one_out, p.mine(None, f)),
+        ):
+            error = raised(kind, function, argument)
+            assert re.search(message, str(error)), str(error)
+            p.check(factor.leave_one_out(f), expected, rows)
+
+
 def case_steps_that_are_refused(comm, xp):
     """What no rank can help, all say in the same words."""
     p = Fault(comm, xp, 23, 8, "float32")

@@ -12,7 +12,12 @@ launch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(launch)
 
 STARTS = [("mpi", 2), ("gloo", 2), ("mpi", 3)]
-ON_PROCESSES = [(*start, name) for start in STARTS for name in launch.chosen(*start)]
+LONG = [("mpi", 4), ("gloo", 4)]
+ON_PROCESSES = [
+    pytest.param(*start, name, marks=[pytest.mark.slow] if start in LONG else [])
+    for start in STARTS + LONG
+    for name in launch.chosen(*start)
+]
 ON_THREADS = [name for name, case in launch.cases().items() if not hasattr(case, "engines")]
 
 

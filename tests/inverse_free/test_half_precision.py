@@ -198,6 +198,7 @@ def test_dtypes_of_a_state(
     assert name_of(new.K.to_dense()) == "float32"
 
 
+@pytest.mark.thinned
 @in_half_precision
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("name", NAMES)
