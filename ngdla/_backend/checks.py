@@ -30,6 +30,7 @@ from .namespace import (
 
 __all__ = [
     "DTYPES",
+    "Empty",
     "not_hermitian",
     "require_array",
     "require_batch",
@@ -44,6 +45,8 @@ __all__ = [
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
+Empty = bool | Literal["all"]  # whether axes may be: none, all but the last, or all
+
 
 def require_array(
     x: Any,
@@ -51,7 +54,7 @@ def require_array(
     *,
     ndim: int = 0,
     blocks: bool = True,
-    empty: bool | Literal["all"] = False,
+    empty: Empty = False,
 ) -> None:
     """Raise unless `x` is a dense floating-point array with at least `ndim` axes, none empty.
 

@@ -1,9 +1,9 @@
 """The words that ranks exchange before they do something together, and what must be equal in them.
 
 A packet is a row of double precision numbers on the host: whether the rank is well, at which place
-of the call it is and how many words it is about to sum, what all ranks must have in common, what
-its share is, and a payload of a few numbers. What was noted of data is a sum with fixed weights,
-which may differ by the roundings of equal calculations.
+of the call it is and arrays of which shape and dtype it sends next, what all ranks must have in
+common, what its share is, and a payload of a few numbers. What was noted of data is a sum with
+fixed weights, which may differ by the roundings of equal calculations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .dtypes import dtype_name, unit_roundoff
+from .dtypes import unit_roundoff
 from .messages import shown
 
 __all__ = [
@@ -34,7 +34,7 @@ PAYLOAD = 5
 _FIELDS = (
     "well",
     "place",
-    "words",
+    "sent",
     "axis",
     "size",
     "share",
@@ -46,6 +46,7 @@ _FIELDS = (
     "data",
     "tolerance",
 )
+_PLACE = ("damping", "place", "sent")  # where ranks are in a call
 WORDS = len(_FIELDS) + PAYLOAD  # of a packet
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _LIBRARIES = ("numpy", "cupy", "torch", "jax", "array_api_strict")
@@ -91,14 +92,17 @@ def word_of_library(name: str) -> float:
     return float(_LIBRARIES.index(name)) if name in _LIBRARIES else float(len(_LIBRARIES))
 
 
-def checksum(values: np.ndarray, salt: str) -> tuple[float, float]:
-    """Return a sum of values with fixed weights, and by how much equal ones may differ in it."""
-    u = unit_roundoff(dtype_name(values.dtype))
+def checksum(values: np.ndarray, salt: str, dtype: str) -> tuple[float, float]:
+    """Return a sum of values with fixed weights, and by how much equal ones may differ in it.
+
+    `dtype` is that in which they were computed.
+    """
+    u = unit_roundoff(dtype)
     flat = np.ascontiguousarray(values).reshape(-1)
     if np.iscomplexobj(flat):
         flat = flat.view(flat.real.dtype)
     weights = np.cos(np.arange(flat.size) + zlib.crc32(salt.encode()) % 1000)
-    terms = weights * flat
+    terms = weights * flat.astype(np.float64)
     return float(terms.sum()), _ROUNDINGS * u * float(np.abs(terms).sum())
 
 
@@ -110,8 +114,8 @@ def disagreement(packets: Packets, name: str, common: str, arguments: Sequence[s
     """
     if (text := _of_parts(packets, name, common) or _of_totals(packets, name, common)) is not None:
         return text
-    if (r := _first_other(packets["damping"])) is not None:
-        damping = packets["damping"]
+    damping = packets["damping"]
+    if (r := _first_other(damping)) is not None and damping[0] and damping[r]:  # 0 is none
         return (
             f"`damping` is {shown(float(damping[0]))} on rank 0 but {shown(float(damping[r]))} on "
             f"rank {r} (of arrays, a sum); it must be the same on all ranks."
@@ -124,12 +128,12 @@ def disagreement(packets: Packets, name: str, common: str, arguments: Sequence[s
     if (r := _first_other(packets["data"], packets["tolerance"])) is not None:
         which = " or ".join(f"`{argument}`" for argument in arguments)
         return f"{which} differs between rank 0 and rank {r}; it must be equal on all ranks."
-    r = _first_other(packets["place"])
-    r = _first_other(packets["words"]) if r is None else r
-    if r is not None:
+    others = [_first_other(packets[name]) for name in _PLACE]
+    if (r := next((r for r in others if r is not None), None)) is not None:
         return (
-            f"rank {r} is at another place of a call than rank 0; call the same functions with "
-            f"the same arguments and options on all ranks, in the same order."
+            f"rank {r} is at another place of a call than rank 0, or has vectors of another shape "
+            f"or dtype; make the same calls on all ranks, in the same order, with the same "
+            f"arguments and options, dtypes and numbers of right-hand sides."
         )
     return None
 

@@ -14,9 +14,9 @@ differently. Inside `jax.shard_map` nothing can be read, and there are no handsh
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from functools import reduce
+from operator import index
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from .array import AnyArray
 from .communicator import Communicator
+from .dtypes import dtype_name
 from .handshake import (
     PAYLOAD,
     Packets,
@@ -175,6 +176,16 @@ class Ranks(TracedRanks):
 
     _state: _State
 
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return index(self.communicator.size)
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank, in Python: communicators may count in integers of NumPy."""
+        return index(self.communicator.rank)
+
     # ------------------------------------------------------------------------- agreement
 
     def begin(
@@ -224,8 +235,9 @@ class Ranks(TracedRanks):
         """Take note of what must be the same on all ranks."""
         noted = self._state.noted
         if damping is not None:
-            known = isinstance(damping, float)
-            noted["damping"] = damping if known else checksum(host_values(damping), "damping")[0]
+            values = np.asarray(damping if isinstance(damping, float) else host_values(damping))
+            many = values.ndim > 0
+            noted["damping"] = checksum(values, "damping", "float64")[0] if many else float(values)
         if options is not None:
             noted["options"] = word_of((noted.get("options"), options))
 
@@ -233,7 +245,7 @@ class Ranks(TracedRanks):
         """Take note of an array that must be the same on all ranks."""
         noted = self._state.noted
         self._state.arguments.append(name)
-        word, tolerance = checksum(host_values(x), name)
+        word, tolerance = checksum(host_values(x), name, dtype_name(x.dtype))
         noted["data"] = noted.get("data", 0.0) + word
         noted["tolerance"] = noted.get("tolerance", 0.0) + tolerance
         self.note(options=tuple(x.shape))
@@ -279,7 +291,7 @@ class Ranks(TracedRanks):
                 "detach(), or call in torch.no_grad(). Inside jax.shard_map they do."
             )
             raise ValueError(msg)
-        self._handshake(words=math.prod(x.shape))
+        self._handshake(sent=word_of((tuple(map(int, x.shape)), dtype_name(x.dtype))))
         return self._engine(collective, x)
 
     def merged(self, x: Array, combine: Combine) -> Array:
@@ -291,10 +303,12 @@ class Ranks(TracedRanks):
 
     # -------------------------------------------------------------------------- handshakes
 
-    def _handshake(self, payload: Sequence[float] | np.ndarray = (), *, words: int = 0) -> Packets:
+    def _handshake(
+        self, payload: Sequence[float] | np.ndarray = (), *, sent: float = 0.0
+    ) -> Packets:
         state = self._state
         state.place += 1
-        place = {"well": 1.0, "place": state.place, "words": words}
+        place = {"well": 1.0, "place": state.place, "sent": sent}
         packets = self._packets(packet({**state.lasting, **state.noted, **place}, payload))
         if not packets["well"].all():
             raise self._agreed_on(self._of_others(self._told(None)))

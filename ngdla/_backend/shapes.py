@@ -43,7 +43,7 @@ def joined(arrays: list[Array], *, axis: int) -> Array:
 
 def length_of_chunk(width: int, batch: Any, dtype: str) -> int:
     """Return how many rows or columns with so many entries make 64 MB, at least one."""
-    itemsize = np.dtype(dtype).itemsize
+    itemsize = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize  # unknown to NumPy
     return max(1, CHUNK_BYTES // max(1, itemsize * width * math.prod(batch)))
 
 

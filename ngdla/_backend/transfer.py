@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import device
 
 from .array import AnyArray
+from .dtypes import dtype_name
 from .namespace import (
     is_cupy_namespace,
     is_dask_namespace,
@@ -31,10 +32,14 @@ def is_host_array(x: Any) -> bool:
 
 
 def host_values(x: AnyArray) -> np.ndarray:
-    """Return the values of an array of any library on the host, as they are."""
+    """Return the values of an array of any library on the host, as they are.
+
+    Those of bfloat16 in torch, which NumPy does not have, are float32.
+    """
     xp = namespace(x)
     if is_torch_namespace(xp):
-        return x.detach().resolve_conj().cpu().numpy()
+        x = x.detach().resolve_conj().resolve_neg().cpu()
+        return (x.float() if dtype_name(x.dtype) == "bfloat16" else x).numpy()
     if is_cupy_namespace(xp):
         return xp.asnumpy(x)
     if is_dask_namespace(xp):

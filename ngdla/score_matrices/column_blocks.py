@@ -16,7 +16,7 @@ from operator import add
 from typing import Any
 
 from ngdla._backend.calls import all_finite, place_in_batch
-from ngdla._backend.checks import require_array, require_like
+from ngdla._backend.checks import Empty, require_array, require_like
 from ngdla._backend.chunks import in_column_chunks, is_chunked, require_whole_samples
 from ngdla._backend.column_loops import Step, pass_over_columns
 from ngdla._backend.dtypes import astype, dtype_name, is_complex, real_name, result_name
@@ -40,13 +40,13 @@ def score_matrix(S: Any, *, name: str = "S") -> ScoreMatrix:
     return S.for_call() if isinstance(S, ScoreSource) else column_blocks(S, name=name)
 
 
-def column_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
-    """Check `S` and return it as `ColumnBlocks`."""
+def column_blocks(S: Any, *, name: str = "S", empty: Empty = False) -> ColumnBlocks:
+    """Check `S` and return it as `ColumnBlocks`; `empty` as in `require_array`."""
     if type(S) in (list, tuple) and not any(map(_is_container_of_arrays, S)):
-        return _sequence_blocks(S, name)
+        return _sequence_blocks(S, name, empty)
     if not hasattr(S, "dtype") and (isinstance(S, dict) or holds_arrays(S)):
-        return tree_blocks(S, name=name)
-    require_array(S, name, ndim=2)
+        return tree_blocks(S, name=name, empty=empty)
+    require_array(S, name, ndim=2, empty=empty)
     return ColumnBlocks((in_column_chunks(S, name),), None, ONE_ARRAY, name)
 
 
@@ -54,14 +54,14 @@ def _is_container_of_arrays(block: Any) -> bool:
     return not hasattr(block, "dtype") and holds_arrays(block)
 
 
-def _sequence_blocks(S: list[Any] | tuple[Any, ...], name: str) -> ColumnBlocks:
+def _sequence_blocks(S: list[Any] | tuple[Any, ...], name: str, empty: Empty) -> ColumnBlocks:
     """Return a list or tuple of column blocks (n, m_k)."""
     if not S:
         msg = f"`{name}` is an empty {type(S).__name__}; it needs at least one column block."
         raise ValueError(msg)
     form = BlockSequence(type(S), len(S))
     for i, block in enumerate(S):
-        require_array(block, f"{name}[{i}]", ndim=2)
+        require_array(block, f"{name}[{i}]", ndim=2, empty=empty)
         if block.ndim > 2:
             msg = (
                 f"`{name}[{i}]` has shape {tuple(block.shape)}; column blocks in a "
@@ -72,7 +72,7 @@ def _sequence_blocks(S: list[Any] | tuple[Any, ...], name: str) -> ColumnBlocks:
     return _blocks(S, S, form, name)
 
 
-def tree_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
+def tree_blocks(S: Any, *, name: str = "S", empty: Empty = False) -> ColumnBlocks:
     """Check a tree with leaves (n, *shape), and return it as `ColumnBlocks`, one for each leaf."""
     try:
         leaves, tree = tree_leaves(S)
@@ -83,7 +83,7 @@ def tree_blocks(S: Any, *, name: str = "S") -> ColumnBlocks:
         msg = f"`{name}` is a {type(S).__name__} without arrays; it needs at least one."
         raise ValueError(msg)
     for path, leaf in zip(tree.paths, leaves):
-        require_array(leaf, name + path, ndim=1, blocks=False)
+        require_array(leaf, name + path, ndim=1, blocks=False, empty=empty)
         require_whole_samples(leaf, name + path)
     form = ParameterTree(tree, tuple(tuple(map(int, leaf.shape[1:])) for leaf in leaves))
     blocks = [

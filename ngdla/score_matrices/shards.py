@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ngdla._backend.checks import require_count, require_dense
+from ngdla._backend.checks import require_count
 from ngdla._backend.communicator import Communicator
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import is_array
@@ -16,7 +16,6 @@ from ngdla._backend.trees import tree_leaves
 
 from .column_blocks import ColumnBlocks, column_blocks
 from .column_stream import ColumnStream
-from .parameter_forms import ONE_ARRAY
 from .row_stream import RowStream
 from .score_matrix import ScoreMatrix, ScoreSource
 from .score_stream import ScoreStream
@@ -222,8 +221,13 @@ def _part(S: Any, name: str, stream: type[ScoreStream], axis: int, read: Read) -
             f"sequence or tree of arrays, or a {stream.__name__}."
         )
         raise TypeError(msg)
-    if is_array(S):
-        require_dense(S, name)
-        if S.ndim > 1 and S.shape[axis] == 0:
-            return ColumnBlocks((S,), None, ONE_ARRAY, name)
-    return read(S, name=name)
+    blocks = read(S, name=name, empty="all")
+    for i, block in enumerate(blocks.blocks):
+        common = [size for j, size in enumerate(block.shape, -block.ndim) if j != axis]
+        if 0 in common:
+            msg = (
+                f"`{name}{blocks.form.label(i)}` has shape {tuple(block.shape)} on this rank, of "
+                f"which only axis {axis} may be empty."
+            )
+            raise ValueError(msg)
+    return blocks

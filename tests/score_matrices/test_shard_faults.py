@@ -134,6 +134,23 @@ DIFFERENT: dict[str, Fault] = {
         ValueError,
         "rank 1 ",
     ),
+    "dtype of f": (
+        lambda r: lstsq(r.walkers(), r.f.astype(r.one("float32", "float64")), 1e-2),
+        ValueError,
+        "rank 1 .* has vectors of another shape or dtype",
+    ),
+    "complex energies": (
+        lambda r: sr(r.walkers(), r.f * r.one(1j, 1.0), 1e-2),
+        ValueError,
+        "rank 1 .* has vectors of another shape or dtype",
+    ),
+    "axes of a batch": (
+        lambda r: lstsq(
+            ngdla.RowShards(r.one(S[None], S)[..., r.rows, :], r.comm), r.one(r.f[None], r.f), 1e-2
+        ),
+        ValueError,
+        "rank 1 ",
+    ),
     "metric or none": (
         lambda r: lstsq(r.shards(), F, 1e-2, metric=r.one(V[r.columns] ** 2 + 1, None)),
         ValueError,
@@ -301,6 +318,16 @@ OWN: dict[str, Fault] = {
         lambda r: lstsq(ngdla.ColumnShards(r.one(None, S[:, r.columns]), r.comm), F, 1e-2),
         TypeError,
         "`S` is a builtins.NoneType",
+    ),
+    "no columns of integers": (
+        lambda r: lstsq(r.shards(r.one(np.ones((N, 0), int), S)), F, 1e-2),
+        TypeError,
+        "`S` has dtype int64",
+    ),
+    "no rows for columns": (
+        lambda r: lstsq(r.shards(r.one(S[:0], S)), F, 1e-2),
+        ValueError,
+        "`S` has shape \\(0, 13\\) on this rank, of which only axis -1 may be empty",
     ),
     "integers": (
         lambda r: lstsq(r.shards(r.one(np.ones((N, M), int), S)), F, 1e-2),
