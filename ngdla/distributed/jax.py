@@ -88,11 +88,13 @@ class JaxAxis:
             raise RuntimeError(msg) from error
 
     @property
-    def _in_shard_map(self) -> bool:
-        """Whether the ranks are devices, not entries of `jax.vmap`."""
+    def _types_vary(self) -> bool:
+        """Whether types say what differs between ranks: in `jax.shard_map` with check_vma=True."""
         import jax
 
-        return bool(jax.sharding.get_abstract_mesh().manual_axes)
+        kind = jax.typeof(self.rank)
+        kind = getattr(kind, "manual_axis_type", kind)  # of JAX 0.10
+        return bool(getattr(kind, "varying", ()) or getattr(kind, "vma", ()))
 
     @property
     def timeout(self) -> float | None:
@@ -129,7 +131,8 @@ class JaxAxis:
         import jax
 
         y = self._array(x)
-        if "to" in signature(jax.lax.all_gather).parameters and self._in_shard_map:
+        # without these types the transpose has to be a sum: each rank has a part of derivatives
+        if "to" in signature(jax.lax.all_gather).parameters and self._types_vary:
             return jax.lax.all_gather(y, self.name, to="invarying")
         return jax.lax.all_gather(y, self.name)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import ngdla
 from ngdla.distributed import Collective, JaxAxis, RecordingCommunicator
 
 jax = pytest.importorskip("jax")
@@ -81,6 +82,32 @@ def test_several_axes_are_one_sequence_of_ranks():
 def test_arrays_of_numpy_are_constants_of_each_rank():
     function = jax.vmap(lambda x: COMM.all_reduce_sum(np.ones(3)) + x, axis_name="shards")
     np.testing.assert_array_equal(function(np.zeros(4)), np.full((4, 3), 4.0))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("gathered", [True, False])
+def test_derivatives_in_shard_map(mesh, check_vma, gathered):
+    """Those by scores and by energies are those of one device, whatever types say of ranks."""
+    rng = np.random.default_rng(0)
+    O, E = rng.standard_normal((6, 10)).astype("float32"), rng.standard_normal(6).astype("float32")
+    step = ngdla.stochastic_reconfiguration
+
+    def on_ranks(O, E):
+        return step(ngdla.RowShards(O, COMM), E, 1.0, gathered=gathered)
+
+    whole = jax.shard_map(
+        on_ranks,
+        mesh=mesh("Auto"),
+        in_specs=SHARDED,
+        out_specs=SAME if gathered else SHARDED,
+        check_vma=check_vma,
+    )
+    found, expected = (
+        jax.jit(jax.grad(lambda O, E: (f(O, E) ** 3).sum(), argnums=(0, 1)))(O, E)  # noqa: B023
+        for f in (whole, lambda O, E: step(O, E, 1.0))
+    )
+    for x, y in zip(found, expected):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * np.abs(y).max())
 
 
 def test_derivatives():
