@@ -92,18 +92,22 @@ def word_of_library(name: str) -> float:
     return float(_LIBRARIES.index(name)) if name in _LIBRARIES else float(len(_LIBRARIES))
 
 
-def checksum(values: np.ndarray, salt: str, dtype: str) -> tuple[float, float]:
+def checksum(
+    values: np.ndarray, salt: str, dtype: str, *, solved: bool = False
+) -> tuple[float, float]:
     """Return a sum of values with fixed weights, and by how much equal ones may differ in it.
 
-    `dtype` is that in which they were computed.
+    `dtype` is that in which they were computed, perhaps from what was `solved` for on each rank,
+    which multiplies differences by a condition number.
     """
     u = unit_roundoff(dtype)
+    relative = u**0.5 if solved else _ROUNDINGS * u
     flat = np.ascontiguousarray(values).reshape(-1)
     if np.iscomplexobj(flat):
         flat = flat.view(flat.real.dtype)
     weights = np.cos(np.arange(flat.size) + zlib.crc32(salt.encode()) % 1000)
     terms = weights * flat.astype(np.float64)
-    return float(terms.sum()), _ROUNDINGS * u * float(np.abs(terms).sum())
+    return float(terms.sum()), relative * float(np.abs(terms).sum())
 
 
 def disagreement(packets: Packets, name: str, common: str, arguments: Sequence[str]) -> str | None:

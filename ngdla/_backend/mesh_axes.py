@@ -31,6 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Shape = tuple[int, ...]
 Names = tuple[str, ...]  # of axes of a mesh
 Side = Literal["columns", "longer"]  # of S: "longer" has more entries
+_DEEPEST = 100  # levels of a tree in which arrays of JAX are looked for
 Spec = tuple[Any, ...]  # for each axis of an array: those of the mesh, a name or some, or None
 
 
@@ -61,11 +62,13 @@ def on_automatic_axes(*, exchange: Side | None = None) -> Callable[[Function], F
 
 def _is_of_jax(x: Any) -> bool:
     """Tell by the first array in it whether an argument is of JAX."""
-    x = _scores_in(x)
-    if isinstance(x, dict):
-        x = tuple(x.values())
-    if isinstance(x, (list, tuple)):
-        return bool(x) and _is_of_jax(x[0])
+    for _ in range(_DEEPEST):
+        x = _scores_in(x)
+        if isinstance(x, dict):
+            x = tuple(x.values())
+        if not isinstance(x, (list, tuple)) or not x:
+            break
+        x = x[0]
     return type(x).__module__.startswith("jax")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import index
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
@@ -76,8 +76,8 @@ class Alone:
     def note(self, *, damping: Any = None, options: Any = None) -> None:
         """Take note of what must be the same on all ranks."""
 
-    def note_data(self, name: str, x: Array) -> None:
-        """Take note of an array that must be the same on all ranks."""
+    def note_data(self, name: str, x: Array, *, solved: bool = False) -> None:
+        """Take note of an array that must be the same on all ranks, perhaps made of solutions."""
 
     def agreed(self, value: Value) -> Value:
         """Return the value of rank 0."""
@@ -119,6 +119,7 @@ class TracedRanks(Alone):
     """Devices that run one traced function, each on its part."""
 
     communicator: Communicator
+    has_uneven_parts: ClassVar[bool] = False  # all devices run the same code
 
     def begin(
         self, like: Array, *, size: int, share: int, declared: int | None, dtype: str
@@ -175,6 +176,7 @@ class Ranks(TracedRanks):
         object.__setattr__(self, "_state", state)
 
     _state: _State
+    has_uneven_parts = True
 
     @property
     def size(self) -> int:
@@ -241,11 +243,11 @@ class Ranks(TracedRanks):
         if options is not None:
             noted["options"] = word_of((noted.get("options"), options))
 
-    def note_data(self, name: str, x: Array) -> None:
-        """Take note of an array that must be the same on all ranks."""
+    def note_data(self, name: str, x: Array, *, solved: bool = False) -> None:
+        """Take note of an array that must be the same on all ranks, perhaps made of solutions."""
         noted = self._state.noted
         self._state.arguments.append(name)
-        word, tolerance = checksum(host_values(x), name, dtype_name(x.dtype))
+        word, tolerance = checksum(host_values(x), name, dtype_name(x.dtype), solved=solved)
         noted["data"] = noted.get("data", 0.0) + word
         noted["tolerance"] = noted.get("tolerance", 0.0) + tolerance
         self.note(options=tuple(x.shape))

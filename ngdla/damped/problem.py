@@ -113,7 +113,7 @@ def damped_problem(
         better = double_name(real) if has_double(like) else real
         scores = scores.with_scales(tuple(astype(weight, better) ** -0.5 for weight in metric))
     if null is not None:
-        null = _null(scores, null, dtype)
+        null = _null(scores, null, dtype, trusted=options.trusted)
     return DampedProblem(scores, damping, plan, options.refine, metric, null, options.trusted)
 
 
@@ -176,8 +176,9 @@ def _metric(scores: ScoreMatrix, metric: Any, dtype: str) -> Vector:
     return tuple(astype(piece, name) for piece, name in zip(pieces, names))
 
 
-def _null(scores: ScoreMatrix, null: Any, dtype: str) -> Array:
-    null, _ = sample_vector(scores, null, "null")
+def _null(scores: ScoreMatrix, null: Any, dtype: str, *, trusted: bool) -> Array:
+    if not trusted or scores.ranks is ALONE:  # ranks have compared what it was made of
+        null, _ = sample_vector(scores, null, "null")
     if is_complex(null) and not dtype.startswith("complex"):
         msg = f"`null` is {dtype_name(null.dtype)} but `{scores.name}` is real; pass a real one."
         raise TypeError(msg)

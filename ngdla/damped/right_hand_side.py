@@ -370,6 +370,9 @@ def _in_pieces(scores: ScoreMatrix, parts: Sequence[Any], name: str) -> tuple[Ve
         shapes = [tuple(part.shape) for part in parts]
         msg = f"the pieces of `{name}` have shapes {shapes}; their numbers of columns must agree."
         raise ValueError(msg)
+    if scores.ranks is not ALONE and scores.across_columns is ALONE:
+        for piece in pieces:
+            scores.ranks.note_data(name, piece, solved=True)
     return pieces, vectors[0]
 
 

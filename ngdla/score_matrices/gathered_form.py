@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ngdla._backend.checks import require_array
+from ngdla._backend.dtypes import astype, dtype_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.ranks import TracedRanks
 from ngdla._backend.shapes import joined
@@ -38,8 +39,10 @@ class GatheredForm(ParameterForm):
                     f"{width} entries, or this rank's part of it with gathered=False."
                 )
                 raise ValueError(msg)
-        column = namespace(parts[0]).expand_dims(joined(list(parts), axis=-1), axis=-1)
-        return (namespace(column).squeeze(rows_of(self.ranks, column, self.shares), axis=-1),)
+        xp, whole_vector = namespace(parts[0]), joined(list(parts), axis=-1)
+        self.ranks.note_data(name, _sums(whole_vector), solved=True)
+        column = xp.expand_dims(whole_vector, axis=-1)
+        return (xp.squeeze(rows_of(self.ranks, column, self.shares), axis=-1),)
 
     def put_together(self, pieces: Sequence[Array]) -> Any:
         """Return the whole vector on every rank."""
@@ -54,3 +57,9 @@ class GatheredForm(ParameterForm):
     def matrix(self, blocks: Sequence[Array]) -> Any:
         """Return the columns of this rank."""
         return blocks[0]
+
+
+def _sums(x: Array) -> Array:
+    """Return two numbers that differ where long vectors do; the vectors stay on their device."""
+    xp = namespace(x)
+    return xp.stack([xp.sum(x), astype(xp.sum(xp.abs(x)), dtype_name(x.dtype))])

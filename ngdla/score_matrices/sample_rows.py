@@ -47,6 +47,7 @@ def is_stacked(stacked: bool | None, null: Array | None, scores: ScoreMatrix) ->
             f"one row a sample."
         )
         raise ValueError(msg)
+    scores.ranks.note(options=stacked)
     return stacked
 
 

@@ -215,6 +215,11 @@ def _part(S: Any, name: str, stream: type[ScoreStream], axis: int, read: Read) -
     """Return the checked part of S on this rank, which may be a stream or nothing."""
     if isinstance(S, stream):
         return S.for_call().named(name)
+    if hasattr(S, "placements"):  # of DTensors of torch
+        msg = (
+            f"the part of `{name}` on this rank is a DTensor; pass communicator.local_part({name})."
+        )
+        raise TypeError(msg)
     if isinstance(S, ScoreSource):
         msg = (
             f"the part of `{name}` on this rank is a {type(S).__name__}; it must be an array, a "

@@ -140,6 +140,12 @@ class SharedRows(ParameterScores):
             )
             raise ValueError(msg)
         shares = column_shares(self.columns, self.ranks.size)
+        if not gathered and not self.ranks.has_uneven_parts and len(set(shares)) > 1:
+            msg = (
+                f"`{self.name}` has {self.columns} columns, of which {self.ranks.size} devices "
+                f"cannot have equally many, as traced code needs them; add columns of zeros."
+            )
+            raise ValueError(msg)
         columns = exchanged(self.local.blocks, self.ranks, self.counts, shares, arrival)
         form: ParameterForm = ONE_ARRAY
         if gathered:

@@ -176,6 +176,31 @@ DIFFERENT: dict[str, Fault] = {
         ValueError,
         "`f` differs between rank 0 and rank 1",
     ),
+    "v of many rows": (
+        lambda r: solve(ngdla.RowShards(S.T, r.comm), F * r.one(2.0, 1.0), 1e-2),
+        ValueError,
+        "`v` differs between rank 0 and rank 1; it must be equal on all ranks",
+    ),
+    "x0 of many rows": (
+        lambda r: lstsq(ngdla.RowShards(S.T, r.comm), V, 1e-2, x0=F + r.one(1.0, 0.0)),
+        ValueError,
+        "`x0` .*differs between rank 0 and rank 1",
+    ),
+    "metric of many rows": (
+        lambda r: lstsq(ngdla.RowShards(S.T, r.comm), V, 1e-2, metric=W + r.one(1.0, 0.0)),
+        ValueError,
+        "`metric` differs between rank 0 and rank 1",
+    ),
+    "the whole previous step": (
+        lambda r: sr(r.walkers(), r.f, 1e-2, previous=V * r.one(-1.0, 1.0), momentum=0.9),
+        ValueError,
+        "`previous` differs between rank 0 and rank 1",
+    ),
+    "stacked": (
+        lambda r: ngdla.damped_factor(r.shards(), 0.1).leave_one_out(F, stacked=r.one(True, False)),
+        ValueError,
+        "rank 1 was called with other options than rank 0",
+    ),
     "energies": (
         lambda r: sr(r.shards(), F * r.one(2.0, 1.0), 1e-2),
         ValueError,
@@ -410,6 +435,18 @@ def test_others_name_the_rank_that_failed(name: str) -> None:
     own = texts[AT_FAULT]
     assert not own.startswith("rank")
     assert texts == [f"rank 1 failed: {own}", own, f"rank 1 failed: {own}"]
+
+
+def test_equal_solutions_may_differ_by_more() -> None:
+    """What ranks computed of solutions differs by condition numbers of roundings."""
+
+    def run(comm: ThreadCommunicator) -> Any:
+        r = Rank(comm)
+        previous = V * (1 + r.one(1e-11, 0.0))
+        return sr(r.walkers(), r.f, 1e-2, previous=previous, momentum=0.9)
+
+    for step in outcomes(RANKS, run):
+        np.testing.assert_allclose(step, sr(S, F, 1e-2, previous=V, momentum=0.9), rtol=1e-6)
 
 
 def test_equal_data_may_differ_by_rounding() -> None:
