@@ -62,13 +62,41 @@ class Checkpoint:
     def check(self, problems: list[Problem], seed: int) -> None:
         """Raise a ValueError where the file holds another run of one of these problems."""
         for problem in filter(self.holds, problems):
-            held = json.loads(str(self.arrays[f"{problem.name}.problem"]))
+            held = self._settings(problem)
             if (difference := differing(held, settings(problem, seed))) is not None:
                 msg = f"holds a run of {problem.name} with {difference}; give another file"
                 raise ValueError(f"--checkpoint {shown(self.path)}: {msg}")
             if (steps := len(self.arrays[f"{problem.name}.steps"])) > problem.steps:
                 msg = f"holds {steps} steps of {problem.name}, more than the {problem.steps} asked"
                 raise ValueError(f"--checkpoint {shown(self.path)}: {msg} for; give another file")
+            if (part := self._odd_part(problem)) is not None:
+                msg = f"its {problem.name}.{part} cannot be gone on from; give another file"
+                raise ValueError(f"--checkpoint {shown(self.path)}: {msg}")
+
+    def _settings(self, problem: Problem) -> dict[str, Any]:
+        try:
+            return dict(json.loads(str(self.arrays[f"{problem.name}.problem"])))
+        except (ValueError, TypeError) as error:
+            msg = "is not a checkpoint of the demo; give another file"
+            raise ValueError(f"--checkpoint {shown(self.path)}: {msg}") from error
+
+    def _odd_part(self, problem: Problem) -> str | None:
+        """Return the name of an array that no run has written, or None."""
+        parameters = problem.model.initial(np.random.default_rng(0), problem.scale)
+        shapes = {
+            "parameters": parameters.shape,
+            "spins": (problem.walkers, problem.chain.sites),
+            "direction": parameters.shape,
+            "position": (),
+            "steps": (len(self.arrays[f"{problem.name}.steps"]), len(Step._fields)),
+        }
+        for part, shape in shapes.items():
+            array = self.arrays[f"{problem.name}.{part}"]
+            if array.shape != shape or array.dtype.kind not in "fciu":
+                return part
+            if not np.all(np.isfinite(array)):
+                return part
+        return None
 
     def __str__(self) -> str:
         """Return a text that differs where another file has been read."""

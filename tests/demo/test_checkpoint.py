@@ -146,6 +146,28 @@ def test_other_files_are_refused_and_left_alone(tmp_path):
     np.testing.assert_array_equal(np.load(array), np.ones(3))
 
 
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("parameters", np.ones(3)),
+        ("parameters", np.full(62, np.nan)),
+        ("spins", np.ones((2, 6))),
+        ("direction", np.array(["a"])),
+        ("position", np.ones(2)),
+        ("steps", np.ones((2, 3))),
+        ("problem", np.array("no JSON")),
+        ("problem", np.array("[1]")),
+    ],
+)
+def test_arrays_that_no_run_has_written_are_refused(part, content, tmp_path):
+    problem, path = small("tfim", steps=2), tmp_path / "run.npz"
+    run(problem, path)
+    write(path, read(path) | {f"tfim.{part}": content})
+    words = "not a checkpoint" if part == "problem" else f"its tfim.{part} cannot be gone on from"
+    with pytest.raises(ValueError, match=f"--checkpoint .*: .*{words}"):
+        Checkpoint(path, 1, ALONE).check([problem], SEED)
+
+
 # writing
 
 

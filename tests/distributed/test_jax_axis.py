@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 import ngdla
-from ngdla.distributed import Collective, JaxAxis, RecordingCommunicator
+from ngdla.distributed import (
+    Collective,
+    JaxAxis,
+    RecordingCommunicator,
+    SerialCommunicator,
+)
 
 jax = pytest.importorskip("jax")
 
@@ -160,3 +165,14 @@ def test_it_is_recorded_when_it_is_traced():
     for _ in range(2):
         step(np.ones((2, 5), "float32"))
     assert comm.collectives == [Collective("all_gather", 5, "float32")]
+
+
+def test_columns_that_devices_cannot_share_equally_are_refused():
+    class TwoDevices(SerialCommunicator):
+        size = 2
+
+    def solve(S, f):
+        return ngdla.damped_lstsq(ngdla.RowShards(S, TwoDevices()), f, 1.0)
+
+    with pytest.raises(ValueError, match="`S` has 5 columns, of which 2 devices cannot have equal"):
+        jax.jit(solve)(np.ones((2, 5)), np.ones(2))

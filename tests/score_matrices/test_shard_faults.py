@@ -482,3 +482,12 @@ def test_an_error_of_the_caller_leaves_the_others_to_the_engine() -> None:
 
     kinds = [type(error) for error in outcomes(RANKS, run, timeout=5.0)]
     assert kinds == [ConnectionError, KeyError, ConnectionError]
+
+
+def test_a_dtensor_is_told_its_local_part() -> None:
+    class DTensor:
+        placements = ()
+
+    shards = ngdla.ColumnShards(DTensor(), ngdla.distributed.SerialCommunicator())
+    with pytest.raises(TypeError, match=r"is a DTensor; pass communicator.local_part\(S\)"):
+        lstsq(shards, F, 1.0)
