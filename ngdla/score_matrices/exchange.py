@@ -2,7 +2,8 @@
 
 Rank j has n_j rows of S, and is to have all n rows of about m / P columns. They travel in chunks,
 some columns for every rank at once, so that beside the two parts of S there is no more than what
-is on the way: 64 MB each of what is sent and what arrives.
+is on the way: 4 MB for each rank, at most 64 MB in all, each of what is sent and what arrives.
+Larger messages are not faster, and memory that is new to a process costs more than its copies.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from ngdla._backend.dtypes import dtype_name
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.ranks import TracedRanks
 from ngdla._backend.shapes import joined, length_of_chunk
+from ngdla._backend.tracing import is_traced
 
 from .score_matrix import Vector
 
 __all__ = ["Arrival", "column_shares", "exchanged", "rows_of", "whole"]
 
+_MANY = 16  # ranks from which on chunks are 64 MB in all
 Arrival = Callable[[Array], Array]  # what is done to all rows of some columns
 
 
@@ -60,6 +63,8 @@ def _arrivals(
     """Yield all rows of some of this rank's columns, one chunk after the other."""
     like, most, widest = blocks[0], max(counts), max(shares)
     width = length_of_chunk(len(counts) * most, like.shape[:-2], dtype_name(like.dtype))
+    if not is_traced(like):  # whose chunks are code, one after the other
+        width = max(1, width * min(len(counts), _MANY) // _MANY)
     starts = list(accumulate(shares, initial=0))
     own = ranks.own(shares)
     for i in range(0, widest, width):

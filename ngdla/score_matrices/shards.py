@@ -136,10 +136,10 @@ class RowShards(ScoreSource):
     With n >= m vectors with the m axis are equal on all ranks; m^2 words are summed, m for each
     gradient, and n are gathered for each product S x.
     With n < m rows are exchanged for columns, m / P of them for each of P ranks, or one more on the
-    first m mod P: each rank sends and receives n m / P words, in chunks of 64 MB, and holds both
-    parts. Then it is as with `ColumnShards`, and vectors with the m axis are those of this rank's
-    columns, as one array; `stochastic_reconfiguration` returns the whole step on every rank unless
-    ``gathered=False``. Inside `jax.shard_map` P has to divide m.
+    first m mod P: each rank sends and receives n m / P words, in chunks of 64 MB at most, and holds
+    both parts. Then it is as with `ColumnShards`, and vectors with the m axis are those of this
+    rank's columns, as one array; `stochastic_reconfiguration` returns the whole step on every rank
+    unless ``gathered=False``. Inside `jax.shard_map` P has to divide m for a part of the step.
 
     Examples
     --------

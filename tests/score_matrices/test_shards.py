@@ -382,7 +382,7 @@ class Watching(SerialCommunicator):
 
 def test_a_chunk_of_rows_is_let_go_before_the_next_one(rng: Any, monkeypatch: Any) -> None:
     S, f = rng.standard_normal((8, 400)), rng.standard_normal(8)
-    monkeypatch.setattr(shapes, "CHUNK_BYTES", S.nbytes // 10)
+    monkeypatch.setattr(shapes, "CHUNK_BYTES", 16 * S.nbytes // 10)  # of 16 ranks
     comm = Watching()
     lstsq(ngdla.RowShards(S, comm), f, 1.0)
     assert len(comm.exchanged) == 2 * 10
