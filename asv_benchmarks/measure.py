@@ -46,6 +46,7 @@ CLAIMS = (
     "spin_chains",
     "doors",
     "full_runs",
+    "distribution",
 )
 MODULES = (
     *CLAIMS,
@@ -63,7 +64,6 @@ MODULES = (
     "compiled_steps",
     "changed_calls",
     "randomized_svd",
-    "distribution",
 )
 LIBRARIES = (
     "ngdla",

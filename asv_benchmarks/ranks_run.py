@@ -3,7 +3,8 @@
     mpiexec -n 2 python ranks_run.py OUTPUT N M REPEATS
 
 All processes make this program together. Where one works alone, the others sleep. Each part of a
-repetition makes its arrays anew, without a clock, so that few of them exist at a time.
+repetition makes its arrays anew, and calls once without a clock: a process waits long for memory
+that it has not had before, and programs make many steps.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def meet(comm: MPICommunicator) -> None:
 def of_all(comm: MPICommunicator, prepare: Callable[[], Solve]) -> float:
     """Return the seconds of a call on all ranks, of the last one to end."""
     call = prepare()
+    call()
     meet(comm)
     comm._comm.Barrier()
     start = time.perf_counter()
@@ -110,6 +112,7 @@ def of_one(comm: MPICommunicator, prepare: Callable[[], Solve]) -> float:
     meet(comm)
     if comm.rank == 0:
         call = prepare()
+        call()
         start = time.perf_counter()
         call()
         own = time.perf_counter() - start

@@ -25,6 +25,7 @@ __all__ = [
     "claims",
     "company",
     "compiled_steps",
+    "distribution",
     "environments",
     "files",
     "first_batch",
