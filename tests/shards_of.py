@@ -12,7 +12,7 @@ from thread_ranks import ThreadCommunicator, run_ranks
 
 import ngdla
 
-__all__ = ["LAYOUTS", "Cut", "equal", "put_together", "sharded", "uneven"]
+__all__ = ["LAYOUTS", "PLACES", "Cut", "equal", "put_together", "sharded", "uneven"]
 
 
 class Cut(NamedTuple):
@@ -48,6 +48,10 @@ LAYOUTS: dict[str, tuple[str, Callable[[int, int], list[int]]]] = {
     "rows": ("rows", equal),
     "uneven rows": ("rows", uneven),
 }
+
+
+# One process, equal parts, and parts of which one is empty.
+PLACES = [("columns", 1), ("columns", 2), ("rows", 2), ("uneven columns", 3), ("uneven rows", 3)]
 
 
 def cuts(layout: str, shape: tuple[int, int], ranks: int) -> list[tuple[Cut, Cut]]:

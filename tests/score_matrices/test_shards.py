@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from backends import BACKENDS, Backend
 from references import U, condition, random_array, scores_with_spectrum
-from shards_of import LAYOUTS, put_together, sharded
+from shards_of import LAYOUTS, PLACES, put_together, sharded
 from thread_ranks import ThreadCommunicator, run_ranks
 
 import ngdla
@@ -121,8 +121,7 @@ def library(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS[request.param]()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize(("layout", "ranks"), PLACES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("name", "axis"), CALLS, ids=[name for name, _ in CALLS])
 def test_results_of_one_process(

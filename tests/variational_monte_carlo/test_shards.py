@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from references import U, condition, random_array, sr_data
-from shards_of import LAYOUTS, put_together, sharded
+from shards_of import LAYOUTS, PLACES, put_together, sharded
 from thread_ranks import ThreadCommunicator, run_ranks
 
 import ngdla
@@ -59,8 +59,7 @@ def steps_of_ranks(
     return sharded(call, O, layout, ranks, Backend())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize(("layout", "ranks"), PLACES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("option", OPTIONS)
