@@ -22,6 +22,7 @@ launch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(launch)
 
 LIMIT = 60.0  # seconds for a start of mpiexec
+RUN = ("--system", "mg", "--checkpoint-every", "3")
 DRAWS = ("matplotlib", "rich", "tqdm")
 
 pytestmark = [
@@ -133,22 +134,40 @@ def wait_for_steps(process, folder, steps):
     pytest.fail("no checkpoint was written")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds a rank in /proc")
-@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_killed_process_costs_no_more_than_some_steps(rank, tmp_path):
-    system = ("--system", "mg", "--checkpoint-every", "3")
-    process = begun(2, tmp_path, *system, "--steps", "1000000")
+def broken(rank, folder):
+    """Kill a rank of a run that has a checkpoint, and return how many steps that has."""
+    process = begun(2, folder, *RUN, "--steps", "1000000")
     try:
-        wait_for_steps(process, tmp_path, 10)
-        os.kill(pid_of_rank(rank, tmp_path), signal.SIGKILL)
+        wait_for_steps(process, folder, 10)
+        os.kill(pid_of_rank(rank, folder), signal.SIGKILL)
     finally:
         code, *_ = ended(process)  # mpiexec ends the other process
     assert code != 0
-    steps = len(arrays(tmp_path)["mg.steps"]) + 5
-    out, file = done(2, tmp_path, *system, "--steps", str(steps))
-    assert f"goes on after step {steps - 5}" in out
-    state, expected = in_this_process(2, "mg", steps)
-    np.testing.assert_array_equal(measured(file, "mg"), expected)
-    np.testing.assert_array_equal(file["mg.parameters"], state.parameters)
-    np.testing.assert_array_equal(file["mg.direction"], state.direction)
-    np.testing.assert_allclose(expected, in_this_process(1, "mg", steps)[1], rtol=1e-9)
+    return len(arrays(folder)["mg.steps"])
+
+
+finds_ranks = pytest.mark.skipif(sys.platform != "linux", reason="finds a rank in /proc")
+
+
+@finds_ranks
+def test_a_killed_process_costs_no_more_than_some_steps(tmp_path):
+    held = broken(1, tmp_path)
+    out, file = done(2, tmp_path, *RUN, "--steps", str(held + 5))
+    assert f"goes on after step {held}" in out
+    state, expected = in_this_process(1, "mg", held + 5)
+    np.testing.assert_allclose(measured(file, "mg"), expected, rtol=1e-9)
+    np.testing.assert_array_equal(file["mg.spins"], state.spins)
+
+
+@finds_ranks
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_that_was_broken_is_the_same_to_the_last_bit(rank, tmp_path):
+    folders = tmp_path / "broken", tmp_path / "whole"
+    for folder in folders:
+        folder.mkdir()
+    steps = str(broken(rank, folders[0]) + 5)
+    (_, file), (_, whole) = (done(2, folder, *RUN, "--steps", steps) for folder in folders)
+    np.testing.assert_array_equal(measured(file, "mg"), measured(whole, "mg"))
+    for part in ("parameters", "direction", "spins", "position"):
+        np.testing.assert_array_equal(file[f"mg.{part}"], whole[f"mg.{part}"])
