@@ -11,8 +11,8 @@ spec = importlib.util.spec_from_file_location("launch", Path(__file__).with_name
 launch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(launch)
 
-STARTS = [("mpi", 2), ("gloo", 2), ("mpi", 3)]
-LONG = [("mpi", 4), ("gloo", 4)]
+STARTS = [("mpi", 2), ("gloo", 2)]
+LONG = [("mpi", 3), ("mpi", 4), ("gloo", 4)]
 ON_PROCESSES = [
     pytest.param(*start, name, marks=[pytest.mark.slow] if start in LONG else [])
     for start in STARTS + LONG
