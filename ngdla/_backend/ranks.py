@@ -127,7 +127,10 @@ class TracedRanks(Alone):
         """Return the shares of all ranks: as much as this one has."""
         shares = self.shares(share)
         if declared is not None and declared != sum(shares):
-            msg = f"{len(shares)} ranks with {share} each do not add up to {declared}."
+            msg = (
+                f"`columns` or `rows` of the shards is {declared}, but {len(shares)} devices with "
+                f"{share} each have {sum(shares)}; pass this number, or none."
+            )
             raise ValueError(msg)
         return shares
 

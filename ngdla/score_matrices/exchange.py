@@ -3,7 +3,7 @@
 Rank j has n_j rows of S, and is to have all n rows of about m / P columns. They travel in chunks,
 some columns for every rank at once, so that beside the two parts of S there is no more than what
 is on the way: 4 MB for each rank, at most 64 MB in all, each of what is sent and what arrives.
-Larger messages are not faster, and memory that is new to a process costs more than its copies.
+Chunks of a few MB lie in memory that the process has already.
 """
 
 from __future__ import annotations

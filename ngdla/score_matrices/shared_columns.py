@@ -13,18 +13,18 @@ from typing import Any
 
 from ngdla._backend.namespace import Array
 from ngdla._backend.pytrees import register_pytree
-from ngdla._backend.ranks import ElsewhereError, TracedRanks
+from ngdla._backend.ranks import TracedRanks
 
 from .exchange import rows_of, whole
-from .parameter_forms import ParameterForm
-from .score_matrix import Piece, SampleScores, Vector
+from .score_matrix import SampleScores, Vector
+from .shared_scores import SharedScores
 
-__all__ = ["SharedColumns", "not_finite_here"]
+__all__ = ["SharedColumns"]
 
 
 @register_pytree(static=("ranks", "shares", "given", "name"))
 @dataclasses.dataclass(frozen=True, eq=False)
-class SharedColumns(SampleScores):
+class SharedColumns(SharedScores, SampleScores):
     """The columns of this rank, among those of all."""
 
     local: Any  # a `SampleScores`
@@ -39,28 +39,6 @@ class SharedColumns(SampleScores):
     def across_columns(self) -> TracedRanks:  # type: ignore[override]
         """The ranks, each with its part of a vector with the m axis."""
         return self.ranks
-
-    @property
-    def scales(self) -> Vector | None:  # type: ignore[override]
-        """Those of the columns of this rank."""
-        scales: Vector | None = self.local.scales
-        return scales
-
-    @property
-    def form(self) -> ParameterForm:  # type: ignore[override]
-        """That of the columns of this rank."""
-        form: ParameterForm = self.local.form
-        return form
-
-    @property
-    def like(self) -> Array:
-        """An array of the library and on the device of the scores."""
-        return self.local.like
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """Shape of the batch axes."""
-        return tuple(self.local.batch)
 
     @property
     def rows(self) -> int:
@@ -83,28 +61,9 @@ class SharedColumns(SampleScores):
         return sum(self.shares)
 
     @property
-    def dtype(self) -> str:
-        """Name of the dtype that all of S promotes to, float32 at least."""
-        return str(self.local.dtype)
-
-    @property
-    def given_dtypes(self) -> set[str]:
-        """Names of the dtypes in which parts of S came."""
-        return set(self.local.given_dtypes)
-
-    @property
     def wide(self) -> bool:
         """The work is always done in the sample space."""
         return True
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """What the pieces of a vector with the m axis must fit on this rank."""
-        return tuple(self.local.pieces)
-
-    def with_scales(self, scales: Vector) -> SharedColumns:
-        """Return the same S with other scales."""
-        return dataclasses.replace(self, local=self.local.with_scales(scales))
 
     # ------------------------------------------------------------- vectors with the n axis
 
@@ -144,13 +103,3 @@ class SharedColumns(SampleScores):
         """Return |S e_j|^2 of the columns of this rank."""
         squares: Vector = self.local.column_squares()
         return squares
-
-    def not_finite(self, dtype: str) -> Exception:
-        """Return the error of scores whose squared row norms are not finite."""
-        return not_finite_here(self.local, dtype)
-
-
-def not_finite_here(local: Any, dtype: str) -> Exception:
-    """Return what this rank knows of a sum over ranks that is not finite."""
-    error: Exception | None = local.nan_error()
-    return ElsewhereError(str(local.range_error(dtype))) if error is None else error

@@ -20,15 +20,16 @@ from .column_blocks import ColumnBlocks
 from .exchange import Arrival, column_shares, exchanged, rows_of, whole
 from .gathered_form import GatheredForm
 from .parameter_forms import ONE_ARRAY, ParameterForm
-from .score_matrix import ParameterScores, Piece, ScoreMatrix, Vector
-from .shared_columns import SharedColumns, not_finite_here
+from .score_matrix import ParameterScores, ScoreMatrix, Vector
+from .shared_columns import SharedColumns
+from .shared_scores import SharedScores
 
 __all__ = ["SharedRows"]
 
 
 @register_pytree(static=("counts", "name", "ranks", "stack", "given"))
 @dataclasses.dataclass(frozen=True, eq=False)
-class SharedRows(ParameterScores):
+class SharedRows(SharedScores, ParameterScores):
     """The rows of this rank, among those of all."""
 
     local: Any  # a `ParameterScores`
@@ -44,28 +45,6 @@ class SharedRows(ParameterScores):
     def across_rows(self) -> TracedRanks:  # type: ignore[override]
         """The ranks, each with its part of the samples."""
         return self.ranks
-
-    @property
-    def scales(self) -> Vector | None:  # type: ignore[override]
-        """Those of the columns, the same on all ranks."""
-        scales: Vector | None = self.local.scales
-        return scales
-
-    @property
-    def form(self) -> ParameterForm:  # type: ignore[override]
-        """That of the rows of this rank."""
-        form: ParameterForm = self.local.form
-        return form
-
-    @property
-    def like(self) -> Array:
-        """An array of the library and on the device of the scores."""
-        return self.local.like
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """Shape of the batch axes."""
-        return tuple(self.local.batch)
 
     @property
     def rows(self) -> int:
@@ -94,28 +73,9 @@ class SharedRows(ParameterScores):
         return int(self.local.columns)
 
     @property
-    def dtype(self) -> str:
-        """Name of the dtype that all of S promotes to, float32 at least."""
-        return str(self.local.dtype)
-
-    @property
-    def given_dtypes(self) -> set[str]:
-        """Names of the dtypes in which parts of S came."""
-        return set(self.local.given_dtypes)
-
-    @property
     def wide(self) -> bool:
         """The work is always done in the parameter space."""
         return False
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """What the pieces of a vector with the m axis must fit."""
-        return tuple(self.local.pieces)
-
-    def with_scales(self, scales: Vector) -> SharedRows:
-        """Return the same S with other scales."""
-        return dataclasses.replace(self, local=self.local.with_scales(scales))
 
     # --------------------------------------------------------------------- rows for columns
 
@@ -217,10 +177,6 @@ class SharedRows(ParameterScores):
         """Return the error of rows of this rank that hold NaN or Inf, None where they do not."""
         error: Exception | None = self.local.nan_error()
         return error
-
-    def not_finite(self, dtype: str) -> Exception:
-        """Return the error of scores whose squared row norms are not finite."""
-        return not_finite_here(self.local, dtype)
 
     def _totals(self, pieces: Vector | None) -> Vector | None:
         return None if pieces is None else tuple(map(self.ranks.total, pieces))

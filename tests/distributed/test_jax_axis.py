@@ -167,10 +167,19 @@ def test_it_is_recorded_when_it_is_traced():
     assert comm.collectives == [Collective("all_gather", 5, "float32")]
 
 
-def test_columns_that_devices_cannot_share_equally_are_refused():
-    class TwoDevices(SerialCommunicator):
-        size = 2
+class TwoDevices(SerialCommunicator):
+    size = 2
 
+
+def test_a_number_of_columns_that_devices_do_not_have_is_refused():
+    def solve(S, f):
+        return ngdla.damped_lstsq(ngdla.ColumnShards(S, TwoDevices(), columns=7), f, 1.0)
+
+    with pytest.raises(ValueError, match=r"`columns` .* is 7, but 2 devices with 3 each have 6"):
+        jax.jit(solve)(np.ones((2, 3)), np.ones(2))
+
+
+def test_columns_that_devices_cannot_share_equally_are_refused():
     def solve(S, f):
         return ngdla.damped_lstsq(ngdla.RowShards(S, TwoDevices()), f, 1.0)
 

@@ -297,6 +297,8 @@ def test_words_of_columns(m: int, refine: int) -> None:
     from_x0 = sums(lambda S, f, v: lstsq(S, f, 1.0, x0=v, **options))
     assert sorted(from_x0) == [n] * (refine + 1) + [n * n]
     assert sums(lambda S, f, v: ngdla.gram(S)) == [n * n]
+    certified = sums(lambda S, f, v: lstsq(S, f, 1.0, full_output=True, **options))
+    assert certified == [n * n] + [n] * (refine + 1)
 
 
 @pytest.mark.parametrize("name", ["solve", "lstsq", "lstsq, unchecked"])
