@@ -38,6 +38,8 @@ from .matrix_functions.exponential import SeriesResult, expm, expm_series
 from .matrix_functions.hermitian import inv_sqrtm_psd, logm_psd, sqrtm_psd
 from .matrix_functions.newton_schulz import InverseRoot, inv_sqrtm_newton_schulz
 from .per_sample.gradients import sample_gram, weighted_gradient
+from .per_sample.layer_rows import layer_rows
+from .per_sample.patches import patch_means, patches
 from .per_sample.weight_sharing import WeightSharing, weight_sharing_init, weight_sharing_step
 from .per_sample.weights import sample_weights, weighted_cosine
 from .score_matrices.column_norms import column_norms
@@ -96,12 +98,15 @@ __all__ = [
     "inverse_free_statistics",
     "inverse_free_update",
     "kronecker_solve",
+    "layer_rows",
     "load_state_dict",
     "logm_psd",
     "nystrom_factor",
     "online_eigh_init",
     "online_eigh_result",
     "online_eigh_update",
+    "patch_means",
+    "patches",
     "randomized_eigh",
     "randomized_svd",
     "residuals",

@@ -18,6 +18,7 @@ __all__ = [
     "in_common_dtype",
     "joined",
     "length_of_chunk",
+    "moved",
     "spans",
 ]
 
@@ -29,6 +30,16 @@ def expanded(value: Any, trailing: int) -> Any:
     if isinstance(value, float):
         return value
     return namespace(value).reshape(value, value.shape + (1,) * trailing)
+
+
+def moved(x: Array, source: int, destination: int) -> Array:
+    """Return x with one axis, counted from 0, in another place.
+
+    By a permutation: `torch.func.vmap` has no rule for `moveaxis`.
+    """
+    axes = [axis for axis in range(x.ndim) if axis != source]
+    axes.insert(destination, source)
+    return namespace(x).permute_dims(x, tuple(axes))
 
 
 def as_given(X: Array, vector: bool) -> Array:
