@@ -7,15 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import array_api_extra as xpx
-
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_choice, require_count
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.shapes import moved
+from ngdla._backend.shapes import moved, padded
 
 __all__ = ["Channels", "Padding", "patch_means", "patches"]
 
@@ -187,7 +185,7 @@ def _padded(x: Array, windows: list[_Window], channels: Channels) -> Array:
         return x
     others = [(0, 0)]
     width = [*others, *others, *pairs] if channels == "first" else [*others, *pairs, *others]
-    return xpx.pad(x, width, xp=namespace(x))
+    return padded(x, width)
 
 
 def _unfolded(x: Array, windows: list[_Window], channels: Channels) -> Array:
