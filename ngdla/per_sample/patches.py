@@ -85,7 +85,7 @@ def patches(
     windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
         x = _padded(x, windows, channels)
-        positions = math.prod(window.positions for window in windows)
+        positions = math.prod([window.positions for window in windows])
         return _features(_unfolded(x, windows, channels), groups, channels, positions)
 
 
