@@ -68,7 +68,11 @@ def patches(
 
     Notes
     -----
-    Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`.
+    Output gradients (M, d_out, ...) of the convolution become those of the patches,
+    (M, T, d_out), by ``g.reshape(M, d_out, T).swapaxes(1, 2)``.
+
+    Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`, in the
+    order of the convolution's output: with channels first the last two axes are swapped in memory.
     `patch_means` has their means without it, and `weighted_gradient` says how a framework's own
     backward pass does without patches.
 
@@ -261,8 +265,8 @@ def _sizes(value: Any, name: str, axes: int, x: Array, least: int = 1) -> tuple[
         sizes *= axes
     if len(sizes) != axes:
         msg = (
-            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space "
-            f"beside samples and channels: pass one int, or {axes}."
+            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space, "
+            f"beside samples and channels: pass one int for all of them, or one for each."
         )
         raise ValueError(msg)
     for size in sizes:

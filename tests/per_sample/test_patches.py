@@ -362,7 +362,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "kernel, flag": (X, {"kernel": (2, True)}, TypeError, r"`kernel` is True; it must be an int"),
     "kernel, zero": (X, {"kernel": (2, 0)}, ValueError, r"`kernel` is 0; it must be 1 or more"),
     "kernel, axes": (X, {"kernel": (2,) * 3}, ValueError, r"`kernel` is \(2, 2, 2\).* 2 axes of"),
-    "kernel, none": (X, {"kernel": ()}, ValueError, r"`kernel` is \(\).* pass one int, or 2"),
+    "kernel, none": (X, {"kernel": ()}, ValueError, r"`kernel` is \(\).* pass one int for all"),
     "kernel, large": (X, {"kernel": 6}, ValueError, r"`kernel` \(6, 6\).* does not fit into `x`"),
     "kernel, huge": (X, {"kernel": 10**400}, ValueError, r"`kernel` is 1000.* less than 2\^63"),
     "dilated": (
@@ -375,7 +375,12 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "stride, zero": (X, {"stride": 0}, ValueError, r"`stride` is 0; it must be 1 or more"),
     "stride, negative": (X, {"stride": (1, -1)}, ValueError, r"`stride` is -1; it must be 1"),
     "dilation, zero": (X, {"dilation": 0}, ValueError, r"`dilation` is 0; it must be 1 or more"),
-    "dilation, axes": (X, {"dilation": [1] * 3}, ValueError, r"`dilation` is \[1, 1, 1\].* or 2"),
+    "dilation, axes": (
+        X,
+        {"dilation": [1] * 3},
+        ValueError,
+        r"`dilation` is \[1, 1, 1\].* for each",
+    ),
     "padding, word": (
         X,
         {"padding": "full"},
