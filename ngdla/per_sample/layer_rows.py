@@ -13,7 +13,7 @@ from ngdla._backend.products import conjugated
 
 from .layer_samples import LayerSamples, layer_samples
 
-__all__ = ["LOSSES", "SHARINGS", "Loss", "Sharing", "layer_rows", "loss_factor"]
+__all__ = ["LOSSES", "SHARINGS", "Loss", "Sharing", "layer_rows", "rows_of"]
 
 Sharing = Literal["expand", "reduce", "none"]
 Loss = Literal["sum", "mean", "token-mean"]
@@ -114,22 +114,28 @@ def layer_rows(
     require_choice(loss, "loss", LOSSES)
     require_flag(bias, "bias")
     samples = layer_samples(inputs, output_gradients, positions)
+    M, T = samples.M, samples.T
+    factor = {"sum": 1.0, "mean": float(M), "token-mean": M * math.sqrt(T)}[loss]
+    a, g = rows_of(samples, sharing, bias=bias, factor=factor)
+    if sharing == "none" and not positions:
+        a, g = a[..., 0, :], g[..., 0, :]
+    return a, g
+
+
+def rows_of(
+    samples: LayerSamples, sharing: Sharing, *, bias: bool, factor: float
+) -> tuple[Array, Array]:
+    """Return rows of samples whose gradients become those of single ones by a factor."""
     with opened(samples.a):
-        factor = loss_factor(loss, samples.M, samples.T)
         if sharing == "reduce":
             a, g = _reduced(samples)
-        elif sharing == "expand" or not positions:
+        elif sharing == "expand":
             a, g = samples.rows()
             factor *= math.sqrt(samples.T)
         else:
             a, g = samples
         a, g = with_ones(a) if bias else a, g if factor == 1 else factor * g
         return conjugated(a), conjugated(g)
-
-
-def loss_factor(loss: Loss, M: int, T: int) -> float:
-    """Return what gradients of a loss of M samples are multiplied by to be those of single ones."""
-    return {"sum": 1.0, "mean": float(M), "token-mean": M * math.sqrt(T)}[loss]
 
 
 def with_ones(a: Array) -> Array:
