@@ -21,7 +21,7 @@ from ngdla import (
     sample_gram,
     weighted_gradient,
 )
-from ngdla.per_sample.layer_rows import LOSSES, SHARINGS, loss_factor
+from ngdla.per_sample.layer_rows import LOSSES, SHARINGS
 
 STACKED = {"stack without positions": ((2, 3, 4), 5)}
 STACKED |= {name: LAYOUTS[name] for name in ("plain", "positions", "one position", "stack")}
@@ -144,11 +144,6 @@ def test_one_position_is_none(sharing: Any, rng: np.random.Generator) -> None:
     for x, y in zip(found, expected):
         np.testing.assert_array_equal(x.reshape(y.shape), y)
         assert x.ndim == (3 if sharing == "none" else 2)
-
-
-@pytest.mark.parametrize(("loss", "factor"), [("sum", 1.0), ("mean", 6.0), ("token-mean", 18.0)])
-def test_the_factor_of_a_loss(loss: Any, factor: float) -> None:
-    assert loss_factor(loss, 6, 9) == factor
 
 
 # ------------------------------------------------------------------------- what takes the rows
