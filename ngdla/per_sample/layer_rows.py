@@ -9,6 +9,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_choice, require_flag
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import conjugated
 
 from .layer_samples import LayerSamples, layer_samples
 
@@ -133,7 +134,8 @@ def rows_of(
             factor *= math.sqrt(samples.T)
         else:
             a, g = samples
-        return (with_ones(a) if bias else a), (g if factor == 1 else factor * g)
+        a, g = with_ones(a) if bias else a, g if factor == 1 else factor * g
+        return conjugated(a), conjugated(g)
 
 
 def with_ones(a: Array) -> Array:

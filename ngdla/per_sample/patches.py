@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
-
-import array_api_extra as xpx
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_array, require_choice, require_count
-from ngdla._backend.creation import constant
 from ngdla._backend.dtypes import astype, dtype_name, result_name
 from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.shapes import moved
+from ngdla._backend.shapes import moved, padded
 
 __all__ = ["Channels", "Padding", "patch_means", "patches"]
 
@@ -72,7 +68,11 @@ def patches(
 
     Notes
     -----
-    Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`.
+    Output gradients (M, d_out, ...) of the convolution become those of the patches,
+    (M, T, d_out), by ``g.reshape(M, d_out, T).swapaxes(1, 2)``.
+
+    Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`, in the
+    order of the convolution's output: with channels first the last two axes are swapped in memory.
     `patch_means` has their means without it, and `weighted_gradient` says how a framework's own
     backward pass does without patches.
 
@@ -89,7 +89,7 @@ def patches(
     windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
         x = _padded(x, windows, channels)
-        positions = math.prod(window.positions for window in windows)
+        positions = math.prod([window.positions for window in windows])
         return _features(_unfolded(x, windows, channels), groups, channels, positions)
 
 
@@ -121,7 +121,7 @@ def patch_means(
     Returns
     -------
     array, shape (M, d_in), or (groups, M, d_in / groups) if there are several groups
-        ``patches(x, ...)`` averaged over positions, of the dtype of `x`.
+        ``patches(x, ...)`` averaged over positions, of the dtype of `x`, float32 or wider.
 
     Raises
     ------
@@ -132,11 +132,11 @@ def patch_means(
 
     Notes
     -----
-    Method: a place of the kernel sees every stride-th pixel of an axis, so that its sum is a
-    product with a matrix of zeros and ones, (size, kernel), along each axis in turn.
-    Cost: 2 kernel flops per number of `x` for the first axis, less for the others; no patch is
-    formed.
-    Precision: errors of a few u times the mean of |x|.
+    Method: a place of the kernel sees every stride-th pixel of an axis. These are summed, place by
+    place, along one axis after the other.
+    Cost: kernel / stride sums over `x` for the first axis, fewer for the others; no patch is
+    formed, and `x` is not padded.
+    Precision: that of a sum of the library along each axis. Half precision is converted to float32.
 
     Examples
     --------
@@ -148,11 +148,9 @@ def patch_means(
     """
     windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
-        xp, dtype = namespace(x), result_name(dtype_name(x.dtype))
-        x = astype(x, dtype)
-        for axis, window in enumerate(windows, start=_first_axis(channels)):
-            sums = xp.matmul(moved(x, axis, x.ndim - 1), constant(window.seen_by(), x, dtype))
-            x = moved(sums, x.ndim - 1, axis) / window.positions
+        x = astype(x, result_name(dtype_name(x.dtype)))
+        for axis, window in enumerate(windows, start=2 if channels == "first" else 1):
+            x = _sums(x, axis, window) / window.positions
         return _features(x, groups, channels, positions=1)[..., 0, :]
 
 
@@ -177,13 +175,11 @@ class _Window(NamedTuple):
         start = place * self.dilation
         return slice(start, start + (self.positions - 1) * self.stride + 1, self.stride)
 
-    def seen_by(self) -> list[list[float]]:
-        """Return (size, kernel): 1 where a place of the kernel sees a pixel at some position."""
-        seen = [
-            range(self.before + self.size + self.after)[self.seen(k)] for k in range(self.kernel)
-        ]
-        pixels = range(self.before, self.before + self.size)
-        return [[float(pixel in places) for places in seen] for pixel in pixels]
+    def seen_inside(self, place: int) -> slice:
+        """Return what a place of the kernel sees of the axis itself, beside the zeros around it."""
+        seen = self.seen(place)
+        start, stop = seen.start - self.before, min(max(seen.stop - self.before, 0), self.size)
+        return slice(min(start if start >= 0 else start % self.stride, stop), stop, self.stride)
 
 
 def _padded(x: Array, windows: list[_Window], channels: Channels) -> Array:
@@ -193,7 +189,7 @@ def _padded(x: Array, windows: list[_Window], channels: Channels) -> Array:
         return x
     others = [(0, 0)]
     width = [*others, *others, *pairs] if channels == "first" else [*others, *pairs, *others]
-    return xpx.pad(x, width, xp=namespace(x))
+    return padded(x, width)
 
 
 def _unfolded(x: Array, windows: list[_Window], channels: Channels) -> Array:
@@ -203,6 +199,13 @@ def _unfolded(x: Array, windows: list[_Window], channels: Channels) -> Array:
         seen = tuple(window.seen(place) for window, place in zip(windows, places))
         views.append(x[:, :, *seen] if channels == "first" else x[:, *seen, :])
     return namespace(x).stack(views, axis=2 if channels == "first" else -2)
+
+
+def _sums(x: Array, axis: int, window: _Window) -> Array:
+    """Return the sums over positions of what each place of the kernel sees of an axis."""
+    xp, before = namespace(x), (slice(None),) * axis
+    seen = [x[*before, window.seen_inside(place), ...] for place in range(window.kernel)]
+    return xp.stack([xp.sum(part, axis=axis) for part in seen], axis=axis)
 
 
 def _features(x: Array, groups: int, channels: Channels, positions: int) -> Array:
@@ -223,11 +226,6 @@ def _features(x: Array, groups: int, channels: Channels, positions: int) -> Arra
 # ------------------------------------------------------------------------------- arguments
 
 
-def _first_axis(channels: Channels) -> int:
-    """Return the first axis of space."""
-    return 2 if channels == "first" else 1
-
-
 def _windows(
     x: Any,
     kernel: Any,
@@ -240,7 +238,7 @@ def _windows(
     """Return the checked positions of a convolution along each axis of space."""
     require_array(x, "x", ndim=3, blocks=False, empty="all")
     require_choice(channels, "channels", ("first", "last"))
-    require_count(groups, "groups")
+    require_count(groups, "groups", least=1)
     axes = x.ndim - 2
     space = x.shape[2:] if channels == "first" else x.shape[1:-1]
     c = x.shape[1 if channels == "first" else -1]
@@ -262,27 +260,22 @@ def _windows(
 
 def _sizes(value: Any, name: str, axes: int, x: Array, least: int = 1) -> tuple[int, ...]:
     """Return a size for each axis of space, from one for all of them or one each."""
-    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * axes
+    sizes = tuple(value) if _several(value) else (value,)
     if len(sizes) == 1:
         sizes *= axes
     if len(sizes) != axes:
         msg = (
-            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space "
-            f"beside samples and channels: pass one int, or {axes}."
+            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space, "
+            f"beside samples and channels: pass one int for all of them, or one for each."
         )
         raise ValueError(msg)
-    return tuple(_size(size, name, value, least) for size in sizes)
+    for size in sizes:
+        require_count(size, name, least=least)
+    return tuple(map(int, sizes))
 
 
-def _size(size: Any, name: str, value: Any, least: int) -> int:
-    """Return one size as an int."""
-    if isinstance(size, bool) or not hasattr(type(size), "__index__"):
-        msg = f"`{name}` is {shown(value)}; it must be an int, or a tuple of int."
-        raise TypeError(msg)
-    if operator.index(size) < least:
-        msg = f"`{name}` is {shown(value)}; it must be at least {least}."
-        raise ValueError(msg)
-    return operator.index(size)
+def _several(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _pads(padding: Any, sizes: list[tuple[int, int, int, int]], x: Array) -> list[tuple[int, int]]:
@@ -290,16 +283,17 @@ def _pads(padding: Any, sizes: list[tuple[int, int, int, int]], x: Array) -> lis
     if isinstance(padding, str):
         require_choice(padding.lower(), "padding", ("valid", "same"))
         return [_same(*along) if padding.lower() == "same" else (0, 0) for along in sizes]
-    if isinstance(padding, Sequence) and any(isinstance(pad, Sequence) for pad in padding):
-        if len(padding) != len(sizes) or any(len(pad) != 2 for pad in padding):
-            msg = (
-                f"`padding` is {shown(padding)}; `x` of shape {tuple(x.shape)} takes "
-                f"{len(sizes)} pairs."
-            )
-            raise ValueError(msg)
-        before, after = ([_size(p, "padding", padding, 0) for p in ends] for ends in zip(*padding))
-        return list(zip(before, after))
-    return [(pad, pad) for pad in _sizes(padding, "padding", len(sizes), x, least=0)]
+    if not (_several(padding) and any(map(_several, padding))):
+        return [(pad, pad) for pad in _sizes(padding, "padding", len(sizes), x, least=0)]
+    if len(padding) != len(sizes) or not all(_several(pad) and len(pad) == 2 for pad in padding):
+        msg = (
+            f"`padding` is {shown(padding)}; for `x` of shape {tuple(x.shape)} it must be one int, "
+            f"{len(sizes)} of them, or {len(sizes)} pairs (before, after)."
+        )
+        raise ValueError(msg)
+    for pad in itertools.chain(*padding):
+        require_count(pad, "padding")
+    return [(int(before), int(after)) for before, after in padding]
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
