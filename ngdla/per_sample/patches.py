@@ -68,8 +68,9 @@ def patches(
 
     Notes
     -----
-    Output gradients (M, d_out, ...) of the convolution become those of the patches,
-    (M, T, d_out), by ``g.reshape(M, d_out, T).swapaxes(1, 2)``.
+    Output gradients (M, d_out, ...) of the convolution become those of the patches, (M, T, d_out),
+    by ``g.reshape(M, d_out, T).swapaxes(1, 2)``; of several groups, (groups, M, T, d_out / groups),
+    by ``g.reshape(M, groups, d_out // groups, T)`` and its axes in the order 1, 0, 3, 2.
 
     Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`, in the
     order of the convolution's output: with channels first the last two axes are swapped in memory.
