@@ -240,14 +240,13 @@ def _windows(
     require_array(x, "x", ndim=3, blocks=False, empty="all")
     require_choice(channels, "channels", ("first", "last"))
     require_count(groups, "groups", least=1)
-    axes = x.ndim - 2
-    space = x.shape[2:] if channels == "first" else x.shape[1:-1]
+    space = tuple(x.shape[2:] if channels == "first" else x.shape[1:-1])
     c = x.shape[1 if channels == "first" else -1]
     if c % groups:
         msg = f"`groups` is {groups}; it must divide the {c} channels of `x`, {tuple(x.shape)}."
         raise ValueError(msg)
-    kernels = _sizes(kernel, "kernel", axes, x)
-    strides, dilations = _sizes(stride, "stride", axes, x), _sizes(dilation, "dilation", axes, x)
+    kernels = _sizes(kernel, "kernel", space, x)
+    strides, dilations = _sizes(stride, "stride", space, x), _sizes(dilation, "dilation", space, x)
     pads = _pads(padding, list(zip(space, kernels, strides, dilations)), x)
     windows = [_Window(*along) for along in zip(space, kernels, strides, dilations, *zip(*pads))]
     if any(window.positions < 1 for window in windows):
@@ -259,15 +258,17 @@ def _windows(
     return windows
 
 
-def _sizes(value: Any, name: str, axes: int, x: Array, least: int = 1) -> tuple[int, ...]:
+def _sizes(
+    value: Any, name: str, space: tuple[int, ...], x: Array, least: int = 1
+) -> tuple[int, ...]:
     """Return a size for each axis of space, from one for all of them or one each."""
     sizes = tuple(value) if _several(value) else (value,)
     if len(sizes) == 1:
-        sizes *= axes
-    if len(sizes) != axes:
+        sizes *= len(space)
+    if len(sizes) != len(space):
         msg = (
-            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space, "
-            f"beside samples and channels: pass one int for all of them, or one for each."
+            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {space} beside samples "
+            f"and channels: pass one int for all of these axes, or one for each."
         )
         raise ValueError(msg)
     for size in sizes:
@@ -285,7 +286,8 @@ def _pads(padding: Any, sizes: list[tuple[int, int, int, int]], x: Array) -> lis
         require_choice(padding.lower(), "padding", ("valid", "same"))
         return [_same(*along) if padding.lower() == "same" else (0, 0) for along in sizes]
     if not (_several(padding) and any(map(_several, padding))):
-        return [(pad, pad) for pad in _sizes(padding, "padding", len(sizes), x, least=0)]
+        space = tuple(size for size, *_ in sizes)
+        return [(pad, pad) for pad in _sizes(padding, "padding", space, x, least=0)]
     if len(padding) != len(sizes) or not all(_several(pad) and len(pad) == 2 for pad in padding):
         msg = (
             f"`padding` is {shown(padding)}; for `x` of shape {tuple(x.shape)} it must be one int, "
