@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
-from ngdla._backend.checks import require_array, require_choice, require_count
 from ngdla._backend.dtypes import astype, dtype_name, result_name
-from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
 from ngdla._backend.shapes import moved, padded
 
-__all__ = ["Channels", "Padding", "patch_means", "patches"]
+from .windows import Channels, Padding, Sizes, Window, windows_of
 
-Channels = Literal["first", "last"]
-Sizes = int | Sequence[int]
-Padding = Sizes | Sequence[tuple[int, int]] | Literal["valid", "same"]
+__all__ = ["patch_means", "patches"]
 
 
 def patches(
@@ -68,8 +62,9 @@ def patches(
 
     Notes
     -----
-    Output gradients (M, d_out, ...) of the convolution become those of the patches,
-    (M, T, d_out), by ``g.reshape(M, d_out, T).swapaxes(1, 2)``.
+    Output gradients (M, d_out, ...) of the convolution become those of the patches, (M, T, d_out),
+    by ``g.reshape(M, d_out, T).swapaxes(1, 2)``; of several groups, (groups, M, T, d_out / groups),
+    by ``g.reshape(M, groups, d_out // groups, T)`` and its axes in the order 1, 0, 3, 2.
 
     Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`, in the
     order of the convolution's output: with channels first the last two axes are swapped in memory.
@@ -86,7 +81,7 @@ def patches(
     >>> a[0, 0]
     array([ 0.,  1.,  3.,  4.,  9., 10., 12., 13.])
     """
-    windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
+    windows = windows_of(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
         x = _padded(x, windows, channels)
         positions = math.prod([window.positions for window in windows])
@@ -146,7 +141,7 @@ def patch_means(
     >>> bool(np.allclose(means, patches(x, 3, stride=2, padding=1).mean(axis=1)))
     True
     """
-    windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
+    windows = windows_of(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
         x = astype(x, result_name(dtype_name(x.dtype)))
         for axis, window in enumerate(windows, start=2 if channels == "first" else 1):
@@ -154,35 +149,7 @@ def patch_means(
         return _features(x, groups, channels, positions=1)[..., 0, :]
 
 
-class _Window(NamedTuple):
-    """The positions of a kernel along one axis."""
-
-    size: int
-    kernel: int
-    stride: int
-    dilation: int
-    before: int
-    after: int
-
-    @property
-    def positions(self) -> int:
-        """How many positions there are."""
-        reach = self.dilation * (self.kernel - 1) + 1
-        return (self.size + self.before + self.after - reach) // self.stride + 1
-
-    def seen(self, place: int) -> slice:
-        """Return what a place of the kernel sees of a padded axis, position by position."""
-        start = place * self.dilation
-        return slice(start, start + (self.positions - 1) * self.stride + 1, self.stride)
-
-    def seen_inside(self, place: int) -> slice:
-        """Return what a place of the kernel sees of the axis itself, beside the zeros around it."""
-        seen = self.seen(place)
-        start, stop = seen.start - self.before, min(max(seen.stop - self.before, 0), self.size)
-        return slice(min(start if start >= 0 else start % self.stride, stop), stop, self.stride)
-
-
-def _padded(x: Array, windows: list[_Window], channels: Channels) -> Array:
+def _padded(x: Array, windows: list[Window], channels: Channels) -> Array:
     """Return x with zeros around it."""
     pairs = [(window.before, window.after) for window in windows]
     if not any(map(sum, pairs)):
@@ -192,7 +159,7 @@ def _padded(x: Array, windows: list[_Window], channels: Channels) -> Array:
     return padded(x, width)
 
 
-def _unfolded(x: Array, windows: list[_Window], channels: Channels) -> Array:
+def _unfolded(x: Array, windows: list[Window], channels: Channels) -> Array:
     """Return a view of a padded x per place of the kernel, (M, c, K, *T) or (M, *T, K, c)."""
     views = []
     for places in itertools.product(*(range(window.kernel) for window in windows)):
@@ -201,7 +168,7 @@ def _unfolded(x: Array, windows: list[_Window], channels: Channels) -> Array:
     return namespace(x).stack(views, axis=2 if channels == "first" else -2)
 
 
-def _sums(x: Array, axis: int, window: _Window) -> Array:
+def _sums(x: Array, axis: int, window: Window) -> Array:
     """Return the sums over positions of what each place of the kernel sees of an axis."""
     xp, before = namespace(x), (slice(None),) * axis
     seen = [x[*before, window.seen_inside(place), ...] for place in range(window.kernel)]
@@ -221,83 +188,3 @@ def _features(x: Array, groups: int, channels: Channels, positions: int) -> Arra
     else:
         features = xp.reshape(x, (groups, M, positions, d_in))
     return features if groups > 1 else features[0, ...]
-
-
-# ------------------------------------------------------------------------------- arguments
-
-
-def _windows(
-    x: Any,
-    kernel: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    channels: Any,
-) -> list[_Window]:
-    """Return the checked positions of a convolution along each axis of space."""
-    require_array(x, "x", ndim=3, blocks=False, empty="all")
-    require_choice(channels, "channels", ("first", "last"))
-    require_count(groups, "groups", least=1)
-    axes = x.ndim - 2
-    space = x.shape[2:] if channels == "first" else x.shape[1:-1]
-    c = x.shape[1 if channels == "first" else -1]
-    if c % groups:
-        msg = f"`groups` is {groups}; it must divide the {c} channels of `x`, {tuple(x.shape)}."
-        raise ValueError(msg)
-    kernels = _sizes(kernel, "kernel", axes, x)
-    strides, dilations = _sizes(stride, "stride", axes, x), _sizes(dilation, "dilation", axes, x)
-    pads = _pads(padding, list(zip(space, kernels, strides, dilations)), x)
-    windows = [_Window(*along) for along in zip(space, kernels, strides, dilations, *zip(*pads))]
-    if any(window.positions < 1 for window in windows):
-        msg = (
-            f"`kernel` {kernels} with dilation {dilations} does not fit into `x` of shape "
-            f"{tuple(x.shape)} with padding {pads}; pass a smaller one, or more padding."
-        )
-        raise ValueError(msg)
-    return windows
-
-
-def _sizes(value: Any, name: str, axes: int, x: Array, least: int = 1) -> tuple[int, ...]:
-    """Return a size for each axis of space, from one for all of them or one each."""
-    sizes = tuple(value) if _several(value) else (value,)
-    if len(sizes) == 1:
-        sizes *= axes
-    if len(sizes) != axes:
-        msg = (
-            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space, "
-            f"beside samples and channels: pass one int for all of them, or one for each."
-        )
-        raise ValueError(msg)
-    for size in sizes:
-        require_count(size, name, least=least)
-    return tuple(map(int, sizes))
-
-
-def _several(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def _pads(padding: Any, sizes: list[tuple[int, int, int, int]], x: Array) -> list[tuple[int, int]]:
-    """Return the zeros before and after each axis of space."""
-    if isinstance(padding, str):
-        require_choice(padding.lower(), "padding", ("valid", "same"))
-        return [_same(*along) if padding.lower() == "same" else (0, 0) for along in sizes]
-    if not (_several(padding) and any(map(_several, padding))):
-        return [(pad, pad) for pad in _sizes(padding, "padding", len(sizes), x, least=0)]
-    if len(padding) != len(sizes) or not all(_several(pad) and len(pad) == 2 for pad in padding):
-        msg = (
-            f"`padding` is {shown(padding)}; for `x` of shape {tuple(x.shape)} it must be one int, "
-            f"{len(sizes)} of them, or {len(sizes)} pairs (before, after)."
-        )
-        raise ValueError(msg)
-    for pad in itertools.chain(*padding):
-        require_count(pad, "padding")
-    return [(int(before), int(after)) for before, after in padding]
-
-
-def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Return the zeros with which there are ceil(size / stride) positions."""
-    reach = dilation * (kernel - 1) + 1
-    total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
-    return total // 2, total - total // 2

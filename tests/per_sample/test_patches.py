@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from references import U, random_array
 from spectra import needs, norm, quick_compilation, relative  # noqa: F401
 
-from ngdla import patch_means, patches
+from ngdla import layer_rows, patch_means, patches
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -172,6 +172,30 @@ def test_convolutions_of_torch(case: Convolution) -> None:
     if axes == 2 and case.groups == 1:
         unfold = torch.nn.functional.unfold
         assert torch.equal(rows, unfold(x, case.kernel, case.dilation, pads, case.stride).mT)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_gradients_of_a_convolution(channels: Any, groups: int) -> None:
+    """Of weight and bias, from rows of patches and the gradients of its outputs."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    M, c, d_out = 3, 4, 6
+    module = torch.nn.Conv2d(c, d_out, (2, 3), (1, 2), (1, 0), groups=groups).double()
+    x = torch.randn(M, c, 5, 6, dtype=torch.float64)
+    y = module(x)
+    y.retain_grad()
+    y.sin().sum(dim=(1, 2, 3)).mean().backward()
+    if channels == "last":
+        x = x.permute(0, 2, 3, 1)
+    options: Any = {"stride": (1, 2), "padding": (1, 0), "groups": groups, "channels": channels}
+    rows = patches(x, (2, 3), **options)
+    g = y.grad.reshape(M, groups, d_out // groups, -1).permute(1, 0, 3, 2)
+    a, g = layer_rows(rows.reshape(g.shape[:-1] + (-1,)), g, sharing="none", positions=True)
+    found = torch.einsum("gmti,gmtj->gij", g, a).reshape(d_out, -1)
+    weight = module.weight.grad if channels == "first" else module.weight.grad.permute(0, 2, 3, 1)
+    expected = torch.cat([weight.flatten(1), module.bias.grad[:, None]], dim=1)
+    assert relative(found.numpy(), expected.numpy()) <= 100 * U["float64"]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -361,7 +385,12 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "kernel, number": (X, {"kernel": 2.0}, TypeError, r"`kernel` is 2.0; it must be an integer"),
     "kernel, flag": (X, {"kernel": (2, True)}, TypeError, r"`kernel` is True; it must be an int"),
     "kernel, zero": (X, {"kernel": (2, 0)}, ValueError, r"`kernel` is 0; it must be 1 or more"),
-    "kernel, axes": (X, {"kernel": (2,) * 3}, ValueError, r"`kernel` is \(2, 2, 2\).* 2 axes of"),
+    "kernel, axes": (
+        X,
+        {"kernel": (2,) * 3},
+        ValueError,
+        r"`kernel` is \(2, 2, 2\).* has \(5, 6\) beside",
+    ),
     "kernel, none": (X, {"kernel": ()}, ValueError, r"`kernel` is \(\).* pass one int for all"),
     "kernel, large": (X, {"kernel": 6}, ValueError, r"`kernel` \(6, 6\).* does not fit into `x`"),
     "kernel, huge": (X, {"kernel": 10**400}, ValueError, r"`kernel` is 1000.* less than 2\^63"),
