@@ -113,7 +113,8 @@ class Recording:
             require_trained(layer)
             layer.clear()
         self._hooks = [
-            layer.module.register_forward_hook(_hook(layer, self._anchor)) for layer in self._layers
+            layer.module.register_forward_hook(_hook(layer, self._anchor), with_kwargs=True)
+            for layer in self._layers
         ]
         return self
 
@@ -265,7 +266,9 @@ class Recording:
 def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
     """Return the forward hook that puts a tap behind a layer."""
 
-    def hook(module: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor) -> Any:
+    def hook(
+        module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
+    ) -> Any:
         if not torch.is_grad_enabled():
             layer.called_without_gradient = True
             return None
@@ -278,7 +281,8 @@ def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
                 )
                 raise ValueError(msg)
             layer.waiting = True
-        return tapped(output, arguments[0], anchor, layer.receive)
+        (inputs,) = (*arguments, *named.values())
+        return tapped(output, inputs, anchor, layer.receive)
 
     return hook
 
