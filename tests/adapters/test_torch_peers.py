@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 sys.path.append(str(Path(__file__).resolve().parents[2] / "asv_benchmarks"))
 
-from claims import optimizers as claims  # noqa: E402
+from claims import optimizers as claims
 
 LARGEST = 1e-12
 

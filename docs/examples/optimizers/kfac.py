@@ -100,8 +100,8 @@ def averaged(
     G = ngdla.ema(last[1], g / rows**0.5, **options)
     if a.is_floating_point():
         return ngdla.ema(last[0], a / rows**0.5, **options), G
-    frequencies = torch.bincount(a, minlength=V.shape[-1]) / rows  # of indices, the diagonal of A
-    return last[0].lerp(frequencies.to(G.dtype), 1 - options["decay"]), G
+    counts = torch.bincount(a, minlength=V.shape[-1]).to(G.dtype)  # the diagonal of a^T a
+    return last[0].lerp(counts / rows, 1 - options["decay"]), G
 
 
 def eigenpairs(F: torch.Tensor, last: Any, steps: int, *, rank: int | None = None) -> Factor:

@@ -25,9 +25,8 @@ class SINGD(Kept):
     ...     sgd.step()
 
     Once in `refresh` steps, K and C move by `step_size`, first by more: 1 / (1 + t) in update t.
-    `structures`, `dtype`, `storage`: see ngdla.inverse_free_init; other names: inverse_free_update.
-    `kl` bounds lr^2 <step, V>; `sharing` and `loss` are those of ``layers.rows``; `communicator` is
-    for DistributedDataParallel: a TorchCommunicator.
+    More options: ngdla.inverse_free_init and inverse_free_update. `kl` bounds lr^2 <step, V>;
+    `communicator` is a TorchCommunicator, for DistributedDataParallel.
     """
 
     kept = ("steps", "states")
