@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import io
 import itertools
 import sys
 from pathlib import Path
@@ -20,10 +21,12 @@ from ngdla.adapters.torch_modules import record
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 sys.path.append(str(EXAMPLES))
 
+from optimizers import __main__ as program
 from optimizers.fngd import FNGD
 from optimizers.kfac import KFAC
 from optimizers.natural_gradient import NaturalGradient
 from optimizers.singd import SINGD
+from optimizers.tasks import TASKS
 
 CLASSES = [KFAC, SINGD, FNGD, NaturalGradient]
 M, CHOICES = 7, 3
@@ -239,24 +242,27 @@ def test_a_step_of_fngd(problem):
 
 
 def flattened(tensors):
-    return torch.cat([x.reshape(M, -1) for x in tensors], dim=1)
+    return torch.cat([x.detach().reshape(M, -1) for x in tensors], dim=1)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_steps_of_the_natural_gradient(problem, momentum):
+@pytest.mark.parametrize(("momentum", "kl"), [(0.0, None), (0.9, None), (0.0, 1e-3)])
+def test_steps_of_the_natural_gradient(problem, momentum, kl):
     model, x, y = problem
-    natural, damping = NaturalGradient(0.01, momentum=momentum), 0.01
+    natural, damping = NaturalGradient(0.01, momentum=momentum, kl=kl), 0.01
     last = 0.0
     for shift in range(2):
         labels = (y + shift) % CHOICES
         layers = recorded(model, x, labels, skip=SKIP, mean=False)
-        natural.precondition(layers)
+        natural.precondition(layers, 0.5)
         keys = [key for key, _ in model.named_parameters() if key.rpartition(".")[0] in layers]
         S = flattened([scores_of(model, x, labels)[key] for key in keys])
         F = S.T @ S / M + damping * torch.eye(S.shape[1], dtype=S.dtype)
         last = torch.linalg.solve(F, S.mean(dim=0) + damping * momentum * last)
         found = torch.cat([model.get_parameter(key).grad.flatten() for key in keys])
-        assert close(found, last, 1 / damping)
+        change = 0.5**2 * float(last @ S.mean(dim=0))
+        bound = 1.0 if kl is None else min(1.0, (kl / change) ** 0.5)
+        assert kl is None or bound < 1
+        assert close(found, bound * last, 1 / damping)
 
 
 def test_the_natural_gradient_of_least_squares(problem):
@@ -265,8 +271,8 @@ def test_the_natural_gradient_of_least_squares(problem):
     model.zero_grad()
     with record(model, skip=SKIP) as layers:
         layers.backward(model(x).sum())
-    natural = NaturalGradient(0.01, loss="sum")
-    natural.precondition(layers, residuals=residuals)
+    natural = NaturalGradient(0.01, loss="sum", kl=None)
+    natural.precondition(layers, 1.0, residuals=residuals)
 
     def output(parameters, x):
         return functional_call(model, parameters, x[None]).sum()
@@ -279,5 +285,166 @@ def test_the_natural_gradient_of_least_squares(problem):
     expected = torch.linalg.lstsq(matrix, right).solution
     found = torch.cat([model.get_parameter(key).grad.flatten() for key in scores])
     assert close(found, expected, 100)
-    steps = NaturalGradient(0.01).step(scores, residuals)
+    steps, _ = NaturalGradient(0.01).step_and_gradient(scores, residuals)
     assert close(torch.cat([step.flatten() for step in steps.values()]), expected, 100)
+
+
+# ------------------------------------------------------------------------------ training
+
+PERIOD = 4  # batches of an epoch, or between two
+POLICIES = {
+    f"FNGD, {policy}": program.Method(
+        lambda loss, policy=policy: FNGD(5e-3, policy=policy, period=PERIOD, loss=loss),
+        {"digits": 0.1, "copies": 0.1},
+        mean_gradient=False,
+    )
+    for policy in ("every", "shared", "table", "mean")
+}
+METHODS = {**program.METHODS, **POLICIES}
+
+
+def small(name, dtype=torch.float32):
+    """Return a task, with less data, and a smaller transformer."""
+    if name == "digits":
+        pytest.importorskip("sklearn")
+        task = TASKS[name](dtype=dtype)
+    else:
+        task = TASKS[name](dtype=dtype, tokens=5, length=6, width=16)
+    x, y = task.train
+    size = PERIOD * program.BATCH
+    return task._replace(train=(x[:size], y[:size]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", TASKS)
+def test_networks_are_trained(name, method, dtype):
+    task = small(name, dtype)
+    losses = program.trained(task, METHODS[method], METHODS[method].lr[name], 9)
+    assert losses[-1] < 0.98 * losses[0]
+    assert all(p.dtype == dtype for p in task.model.parameters())
+
+
+def test_bounded_steps_do_not_diverge():
+    def losses(kl):
+        method = program.Method(lambda loss: KFAC(1e-2, kl=kl, loss=loss), {}, ())
+        return program.trained(TASKS["copies"](), method, 0.1, 32)
+
+    start, *_, end = losses(1e-3)
+    assert end < start / 10
+    with pytest.raises(ValueError, match="NaN or Inf; lower the learning rate"):
+        losses(None)
+
+
+def test_the_program_prints_a_table(capsys, monkeypatch):
+    monkeypatch.setattr(program, "METHODS", {k: METHODS[k] for k in ("SGD", "KFAC")})
+    monkeypatch.setattr(program, "TASKS", {"copies": lambda: small("copies")})
+    assert program.main(["--quick"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["task", "method", "loss", "accuracy", "seconds"]
+    assert len(rows) == 2
+
+
+# ------------------------------------------------------------------------------ states
+
+MAKERS = {
+    "KFAC": lambda **options: KFAC(1e-2, refresh=3, **options),
+    "KFAC, rank 4": lambda **options: KFAC(1e-2, refresh=3, rank=4, **options),
+    "SINGD": lambda **options: SINGD(1e-2, refresh=3, momentum=0.5, **options),
+    "SINGD, bfloat16": lambda **options: SINGD(1e-2, dtype="bfloat16", **options),
+    "FNGD": lambda **options: FNGD(5e-3, **options),
+    "FNGD, table": lambda **options: FNGD(5e-3, policy="table", period=3, **options),
+    "natural gradient": lambda **options: NaturalGradient(0.1, momentum=0.5, **options),
+}
+
+
+class Run:
+    """Training of a small transformer, a step at a time."""
+
+    def __init__(self, make, *, stack=False, scaler=None):
+        self.task = small("copies")
+        self.method = make(loss=self.task.loss)
+        self.mean = not isinstance(self.method, (FNGD, NaturalGradient))
+        self.sgd = torch.optim.SGD(self.task.model.parameters(), lr=0.1, momentum=0.9)
+        self.recording = record(self.task.model, skip=SKIP, stack=stack)
+        self.scaler = scaler
+        self.batches = list(self.task.batches(32, seed=0))
+
+    def step(self, number, factor=1.0):
+        x, y = self.batches[number % len(self.batches)]
+        table = isinstance(self.method, FNGD) and self.method.policy == "table"
+        options = {"batch": number % 3} if table else {}
+        self.sgd.zero_grad()
+        with self.recording as layers:
+            loss = factor * self.task.loss_of(x, y)
+            loss = loss if self.scaler is None else self.scaler.scale(loss)
+            loss.backward() if self.mean else layers.backward(loss)
+        if self.scaler is None:
+            self.method.precondition(layers, 0.1, **options)
+            self.sgd.step()
+            return
+        scale = self.scaler.get_scale()
+        self.method.precondition(layers, 0.1, loss_scale=scale, check=False, **options)
+        self.scaler.step(self.sgd)
+        self.scaler.update()
+
+    def parameters(self):
+        return torch.cat([p.detach().flatten() for p in self.task.model.parameters()])
+
+    def saved(self):
+        parts = (self.task.model, self.sgd, self.method)
+        file = io.BytesIO()
+        torch.save([part.state_dict() for part in parts], file)
+        return file
+
+    def load(self, file):
+        file.seek(0)
+        states = torch.load(file, weights_only=True)
+        for part, state in zip((self.task.model, self.sgd, self.method), states, strict=True):
+            part.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_runs_are_resumed_bit_for_bit(name):
+    first, second = Run(MAKERS[name]), Run(MAKERS[name])
+    for number in range(5):  # the next refreshes are those of steps 6 and 7
+        first.step(number)
+    file = first.saved()
+    second.load(file)
+    for number in range(5, 9):
+        first.step(number)
+        second.step(number)
+    assert torch.equal(first.parameters(), second.parameters())
+    second.load(file)  # which steps have left alone
+    for number in range(5, 9):
+        second.step(number)
+    assert torch.equal(first.parameters(), second.parameters())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_stacks_make_the_same_steps(name):
+    runs = [Run(MAKERS[name], stack=stack) for stack in (False, True)]
+    assert any("|" in name for name in runs[1].recording)
+    for run in runs:
+        for number in range(2):
+            run.step(number)
+    one, other = (run.parameters() for run in runs)
+    assert float((one - other).norm() / one.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_overflow_changes_nothing(name):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1000)
+    plain, scaled = Run(MAKERS[name]), Run(MAKERS[name], scaler=scaler)
+    for number in range(2):
+        plain.step(number)
+        scaled.step(number)
+    before = scaled.parameters()
+    scaled.step(2, factor=float("inf"))
+    assert scaler.get_scale() == 2.0**9
+    assert torch.equal(scaled.parameters(), before)
+    for number in range(3, 6):
+        plain.step(number)
+        scaled.step(number)
+    found, expected = scaled.parameters(), plain.parameters()
+    assert float((found - expected).norm() / expected.norm()) < 1e-4

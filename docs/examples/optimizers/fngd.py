@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ngdla
 from ngdla.adapters.torch_modules import Recording
-from optimizers.steps import Kept, refuse_embeddings
+from optimizers.steps import Kept, all_finite, refuse_embeddings
 
 __all__ = ["FNGD"]
 
@@ -52,11 +52,11 @@ class FNGD(Kept):
 
         `batch` is the index of the batch in its epoch, for the policy "table". `lr` is not used:
         other classes bound their steps by it. With ``check=False``, a batch that overflowed writes
-        NaN or Inf, so that a GradScaler skips its step, and its weights are not kept.
+        NaN or Inf, and changes nothing else: a GradScaler skips its step.
         """
         rows = layers.rows(sharing="none", loss=self.loss, loss_scale=loss_scale, check=check)
         refuse_embeddings(rows)
-        states, options = {}, {"batch": batch, "check": check}
+        states, steps, options = {}, {}, {"batch": batch, "check": check}
         for name, (a, g) in rows.items():
             positions = a.ndim - ("|" in name) > 2  # joined names are those of a stack
             state = self.states.get(name) or ngdla.weight_sharing_init(
@@ -65,6 +65,9 @@ class FNGD(Kept):
             v, states[name] = ngdla.weight_sharing_step(
                 state, a, g, self.damping, positions=positions, **options
             )
-            step = ngdla.weighted_gradient(a, g, loss_scale * v, positions=positions, check=check)
-            layers.write(name, step)
-        self.states = states
+            steps[name] = ngdla.weighted_gradient(
+                a, g, loss_scale * v, positions=positions, check=check
+            )
+            layers.write(name, steps[name])
+        if check or all_finite(steps):
+            self.states = states
