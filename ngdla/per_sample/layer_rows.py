@@ -9,6 +9,7 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_choice, require_flag
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import conjugated
 
 from .layer_samples import LayerSamples, layer_samples
 
@@ -36,7 +37,8 @@ def layer_rows(
     inputs : array, shape (..., M, d_in) or (..., M, T, d_in), real or complex
         What the layer multiplies by its weight: one row per sample, or one per position of each
         sample, such as the tokens of a sequence or the `patches` of a convolution. Leading axes
-        are a stack of layers. M may be 0.
+        are a stack of layers: positions along several axes, (M, height, width, d_in), are to be
+        made one. M may be 0.
     output_gradients : array, shape (..., M, d_out) or (..., M, T, d_out)
         Gradients of the loss of the whole batch by the outputs of the layer, as a backward pass
         leaves them.
@@ -133,7 +135,8 @@ def rows_of(
             factor *= math.sqrt(samples.T)
         else:
             a, g = samples
-        return (with_ones(a) if bias else a), (g if factor == 1 else factor * g)
+        a, g = with_ones(a) if bias else a, g if factor == 1 else factor * g
+        return conjugated(a), conjugated(g)
 
 
 def with_ones(a: Array) -> Array:
