@@ -9,7 +9,6 @@ The runs are collected in runs.jsonl, from which ``report`` makes the rest.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:  # the folder, run as a program, is no package
     sys.path.insert(0, str(HERE.parent))
 
+PROGRAM = "python docs/examples/training_study"
 BAD_ARGUMENT, INTERRUPTED = 2, 130
-LIBRARIES = ("numpy", "torch", "jax", "cupy")
 
 # What a study reads and writes; a short one leaves alone what a full one has made.
 FULL = (HERE / "runs.jsonl", HERE / "results.json", HERE.parents[1] / "_static/training_study.png")
@@ -37,9 +36,12 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for a bad argument, 130 after Ctrl-C."""
-    os.environ.setdefault("NPROC", "1")  # threads of XLA, which reads it once
-    parser = make_parser()
     words = sys.argv[1:] if arguments is None else arguments
+    try:
+        parser = make_parser()
+    except ImportError as error:
+        msg = f'{error.name} is not installed: pip install "ngdla[study]"'
+        Parser(prog=PROGRAM).error(msg)
     options = parser.parse_args(words)
     from training_study.execution import IncompleteStudyError
     from training_study.store import DamagedStoreError
@@ -59,18 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """Parser of the command line."""
+    from training_study.methods import METHODS
     from training_study.networks import NETWORKS
-    from training_study.optimizers import METHODS
 
-    prog = "python docs/examples/training_study"
     description = (__doc__ or "").partition("\n")[0]
-    parser = Parser(prog=prog, description=description, allow_abbrev=False)
+    parser = Parser(prog=PROGRAM, description=description, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     help_run, help_report = "train; what is in the file is not repeated", "tables and the picture"
     for name, text in (("run", help_run), ("report", help_report)):
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add = command.add_argument
-        add("--library", choices=LIBRARIES, default="torch", help="default: torch")
         add("--short", action="store_true", help="a study of one setting, one seed, two epochs")
         if name == "run":
             add("--output", type=Path, help="file of runs (default: runs.jsonl beside this)")
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace, command: str) -> None:
 
     path = options.output or (SHORT if options.short else FULL)[0]
     networks, methods = dict.fromkeys(options.networks), dict.fromkeys(options.methods)
-    study = Study(tuple(networks), tuple(methods), options.library, options.short)
+    study = Study(tuple(networks), tuple(methods), options.short)
     phases = ("tuning", "final") if options.phase == "all" else (options.phase,)
     carry_out(study, phases, path, options.jobs, command)
 
@@ -114,8 +114,8 @@ def report(options: argparse.Namespace) -> None:
     """Write the summary of a file of runs, draw it, and print its tables."""
     from training_study.execution import IncompleteStudyError
     from training_study.figures import save_picture
+    from training_study.methods import METHODS
     from training_study.networks import NETWORKS
-    from training_study.optimizers import METHODS
     from training_study.report import all_tables, markdown, read_results
     from training_study.runs import Study
     from training_study.store import read
@@ -125,10 +125,10 @@ def report(options: argparse.Namespace) -> None:
     runs, results, picture = (
         path or usual for path, usual in zip(asked, SHORT if options.short else FULL)
     )
-    study = Study(tuple(NETWORKS), tuple(METHODS), options.library, options.short)
+    study = Study(tuple(NETWORKS), tuple(METHODS), options.short)
     summary = summarise(study, read(runs))
     if not summary["runs"]:
-        msg = f"{runs} has no final runs of this study with {options.library}"
+        msg = f"{runs} has no final runs of this study"
         raise IncompleteStudyError(msg)
     write_summary(summary, results)
     summary = read_results(results)
