@@ -5,16 +5,16 @@ A training study
 Which optimiser reaches which accuracy, in how many epochs, in what time, and with how much memory?
 Optimisers behind torch modules train small networks on the digits of scikit-learn. Each is tuned
 with the same number of settings. The first part of this page trains three of them while the page is
-built, if torch is installed; the second one draws the results of the whole study. Their tables, and verdicts
-on what papers claim, are in :doc:`/guide/training_study`.
+built, if torch is installed; the second one draws the results of the whole study. Their tables, and
+verdicts on what papers claim, are in :doc:`/guide/training_study`.
 """
 
 # %%
 # Three methods
 # -------------
 # A method takes what each layer saw of a batch, its inputs and output gradients, and writes a step
-# over the gradient of its weights, which an optimizer of torch takes. Networks and the training loop
-# are in the folder ``training_study`` beside this script, the methods in ``optimizers``.
+# over the gradient of its weights, which an optimizer of torch takes. Networks and the training
+# loop are in the folder ``training_study`` beside this script, the methods in ``optimizers``.
 
 import importlib.util
 from pathlib import Path

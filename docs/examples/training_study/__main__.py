@@ -2,6 +2,8 @@
 
     python docs/examples/training_study run       # Ctrl-C, and the same again to go on
     python docs/examples/training_study report    # tables, results.json, the picture
+    python docs/examples/training_study rules     # a grid for INGD against IKFAC
+    python docs/examples/training_study report --rules
 
 The runs are collected in runs.jsonl, from which ``report`` makes the rest.
 """
@@ -24,6 +26,8 @@ BAD_ARGUMENT, INTERRUPTED = 2, 130
 # What a study reads and writes; a short one leaves alone what a full one has made.
 FULL = (HERE / "runs.jsonl", HERE / "results.json", HERE.parents[1] / "_static/training_study.png")
 SHORT = tuple(HERE / f"short.{kind}" for kind in ("jsonl", "json", "png"))
+RULES = (HERE / "rules.jsonl", HERE / "rules.json")
+SHORT_RULES = (HERE / "short.rules.jsonl", HERE / "short.rules.json")
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,8 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     from training_study.store import DamagedStoreError
 
     try:
-        if options.command == "report":
-            report(options)
+        if options.command == "rules":
+            compare_rules(options, shlex.join([*parser.prog.split(), *words]))
+        elif options.command == "report":
+            (report_rules if options.rules else report)(options)
         else:
             run(options, shlex.join([*parser.prog.split(), *words]))
     except (ImportError, IncompleteStudyError, DamagedStoreError, OSError) as error:
@@ -67,12 +73,22 @@ def make_parser() -> Parser:
     description = (__doc__ or "").partition("\n")[0]
     parser = Parser(prog=PROGRAM, description=description, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    help_run, help_report = "train; what is in the file is not repeated", "tables and the picture"
-    for name, text in (("run", help_run), ("report", help_report)):
+    texts = {
+        "run": "train; what is in the file is not repeated",
+        "rules": "train by INGD and IKFAC with a grid of settings",
+        "report": "tables and the picture",
+    }
+    for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add = command.add_argument
-        add("--short", action="store_true", help="a study of one setting, one seed, two epochs")
-        if name == "run":
+        add("--short", action="store_true", help="few settings and seeds, two epochs")
+        if name == "rules":
+            add("--output", type=Path, help="file of runs (default: rules.jsonl beside this)")
+            phases = ("grid", "final", "package", "all")
+            text = "package: those of singd; default: all others"
+            add("--phase", choices=phases, default="all", help=text)
+            add("--jobs", type=at_least_one, default=1, help="processes")
+        elif name == "run":
             add("--output", type=Path, help="file of runs (default: runs.jsonl beside this)")
             add("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], metavar="NETWORK")
             add("--methods", nargs="+", choices=METHODS, default=[*METHODS], metavar="METHOD")
@@ -84,6 +100,7 @@ def make_parser() -> Parser:
                 help="processes for tuning; the rest is timed",
             )
         else:
+            add("--rules", action="store_true", help="of INGD and IKFAC, in rules.json")
             add("--runs", type=Path, help="file of runs (default: runs.jsonl beside this)")
             add("--results", type=Path, help="summary to write (default: results.json)")
             add("--picture", type=Path, help="default: docs/_static/training_study.png")
@@ -108,6 +125,32 @@ def run(options: argparse.Namespace, command: str) -> None:
     study = Study(tuple(networks), tuple(methods), options.short)
     phases = ("tuning", "final") if options.phase == "all" else (options.phase,)
     carry_out(study, phases, path, options.jobs, command)
+
+
+def compare_rules(options: argparse.Namespace, command: str) -> None:
+    """Carry out the comparison of INGD and IKFAC, or what is missing of it."""
+    from training_study.rules import Comparison, carry_out
+
+    path = options.output or (SHORT_RULES if options.short else RULES)[0]
+    phases = ("grid", "final") if options.phase == "all" else (options.phase,)
+    carry_out(Comparison(options.short), phases, path, options.jobs, command)
+
+
+def report_rules(options: argparse.Namespace) -> None:
+    """Write rules.json, and print its tables."""
+    from training_study.report import markdown
+    from training_study.rules import Comparison, summarise
+    from training_study.rules_report import rules_table, settings_table
+    from training_study.store import read
+    from training_study.summary import write_summary
+
+    usual = SHORT_RULES if options.short else RULES
+    runs, results = options.runs or usual[0], options.results or usual[1]
+    summary = summarise(Comparison(options.short), read(runs))
+    write_summary(summary, results)
+    for rows in (rules_table(summary), settings_table(summary)):
+        print(f"{markdown(rows)}\n")
+    print(f"{results}, without {summary['missing']} runs that are missing", file=sys.stderr)
 
 
 def report(options: argparse.Namespace) -> None:

@@ -12,13 +12,17 @@ from typing import Any
 
 import torch
 
+import ngdla
+
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("ngdla", "numpy", "scipy", "scikit-learn", "torch")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
-def environment(command: str) -> dict[str, Any]:
+def environment(command: str, *packages: str) -> dict[str, Any]:
     """Return what is to be known about runs that are made now, as JSON can hold it."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {"ngdla": ngdla.__version__} | {
+        name: importlib.metadata.version(name) for name in (*PACKAGES, *packages)
+    }
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),

@@ -123,7 +123,8 @@ def inverse_free(label: str, rule: str, structure: Any = "dense") -> Method:
             damping**0.5 if rule == "ikfac" else damping,
             rule=rule,
             structures=(structure, structure),
-            step_size=1 - DECAY,
+            step_size=settings.get("step_size", 1 - DECAY),
+            momentum=settings.get("tangent_momentum", 0.0),
             dtype=dtype,
             kl=None,
         )
@@ -182,3 +183,33 @@ METHODS = {
     ),
 }
 """All methods, by the name that the command line takes."""
+
+
+def of_package(label: str, rule: str) -> Method:
+    """Return the optimizer of `singd`, with or without larger first steps of factors."""
+
+    def optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
+        from singd.optim.optimizer import SINGD as PackageSINGD
+
+        damping, step_size = settings["damping"], settings["step_size"]
+        return PackageSINGD(
+            model,
+            lr=settings["learning_rate"],
+            momentum=0.9,
+            damping=damping**0.5 if rule == "ikfac" else damping,
+            alpha1=settings["tangent_momentum"] if rule == "ingd" else 0.0,
+            T=1,
+            lr_cov=(lambda t: max(step_size, 1 / (2 + t))) if settings["warm_up"] else step_size,
+            kfac_like=rule == "ikfac",
+        )
+
+    return Method(label, {}, optimizer=optimizer)
+
+
+RULES = {
+    "rule-ikfac": inverse_free("IKFAC", "ikfac"),
+    "rule-ingd": inverse_free("INGD", "ingd"),
+    "package-ikfac": of_package("singd, IKFAC", "ikfac"),
+    "package-ingd": of_package("singd, INGD", "ingd"),
+}
+"""Dense IKFAC and INGD with more settings, and those of the package, which knows fewer."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training_study.data import CHANCE
-from training_study.methods import METHODS
+from training_study.methods import METHODS, RULES
 from training_study.networks import NETWORKS
 from training_study.training import train
 
@@ -54,7 +54,7 @@ class Run:
         """Train, and return what was measured."""
         return train(
             NETWORKS[self.network],
-            METHODS[self.method],
+            (METHODS | RULES)[self.method],
             dict(self.settings),
             seed=self.seed,
             epochs=self.epochs,
