@@ -111,7 +111,7 @@ class Training:
         with clock("network"):
             self.backward(digits)
         try:
-            with clock("application"), clock.of_calls(PHASES_OF_CALLS):
+            with clock("application"):
                 if self.preconditioner is not None:
                     self.precondition(rate)
                 self.optimizer.step()
@@ -185,9 +185,10 @@ def run_epochs(
     taken = 0
     for _ in range(epochs):
         clock = Clock(wait)
-        for chosen in shuffled(digits.train, batch, rng):
-            training.step(chosen, learning_rate * (1 - taken / steps), clock)
-            taken += 1
+        with clock.of_calls(PHASES_OF_CALLS):
+            for chosen in shuffled(digits.train, batch, rng):
+                training.step(chosen, learning_rate * (1 - taken / steps), clock)
+                taken += 1
         loss, _ = training.measure(digits.train)
         require_finite(loss)
         record["loss"].append(loss)
