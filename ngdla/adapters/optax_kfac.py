@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ngdla._backend.checks import require_choice, require_count
@@ -177,14 +178,14 @@ class _KFAC:
 
     def init(self, layers: tuple[Layer, ...]) -> KFACState:
         """Return the state before any batch."""
-        keys = jax.random.split(jax.random.key(self.rng), (len(layers), 2))
+        draws = np.random.default_rng(self.rng)
         factors = [
             KFACLayer(
-                _blank(layer.d_in, self.rank, layer, key[0]),
-                _blank(layer.d_out, self.rank, layer, key[1]),
+                _blank(layer.d_in, self.rank, layer, draws),
+                _blank(layer.d_out, self.rank, layer, draws),
                 jnp.zeros((), "int32"),
             )
-            for layer, key in zip(layers, keys)
+            for layer in layers
         ]
         names = tuple(layer.name for layer in layers)
         return KFACState(names, tuple(factors), jnp.zeros((), "int32"))
@@ -198,8 +199,7 @@ class _KFAC:
             with naming(name):
                 factors.append(_averaged(layer, a, g, self.decay))
         due = self.refresh == 1 or state.step % self.refresh == 0
-        key = jax.random.fold_in(jax.random.key(self.rng), state.step)
-        factors = when(due, lambda: [_refreshed(layer, key) for layer in factors], factors)
+        factors = when(due, lambda: self._refreshed(state.step, factors), factors)
         steps, damping = [], at_step(self.damping, state.step)
         for name, layer, V in zip(state.layers, factors, updates):
             with naming(name):
@@ -208,17 +208,29 @@ class _KFAC:
         steps = limited(steps, updates, self.kl, at_step(self.learning_rate, state.step))
         return steps, KFACState(state.layers, tuple(factors), optax.safe_increment(state.step))
 
+    def _refreshed(self, step: Any, layers: list[KFACLayer]) -> list[KFACLayer]:
+        """Return all layers with eigenpairs of their averages as they are now."""
+        factors = [factor for layer in layers for factor in (layer.inputs, layer.outputs)]
+        numbers = max([factor.average.shape[0] * _fresh_columns(factor) for factor in factors])
+        normals = jnp.zeros(0)
+        if numbers:  # one draw for all: to compile one takes as long as some products
+            key = jax.random.fold_in(jax.random.key(self.rng), step)
+            normals = jax.random.normal(key, (numbers,))
+        new = [KFACFactor(factor.average, _eigenpairs(factor, normals)) for factor in factors]
+        pairs = zip(new[::2], new[1::2])
+        return [KFACLayer(*pair, layer.batches) for pair, layer in zip(pairs, layers)]
 
-def _blank(d: int, rank: int | None, layer: Layer, key: Any) -> KFACFactor:
+
+def _blank(d: int, rank: int | None, layer: Layer, draws: np.random.Generator) -> KFACFactor:
     """Return a factor of zeros, with random orthonormal vectors for a first refresh to start from.
 
     Unit vectors would be a poor start: many inputs are 0 in every sample.
     """
     dtype = state_dtype(layer)
     kept = d if rank is None else min(rank, d)
-    vectors, _ = jnp.linalg.qr(jax.random.normal(key, (d, kept), dtype))
+    vectors = np.eye(d) if kept == d else np.linalg.qr(draws.standard_normal((d, kept)))[0]
     zero = (jnp.zeros((), dtype) for _ in range(3))  # no two that share memory, to be donated
-    eigh = LowRankEigh(jnp.zeros(kept, dtype), vectors, *zero)
+    eigh = LowRankEigh(jnp.zeros(kept, dtype), jnp.asarray(vectors, dtype), *zero)
     return KFACFactor(jnp.zeros((d, d), dtype), eigh)
 
 
@@ -236,22 +248,19 @@ def _averaged(layer: KFACLayer, a: Any, g: Any, decay: Any) -> KFACLayer:
     )
 
 
-def _refreshed(layer: KFACLayer, key: Any) -> KFACLayer:
-    """Return a layer with eigenpairs of its averages as they are now."""
-    inputs, outputs = (
-        KFACFactor(factor.average, _eigenpairs(factor.average, factor.eigh.eigenvectors, key))
-        for factor in (layer.inputs, layer.outputs)
-    )
-    return KFACLayer(inputs, outputs, layer.batches)
+def _fresh_columns(factor: KFACFactor) -> int:
+    """Return how many columns `randomized_eigh` draws beside its basis, in two passes."""
+    d, rank = factor.eigh.eigenvectors.shape
+    return min(rank + 2 * _OVERSAMPLE, d) - rank
 
 
 @jax.jit  # so that factors of equal size are traced once
-def _eigenpairs(A: Any, basis: Any, key: Any) -> LowRankEigh:
-    """Return as many eigenpairs of a matrix as the basis to start from has vectors."""
+def _eigenpairs(factor: KFACFactor, normals: Any) -> LowRankEigh:
+    """Return as many eigenpairs of the average as are kept, from these to start from."""
+    A, basis = factor.average, factor.eigh.eigenvectors
     d, rank = basis.shape
     if rank < d:
-        count = min(rank + 2 * _OVERSAMPLE, d) - rank  # with two passes
-        columns = jax.random.normal(key, (d, count), A.dtype)
+        columns = normals[: d * _fresh_columns(factor)].reshape(d, -1).astype(A.dtype)
         return randomized_eigh(A, rank, basis=basis, rng=columns, oversample=_OVERSAMPLE)
     values, vectors = jnp.linalg.eigh(A)
     zero = jnp.zeros_like(values[0])
