@@ -98,9 +98,9 @@ def kfac(
     coupling : {"joint", "factored"}
         How the damping is shared by both factors, as in `ngdla.kronecker_solve`.
     kl : float or array, optional
-        Bound on learning_rate^2 times the sum over all layers of <X, V>, twice the predicted
-        Kullback-Leibler divergence of a step: beyond it all X are multiplied by the same factor.
-        1e-3 is common. None: no bound, with which transformers were seen to diverge.
+        Bound on twice the predicted Kullback-Leibler divergence of a step: all X are multiplied by
+        min(1, sqrt(kl / (learning_rate^2 s))), where s is the sum over all layers of <X, V>. 1e-3 is
+        common. None: no bound, with which transformers were seen to diverge.
     learning_rate : float, array or schedule
         For `kl` only: that of the chain. With the default of 1 `kl` is in units of
         learning_rate^2. Momentum that follows is not counted.
@@ -237,7 +237,7 @@ def _blank(d: int, rank: int | None, layer: Layer, draws: np.random.Generator) -
 def _averaged(layer: KFACLayer, a: Any, g: Any, decay: Any) -> KFACLayer:
     """Return both averages with a batch, or, where it is not finite, without."""
     A, G, root = layer.inputs.average, layer.outputs.average, a.shape[0] ** 0.5
-    past = jnp.minimum(decay, 1 - 1 / (layer.batches + 1)).astype(A.dtype)
+    past = jnp.minimum(jnp.asarray(decay, A.dtype), 1 - 1 / (layer.batches + 1).astype(A.dtype))
     new_A, bad_A = ema(A, a / root, decay=past, full_output=True)
     new_G, bad_G = ema(G, g / root, decay=past, full_output=True)
     skipped = bad_A | bad_G

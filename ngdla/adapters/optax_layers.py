@@ -286,8 +286,12 @@ def _pairs(
             )
             raise ValueError(msg)
     ours = {layer.name for layer in layers}
+    left_out = [
+        *exclude,
+        *(name.removesuffix("/kernel") for name in leaves if _is_masked(leaves[name])),
+    ]
     for name in given.keys() - ours:
-        if not _inside(name, exclude) and not _is_masked(leaves.get(f"{name}/kernel")):
+        if not _inside(name, left_out):
             msg = (
                 f"`rows` has {name!r}, which is no layer: rows are pairs (a, g) of arrays in the "
                 f"place of a mapping with a kernel of two or more axes. Layers are "
