@@ -10,6 +10,7 @@ jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
 
 import jax.numpy as jnp
+from spectra import quick_compilation  # noqa: F401
 
 import ngdla
 from ngdla.adapters.optax import damped_natural_gradient, fngd, kfac, singd
@@ -29,12 +30,13 @@ def double_precision():
 
 # ----------------------------------------------------------------------------------- problem
 
-# A dense layer, a convolution of 2 x 2 pixels without a bias, and parameters of no layer.
+# A dense layer, a convolution of 1 x 5 pixels without a bias, and parameters of no layer. Both
+# layers are of one size, so that what is called outside of compiled code is compiled once.
 SHAPES = {
     "block": {"dense": {"kernel": (4, 3), "bias": (3,)}, "scale": (5,)},
-    "conv": {"kernel": (2, 2, 1, 2)},
+    "conv": {"kernel": (1, 5, 1, 3)},
 }
-LAYERS = {"block/dense": (5, 3), "conv": (4, 2)}
+LAYERS = {"block/dense": (5, 3), "conv": (5, 3)}
 
 
 def is_shape(x):
@@ -55,10 +57,10 @@ def batch(seed, dtype="float64", positions=()):
     def normal(*shape):
         return jnp.asarray(rng.standard_normal(shape), dtype)
 
-    a, c = normal(M, *positions, 5).at[..., -1].set(1), normal(M, *positions, 4)
+    a, c = normal(M, *positions, 5).at[..., -1].set(1), normal(M, *positions, 5)
     rows = {
         "block": {"dense": (a, normal(M, *positions, 3))},
-        "conv": (c, normal(M, *positions, 2)),
+        "conv": (c, normal(M, *positions, 3)),
     }
     return parameters(seed + 100, dtype), rows
 
@@ -108,30 +110,30 @@ def kfac_step(A, G, V, damping=DAMPING):
     return np.linalg.solve(F, V.T.ravel()).reshape(V.shape[::-1]).T
 
 
-@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("refresh", [1, 2])
-def test_kfac_is_its_equation(name, refresh):
+def test_kfac_is_its_equation(refresh):
     batches = [batch(seed) for seed in range(3)]
     decay = 0.6  # from the third batch on
     steps, state = steps_of(kfac(DAMPING, rank=None, decay=decay, refresh=refresh), batches)
     for t, ((updates, _), step) in enumerate(zip(batches, steps), start=1):
         seen = t - (t - 1) % refresh
-        expected = kfac_step(*averages(batches[:seen], name, decay), weight_of(updates, name))
-        assert_near(weight_of(step, name), expected, 1e4 * U / DAMPING)
+        for name in LAYERS:
+            expected = kfac_step(*averages(batches[:seen], name, decay), weight_of(updates, name))
+            assert_near(weight_of(step, name), expected, 1e4 * U / DAMPING)
         np.testing.assert_array_equal(step["block"]["scale"], updates["block"]["scale"])
     assert int(state.step) == 3
 
 
 def test_kfac_with_a_factor_of_low_rank():
-    """Inputs in a plane: 3 of 40 eigenpairs are all there are; by more steps no more are lost."""
+    """Inputs in a plane: 3 of 40 eigenpairs are all there are, at the first refresh and later."""
     rng = np.random.default_rng(3)
-    a = jnp.asarray(rng.standard_normal((M, 2)) @ rng.standard_normal((2, 40)))
-    g, V = jnp.asarray(rng.standard_normal((M, 3))), jnp.asarray(rng.standard_normal((3, 40)))
-    transformation = kfac(DAMPING, rank=3, refresh=1)
+    a = rng.standard_normal((M, 2)) @ rng.standard_normal((2, 40))
+    g, V = rng.standard_normal((M, 3)), rng.standard_normal((3, 40))
+    transformation = kfac(DAMPING, rank=3, refresh=2)
     state = transformation.init({"kernel": V.T})
     update = jax.jit(transformation.update)
-    expected = ngdla.kronecker_solve(a.T @ a / M, g.T @ g / M, V, DAMPING)
-    for _ in range(2):
+    expected = kfac_step(a.T @ a / M, g.T @ g / M, V)
+    for _ in range(3):
         step, state = update({"kernel": V.T}, state, rows=(a, g))
         assert_near(step["kernel"].T, expected, 1e-9)
     (layer,) = state.factors
@@ -242,7 +244,7 @@ def scores_of(seed, n=6):
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 def test_damped_natural_gradient_is_least_squares(momentum):
     transformation = damped_natural_gradient(DAMPING, momentum=momentum)
-    state, x = transformation.init(parameters()), np.zeros(28)
+    state, x = transformation.init(parameters()), np.zeros(35)
     for seed in range(3):
         scores, f = scores_of(seed)
         step, state = transformation.update(parameters(), state, scores=scores, residuals=f)
@@ -258,7 +260,7 @@ def test_damped_natural_gradient_is_least_squares(momentum):
 # ------------------------------------------------------------------------------- all of them
 
 METHODS = {
-    "kfac": partial(kfac, DAMPING, rank=4, refresh=2, kl=1e-2),
+    "kfac": partial(kfac, DAMPING, rank=None, refresh=2, kl=1e-2),
     "singd": partial(singd, DAMPING, step_size=0.1, refresh=2, momentum=0.5, kl=1e-2),
     "fngd": partial(fngd, DAMPING, policy="every", samples=M, period=2),
     "natural": partial(damped_natural_gradient, DAMPING, momentum=0.5, precision="native"),
@@ -340,15 +342,7 @@ def through_leaves(state, template, folder):
     return jax.tree.structure(template).unflatten(map(jnp.asarray, pickle.loads(text)))
 
 
-def through_orbax(state, template, folder):
-    orbax = pytest.importorskip("orbax.checkpoint")
-    with orbax.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / "state", state)
-        checkpointer.wait_until_finished()
-        return checkpointer.restore(folder / "state", template)
-
-
-@pytest.mark.parametrize("through", [through_state_dict, through_leaves, through_orbax])
+@pytest.mark.parametrize("through", [through_state_dict, through_leaves])
 @pytest.mark.parametrize("name", METHODS)
 def test_training_goes_on_bit_for_bit(name, through, tmp_path):
     optimizer, scan = compiled(name)
@@ -356,6 +350,21 @@ def test_training_goes_on_bit_for_bit(name, through, tmp_path):
     restored = through(state, optimizer.init(parameters(5)), tmp_path)
     ends = [scan(x, stacked(name, range(3, 6))) for x in (state, restored)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+def test_orbax_keeps_states_as_they_are(tmp_path):
+    orbax = pytest.importorskip("orbax.checkpoint")
+    states, templates = {}, {}
+    for name in METHODS:
+        optimizer, scan = compiled(name)
+        states[name], _ = scan(optimizer.init(parameters()), stacked(name, range(3)))
+        templates[name] = optimizer.init(parameters(5))
+    with orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "states", states)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "states", templates)
+    assert jax.tree.structure(restored) == jax.tree.structure(states)
+    jax.tree.map(np.testing.assert_array_equal, restored, states)
 
 
 # ------------------------------------------------------------------------------ combinations
@@ -383,14 +392,15 @@ def test_masked_layers_may_have_rows(name):
 def test_a_kernel_without_its_bias():
     """Where the bias is masked, rows have no column of ones."""
     mask = {"block": {"dense": {"kernel": True, "bias": False}, "scale": True}, "conv": False}
-    optimizer = optax.masked(kfac(DAMPING, rank=None), mask)
+    optimizer = optax.masked(fngd(DAMPING), mask)
     updates, rows = batch(0)
-    (a, g) = rows["block"]["dense"]
-    rows = {"block": {"dense": (a[:, :-1], g)}}
-    step, _ = optimizer.update(updates, optimizer.init(parameters()), rows=rows)
-    V = updates["block"]["dense"]["kernel"].T
-    A, G = (np.asarray(x.T @ x / M) for x in (a[:, :-1], g))
-    assert_near(step["block"]["dense"]["kernel"].T, kfac_step(A, G, V), 1e4 * U / DAMPING)
+    a, g = rows["block"]["dense"]
+    state = optimizer.init(parameters())
+    with pytest.raises(ValueError, match=r"'block/dense' have widths 5 and 3; they must be 4, of"):
+        optimizer.update(updates, state, rows=rows)
+    step, _ = optimizer.update(updates, state, rows={"block": {"dense": (a[:, 1:], g)}})
+    v = ngdla.sample_weights(ngdla.sample_gram(a[:, 1:], g), DAMPING, normalized=True)
+    assert_near(step["block"]["dense"]["kernel"], (a[:, 1:].T * v) @ g, 1e3 * U)
     np.testing.assert_array_equal(step["block"]["dense"]["bias"], updates["block"]["dense"]["bias"])
 
 
@@ -423,7 +433,7 @@ def test_hyperparameters_in_the_state(method, options, static):
     state = optimizer.init(parameters())
     state.hyperparams["damping"] = jnp.asarray(3 * DAMPING)
     updates, extra = arguments(name, 0)
-    step, _ = jax.jit(optimizer.update)(updates, state, parameters(), **extra)
+    step, _ = optimizer.update(updates, state, parameters(), **extra)
     own = method(**options | {"damping": lambda step: 3 * DAMPING})
     expected, _ = own.update(updates, own.init(parameters()), **extra)
     for x, y in zip(jax.tree.leaves(step), jax.tree.leaves(expected)):
@@ -433,14 +443,14 @@ def test_hyperparameters_in_the_state(method, options, static):
 def test_outputs_in_several_axes():
     """As the kernels of attention in flax: those of the bias are the outputs."""
     rng = np.random.default_rng(0)
-    params = {"kernel": jnp.asarray(rng.standard_normal((4, 2, 3))), "bias": jnp.ones((2, 3))}
-    flat = {"kernel": params["kernel"].reshape(4, 6), "bias": jnp.ones(6)}
-    rows = tuple(jnp.asarray(rng.standard_normal((M, d))) for d in (5, 6))
+    params = {"kernel": jnp.asarray(rng.standard_normal((4, 3, 1))), "bias": jnp.ones((3, 1))}
+    flat = {"kernel": params["kernel"].reshape(4, 3), "bias": jnp.ones(3)}
+    rows = batch(0)[1]["block"]["dense"]
     steps = []
     for tree in (params, flat):
         transformation = fngd(DAMPING)
         steps.append(transformation.update(tree, transformation.init(tree), rows=rows)[0])
-    np.testing.assert_array_equal(steps[0]["kernel"].reshape(4, 6), steps[1]["kernel"])
+    np.testing.assert_array_equal(steps[0]["kernel"].reshape(4, 3), steps[1]["kernel"])
     np.testing.assert_array_equal(steps[0]["bias"].ravel(), steps[1]["bias"])
 
 
@@ -489,7 +499,7 @@ BAD_ROWS = {
     "no samples": (
         lambda rows: rows | {"conv": [x[:0] for x in rows["conv"]]},
         ValueError,
-        "'conv' have shapes .0, 4.",
+        "'conv' have shapes .0, 5.",
     ),
     "no ones": (
         lambda rows: rows | {"block": {"dense": tuple(x[:, 1:] for x in rows["block"]["dense"])}},
@@ -525,18 +535,19 @@ def change_axes(change, rows):
 
 
 def test_bad_batches_change_no_state():
-    """In compiled code: the batch is not in the averages, nor counted."""
-    transformation = kfac(DAMPING, rank=None)
-    updates, rows = batch(0)
-    bad = {**rows, "conv": (rows["conv"][0], rows["conv"][1].at[0, 0].set(jnp.inf))}
-    update = jax.jit(transformation.update)
-    _, state = update(updates, transformation.init(parameters()), rows=rows)
-    _, new = update(updates, state, rows=bad)
-    for t, (x, y) in enumerate(zip(state.factors, new.factors)):
-        same = bool((x.inputs.average == y.inputs.average).all())
-        assert same == bool(t)
-        assert int(y.batches) == 2 - t
-    assert int(new.step) == 2
+    """In compiled code: such a batch is neither in the averages of a layer nor counted."""
+    optimizer, scan = compiled("kfac")
+    updates, extra = stacked("kfac", range(3))
+    a, g = extra["rows"]["conv"]
+    extra["rows"]["conv"] = a, g.at[1, 0, 0].set(jnp.inf)
+    state, _ = scan(optimizer.init(parameters()), (updates, extra))
+    assert int(state[0].step) == 3
+    good = [batch(0), batch(2)]
+    for layer, name, batches in zip(state[0].factors, LAYERS, ([*good, batch(1)], good)):
+        assert int(layer.batches) == len(batches)
+        A, G = averages(batches, name, 0.95)
+        assert_near(np.asarray(layer.inputs.average), A, 1e3 * U)
+        assert_near(np.asarray(layer.outputs.average), G, 1e3 * U)
 
 
 BAD_OPTIONS = [
@@ -597,7 +608,7 @@ def test_bad_scores():
     with pytest.raises(TypeError, match="`residuals` is missing"):
         update(scores=scores)
     with pytest.raises(
-        ValueError, match=r"nothing for 'conv/kernel'; .* here with .6, 2, 2, 1, 2."
+        ValueError, match=r"nothing for 'conv/kernel'; .* here with .6, 1, 5, 1, 3."
     ):
         update(scores=without(scores, "conv"), residuals=f)
     with pytest.raises(ValueError, match=r"shape .6, 5. for 'block/scale'|for 'block/dense/bias'"):
