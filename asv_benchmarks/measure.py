@@ -60,6 +60,7 @@ MODULES = (
     "newcomer",
     "positions",
     "sharded_jax",
+    "torch_steps",
     "compilations",
     "compiled_steps",
     "changed_calls",

@@ -74,6 +74,12 @@ def _shared(S: Any) -> Any:
     return computed + 0 * shared * state.cosine  # the second one is kept without its gradient
 
 
+def _rows(S: Any) -> Any:
+    inputs, gradients = S[..., None], S[..., None] ** 2  # one number at each of m positions
+    a, g = ngdla.layer_rows(inputs, gradients, loss="token-mean", positions=True)
+    return adjoint(g) @ a
+
+
 # One call of each public function with S (n, m), v (m,) and f (n,).
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "gram": lambda S, v, f: ngdla.gram(S),
@@ -102,6 +108,9 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "structured_factor": lambda S, v, f: ngdla.structured_factor(
         _factor(S), "upper-triangular", 0.3
     ).solve(f),
+    "layer_rows": lambda S, v, f: _rows(S),
+    "patches": lambda S, v, f: ngdla.patches(S[:, None, :], 3, stride=2, padding=1),
+    "patch_means": lambda S, v, f: ngdla.patch_means(S[:, None, :], 3, stride=2, padding=1),
     "sample_gram": lambda S, v, f: ngdla.sample_gram(S, _factor(S)),
     "sample_weights": lambda S, v, f: ngdla.sample_weights(_factor(S), 0.3),
     "weighted_gradient": lambda S, v, f: ngdla.weighted_gradient(S, _factor(S), f),

@@ -106,6 +106,24 @@ def _kronecker(cupy: Any) -> Call:
     return partial(ngdla.kronecker_solve, A, A, A, 1.0)
 
 
+def _rows(cupy: Any) -> Call:
+    import ngdla
+
+    x, g = _array(cupy, 8, 4, 16, 16, dtype="float32"), _array(cupy, 8, 256, 6, dtype="float32")
+
+    def call() -> Any:
+        a = ngdla.patches(x, 3, padding=1)
+        return ngdla.layer_rows(a, g, loss="mean", positions=True)
+
+    return call
+
+
+def _means(cupy: Any) -> Call:
+    import ngdla
+
+    return partial(ngdla.patch_means, _array(cupy, 8, 4, 16, 16, dtype="float32"), 3, padding=1)
+
+
 def _weights(cupy: Any) -> Call:
     import ngdla
 
@@ -157,6 +175,8 @@ CASES: dict[str, tuple[Callable[[Any], Call], int]] = {
     "randomized_svd, d = 512, rank 32": (_svd, 700),
     "online_eigh_update, d = 512, rank 32": (_online, 160),
     'kronecker_solve, coupling="joint"': (_kronecker, 100),
+    "patches, layer_rows": (_rows, 30),
+    "patch_means, 3 x 3": (_means, 20),
     "sample_gram, sample_weights, weighted_gradient": (_weights, 70),
     "inverse_free_update, d = 512, dense": (partial(_inverse_free, structure="dense"), 110),
     "inverse_free_update, d = 512, hierarchical": (

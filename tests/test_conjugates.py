@@ -95,6 +95,16 @@ def sample_weights() -> Iterator[Any]:
         yield ngdla.weighted_gradient(a, g, f.conj())
 
 
+def layers() -> Iterator[Any]:
+    images = complex_array(2, 4, 6).conj()
+    for sharing in ("expand", "reduce", "none"):
+        for bias in (True, False):
+            options = {"sharing": sharing, "bias": bias, "positions": True}
+            yield ngdla.layer_rows(images, images.mT.mT, **options)
+    for kernel in (1, 2):
+        yield ngdla.patches(images, kernel), ngdla.patch_means(images, kernel)
+
+
 def updates(structure: str) -> Iterator[Any]:
     state = ngdla.inverse_free_init(M, N, structures=(structure, structure), like=S)
     statistics = ngdla.inverse_free_statistics(state, S.conj(), P.mH)
@@ -112,6 +122,7 @@ CALLS: dict[str, Callable[[], Iterator[Any]]] = {
     "matrix functions": matrix_functions,
     "stochastic_reconfiguration": stochastic_reconfiguration,
     "sample weights": sample_weights,
+    "layers": layers,
     **{structure: lambda s=structure: updates(s) for structure in STRUCTURES},
 }
 

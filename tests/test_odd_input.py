@@ -175,6 +175,12 @@ def calls() -> dict[str, Call]:
         "structured_factor": sweep(
             ngdla.structured_factor, statistics=A, structure="dense", damping=0.1
         ),
+        "layer_rows": sweep(ngdla.layer_rows, **rows),
+        "patches": sweep(ngdla.patches, x=np.ones((2, 4, 5, 5)), kernel=(2, 3)),
+        "patches, pairs": sweep(
+            ngdla.patches, x=np.ones((2, 4, 5, 5)), kernel=2, padding=((1, 0), (0, 1))
+        ),
+        "patch_means": sweep(ngdla.patch_means, x=np.ones((2, 4, 5, 5)), kernel=(2, 3)),
         "sample_gram": sweep(ngdla.sample_gram, **rows),
         "weighted_gradient": sweep(ngdla.weighted_gradient, **rows, c=c),
         "sample_weights": sweep(ngdla.sample_weights, K=K, damping=0.1),
@@ -250,7 +256,7 @@ def test_odd_tensors(name: str) -> None:
 # ---------------------------------------------------------------------------------- flags
 
 FLAGS = ("check", "full_output", "prefetch", "progress", "batched", "stacked", "safeguard")
-FLAGS += ("relative", "normalized", "diagnose", "momentum")
+FLAGS += ("relative", "normalized", "diagnose", "momentum", "bias")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,16 +2,16 @@
 
 Curvlinops divides the second moment A of the inputs by samples times positions, and that of the
 output gradients by samples only (KFAC-expand: R. Eschenhagen et al., arXiv:2311.00636). Rows of
-`ema` and `inverse_free_statistics` are all divided by the number of rows, so that output gradients
-take the other factor. Losses are cross-entropies of classes, averaged over their terms: one a
-sample, whose logits are all outputs of the layer, or one a position.
+`ema` and `inverse_free_statistics` are all divided by the number of rows: `layer_rows` puts the
+other factor into output gradients. Losses are cross-entropies of classes, averaged over their
+terms: one a sample, whose logits are all outputs of the layer, or one a position.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -37,12 +37,8 @@ class Case(NamedTuple):
     classes: np.ndarray
 
     def inputs(self) -> np.ndarray:
-        """Return what the layer multiplies with its weight, (M, T, d_in); patches written out."""
-        if self.layer == "linear":
-            return self.x
-        d_in = self.W[0].size
-        windows = [self.x[..., t : t + 2].reshape(-1, d_in) for t in range(POSITIONS)]
-        return np.stack(windows, axis=1)
+        """Return what the layer multiplies with its weight, (M, T, d_in)."""
+        return self.x if self.layer == "linear" else ngdla.patches(self.x, self.W.shape[2:])
 
     def gradients(self) -> np.ndarray:
         """Return those of the averaged loss by the outputs of the layer, (M, T, d_out)."""
@@ -54,13 +50,13 @@ class Case(NamedTuple):
         return (p / len(p)).reshape(outputs.shape)
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return A and G of rows as docs/guide/inverse_free.md scales them, by `ema`."""
-        a, g = self.inputs(), self.gradients()
-        M, T, _ = a.shape
-        scale = M * math.sqrt(T) if self.terms == "sample" else M * T
-        rows = a.reshape(M * T, -1), scale * g.reshape(M * T, -1)
+        """Return A and G of rows as `layer_rows` scales them, by `ema`."""
+        loss: Literal["mean", "token-mean"] = "mean" if self.terms == "sample" else "token-mean"
+        rows = ngdla.layer_rows(
+            self.inputs(), self.gradients(), bias=False, loss=loss, positions=True
+        )
         A, G = (
-            ngdla.ema(np.zeros((X.shape[1],) * 2), X / math.sqrt(M * T), decay=0.0) for X in rows
+            ngdla.ema(np.zeros((X.shape[1],) * 2), X / math.sqrt(len(X)), decay=0.0) for X in rows
         )
         return A, G
 

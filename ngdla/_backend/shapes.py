@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import array_api_extra as xpx
 import numpy as np
 
 from .dtypes import astype, dtype_name, is_complex, real_name, result_name
-from .namespace import Array, namespace
+from .namespace import Array, is_dask_namespace, namespace
 
 __all__ = [
     "CHUNK_BYTES",
@@ -19,6 +20,7 @@ __all__ = [
     "joined",
     "length_of_chunk",
     "moved",
+    "padded",
     "spans",
 ]
 
@@ -40,6 +42,14 @@ def moved(x: Array, source: int, destination: int) -> Array:
     axes = [axis for axis in range(x.ndim) if axis != source]
     axes.insert(destination, source)
     return namespace(x).permute_dims(x, tuple(axes))
+
+
+def padded(x: Array, pairs: list[tuple[int, int]]) -> Array:
+    """Return x with so many zeros before and after each axis."""
+    xp = namespace(x)
+    if is_dask_namespace(xp):  # array-api-extra assigns to a part, and fails where it is empty
+        return xp.pad(x, pairs)
+    return xpx.pad(x, pairs, xp=xp)
 
 
 def as_given(X: Array, vector: bool) -> Array:

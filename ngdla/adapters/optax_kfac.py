@@ -99,8 +99,8 @@ def kfac(
         How the damping is shared by both factors, as in `ngdla.kronecker_solve`.
     kl : float or array, optional
         Bound on twice the predicted Kullback-Leibler divergence of a step: all X are multiplied by
-        min(1, sqrt(kl / (learning_rate^2 s))), where s is the sum over all layers of <X, V>. 1e-3 is
-        common. None: no bound, with which transformers were seen to diverge.
+        min(1, sqrt(kl / (learning_rate^2 s))), where s is the sum over all layers of <X, V>. A
+        common value is 1e-3. None: no bound, with which transformers were seen to diverge.
     learning_rate : float, array or schedule
         For `kl` only: that of the chain. With the default of 1 `kl` is in units of
         learning_rate^2. Momentum that follows is not counted.

@@ -141,7 +141,7 @@ def weighted_gradient(
     Cost: a product of 2 M T d_in d_out flops, that of an ordinary weight gradient, and a copy of
     the narrower one of `inputs` and `output_gradients`, multiplied by the weights; of complex ones
     two copies of `output_gradients`. A convolution that has its own kernel for weight gradients
-    needs no patches: multiply its feature maps by `c`, a sample at a time, and call that.
+    needs no `patches`: multiply its feature maps by `c`, a sample at a time, and call that.
 
     References
     ----------

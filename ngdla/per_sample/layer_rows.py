@@ -9,10 +9,11 @@ from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
 from ngdla._backend.checks import require_choice, require_flag
 from ngdla._backend.namespace import Array, namespace
+from ngdla._backend.products import conjugated
 
 from .layer_samples import LayerSamples, layer_samples
 
-__all__ = ["LOSSES", "SHARINGS", "Loss", "Sharing", "layer_rows", "loss_factor"]
+__all__ = ["LOSSES", "SHARINGS", "Loss", "Sharing", "layer_rows", "rows_of"]
 
 Sharing = Literal["expand", "reduce", "none"]
 Loss = Literal["sum", "mean", "token-mean"]
@@ -36,7 +37,8 @@ def layer_rows(
     inputs : array, shape (..., M, d_in) or (..., M, T, d_in), real or complex
         What the layer multiplies by its weight: one row per sample, or one per position of each
         sample, such as the tokens of a sequence or the `patches` of a convolution. Leading axes
-        are a stack of layers. M may be 0.
+        are a stack of layers: positions along several axes, (M, height, width, d_in), are to be
+        made one. M may be 0.
     output_gradients : array, shape (..., M, d_out) or (..., M, T, d_out)
         Gradients of the loss of the whole batch by the outputs of the layer, as a backward pass
         leaves them.
@@ -113,21 +115,28 @@ def layer_rows(
     require_choice(loss, "loss", LOSSES)
     require_flag(bias, "bias")
     samples = layer_samples(inputs, output_gradients, positions)
+    M, T = samples.M, samples.T
+    factor = {"sum": 1.0, "mean": float(M), "token-mean": M * math.sqrt(T)}[loss]
+    a, g = rows_of(samples, sharing, bias=bias, factor=factor)
+    if sharing == "none" and not positions:
+        a, g = a[..., 0, :], g[..., 0, :]
+    return a, g
+
+
+def rows_of(
+    samples: LayerSamples, sharing: Sharing, *, bias: bool, factor: float
+) -> tuple[Array, Array]:
+    """Return rows of samples whose gradients become those of single ones by a factor."""
     with opened(samples.a):
-        factor = loss_factor(loss, samples.M, samples.T)
         if sharing == "reduce":
             a, g = _reduced(samples)
-        elif sharing == "expand" or not positions:
+        elif sharing == "expand":
             a, g = samples.rows()
             factor *= math.sqrt(samples.T)
         else:
             a, g = samples
-        return (with_ones(a) if bias else a), (g if factor == 1 else factor * g)
-
-
-def loss_factor(loss: Loss, M: int, T: int) -> float:
-    """Return what gradients of a loss of M samples are multiplied by to be those of single ones."""
-    return {"sum": 1.0, "mean": float(M), "token-mean": M * math.sqrt(T)}[loss]
+        a, g = with_ones(a) if bias else a, g if factor == 1 else factor * g
+        return conjugated(a), conjugated(g)
 
 
 def with_ones(a: Array) -> Array:

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
-
-import array_api_extra as xpx
 
 from ngdla._backend.array import AnyArray
 from ngdla._backend.calls import opened
-from ngdla._backend.checks import require_array, require_choice, require_count
-from ngdla._backend.creation import constant
 from ngdla._backend.dtypes import astype, dtype_name, result_name
-from ngdla._backend.messages import shown
 from ngdla._backend.namespace import Array, namespace
-from ngdla._backend.shapes import moved
+from ngdla._backend.shapes import moved, padded
 
-__all__ = ["Channels", "Padding", "patch_means", "patches"]
+from .windows import Channels, Padding, Sizes, Window, windows_of
 
-Channels = Literal["first", "last"]
-Sizes = int | Sequence[int]
-Padding = Sizes | Sequence[tuple[int, int]] | Literal["valid", "same"]
+__all__ = ["patch_means", "patches"]
 
 
 def patches(
@@ -72,7 +62,12 @@ def patches(
 
     Notes
     -----
-    Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`.
+    Output gradients (M, d_out, ...) of the convolution become those of the patches, (M, T, d_out),
+    by ``g.reshape(M, d_out, T).swapaxes(1, 2)``; of several groups, (groups, M, T, d_out / groups),
+    by ``g.reshape(M, groups, d_out // groups, T)`` and its axes in the order 1, 0, 3, 2.
+
+    Cost: one copy of T d_in numbers per sample, about prod(kernel) / prod(stride) times `x`, in the
+    order of the convolution's output: with channels first the last two axes are swapped in memory.
     `patch_means` has their means without it, and `weighted_gradient` says how a framework's own
     backward pass does without patches.
 
@@ -86,10 +81,10 @@ def patches(
     >>> a[0, 0]
     array([ 0.,  1.,  3.,  4.,  9., 10., 12., 13.])
     """
-    windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
+    windows = windows_of(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
         x = _padded(x, windows, channels)
-        positions = math.prod(window.positions for window in windows)
+        positions = math.prod([window.positions for window in windows])
         return _features(_unfolded(x, windows, channels), groups, channels, positions)
 
 
@@ -121,7 +116,7 @@ def patch_means(
     Returns
     -------
     array, shape (M, d_in), or (groups, M, d_in / groups) if there are several groups
-        ``patches(x, ...)`` averaged over positions, of the dtype of `x`.
+        ``patches(x, ...)`` averaged over positions, of the dtype of `x`, float32 or wider.
 
     Raises
     ------
@@ -132,11 +127,11 @@ def patch_means(
 
     Notes
     -----
-    Method: a place of the kernel sees every stride-th pixel of an axis, so that its sum is a
-    product with a matrix of zeros and ones, (size, kernel), along each axis in turn.
-    Cost: 2 kernel flops per number of `x` for the first axis, less for the others; no patch is
-    formed.
-    Precision: errors of a few u times the mean of |x|.
+    Method: a place of the kernel sees every stride-th pixel of an axis. These are summed, place by
+    place, along one axis after the other.
+    Cost: kernel / stride sums over `x` for the first axis, fewer for the others; no patch is
+    formed, and `x` is not padded.
+    Precision: that of a sum of the library along each axis. Half precision is converted to float32.
 
     Examples
     --------
@@ -146,63 +141,38 @@ def patch_means(
     >>> bool(np.allclose(means, patches(x, 3, stride=2, padding=1).mean(axis=1)))
     True
     """
-    windows = _windows(x, kernel, stride, padding, dilation, groups, channels)
+    windows = windows_of(x, kernel, stride, padding, dilation, groups, channels)
     with opened(x):
-        xp, dtype = namespace(x), result_name(dtype_name(x.dtype))
-        x = astype(x, dtype)
-        for axis, window in enumerate(windows, start=_first_axis(channels)):
-            sums = xp.matmul(moved(x, axis, x.ndim - 1), constant(window.seen_by(), x, dtype))
-            x = moved(sums, x.ndim - 1, axis) / window.positions
+        x = astype(x, result_name(dtype_name(x.dtype)))
+        for axis, window in enumerate(windows, start=2 if channels == "first" else 1):
+            x = _sums(x, axis, window) / window.positions
         return _features(x, groups, channels, positions=1)[..., 0, :]
 
 
-class _Window(NamedTuple):
-    """The positions of a kernel along one axis."""
-
-    size: int
-    kernel: int
-    stride: int
-    dilation: int
-    before: int
-    after: int
-
-    @property
-    def positions(self) -> int:
-        """How many positions there are."""
-        reach = self.dilation * (self.kernel - 1) + 1
-        return (self.size + self.before + self.after - reach) // self.stride + 1
-
-    def seen(self, place: int) -> slice:
-        """Return what a place of the kernel sees of a padded axis, position by position."""
-        start = place * self.dilation
-        return slice(start, start + (self.positions - 1) * self.stride + 1, self.stride)
-
-    def seen_by(self) -> list[list[float]]:
-        """Return (size, kernel): 1 where a place of the kernel sees a pixel at some position."""
-        seen = [
-            range(self.before + self.size + self.after)[self.seen(k)] for k in range(self.kernel)
-        ]
-        pixels = range(self.before, self.before + self.size)
-        return [[float(pixel in places) for places in seen] for pixel in pixels]
-
-
-def _padded(x: Array, windows: list[_Window], channels: Channels) -> Array:
+def _padded(x: Array, windows: list[Window], channels: Channels) -> Array:
     """Return x with zeros around it."""
     pairs = [(window.before, window.after) for window in windows]
     if not any(map(sum, pairs)):
         return x
     others = [(0, 0)]
     width = [*others, *others, *pairs] if channels == "first" else [*others, *pairs, *others]
-    return xpx.pad(x, width, xp=namespace(x))
+    return padded(x, width)
 
 
-def _unfolded(x: Array, windows: list[_Window], channels: Channels) -> Array:
+def _unfolded(x: Array, windows: list[Window], channels: Channels) -> Array:
     """Return a view of a padded x per place of the kernel, (M, c, K, *T) or (M, *T, K, c)."""
     views = []
     for places in itertools.product(*(range(window.kernel) for window in windows)):
         seen = tuple(window.seen(place) for window, place in zip(windows, places))
         views.append(x[:, :, *seen] if channels == "first" else x[:, *seen, :])
     return namespace(x).stack(views, axis=2 if channels == "first" else -2)
+
+
+def _sums(x: Array, axis: int, window: Window) -> Array:
+    """Return the sums over positions of what each place of the kernel sees of an axis."""
+    xp, before = namespace(x), (slice(None),) * axis
+    seen = [x[*before, window.seen_inside(place), ...] for place in range(window.kernel)]
+    return xp.stack([xp.sum(part, axis=axis) for part in seen], axis=axis)
 
 
 def _features(x: Array, groups: int, channels: Channels, positions: int) -> Array:
@@ -218,92 +188,3 @@ def _features(x: Array, groups: int, channels: Channels, positions: int) -> Arra
     else:
         features = xp.reshape(x, (groups, M, positions, d_in))
     return features if groups > 1 else features[0, ...]
-
-
-# ------------------------------------------------------------------------------- arguments
-
-
-def _first_axis(channels: Channels) -> int:
-    """Return the first axis of space."""
-    return 2 if channels == "first" else 1
-
-
-def _windows(
-    x: Any,
-    kernel: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    channels: Any,
-) -> list[_Window]:
-    """Return the checked positions of a convolution along each axis of space."""
-    require_array(x, "x", ndim=3, blocks=False, empty="all")
-    require_choice(channels, "channels", ("first", "last"))
-    require_count(groups, "groups")
-    axes = x.ndim - 2
-    space = x.shape[2:] if channels == "first" else x.shape[1:-1]
-    c = x.shape[1 if channels == "first" else -1]
-    if c % groups:
-        msg = f"`groups` is {groups}; it must divide the {c} channels of `x`, {tuple(x.shape)}."
-        raise ValueError(msg)
-    kernels = _sizes(kernel, "kernel", axes, x)
-    strides, dilations = _sizes(stride, "stride", axes, x), _sizes(dilation, "dilation", axes, x)
-    pads = _pads(padding, list(zip(space, kernels, strides, dilations)), x)
-    windows = [_Window(*along) for along in zip(space, kernels, strides, dilations, *zip(*pads))]
-    if any(window.positions < 1 for window in windows):
-        msg = (
-            f"`kernel` {kernels} with dilation {dilations} does not fit into `x` of shape "
-            f"{tuple(x.shape)} with padding {pads}; pass a smaller one, or more padding."
-        )
-        raise ValueError(msg)
-    return windows
-
-
-def _sizes(value: Any, name: str, axes: int, x: Array, least: int = 1) -> tuple[int, ...]:
-    """Return a size for each axis of space, from one for all of them or one each."""
-    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * axes
-    if len(sizes) == 1:
-        sizes *= axes
-    if len(sizes) != axes:
-        msg = (
-            f"`{name}` is {shown(value)}; `x` of shape {tuple(x.shape)} has {axes} axes of space "
-            f"beside samples and channels: pass one int, or {axes}."
-        )
-        raise ValueError(msg)
-    return tuple(_size(size, name, value, least) for size in sizes)
-
-
-def _size(size: Any, name: str, value: Any, least: int) -> int:
-    """Return one size as an int."""
-    if isinstance(size, bool) or not hasattr(type(size), "__index__"):
-        msg = f"`{name}` is {shown(value)}; it must be an int, or a tuple of int."
-        raise TypeError(msg)
-    if operator.index(size) < least:
-        msg = f"`{name}` is {shown(value)}; it must be at least {least}."
-        raise ValueError(msg)
-    return operator.index(size)
-
-
-def _pads(padding: Any, sizes: list[tuple[int, int, int, int]], x: Array) -> list[tuple[int, int]]:
-    """Return the zeros before and after each axis of space."""
-    if isinstance(padding, str):
-        require_choice(padding.lower(), "padding", ("valid", "same"))
-        return [_same(*along) if padding.lower() == "same" else (0, 0) for along in sizes]
-    if isinstance(padding, Sequence) and any(isinstance(pad, Sequence) for pad in padding):
-        if len(padding) != len(sizes) or any(len(pad) != 2 for pad in padding):
-            msg = (
-                f"`padding` is {shown(padding)}; `x` of shape {tuple(x.shape)} takes "
-                f"{len(sizes)} pairs."
-            )
-            raise ValueError(msg)
-        before, after = ([_size(p, "padding", padding, 0) for p in ends] for ends in zip(*padding))
-        return list(zip(before, after))
-    return [(pad, pad) for pad in _sizes(padding, "padding", len(sizes), x, least=0)]
-
-
-def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Return the zeros with which there are ceil(size / stride) positions."""
-    reach = dilation * (kernel - 1) + 1
-    total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
-    return total // 2, total - total // 2

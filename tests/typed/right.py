@@ -51,6 +51,14 @@ def weights(K: NDArray[np.float64], X: NDArray[np.float64], full_output: bool) -
     return step, c.mean(), v, state.averaged + len(state.layer), either
 
 
+def layers(x: NDArray[np.float32], g: NDArray[np.float32]) -> object:
+    unfolded: NDArray[np.float32] = ngdla.patches(x, 3, stride=(1, 2), padding="same", groups=1)
+    a, rows = ngdla.layer_rows(unfolded, g, sharing="none", loss="token-mean", positions=True)
+    means = ngdla.patch_means(x, [3, 3], padding=[(0, 1), (2, 0)], dilation=2, channels="last")
+    ones, summed = ngdla.layer_rows(means, g, sharing="reduce", bias=False)
+    return a.mean() + rows.mean(), ones @ ones.T, summed
+
+
 def natural_gradient(O: NDArray[np.complex128], E: NDArray[np.complex128]) -> float:
     d, info = ngdla.stochastic_reconfiguration(O, E, 1e-3, mode="complex", full_output=True)
     d = ngdla.stochastic_reconfiguration(O, E, 1e-3, mode="complex", previous=d, momentum=0.9)

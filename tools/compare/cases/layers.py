@@ -1,4 +1,4 @@
-"""Gram matrices and weights of the samples of a layer, and how weights are shared."""
+"""Rows and patches of layers, Gram matrices and weights of samples, and how weights are shared."""
 
 from __future__ import annotations
 
@@ -40,6 +40,16 @@ def count(layout: Layout) -> tuple[int, ...]:
     """Return the shape of the weights of the samples."""
     shape, _, positions = layout
     return shape[:-2] if positions else shape[:-1]
+
+
+def convolved(
+    shape: tuple[int, ...], stride: int, padding: Any, dilation: int, groups: int, channels: str
+) -> Any:
+    """Return the patches of images, sequences or volumes, and their means."""
+    x = Array("normal", shape)
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    options |= {"groups": groups, "channels": channels}
+    return ngdla.patches(x, 2, **options), ngdla.patch_means(x, 2, **options)
 
 
 def weighted(
@@ -88,6 +98,26 @@ def by_index(policy: str, period: int, batches: tuple[int, ...]) -> Any:
 
 def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
+    yield from grid(
+        "layer_rows",
+        lambda layout, sharing, bias, loss: ngdla.layer_rows(
+            *layer(layout), sharing=sharing, bias=bias, loss=loss, positions=layout[2]
+        ),
+        layout={**LAYOUTS, **NOTHING},
+        sharing=("expand", "reduce", "none", "nonsense"),
+        bias=(True, False),
+        loss=("sum", "mean", "token-mean"),
+    )
+    yield from grid(
+        "patches",
+        convolved,
+        shape=((2, 4, 6), (2, 4, 4, 6), (2, 4, 3, 2, 4), (0, 4, 6), (4, 6)),
+        stride=(1, 3),
+        padding=(0, 2, "same", ((1, 2), (0, 1)), -1),
+        dilation=(1, 2),
+        groups=(1, 2, 0),
+        channels=("first", "last"),
+    )
     flags = {"relative": (True, False), "normalized": (True, False), "check": (True, False)}
     every = {"layout": LAYOUTS, **flags, "damping": (0.1, 1e-12, "array"), "full": (False, True)}
     yield from grid("sample weights", weighted, **every)

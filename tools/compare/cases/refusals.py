@@ -26,6 +26,8 @@ sketch = {"passes": 2, "oversample": 4, "basis": Array("orthonormal", (5, 2)), "
 sketch |= {"tail": "trace", "trace": 2.0, "precision": "native", "product_eps": 1e-9}
 update = {"damping": 0.3, "step_size": 0.1, "momentum": 0.5, "rule": "ingd"}
 update |= {"retraction": "series", "order": 1}
+images = Array("normal", (2, 4, 5, 4))
+unfolding = {"stride": 2, "padding": ((1, 0), (0, 1)), "dilation": 1, "groups": 2}
 
 Function = Callable[..., Any]
 # A good call of each function: itself, its arguments and its options.
@@ -108,6 +110,21 @@ GOOD: dict[str, tuple[Function, tuple[Any, ...], dict[str, Any]]] = {
     "inverse_free_update": (ngdla.inverse_free_update, (state, statistics), update),
     "inverse_free_apply": (ngdla.inverse_free_apply, (state, V), {}),
     "structured_factor": (ngdla.structured_factor, (A, "dense", 0.3), {}),
+    "layer_rows": (
+        ngdla.layer_rows,
+        (a, g),
+        {"sharing": "expand", "bias": True, "loss": "mean", "positions": None},
+    ),
+    "patches": (
+        ngdla.patches,
+        (images, 2),
+        {**unfolding, "channels": "first"},
+    ),
+    "patch_means": (
+        ngdla.patch_means,
+        (images, (2, 2)),
+        {**unfolding, "channels": "last"},
+    ),
     "sample_gram": (ngdla.sample_gram, (a, g), {"positions": False}),
     "sample_weights": (ngdla.sample_weights, (A, 0.3), {"full_output": False}),
     "weighted_gradient": (ngdla.weighted_gradient, (a, g, a[:, 0]), {"positions": False}),

@@ -1,0 +1,382 @@
+"""torch: the rows of every layer of a module, from an ordinary forward and backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ngdla._backend.checks import require_choice, require_flag
+from ngdla._backend.messages import shown
+from ngdla.per_sample.layer_rows import LOSSES, SHARINGS, Loss, Sharing
+
+from .torch_discovery import Skip, found_layers, left_out, require_trained, stacks_of
+from .torch_layers import Layer, Rows
+from .torch_taps import in_backward, tapped
+
+__all__ = ["Recording", "record"]
+
+
+def record(
+    module: nn.Module, *, skip: Skip = (), stack: bool = False, batch_axis: int = 0
+) -> Recording:
+    """Return a context in which forward and backward passes leave the rows of all layers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In training mode, not compiled. Layers are torch.nn.Linear, Conv1d, Conv2d, Conv3d,
+        LayerNorm, RMSNorm and Embedding at any depth; other parameters are `Recording.others`.
+    skip : iterable of str or type
+        Paths, as in ``module.named_modules()``, and classes of modules that are left out, with all
+        that is in them.
+    stack : bool, default False
+        Join the rows of equal layers, with an axis more in front: one call for all of them. Names
+        are then joined by "|".
+    batch_axis : int, default 0
+        The axis of samples in the inputs of linear layers, norms and embeddings; 1 for sequences
+        (T, M, d).
+
+    Returns
+    -------
+    Recording
+        A context manager, which may be entered for each step.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no module, or an entry of `skip` neither a path nor a class.
+    ValueError
+        Naming the path of a layer that shares its weight, is frozen, in eval mode, compiled, has a
+        forward or a parametrization of its own, or is a torch.nn.MultiheadAttention, which hides
+        its projections. Within the context: of one that is called twice.
+
+    Notes
+    -----
+    Cost: inputs and output gradients of all layers are kept until the next step, without graph;
+    inputs are those that autograd keeps anyway. With torch.utils.checkpoint (either kind) they are
+    computed again in the backward pass, which must run inside of the context.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import ngdla
+    >>> from ngdla.adapters.torch_modules import record
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    >>> x = torch.randn(16, 4)
+    >>> with record(model) as layers:
+    ...     model(x).square().mean().backward()
+    >>> for name, (a, g) in layers.rows(loss="mean").items():
+    ...     A, G = a.T @ a / 16, g.T @ g / 16
+    ...     layers.write(name, ngdla.kronecker_solve(A, G, layers.gradient(name), 1e-2))
+    >>> model[0].weight.grad.shape
+    torch.Size([8, 4])
+    """
+    if not isinstance(module, nn.Module):
+        msg = f"`module` is a {type(module).__name__}; it must be a torch.nn.Module."
+        raise TypeError(msg)
+    require_flag(stack, "stack")
+    return Recording(module, left_out(module, skip), stack, batch_axis)
+
+
+class Recording:
+    """What passes through a module in a context; made by `record`.
+
+    Attributes
+    ----------
+    others : dict of str to torch.nn.Parameter
+        Parameters that no recorded layer has: of batch norms, of what is skipped, and those of
+        modules themselves. Their gradient is the plain one.
+    """
+
+    def __init__(self, module: nn.Module, skip: set[nn.Module], stack: bool, axis: int) -> None:
+        self._layers = found_layers(module, skip, axis)
+        self._stacks = stacks_of(self._layers, stack)
+        ours = {id(p) for layer in self._layers for p in layer.parameters()}
+        self.others = {
+            name: p
+            for name, p in module.named_parameters()
+            if p.requires_grad and id(p) not in ours
+        }
+        self._hooks: list[Any] = []
+        self._anchor = torch.zeros((), requires_grad=True)
+
+    def __enter__(self) -> Recording:
+        if self._hooks:
+            msg = "this recording is entered already; leave it first, or make another by record()."
+            raise RuntimeError(msg)
+        for layer in self._layers:
+            require_trained(layer)
+            layer.clear()
+        self._hooks = [
+            layer.module.register_forward_hook(_hook(layer, self._anchor), with_kwargs=True)
+            for layer in self._layers
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the layers, or of stacks of them."""
+        return iter(self._stacks)
+
+    def __len__(self) -> int:
+        return len(self._stacks)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Go backward from a loss, without the gradients of the weights of recorded layers.
+
+        Parameters
+        ----------
+        loss : torch.Tensor, shape ()
+            The gradients of `others` are added up in ``.grad``, as by ``loss.backward()``.
+
+        Notes
+        -----
+        This saves a third of a backward pass for steps that are not made of the mean gradient, such
+        as FNGD. Not for DistributedDataParallel, which waits for all gradients, nor for
+        checkpoints with ``use_reentrant=True``.
+        """
+        torch.autograd.backward(loss, inputs=[self._anchor, *self.others.values()])
+
+    def rows(
+        self,
+        *,
+        sharing: Sharing = "expand",
+        loss: Loss = "mean",
+        loss_scale: float = 1.0,
+        check: bool = True,
+    ) -> dict[str, Rows]:
+        """Return the rows of all layers, by name, see `ngdla.layer_rows`.
+
+        Parameters
+        ----------
+        sharing : {"expand", "reduce", "none"}, default "expand"
+            How positions become rows; "none" for functions that take ``positions=True``.
+        loss : {"sum", "mean", "token-mean"}, default "mean"
+            What the loss is of the losses of samples, or tokens. With several backward passes, the
+            sum of their losses: each a mean divided by their number, if all are of equal size.
+        loss_scale : float, default 1.0
+            What the loss was multiplied by, as by ``torch.amp.GradScaler.get_scale()``.
+        check : bool, default True
+            Refuse NaN and Inf: reads one flag on the host.
+
+        Returns
+        -------
+        dict of str to (a, g)
+            Inputs with a column of ones if there is a bias, and output gradients of single samples,
+            float32 or wider, detached. Of one group of a convolution, or of one feature of a norm,
+            as of a layer of a stack, in front. Of an embedding indices (rows,) in place of inputs.
+
+        Raises
+        ------
+        ValueError
+            Naming the path of a layer that got no gradient, was called under ``no_grad`` alone,
+            holds NaN or Inf, or has another number of samples than others.
+        """
+        require_choice(sharing, "sharing", SHARINGS)
+        require_choice(loss, "loss", LOSSES)
+        for layer in self._layers:
+            _require_received(layer)
+        if check:
+            _require_finite(self._layers)
+        if loss != "token-mean":
+            _require_same_samples(self._layers)
+        rows = {x.name: _rows_of_parts(x, sharing, loss, loss_scale) for x in self._layers}
+        return {name: _stacked(name, layers, rows) for name, layers in self._stacks.items()}
+
+    def gradient(self, name: str) -> torch.Tensor:
+        """Return the gradient of a layer's weight, (..., d_out, d_in), the bias as last column.
+
+        Parameters
+        ----------
+        name : str
+            Of a layer, or of a stack of them.
+
+        Returns
+        -------
+        torch.Tensor
+            A copy of ``weight.grad`` and ``bias.grad``. Of an embedding transposed, (d_out, indices);
+            of a norm (d, 1, 2).
+
+        Raises
+        ------
+        KeyError
+            If no layer has this name.
+        ValueError
+            If there is no gradient, as after `Recording.backward`.
+        """
+        gradients = [layer.joined(*_gradients(layer)) for layer in self._of(name)]
+        return gradients[0] if len(gradients) == 1 else torch.stack(gradients)
+
+    def write(self, name: str, step: torch.Tensor) -> None:
+        """Write a step into ``weight.grad`` and ``bias.grad``, for an optimizer of torch.
+
+        Parameters
+        ----------
+        name : str
+            Of a layer, or of a stack of them.
+        step : torch.Tensor
+            Of the shape of `gradient`, or of what `ngdla.weighted_gradient` returns.
+
+        Raises
+        ------
+        KeyError
+            If no layer has this name.
+        ValueError
+            If the step has another number of entries than the parameters.
+        """
+        layers = self._of(name)
+        size = sum(p.numel() for layer in layers for p in layer.parameters())
+        if step.numel() != size:
+            msg = (
+                f"`step` has shape {tuple(step.shape)}; `{name}` has {size} parameters, and a step "
+                f"the shape of layers.gradient(name)."
+            )
+            raise ValueError(msg)
+        for layer, part in zip(layers, step if len(layers) > 1 else [step]):
+            for p, x in zip(layer.parameters(), layer.split(part.detach())):
+                if p.grad is None:
+                    p.grad = torch.empty_like(p)
+                p.grad.copy_(x)
+
+    def _of(self, name: str) -> list[Layer]:
+        try:
+            return self._stacks[name]
+        except (KeyError, TypeError):
+            msg = f"`name` is {shown(name)}; recorded are {', '.join(map(repr, self._stacks))}."
+            raise KeyError(msg) from None
+
+
+# ------------------------------------------------------------------------- what is recorded
+
+
+def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
+    """Return the forward hook that puts a tap behind a layer."""
+
+    def hook(
+        module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
+    ) -> Any:
+        if not torch.is_grad_enabled():
+            layer.called_without_gradient = True
+            return None
+        if not in_backward():  # where a checkpoint is computed again
+            if layer.waiting:
+                msg = (
+                    f"`{layer.name}` is called twice before a backward pass: its gradient is a sum "
+                    f"over both calls, and so are no rows. Call it once, evaluate under "
+                    f"torch.no_grad(), or leave it out by skip=[{layer.name!r}]."
+                )
+                raise ValueError(msg)
+            layer.waiting = True
+        (inputs,) = (*arguments, *named.values())
+        return tapped(output, inputs, anchor, layer.receive)
+
+    return hook
+
+
+def _rows_of_parts(layer: Layer, sharing: Sharing, loss: Loss, loss_scale: float) -> Rows:
+    """Return the rows of all backward passes together, as of one of all samples."""
+    sizes = [layer.sizes(g) for _, g in layer.parts]
+    samples, tokens = sum(M for M, _ in sizes), sum(M * T for M, T in sizes)
+    rows = []
+    for (a, g), (_, T) in zip(layer.parts, sizes):
+        factor = {"sum": 1.0, "mean": samples, "token-mean": tokens / math.sqrt(max(T, 1))}[loss]
+        rows.append(layer.rows(a, g, sharing, factor / loss_scale))
+    if len(rows) == 1:
+        return rows[0]
+    if sharing == "none" and len({T for _, T in sizes}) > 1:
+        msg = (
+            f"`{layer.name}` has several numbers of positions in several backward passes: their "
+            f'samples make no array, so that sharing="none" is not possible.'
+        )
+        raise ValueError(msg)
+    behind = 3 if sharing == "none" else 2  # axes from that of samples on
+    a, g = (torch.cat(x, dim=max(x[0].ndim - behind, 0)) for x in zip(*rows))
+    return a, g
+
+
+def _stacked(name: str, layers: list[Layer], rows: dict[str, Rows]) -> Rows:
+    """Return the rows of equal layers with an axis more in front."""
+    if len(layers) == 1:
+        return rows[layers[0].name]
+    pairs = [rows[layer.name] for layer in layers]
+    if len({tuple(x.shape for x in pair) for pair in pairs}) > 1:
+        shapes = ", ".join(f"{x.name} {tuple(rows[x.name][0].shape)}" for x in layers)
+        msg = f"layers of one stack have rows of several shapes ({shapes}): pass stack=False."
+        raise ValueError(msg)
+    a, g = (torch.stack(x) for x in zip(*pairs))
+    return a, g
+
+
+def _gradients(layer: Layer) -> list[torch.Tensor]:
+    """Return the gradients of the weight and of the bias."""
+    gradients = [p.grad for p in layer.parameters()]
+    if any(g is None for g in gradients):
+        msg = (
+            f"`{layer.name}` has no gradient: call loss.backward(), and not layers.backward(loss), "
+            f"which leaves out the gradients of recorded layers."
+        )
+        raise ValueError(msg)
+    return [g for g in gradients if g is not None]
+
+
+def _require_received(layer: Layer) -> None:
+    """Raise if no backward pass came through a layer."""
+    if layer.parts:
+        return
+    reason = "was not called"
+    if layer.called_without_gradient:
+        reason = "was called under torch.no_grad() alone"
+    elif layer.waiting:
+        reason = "was called, but no backward pass came through it"
+    msg = (
+        f"`{layer.name}` {reason}, so that it has no rows: its output must reach the loss, and "
+        f"loss.backward() be called within the context; or leave it out by skip=[{layer.name!r}]."
+    )
+    raise ValueError(msg)
+
+
+def _require_finite(layers: list[Layer]) -> None:
+    """Raise if there is NaN or Inf, naming the layer where it comes from, if all are in order."""
+    inputs = [(x, a, "inputs") for x in layers for a, _ in x.parts if a.is_floating_point()]
+    gradients = [(x, g, "output gradients") for x in reversed(layers) for _, g in x.parts]
+    # a sum in float32 or wider shows them: one pass, and no array of flags
+    sums = [
+        x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
+        for _, x, _ in [*inputs, *gradients]
+    ]
+    finite = torch.stack([torch.isfinite(total).to(sums[0].device) for total in sums])
+    if bool(finite.all()):
+        return
+    layer, _, what = [*inputs, *gradients][finite.tolist().index(False)]
+    msg = (
+        f"{what} of `{layer.name}` contain NaN or Inf; lower the learning rate, or, with loss "
+        f"scaling, leave the step out or pass check=False to functions that skip it."
+    )
+    raise ValueError(msg)
+
+
+def _require_same_samples(layers: list[Layer]) -> None:
+    """Raise if layers saw different numbers of samples, as where positions came first."""
+    first, *others = [(x, sum(x.sizes(g)[0] for _, g in x.parts)) for x in layers]
+    for layer, M in others:
+        if first[1] != M:
+            msg = (
+                f"`{layer.name}` has {M} samples and `{first[0].name}` {first[1]}: samples must be "
+                f"axis `batch_axis` of all inputs, and not be joined with positions; leave one of "
+                f"them out by skip=."
+            )
+            raise ValueError(msg)
