@@ -58,6 +58,7 @@ MODULES = (
     "instruments",
     "layers",
     "newcomer",
+    "optimizers",
     "positions",
     "sharded_jax",
     "torch_steps",

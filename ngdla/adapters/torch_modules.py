@@ -208,8 +208,8 @@ class Recording:
         Returns
         -------
         torch.Tensor
-            A copy of ``weight.grad`` and ``bias.grad``. Of an embedding transposed, (d_out, indices);
-            of a norm (d, 1, 2).
+            A copy of ``weight.grad`` and ``bias.grad``. Of an embedding transposed, (d_out,
+            indices); of a norm (d, 1, 2).
 
         Raises
         ------

@@ -1,0 +1,71 @@
+"""What several classes need: bounded steps, averages over processes, and a clear refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ngdla.adapters.torch_modules import Recording
+
+__all__ = ["Kept", "all_finite", "mean_of_processes", "refuse_embeddings", "write_bounded"]
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Kept:
+    """What has a state for ``torch.save``: the attributes named in `kept`."""
+
+    kept: tuple[str, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes; ``torch.load(weights_only=True)`` reads it."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, bit for bit."""
+        for name in self.kept:
+            setattr(self, name, state[name])
+
+
+def write_bounded(
+    layers: Recording, steps: Tensors, gradients: Tensors, length: float, kl: float | None
+) -> None:
+    """Write steps into ``.grad``, all multiplied by min(1, sqrt(kl / (length^2 sum <step, V>))).
+
+    With a Fisher matrix F, steps x = F^-1 V change the distributions of a model by a divergence of
+    length^2 <x, F x> / 2, and F x = V. This is the KL clipping of KFAC: `kl` bounds twice of it.
+    """
+    if kl is not None:
+        change = length**2 * sum((steps[name] * V).sum() for name, V in gradients.items())
+        scale = (kl / change.clamp(min=torch.finfo(change.dtype).tiny)).sqrt().clamp(max=1.0)
+        steps = {name: scale * step for name, step in steps.items()}
+    for name, step in steps.items():
+        layers.write(name, step)
+
+
+def all_finite(gradients: Tensors) -> bool:
+    """Tell whether there is neither NaN nor Inf, as after an overflow: one flag on the host."""
+    return bool(torch.stack([V.sum() for V in gradients.values()]).isfinite().all())
+
+
+def mean_of_processes(communicator: Any, tree: Any) -> Any:
+    """Return a state, or another tree of tensors, averaged over processes by one message."""
+    if communicator is None:
+        return tree
+    leaves, form = tree_flatten(tree)
+    total = communicator.all_reduce_sum(torch.cat([x.ravel() for x in leaves]))
+    parts = (total / communicator.size).split([x.numel() for x in leaves])
+    return tree_unflatten([p.view_as(x).to(x.dtype) for p, x in zip(parts, leaves)], form)
+
+
+def refuse_embeddings(rows: dict[str, Any]) -> None:
+    """Raise if a layer is an embedding, whose rows are indices."""
+    for name, (a, _) in rows.items():
+        if not a.is_floating_point():
+            msg = (
+                f"`{name}` is an embedding, whose inputs are indices; leave it to the plain "
+                f"gradient by record(model, skip=[torch.nn.Embedding])."
+            )
+            raise ValueError(msg)
