@@ -181,6 +181,9 @@ def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
 
 
 def _name(path: Any) -> str:
+    """Return a path as a text, without the attribute by which flax.nnx holds an array."""
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

@@ -550,6 +550,17 @@ def test_bad_batches_change_no_state():
         assert_near(np.asarray(layer.outputs.average), G, 1e3 * U)
 
 
+def test_a_gradient_that_is_not_finite_makes_no_step():
+    updates, rows = batch(0)
+    optimizer = optax.apply_if_finite(optax.chain(fngd(DAMPING), optax.trace(0.9)), 5)
+    state = optimizer.init(parameters())
+    updates["conv"]["kernel"] = updates["conv"]["kernel"].at[0, 0].set(jnp.nan)
+    rows["conv"] = (rows["conv"][0], rows["conv"][1].at[0, 0].set(jnp.nan))
+    step, new = jax.jit(optimizer.update)(updates, state, rows=rows)
+    assert not any(np.any(x) for x in jax.tree.leaves(step))
+    jax.tree.map(np.testing.assert_array_equal, new.inner_state, state.inner_state)
+
+
 BAD_OPTIONS = [
     (partial(kfac, 0.0, rank=None), ValueError, "`damping` is 0.0; it must be positive"),
     (partial(kfac, "1", rank=None), TypeError, "`damping` is '1'.*schedule"),
