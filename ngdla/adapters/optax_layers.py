@@ -88,7 +88,14 @@ def layerwise(
     def init_state(params: Any) -> Any:
         leaves, _ = named_leaves(params)
         _require_known(exclude, leaves)
-        return init(_layers(leaves, exclude))
+        layers = _layers(leaves, exclude)
+        if not (layers or exclude or any(map(_is_masked, leaves.values()))):
+            msg = (
+                f"`params` has no layer: no mapping with a 'kernel' of two or more axes, as in flax. "
+                f"Its leaves are {_listed(list(leaves))}."
+            )
+            raise ValueError(msg)
+        return init(layers)
 
     def update(
         updates: Any, state: Any, params: Any = None, *, rows: Any = None, **_: Any
