@@ -448,3 +448,59 @@ def test_an_overflow_changes_nothing(name):
         scaled.step(number)
     found, expected = scaled.parameters(), plain.parameters()
     assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    "method",
+    [SINGD(1e-2), FNGD(5e-3), NaturalGradient(1e-2), KFAC(1e-2, sharing="reduce")],
+    ids=lambda method: type(method).__name__,
+)
+def test_embeddings_are_refused(method):
+    model, x = sequences()
+    layers = recorded(model, x, torch.zeros(M, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"`0` is an embedding.*skip=\[torch.nn.Embedding\]"):
+        method.precondition(layers, 0.1)
+
+
+@pytest.mark.parametrize("method", [KFAC(1e-2), SINGD(1e-2)], ids=["KFAC", "SINGD"])
+def test_mean_gradients_are_needed(problem, method):
+    model, x, y = problem
+    layers = recorded(model, x, y, skip=SKIP, mean=False)
+    with pytest.raises(ValueError, match=r"has no gradient: call loss.backward\(\)"):
+        method.precondition(layers, 0.1)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_bad_batch_is_named_and_changes_nothing(name):
+    run = Run(MAKERS[name])
+    run.step(0)
+    before = run.saved().getvalue()
+    parameters = run.parameters()
+    with pytest.raises(ValueError, match=r"of `.*` contain NaN or Inf"):
+        run.step(1, factor=float("nan"))
+    assert torch.equal(run.parameters(), parameters)
+    assert run.saved().getvalue() == before
+
+
+@pytest.mark.parametrize("method", [KFAC(1e-2), SINGD(1e-2)], ids=["KFAC", "SINGD"])
+def test_states_of_another_network(method):
+    for width in (4, 5):
+        model = nn.Sequential(nn.Linear(3, width), nn.Linear(width, CHOICES))
+        layers = recorded(model, torch.randn(M, 3), torch.zeros(M, dtype=torch.int64))
+        if width == 4:
+            method.precondition(layers, 0.1)
+    with pytest.raises(ValueError, match="shape"):
+        method.precondition(layers, 0.1)
+
+
+def test_larger_batches_than_the_first(problem):
+    model, x, y = problem
+    fngd = FNGD(5e-3)
+    fngd.precondition(recorded(model, x[:4], y[:4], skip=SKIP, mean=False))
+    with pytest.raises(
+        ValueError, match="`inputs` has 7 samples; `state` was made for batches of 4"
+    ):
+        fngd.precondition(recorded(model, x, y, skip=SKIP, mean=False))
