@@ -448,3 +448,87 @@ def test_an_overflow_changes_nothing(name):
         scaled.step(number)
     found, expected = scaled.parameters(), plain.parameters()
     assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_micro_batches_are_a_batch(name):
+    whole, parts = Run(MAKERS[name]), Run(MAKERS[name])
+    layers = {}
+    for run, count in ((whole, 1), (parts, 2)):
+        x, y = run.batches[0]
+        with run.recording as layers[run]:
+            for batch in zip(x.chunk(count), y.chunk(count), strict=True):
+                loss = run.task.loss_of(*batch) / count
+                loss.backward() if run.mean else layers[run].backward(loss)
+        run.method.precondition(layers[run], 0.1)
+    for layer in whole.recording:
+        found, expected = (layers[run].gradient(layer) for run in (parts, whole))
+        assert float((found - expected).norm() / expected.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_layers_in_half_precision(name):
+    whole, half = Run(MAKERS[name]), Run(MAKERS[name])
+    for number in range(4):
+        whole.step(number)
+        with torch.autocast("cpu", torch.bfloat16):
+            half.step(number)
+    found, expected = half.parameters(), whole.parameters()
+    assert found.dtype == torch.float32
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    "method",
+    [SINGD(1e-2), FNGD(5e-3), NaturalGradient(1e-2), KFAC(1e-2, sharing="reduce")],
+    ids=lambda method: type(method).__name__,
+)
+def test_embeddings_are_refused(method):
+    model, x = sequences()
+    layers = recorded(model, x, torch.zeros(M, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"`0` is an embedding.*skip=\[torch.nn.Embedding\]"):
+        method.precondition(layers, 0.1)
+
+
+@pytest.mark.parametrize("method", [KFAC(1e-2), SINGD(1e-2)], ids=["KFAC", "SINGD"])
+def test_mean_gradients_are_needed(problem, method):
+    model, x, y = problem
+    layers = recorded(model, x, y, skip=SKIP, mean=False)
+    with pytest.raises(ValueError, match=r"has no gradient: call loss.backward\(\)"):
+        method.precondition(layers, 0.1)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_bad_batch_is_named_and_changes_nothing(name):
+    run = Run(MAKERS[name])
+    run.step(0)
+    before = run.saved().getvalue()
+    parameters = run.parameters()
+    with pytest.raises(ValueError, match=r"of `.*` contain NaN or Inf"):
+        run.step(1, factor=float("nan"))
+    assert torch.equal(run.parameters(), parameters)
+    assert run.saved().getvalue() == before
+
+
+@pytest.mark.parametrize("method", [KFAC(1e-2), SINGD(1e-2)], ids=["KFAC", "SINGD"])
+def test_states_of_another_network(method):
+    for width in (4, 5):
+        model = nn.Sequential(nn.Linear(3, width), nn.Linear(width, CHOICES))
+        layers = recorded(model, torch.randn(M, 3), torch.zeros(M, dtype=torch.int64))
+        if width == 4:
+            method.precondition(layers, 0.1)
+    with pytest.raises(ValueError, match="shape"):
+        method.precondition(layers, 0.1)
+
+
+def test_larger_batches_than_the_first(problem):
+    model, x, y = problem
+    fngd = FNGD(5e-3)
+    fngd.precondition(recorded(model, x[:4], y[:4], skip=SKIP, mean=False))
+    with pytest.raises(
+        ValueError, match="`inputs` has 7 samples; `state` was made for batches of 4"
+    ):
+        fngd.precondition(recorded(model, x, y, skip=SKIP, mean=False))

@@ -10,7 +10,7 @@ import torch
 
 import ngdla
 from ngdla.adapters.torch_modules import Recording
-from optimizers.steps import Kept, all_finite, mean_of_processes, write_bounded
+from optimizers.steps import Kept, mean_of_processes, usable, write_bounded
 
 __all__ = ["KFAC", "eigenpairs"]
 
@@ -62,9 +62,9 @@ class KFAC(Kept):
         With ``check=False``, a batch that overflowed changes nothing: GradScaler skips its step.
         """
         gradients = {name: layers.gradient(name) for name in layers}
-        if not check and not all_finite(gradients):
+        if not usable(layers, gradients, check):
             return
-        rows = layers.rows(**self.options, loss_scale=loss_scale, check=check)
+        rows = layers.rows(**self.options, loss_scale=loss_scale, check=False)
         options = {"decay": self.decay, "check": check}
         new = {k: averaged(self.factors.get(k), *rows[k], V, options) for k, V in gradients.items()}
         self.factors, self.steps = mean_of_processes(self.communicator, new), self.steps + 1

@@ -8,7 +8,7 @@ import torch
 
 import ngdla
 from ngdla.adapters.torch_modules import Recording
-from optimizers.steps import Kept, all_finite, mean_of_processes, refuse_embeddings, write_bounded
+from optimizers.steps import Kept, mean_of_processes, refuse_embeddings, usable, write_bounded
 
 __all__ = ["SINGD"]
 
@@ -63,10 +63,10 @@ class SINGD(Kept):
         With ``check=False``, a batch that overflowed changes nothing: GradScaler skips its step.
         """
         gradients = {name: layers.gradient(name) for name in layers}
-        if not check and not all_finite(gradients):
+        if not usable(layers, gradients, check):
             return
         if self.steps % self.refresh == 0:
-            rows = layers.rows(**self.options, loss_scale=loss_scale, check=check)
+            rows = layers.rows(**self.options, loss_scale=loss_scale, check=False)
             refuse_embeddings(rows)
             self.states = {name: self._updated(name, *pair, check) for name, pair in rows.items()}
         self.steps += 1

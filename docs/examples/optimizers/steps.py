@@ -9,7 +9,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ngdla.adapters.torch_modules import Recording
 
-__all__ = ["Kept", "all_finite", "mean_of_processes", "refuse_embeddings", "write_bounded"]
+__all__ = [
+    "Kept",
+    "all_finite",
+    "mean_of_processes",
+    "refuse_embeddings",
+    "usable",
+    "write_bounded",
+]
 
 Tensors = dict[str, torch.Tensor]
 
@@ -34,8 +41,8 @@ def write_bounded(
 ) -> None:
     """Write steps into ``.grad``, all multiplied by min(1, sqrt(kl / (length^2 sum <step, V>))).
 
-    With a Fisher matrix F, steps x = F^-1 V change the distributions of a model by a divergence of
-    length^2 <x, F x> / 2, and F x = V. This is the KL clipping of KFAC: `kl` bounds twice of it.
+    A step x changes the distributions of a model by a divergence of length^2 <x, F x> / 2, with the
+    Fisher matrix F, and (F + damping) x = V: that is less than half of what is bounded here.
     """
     if kl is not None:
         change = length**2 * sum((steps[name] * V).sum() for name, V in gradients.items())
@@ -45,9 +52,19 @@ def write_bounded(
         layers.write(name, step)
 
 
-def all_finite(gradients: Tensors) -> bool:
-    """Tell whether there is neither NaN nor Inf, as after an overflow: one flag on the host."""
-    return bool(torch.stack([V.sum() for V in gradients.values()]).isfinite().all())
+def all_finite(tensors: Tensors) -> bool:
+    """Tell whether there is neither NaN nor Inf, by one flag on the host."""
+    return bool(torch.stack([x.sum() for x in tensors.values()]).isfinite().all())
+
+
+def usable(layers: Recording, gradients: Tensors, check: bool) -> bool:
+    """Tell whether gradients are finite, or with `check` name the layer where NaN comes from."""
+    finite = all_finite(gradients)
+    if check and not finite:
+        layers.rows()  # which looks at all layers in turn
+        msg = "gradients contain NaN or Inf; lower the learning rate, or scale the loss."
+        raise ValueError(msg)
+    return finite
 
 
 def mean_of_processes(communicator: Any, tree: Any) -> Any:
