@@ -91,8 +91,8 @@ def layerwise(
         layers = _layers(leaves, exclude)
         if not (layers or exclude or any(map(_is_masked, leaves.values()))):
             msg = (
-                f"`params` has no layer: no mapping with a 'kernel' of two or more axes, as in flax. "
-                f"Its leaves are {_listed(list(leaves))}."
+                f"`params` has no layer, which is a mapping with a 'kernel' of two or more axes, as "
+                f"in flax. Its leaves are {_listed(list(leaves))}."
             )
             raise ValueError(msg)
         return init(layers)
