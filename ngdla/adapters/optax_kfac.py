@@ -211,7 +211,7 @@ class _KFAC:
     def _refreshed(self, step: Any, layers: list[KFACLayer]) -> list[KFACLayer]:
         """Return all layers with eigenpairs of their averages as they are now."""
         factors = [factor for layer in layers for factor in (layer.inputs, layer.outputs)]
-        numbers = max([factor.average.shape[0] * _fresh_columns(factor) for factor in factors])
+        numbers = max((f.average.shape[0] * _fresh_columns(f) for f in factors), default=0)
         normals = jnp.zeros(0)
         if numbers:  # one draw for all: to compile one takes as long as some products
             key = jax.random.fold_in(jax.random.key(self.rng), step)

@@ -88,7 +88,14 @@ def layerwise(
     def init_state(params: Any) -> Any:
         leaves, _ = named_leaves(params)
         _require_known(exclude, leaves)
-        return init(_layers(leaves, exclude))
+        layers = _layers(leaves, exclude)
+        if not (layers or exclude or any(map(_is_masked, leaves.values()))):
+            msg = (
+                f"`params` has no layer, which is a mapping with a 'kernel' of two or more axes, as "
+                f"in flax. Its leaves are {_listed(list(leaves))}."
+            )
+            raise ValueError(msg)
+        return init(layers)
 
     def update(
         updates: Any, state: Any, params: Any = None, *, rows: Any = None, **_: Any
@@ -181,6 +188,9 @@ def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
 
 
 def _name(path: Any) -> str:
+    """Return a path as a text, without the attribute by which flax.nnx holds an array."""
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

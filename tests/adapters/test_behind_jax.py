@@ -19,6 +19,7 @@ from spectra import quick_compilation  # noqa: F401
 from ngdla.adapters.optax import fngd, kfac, singd
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "behind_jax.md"
+COPIED = ("recorded", "inputs_of", "rows_of")
 M, T = 6, 4
 
 
@@ -28,12 +29,14 @@ def functions_of_the_page():
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     names = {}
     for example in doctest.DocTestParser().get_examples(code):
-        if example.source.startswith(("import ", "from ", "def recorded", "def rows_of")):
+        if example.source.startswith(
+            ("import ", "from ", "def recorded", "def inputs_of", "def rows_of")
+        ):
             exec(example.source, names)
-    return names["recorded"], names["rows_of"]
+    return [names[name] for name in COPIED]
 
 
-recorded, rows_of = functions_of_the_page()
+recorded, inputs_of, rows_of = functions_of_the_page()
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +48,15 @@ def double_precision():
 
 
 class CNN(nn.Module):
-    """Convolutions with and without a bias, and a dense layer."""
+    """Convolutions with and without a bias, by other steps than of one, and a dense layer."""
 
     @nn.compact
     def __call__(self, x):
         x = nn.tanh(nn.Conv(3, (3, 3), param_dtype=float)(x))
-        x = nn.tanh(nn.Conv(2, (3, 2), use_bias=False, param_dtype=float)(x))
+        conv = nn.Conv(2, (3, 2), strides=(2, 1), use_bias=False, param_dtype=float)
+        x = nn.tanh(conv(x))
+        conv = nn.Conv(2, (2, 2), padding="VALID", kernel_dilation=(1, 2), param_dtype=float)
+        x = nn.tanh(conv(x))
         return nn.Dense(3, param_dtype=float)(x.reshape(len(x), -1))
 
 
@@ -130,6 +136,28 @@ def test_a_layer_that_is_used_twice_is_named():
     x = jnp.ones((M, 3))
     with pytest.raises(AssertionError, match="the layer shared is used twice"):
         recorded(Twice(), jnp.mean, initialised(Twice(), x), x)
+
+
+def test_an_optimizer_of_nnx():
+    """It passes rows on; its parameters are held by attributes, gradients are not."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self):
+            zeros = nnx.initializers.zeros_init()
+            self.layer = nnx.Linear(5, 3, kernel_init=zeros, param_dtype=float, rngs=nnx.Rngs(0))
+
+    rng = np.random.default_rng(0)
+    gradient = {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(3)}
+    rows = tuple(jnp.asarray(rng.standard_normal((M, d))) for d in (6, 3))
+    model, method = Model(), fngd(0.1)
+    optimizer = nnx.Optimizer(model, method, wrt=nnx.Param)
+    given = nnx.State({"layer": {key: nnx.Param(x) for key, x in gradient.items()}})
+    optimizer.update(model, given, rows={"layer": rows})
+    step, _ = method.update(gradient, method.init(gradient), rows=rows)
+    for key, x in nnx.as_pure(nnx.state(model, nnx.Param))["layer"].items():
+        np.testing.assert_array_equal(x, step[key])
+    assert int(optimizer.opt_state.step[...]) == 1
 
 
 # ------------------------------------------------------------------------------- transformer

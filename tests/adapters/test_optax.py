@@ -282,7 +282,7 @@ def chained(name):
 
 @cache
 def compiled(name):
-    """Return the chain, and a function that scans batches."""
+    """Return the chain, and a function that scans batches, to which a state is donated."""
     optimizer = chained(name)
 
     def body(state, given):
@@ -290,7 +290,7 @@ def compiled(name):
         updates, state = optimizer.update(updates, state, None, **extra)
         return state, updates
 
-    return optimizer, jax.jit(partial(jax.lax.scan, body))
+    return optimizer, jax.jit(partial(jax.lax.scan, body), donate_argnums=0)
 
 
 def stacked(name, seeds):
@@ -302,8 +302,8 @@ def stacked(name, seeds):
 def test_a_scan_makes_the_same_steps(name):
     """Compiled once, refreshes being branches; and eager code takes other paths."""
     optimizer, scan = compiled(name)
-    state = own = optimizer.init(parameters())
-    state, steps = scan(state, stacked(name, range(3)))
+    own = optimizer.init(parameters())
+    state, steps = scan(optimizer.init(parameters()), stacked(name, range(3)))
     for t in range(3):
         updates, extra = arguments(name, t)
         updates, own = optimizer.update(updates, own, None, **extra)
@@ -334,7 +334,7 @@ def through_state_dict(state, template, folder):
     arrays = {key: np.asarray(x) for key, x in ngdla.state_dict(state[0]).items()}
     np.savez(folder / "state.npz", **arrays)
     with np.load(folder / "state.npz") as saved:
-        return ngdla.load_state_dict(template[0], saved), *state[1:]
+        return ngdla.load_state_dict(template[0], saved), *jax.tree.map(jnp.copy, state[1:])
 
 
 def through_leaves(state, template, folder):
@@ -550,6 +550,17 @@ def test_bad_batches_change_no_state():
         assert_near(np.asarray(layer.outputs.average), G, 1e3 * U)
 
 
+def test_a_gradient_that_is_not_finite_makes_no_step():
+    updates, rows = batch(0)
+    optimizer = optax.apply_if_finite(optax.chain(fngd(DAMPING), optax.trace(0.9)), 5)
+    state = optimizer.init(parameters())
+    updates["conv"]["kernel"] = updates["conv"]["kernel"].at[0, 0].set(jnp.nan)
+    rows["conv"] = (rows["conv"][0], rows["conv"][1].at[0, 0].set(jnp.nan))
+    step, new = jax.jit(optimizer.update)(updates, state, rows=rows)
+    assert not any(np.any(x) for x in jax.tree.leaves(step))
+    jax.tree.map(np.testing.assert_array_equal, new.inner_state, state.inner_state)
+
+
 BAD_OPTIONS = [
     (partial(kfac, 0.0, rank=None), ValueError, "`damping` is 0.0; it must be positive"),
     (partial(kfac, "1", rank=None), TypeError, "`damping` is '1'.*schedule"),
@@ -587,6 +598,8 @@ def test_bad_parameters():
     ):
         kfac(0.1, rank=None, exclude=["Conv"]).init(parameters())
     state = transformation.init(parameters())
+    with pytest.raises(ValueError, match=r"no layer.* with a 'kernel' .* leaves are 'x/weight'"):
+        transformation.init({"x": {"weight": jnp.ones((3, 2))}})
     with pytest.raises(ValueError, match="`updates` has the layers 'conv', but"):
         transformation.update({"conv": parameters()["conv"]}, state, rows={})
 
