@@ -17,7 +17,9 @@ OUT = docs/benchmarks
 ON = cupy
 
 doors = netket quantax
-door_tests = tests/adapters ngdla/adapters 'tests/test_packaging.py::test_readme_example' \
+# Of tests/adapters, what needs one of these codes: the others run where torch and JAX are.
+door_tests = $(filter-out %/test_torch_modules.py %/test_torch_optimizers.py %/test_optax.py %/test_behind_jax.py, \
+	$(wildcard tests/adapters/test_*.py)) ngdla/adapters 'tests/test_packaging.py::test_readme_example' \
 	'tests/test_docs.py::test_examples_of_a_page[guide/coming_from_netket.md]'
 engines = mpi4py torch jax
 python = $(VENV)/bin/python

@@ -24,11 +24,12 @@ say_times() {
 }
 
 # torch first and by version, before anything else could choose another build of it. CuPy without a GPU is for the test
-# of the names and keywords that we use of it.
+# of the names and keywords that we use of it. orbax, optax and flax bring JAX with them, so that they are in no extra
+# that `make test` installs.
 install_libraries() {
     make venv
     .venv/bin/python -m pip install -qq torch==2.13.0
-    .venv/bin/python -m pip install -qq jax jaxlib "dask[array]" cupy-cuda13x orbax-checkpoint
+    .venv/bin/python -m pip install -qq jax jaxlib "dask[array]" cupy-cuda13x orbax-checkpoint optax flax
 }
 
 # NetKet, quantax and the others, which pin packages, in an environment of their own, with the same torch. laplace-torch asks

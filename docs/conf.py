@@ -46,6 +46,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "abort_on_example_error": True,
+    "ignore_pattern": r"^(?!plot_)",  # programs and classes of several files, in folders
     "download_all_examples": False,
     "image_srcset": ["2x"],
     "min_reported_time": float("inf"),

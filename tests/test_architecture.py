@@ -280,7 +280,8 @@ def test_a_body_is_seen_at_once(name):
         assert length <= 40, f"{function} has {length} lines"
 
 
-OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__, *distributed.__all__, "VMC_SPRING"}
+DOORS = {"VMC_SPRING", "kfac", "singd"}
+OPEN_TO_USERS = {*ngdla.__all__, *structures.__all__, *distributed.__all__, *DOORS}
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -16,7 +16,7 @@ import scipy.linalg
 from .array import AnyArray
 from .choices import CHOICES
 from .chunks import in_one_block
-from .dtypes import dtype_name, is_complex, unit_roundoff
+from .dtypes import astype, dtype_name, is_complex, real_name, unit_roundoff
 from .fused import filled, finite_along
 from .namespace import (
     LinAlgError,
@@ -36,6 +36,7 @@ __all__ = ["apart", "eigh", "least_gap", "left_singular", "qr", "qr_r", "svd"]
 
 
 _SMALL = 512
+_DOUBLE = {"float32": "float64", "complex64": "complex128"}
 
 
 def eigh(A: AnyArray) -> tuple[AnyArray, AnyArray]:
@@ -190,6 +191,12 @@ def _nan_on_failure(factorise: Callable[[AnyArray], Any], A: AnyArray, *vectors:
                 for i in range(A.shape[0])
             ]
             return tuple(xp.stack(parts) for parts in zip(*each))
+        dtype = dtype_name(A.dtype)
+        if is_torch_namespace(xp) and dtype in _DOUBLE and not is_traced(A):
+            # MKL on two threads finds no eigenvectors in float32 of some matrices with many zeros
+            wide = (astype(X, _DOUBLE[dtype]) for X in (A, *vectors))
+            values, *found = _nan_on_failure(factorise, *wide)
+            return astype(values, real_name(dtype)), *(astype(X, dtype) for X in found)
         nan = [_values_like(vectors[0]) + xp.nan, *(xp.full_like(V, xp.nan) for V in vectors)]
         return _finite_ones(factorise, A, nan) if is_traced(A) else tuple(nan)
 

@@ -73,11 +73,7 @@ class Layer:
 
     def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         """Return the rows of a part, as `ngdla.layer_rows` does."""
-        samples = self.samples(a, g)
-        a, g = rows_of(samples, sharing, bias=self.bias, factor=factor)
-        if sharing == "none" and a.ndim == 3 and samples.T == 1:
-            a, g = a[:, 0], g[:, 0]
-        return a, g
+        return rows_of(self.samples(a, g), sharing, bias=self.bias, factor=factor)
 
     def samples(self, a: torch.Tensor, g: torch.Tensor) -> LayerSamples:
         """Return inputs (..., M, T, d_in) and output gradients (..., M, T, d_out)."""
@@ -160,8 +156,8 @@ class Norm(Layer):
         normalized, gradients = self.samples(a, g)
         columns = [normalized * gradients, gradients] if self.bias else [normalized * gradients]
         each = torch.cat(columns, dim=-1).sum(dim=-2)  # (d, M, 2)
-        u = each.movedim(0, 1).reshape(each.shape[1], -1)
-        return u, torch.full_like(u[:, :1], factor)
+        u = each.movedim(0, 1).reshape(each.shape[1], 1, -1)
+        return u, torch.full_like(u[..., :1], factor)
 
     def samples(self, a: torch.Tensor, g: torch.Tensor) -> LayerSamples:
         a, g = (x.to(torch.promote_types(a.dtype, torch.float32)) for x in (a, g))

@@ -164,7 +164,8 @@ class Recording:
         Parameters
         ----------
         sharing : {"expand", "reduce", "none"}, default "expand"
-            How positions become rows; "none" for functions that take ``positions=True``.
+            How positions become rows; "none" for functions that take ``positions=True``: (..., M,
+            T, d), with T = 1 where there are no positions.
         loss : {"sum", "mean", "token-mean"}, default "mean"
             What the loss is of the losses of samples, or tokens. With several backward passes, the
             sum of their losses: each a mean divided by their number, if all are of equal size.

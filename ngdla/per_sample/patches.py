@@ -30,7 +30,7 @@ def patches(
 
     Parameters
     ----------
-    x : array, shape (M, c, *space), or (M, *space, c) with ``channels="last"``
+    x : array, shape ``(M, c, *space)``, or ``(M, *space, c)`` with ``channels="last"``
         M images, or sequences or volumes: `space` has as many axes as `kernel`.
     kernel : int or tuple of int
         The size of the kernel along each axis of `space`; an int for one axis, or the same size
@@ -43,8 +43,8 @@ def patches(
     groups : int, default 1
         Of channels; each has a weight of its own.
     channels : {"first", "last"}, default "first"
-        Where the channels of `x` are, and the order of features in a patch: (c, *kernel), that of
-        ``weight.reshape(d_out, -1)`` in PyTorch, or (*kernel, c), that of
+        Where the channels of `x` are, and the order of features in a patch: ``(c, *kernel)``, that
+        of ``weight.reshape(d_out, -1)`` in PyTorch, or ``(*kernel, c)``, that of
         ``kernel.reshape(-1, d_out)`` in flax.
 
     Returns
@@ -102,7 +102,7 @@ def patch_means(
 
     Parameters
     ----------
-    x : array, shape (M, c, *space), or (M, *space, c) with ``channels="last"``
+    x : array, shape ``(M, c, *space)``, or ``(M, *space, c)`` with ``channels="last"``
         As for `patches`.
     kernel, stride, dilation : int or tuple of int
         As for `patches`.

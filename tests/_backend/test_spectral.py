@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from backends import Backend
@@ -69,6 +71,27 @@ def test_failures_are_nan(backend: Backend) -> None:
         values, vectors = backend.call(function, backend.asarray(A))
         assert np.all(np.isnan(backend.numpy(values)))
         assert tuple(vectors.shape) == (3, 3)
+
+
+def test_single_precision_that_fails_is_made_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MKL on two threads finds no eigenvectors of some finite matrices in float32."""
+    torch = pytest.importorskip("torch")
+    eigh = torch.linalg.eigh
+
+    def failing(A: Any) -> Any:
+        if A.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("did not converge")
+        return eigh(A)
+
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    A = torch.eye(4)[None] * torch.arange(1.0, 4.0)[:, None, None]
+    values, vectors = spectral.eigh(A)
+    assert values.dtype == vectors.dtype == torch.float32
+    assert torch.equal(values, torch.arange(1.0, 4.0)[:, None].expand(3, 4))
+    assert torch.allclose(vectors @ vectors.mT, torch.eye(4))
+    A[1, 0, 0] = torch.nan
+    values, _ = spectral.eigh(A)
+    assert values.isnan().any(-1).tolist() == [False, True, False]
 
 
 def test_eigh_of_numpy_works_in_the_precision_of_its_argument(rng: np.random.Generator) -> None:

@@ -450,6 +450,34 @@ def test_an_overflow_changes_nothing(name):
     assert float((found - expected).norm() / expected.norm()) < 1e-4
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_micro_batches_are_a_batch(name):
+    whole, parts = Run(MAKERS[name]), Run(MAKERS[name])
+    layers = {}
+    for run, count in ((whole, 1), (parts, 2)):
+        x, y = run.batches[0]
+        with run.recording as layers[run]:
+            for batch in zip(x.chunk(count), y.chunk(count), strict=True):
+                loss = run.task.loss_of(*batch) / count
+                loss.backward() if run.mean else layers[run].backward(loss)
+        run.method.precondition(layers[run], 0.1)
+    for layer in whole.recording:
+        found, expected = (layers[run].gradient(layer) for run in (parts, whole))
+        assert float((found - expected).norm() / expected.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_layers_in_half_precision(name):
+    whole, half = Run(MAKERS[name]), Run(MAKERS[name])
+    for number in range(4):
+        whole.step(number)
+        with torch.autocast("cpu", torch.bfloat16):
+            half.step(number)
+    found, expected = half.parameters(), whole.parameters()
+    assert found.dtype == torch.float32
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
 # ------------------------------------------------------------------------------ bad input
 
 

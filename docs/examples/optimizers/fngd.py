@@ -58,16 +58,14 @@ class FNGD(Kept):
         refuse_embeddings(rows)
         states, steps, options = {}, {}, {"batch": batch, "check": check}
         for name, (a, g) in rows.items():
-            positions = a.ndim - ("|" in name) > 2  # joined names are those of a stack
             state = self.states.get(name) or ngdla.weight_sharing_init(
-                self.policy, a.shape[-2 - positions], period=self.period
+                self.policy, a.shape[-3], period=self.period
             )
             v, states[name] = ngdla.weight_sharing_step(
-                state, a, g, self.damping, positions=positions, **options
+                state, a, g, self.damping, positions=True, **options
             )
-            steps[name] = ngdla.weighted_gradient(
-                a, g, loss_scale * v, positions=positions, check=check
-            )
+            v = loss_scale * v
+            steps[name] = ngdla.weighted_gradient(a, g, v, positions=True, check=check)
             layers.write(name, steps[name])
         if check or all_finite(steps):
             self.states = states

@@ -107,7 +107,10 @@ def averaged(
 def eigenpairs(F: torch.Tensor, last: Any, steps: int, *, rank: int | None = None) -> Factor:
     """Return all eigenpairs, or some, from those of the last time."""
     if rank is None or 2 * rank >= F.shape[-1]:
-        values, vectors = torch.linalg.eigh(F)
+        try:
+            values, vectors = torch.linalg.eigh(F)
+        except torch.linalg.LinAlgError:  # happens in float32, where many inputs are always zero
+            values, vectors = (x.to(F.dtype) for x in torch.linalg.eigh(F.double()))
         return values.clamp(min=0), vectors  # rounding makes some negative
     warm = {} if last is None else {"passes": 1, "basis": last.eigenvectors}
     return ngdla.randomized_eigh(F, rank, rng=steps, **warm)

@@ -59,7 +59,7 @@ class NaturalGradient(Kept):
         """
         rows = layers.rows(sharing="none", loss=self.loss, loss_scale=loss_scale, check=check)
         refuse_embeddings(rows)
-        S = {name: gradients_of_samples(name, *pair) for name, pair in rows.items()}
+        S = {name: gradients_of_samples(*pair) for name, pair in rows.items()}
         steps, V = self.step_and_gradient(S, residuals, check=check)
         self.last = steps if self.momentum and (check or all_finite(steps)) else self.last
         scaled = [{name: loss_scale * x for name, x in part.items()} for part in (steps, V)]
@@ -78,8 +78,6 @@ class NaturalGradient(Kept):
         return step, {name: torch.tensordot(f, x, dims=1) for name, x in S.items()}
 
 
-def gradients_of_samples(name: str, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+def gradients_of_samples(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Return the gradient of each sample, (M, ..., d_out, d_in), summed over positions."""
-    if a.ndim - ("|" in name) == 2:  # no positions; joined names are those of a stack
-        a, g = a[..., None, :], g[..., None, :]
     return (g.mT @ a).movedim(-3, 0)

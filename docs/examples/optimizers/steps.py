@@ -41,8 +41,8 @@ def write_bounded(
 ) -> None:
     """Write steps into ``.grad``, all multiplied by min(1, sqrt(kl / (length^2 sum <step, V>))).
 
-    With a Fisher matrix F, steps x = F^-1 V change the distributions of a model by a divergence of
-    length^2 <x, F x> / 2, and F x = V. This is the KL clipping of KFAC: `kl` bounds twice of it.
+    A step x changes the distributions of a model by a divergence of length^2 <x, F x> / 2, with the
+    Fisher matrix F, and (F + damping) x = V: that is less than half of what is bounded here.
     """
     if kl is not None:
         change = length**2 * sum((steps[name] * V).sum() for name, V in gradients.items())
