@@ -1,245 +1,162 @@
-"""The training study of docs/examples: networks, the loop, and a short study, interrupted."""
+"""The training study of docs/examples: networks, variants, the loop, and a study, interrupted."""
 
-import itertools
 import json
 import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
-from scipy.special import log_softmax
 
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 sys.path.append(str(EXAMPLES))
 
 import training_study.__main__ as command_line  # noqa: E402
-from training_study import clock, data, report, store, training  # noqa: E402
-from training_study.clock import PHASES, Clock  # noqa: E402
-from training_study.libraries import open_library  # noqa: E402
-from training_study.networks import (  # noqa: E402
-    CNN,
-    MLP,
-    NETWORKS,
-    Tape,
-    cross_entropy,
-    mean_gradient,
-    patches,
-    with_ones,
-)
-from training_study.optimizers import METHODS  # noqa: E402
+from training_study import data, report, store, training  # noqa: E402
+from training_study.clock import PHASES  # noqa: E402
+from training_study.methods import METHODS, Method  # noqa: E402
+from training_study.networks import CNN, MLP, NETWORKS  # noqa: E402
 from training_study.runs import EPOCHS, SEEDS, Run, Study, full_grid, thinned_grid  # noqa: E402
+from training_study.variants import CholeskyKFAC, DampedSolve  # noqa: E402
+
+from ngdla.adapters.torch_modules import record as recording_of  # noqa: E402
 
 SMALL = [MLP((64, 9, 7, 10)), CNN(channels=(1, 3, 4), strides=(1, 2), classes=10)]
-EPS = np.finfo(float).eps
+EPS = float(np.finfo(np.float32).eps)
 SGD = {"learning_rate": 0.1, "momentum": 0.9}
-KFAC = {"learning_rate": 0.03, "damping": 0.1}
-
-
-@pytest.fixture(params=SMALL, ids=["mlp", "cnn"])
-def network(request):
-    return request.param
-
-
-def problem(network, rng):
-    """Return weights with biases, images and targets of a few samples, in float64."""
-    weights = [W + 0.1 * rng.standard_normal(W.shape) for W in network.initial(0)]
-    return weights, rng.random((5, 64)), np.eye(10)[rng.integers(0, 10, 5)]
-
-
-def losses_and_tapes(network, weights, x, targets):
-    logits, inputs = network.forward(weights, x)
-    losses, g = cross_entropy(logits, targets)
-    return losses, network.backward(weights, inputs, g)
 
 
 # ------------------------------------------------------------------------------- networks
 
 
-def test_gradients_are_those_of_the_loss(network, rng):
-    weights, x, targets = problem(network, rng)
-    _, tapes = losses_and_tapes(network, weights, x, targets)
-    step = EPS ** (1 / 3)
-    for i, (W, tape) in enumerate(zip(weights, tapes, strict=True)):
-        along = rng.standard_normal(W.shape)
-        ends = [[*weights[:i], W + h * along, *weights[i + 1 :]] for h in (step, -step)]
-        after, before = (losses_and_tapes(network, end, x, targets)[0].mean() for end in ends)
-        expected = np.sum(mean_gradient(tape) * along)
-        scale = np.linalg.norm(mean_gradient(tape)) * np.linalg.norm(along)
-        assert abs((after - before) / (2 * step) - expected) < 100 * step**2 * scale
+def drawn(seed, *shapes):
+    """Return weights without biases, scaled as those of networks with relu."""
+    rng = np.random.default_rng(seed)
+    matrices = (rng.standard_normal((d_out, d_in + 1))[:, :-1] for d_out, d_in in shapes)
+    return [np.sqrt(2 / d_in) * W for W, (_, d_in) in zip(matrices, shapes, strict=True)]
 
 
-def test_tapes_hold_what_the_layers_saw(network, rng):
-    weights, x, targets = problem(network, rng)
-    _, tapes = losses_and_tapes(network, weights, x, targets)
-    for W, tape in zip(weights, tapes, strict=True):
-        assert tape.inputs.shape[:-1] == tape.output_gradients.shape[:-1]
-        assert (tape.output_gradients.shape[-1], tape.inputs.shape[-1]) == W.shape
-        assert np.all(tape.inputs[..., -1] == 1)
-    for m in range(len(x)):
-        _, alone = losses_and_tapes(network, weights, x[m : m + 1], targets[m : m + 1])
-        for tape, one in zip(tapes, alone, strict=True):
-            np.testing.assert_allclose(tape.output_gradients[m], one.output_gradients[0])
+def outputs_of(network, x):
+    with torch.no_grad():
+        return network.module(3)(torch.from_numpy(x)).numpy()
 
 
-def test_all_libraries_agree(network, rng, valued_backend):
-    weights, x, targets = ([*map(np.float32, part)] for part in problem(network, rng))
-    x, targets = np.array(x), np.array(targets)
-    reference = losses_and_tapes(network, *(map_float64(part) for part in (weights, x, targets)))
-    arrays = [valued_backend.asarray(part) for part in (weights, x, targets)]
-    losses, tapes = losses_and_tapes(network, *arrays)
-    assert all(isinstance(tape, Tape) for tape in tapes)
-    valued_backend.assert_matches(
-        [losses, *itertools.chain(*tapes)],
-        [reference[0], *itertools.chain(*reference[1])],
-        like=arrays[1],
-        dtype="float32",
-        tolerance=100 * np.finfo(np.float32).eps,
+def test_an_mlp_has_the_weights_that_are_drawn(rng):
+    x = rng.random((5, 64), dtype=np.float32)
+    first, second, last = drawn(3, (9, 64), (7, 9), (10, 7))
+    expected = np.maximum(np.maximum(x @ first.T, 0) @ second.T, 0) @ last.T
+    np.testing.assert_allclose(outputs_of(SMALL[0], x), expected, rtol=0, atol=100 * EPS)
+
+
+def test_a_cnn_has_the_weights_that_are_drawn(rng):
+    """Columns are drawn by place, then by channel."""
+    x = rng.random((5, 64), dtype=np.float32)
+    *kernels, last = drawn(3, (3, 9), (4, 27), (10, 64))
+    images = x.reshape(5, 8, 8, 1)
+    for kernel, stride in zip(kernels, (1, 2), strict=True):
+        kernel = kernel.reshape(len(kernel), 3, 3, -1)
+        planes = [
+            [sum(correlate2d(image[..., c], k[..., c], "same") for c in range(k.shape[-1]))]
+            for image in images
+            for k in kernel
+        ]
+        planes = np.reshape(planes, (5, len(kernel), *images.shape[1:3]))
+        images = np.maximum(planes[:, :, ::stride, ::stride].transpose(0, 2, 3, 1), 0)
+    expected = images.reshape(5, -1) @ last.T
+    np.testing.assert_allclose(outputs_of(SMALL[1], x), expected, rtol=0, atol=100 * EPS)
+
+
+# ------------------------------------------------------------------------------- variants
+
+
+@pytest.fixture
+def layers(rng):
+    """Rows of one layer, after a forward and a backward pass in float64."""
+    layer = torch.nn.Linear(4, 3).double()
+    with recording_of(layer) as layers:
+        layer(torch.from_numpy(rng.standard_normal((20, 4)))).square().sum(1).mean().backward()
+    return layers
+
+
+def only_rows(layers):
+    (rows,) = layers.rows().values()
+    return [x.numpy() for x in rows]
+
+
+def test_kfac_by_cholesky_has_factored_damping(layers):
+    a, g = only_rows(layers)
+    (name,) = layers
+    V = layers.gradient(name).numpy()
+    CholeskyKFAC(0.01, kl=None).precondition(layers, 1.0)
+    A, G = a.T @ a / 20, g.T @ g / 20
+    pi = np.sqrt(np.trace(A) / 5 / (np.trace(G) / 3))
+    expected = np.linalg.solve(G + 0.1 / pi * np.eye(3), V) @ np.linalg.inv(
+        A + 0.1 * pi * np.eye(5)
     )
+    np.testing.assert_allclose(layers.gradient(name), expected, rtol=1e-10)
 
 
-def map_float64(part):
-    return [W.astype(float) for W in part] if isinstance(part, list) else part.astype(float)
-
-
-def test_bfloat16_in_torch(network, rng):
-    torch = pytest.importorskip("torch")
-    weights, x, targets = problem(network, rng)
-    _, reference = losses_and_tapes(network, weights, x, targets)
-    weights = [torch.asarray(W, dtype=torch.bfloat16) for W in weights]
-    x, targets = (torch.asarray(part, dtype=torch.bfloat16) for part in (x, targets))
-    _, tapes = losses_and_tapes(network, weights, x, targets)
-    eps = torch.finfo(torch.bfloat16).eps
-    for tape, exact in zip(tapes, reference, strict=True):
-        assert {part.dtype for part in tape} == {torch.bfloat16}
-        for part, wanted in zip(tape, exact, strict=True):
-            error = np.linalg.norm(part.float().numpy() - wanted) / np.linalg.norm(wanted)
-            assert error < 10 * eps
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_patches_make_a_product_a_convolution(stride, rng):
-    image, kernel = rng.random((2, 8, 8, 3)), rng.random((4, 3, 3, 3))
-    result = patches(image, stride) @ kernel.reshape(4, -1).T
-    for m, d in itertools.product(range(2), range(4)):
-        planes = (correlate2d(image[m, ..., c], kernel[d, ..., c], "same") for c in range(3))
-        np.testing.assert_allclose(result[m, ..., d], sum(planes)[::stride, ::stride])
-
-
-def test_cross_entropy_of_large_logits(rng):
-    logits, targets = 1e4 * rng.standard_normal((5, 10)), np.eye(10)[:5]
-    losses, g = cross_entropy(logits, targets)
-    np.testing.assert_allclose(losses, -np.sum(targets * log_softmax(logits, axis=1), axis=1))
-    np.testing.assert_allclose(g, np.exp(log_softmax(logits, axis=1)) - targets, atol=EPS)
-
-
-def test_ones_are_appended_in_the_dtype_of_the_inputs():
-    np.testing.assert_array_equal(with_ones(np.zeros((2, 3), np.float32))[:, 3], 1)
-    assert with_ones(np.zeros((2, 3), np.float32)).dtype == np.float32
-
-
-# ---------------------------------------------------------------------------------- clock
-
-
-def test_clock_adds_up_by_phase_and_waits_at_both_ends(monkeypatch):
-    times, waits = iter([1.0, 1.5, 7.0, 9.0, 20.0, 20.25]), []
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(times))
-    measured = Clock(lambda: waits.append(None))
-    for phase in ("network", "application", "network"):
-        with measured(phase):
-            assert len(waits) % 2 == 1
-    assert len(waits) == 6
-    assert measured.seconds == {
-        "network": 0.75,
-        "statistics": 0.0,
-        "decomposition": 0.0,
-        "application": 2.0,
-    }
-
-
-def test_clock_refuses_what_would_count_wrongly():
-    measured = Clock(lambda: None)
-    with pytest.raises(KeyError, match="no phase 'rest': one of network"), measured("rest"):
-        pass
-    with (
-        measured("network"),
-        pytest.raises(RuntimeError, match="statistics within network"),
-        measured("statistics"),
-    ):
-        pass
-
-
-# ----------------------------------------------------------------------------------- data
-
-
-def test_split_is_all_digits_in_equal_shares():
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    parts = data.split()
-    assert [len(part.labels) for part in parts] == [1000, 297, 500]
-    for part in parts:
-        assert part.images.shape == (len(part.labels), 64)
-        assert part.images.dtype == np.float32
-        shares = np.bincount(part.labels) / np.bincount(labels) * len(labels) / len(part.labels)
-        assert np.max(np.abs(shares - 1)) < 0.05
-    rows = np.concatenate([np.c_[16 * part.images, part.labels] for part in parts])
-    assert sorted(map(tuple, rows)) == sorted(map(tuple, np.c_[images, labels]))
-
-
-def test_split_is_always_the_same():
-    first = data.split()
-    data.split.cache_clear()
-    for part, again in zip(first, data.split(), strict=True):
-        np.testing.assert_array_equal(part.images, again.images)
+def test_damped_solves_are_natural_gradients(layers):
+    a, g = only_rows(layers)
+    (name,) = layers
+    V = layers.gradient(name).numpy()
+    S = np.einsum("mi,mj->mij", g, a).reshape(20, -1)
+    DampedSolve(0.01, kl=None).precondition(layers, 1.0)
+    expected = np.linalg.solve(S.T @ S / 20 + 0.01 * np.eye(15), V.ravel())
+    np.testing.assert_allclose(layers.gradient(name).numpy().ravel(), expected, rtol=1e-9)
 
 
 # ------------------------------------------------------------------------------- training
 
 
 class Directions:
-    """A method whose directions are those of a function of step and weights."""
-
-    momentum = 0.0
+    """Steps that are a function of their number and of gradients."""
 
     def __init__(self, function):
         self.function, self.taken = function, 0
 
-    def directions(self, weights, tapes, clock):
+    def precondition(self, layers, lr):
         self.taken += 1
-        return [self.function(self.taken, W) for W in weights]
+        for name in layers:
+            layers.write(name, self.function(self.taken, layers.gradient(name)))
 
-    def arrays(self):
-        return [np.zeros(3), np.zeros(2, np.float32)]
+    def state_dict(self):
+        return {"kept": [torch.zeros(3, dtype=torch.float64)], "more": torch.zeros(2)}
+
+    def load_state_dict(self, state):
+        self.loaded = {x.dtype for x in (*state["kept"], state["more"])}
 
 
 def stand_in(function):
-    return SimpleNamespace(make=lambda weights, settings, dtype: Directions(function))
+    return Method("", {}, lambda settings, dtype: Directions(function))
+
+
+STILL = {"learning_rate": 0.5, "momentum": 0.0}
 
 
 def trained(function, epochs=2):
-    settings = {"learning_rate": 0.5}
-    return training.train(SMALL[0], stand_in(function), settings, seed=3, epochs=epochs, batch=64)
+    return training.train(SMALL[0], stand_in(function), STILL, seed=3, epochs=epochs, batch=64)
+
+
+def weights(loop):
+    return [p.detach().double().numpy().copy() for p in loop.model.parameters()]
 
 
 def test_learning_rate_falls_linearly_and_momentum_adds_up():
-    library = open_library("numpy")
     steps, momentum, rate = 32, 0.9, 0.5
-    loop = training.Training(
-        SMALL[0], stand_in(lambda t, W: 1e-6 * np.ones_like(W)), {}, 0, "float32", library
-    )
-    loop.optimizer.momentum = momentum
-    start = [W.astype(float) for W in loop.weights]
-    record = {"loss": [], "validation": [], "test": [], "seconds": {p: [] for p in PHASES}}
-    training.run_epochs(loop, record, rate, seed=0, epochs=2, batch=64)
-    assert loop.optimizer.taken == steps
+    ones = stand_in(lambda t, V: 1e-6 * torch.ones_like(V))
+    loop = training.Training(SMALL[0], ones, {"learning_rate": rate}, 0, "float32")
+    start = weights(loop)
+    training.run_epochs(loop, empty_record(), rate, seed=0, epochs=2, batch=64)
+    assert loop.preconditioner.taken == steps
     moved = sum(
         rate * (1 - t / steps) * (1 - momentum ** (t + 1)) / (1 - momentum) for t in range(steps)
     )
-    for W, before in zip(loop.weights, start, strict=True):
+    for W, before in zip(weights(loop), start, strict=True):
         np.testing.assert_allclose(W, before - 1e-6 * moved, atol=steps * 1e-7)
 
 
@@ -255,8 +172,8 @@ def test_an_epoch_has_every_image_once():
 
 
 def test_record_of_a_run():
-    record = trained(lambda t, W: 0 * W)
-    loop = training.Training(SMALL[0], stand_in(None), {}, 3, "float32", open_library("numpy"))
+    record = trained(lambda t, V: 0 * V)
+    loop = training.Training(SMALL[0], stand_in(None), STILL, 3, "float32")
     loss, _ = loop.measure(data.split().train)
     assert record["loss"] == [loss, loss]
     assert record["test"] == [loop.measure(data.split().test)[1]] * 2
@@ -276,19 +193,19 @@ def test_a_run_is_repeatable():
     assert runs[0]["loss"] == runs[1]["loss"] != runs[2]["loss"]
 
 
-def fails_later(t, W):
+def fails_later(t, V):
     if t == 17:  # the first step of the second epoch
         msg = "the factor is indefinite\nand more"
-        raise np.linalg.LinAlgError(msg)
-    return 0 * W
+        raise ValueError(msg)
+    return 0 * V
 
 
 @pytest.mark.parametrize(
     ("function", "reason", "epochs"),
     [
         (fails_later, "the factor is indefinite", 1),
-        (lambda t, W: W * (np.nan if t == 16 else 0), "the loss is not finite", 0),
-        (lambda t, W: W * (np.inf if t == 18 else 0), "the loss is not finite", 1),
+        (lambda t, V: V * (np.nan if t == 16 else 0), "the loss is not finite", 0),
+        (lambda t, V: V * (np.inf if t == 18 else 0), "the loss is not finite", 1),
     ],
 )
 def test_a_run_that_diverges_ends_with_its_reason(function, reason, epochs):
@@ -300,7 +217,7 @@ def test_a_run_that_diverges_ends_with_its_reason(function, reason, epochs):
 
 
 def test_errors_that_are_no_divergence_are_not_swallowed():
-    def wrong(t, W):
+    def wrong(t, V):
         msg = "a mistake"
         raise TypeError(msg)
 
@@ -309,48 +226,36 @@ def test_errors_that_are_no_divergence_are_not_swallowed():
 
 
 def test_bfloat16_keeps_weights_in_float32():
-    torch = pytest.importorskip("torch")
-    seen = {}
-
-    class Watching(Directions):
-        def directions(self, weights, tapes, clock):
-            seen["weights"] = {W.dtype for W in weights}
-            seen["tapes"] = {part.dtype for tape in tapes for part in tape}
-            return [mean_gradient(tape) for tape in tapes]
-
-    def make(weights, settings, dtype):
-        seen["state"] = dtype
-        return Watching(None)
-
-    method, settings = SimpleNamespace(make=make), {"learning_rate": 0.1}
-    options = {"seed": 0, "epochs": 1, "batch": 64, "library": "torch", "dtype": "bfloat16"}
-    record = training.train(SMALL[1], method, settings, **options)
-    half, single = {torch.bfloat16}, {torch.float32}
-    assert seen == {"weights": single, "tapes": half, "state": "bfloat16"}
-    assert record["loss"][0] < math.log(10)
+    method = stand_in(lambda t, V: V)
+    loop = training.Training(SMALL[1], method, STILL, 0, "bfloat16")
+    seen = []
+    loop.model[1].register_forward_hook(lambda module, x, y: seen.append(y.dtype))
+    training.run_epochs(loop, empty_record(), 0.1, seed=0, epochs=1, batch=64)
+    assert set(seen[:16]) == {torch.bfloat16}
+    assert set(seen[16:]) == {torch.float32}, "loss and accuracy are those of the weights"
+    assert {p.dtype for p in loop.model.parameters()} == {torch.float32}
+    assert loop.preconditioner.loaded == {torch.bfloat16}
 
 
-def test_bfloat16_needs_a_library_that_has_it():
-    with pytest.raises(ValueError, match="numpy has no bfloat16: choose torch or jax"):
-        open_library("numpy", "bfloat16")
+def empty_record():
+    return {"loss": [], "validation": [], "test": [], "seconds": {p: [] for p in PHASES}}
 
 
-@pytest.mark.parametrize(
-    ("name", "method", "settings"),
-    [
-        ("torch", "kfac-eigh", KFAC),
-        ("jax", "sgd", SGD),
-        pytest.param("jax", "kfac-eigh", KFAC, marks=pytest.mark.slow),
-    ],
-)
-def test_libraries_train_alike(name, method, settings):
-    pytest.importorskip(name)
-    options = {"seed": 0, "epochs": 1, "batch": 64}
-    records = [
-        training.train(SMALL[0], METHODS[method], settings, library=library, **options)
-        for library in ("numpy", name)
-    ]
-    assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-3)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_a_state_in_bfloat16(method):
+    settings = {name: values[1] for name, values in METHODS[method].grid.items()}
+    loops = [training.Training(SMALL[1], METHODS[method], settings, 0, d) for d in DTYPES]
+    for loop in loops:
+        training.warm_up(loop, data.split().train, 64)
+    single, half = (sum(x.nbytes for x in loop.kept()) for loop in loops)
+    assert half <= single
+    if loops[1].preconditioner is not None:
+        tensors = training.tree_leaves(loops[1].preconditioner.state_dict())
+        kept = {x.dtype for x in tensors if isinstance(x, torch.Tensor) and x.ndim}
+        assert kept <= {torch.bfloat16}
+
+
+DTYPES = ("float32", "bfloat16")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -382,7 +287,7 @@ def test_every_method_is_tuned_alike():
 
 
 def test_the_whole_study():
-    study = Study(("mlp", "cnn", "wide"), METHOD_NAMES, "torch")
+    study = Study(("mlp", "cnn", "wide"), METHOD_NAMES)
     tuning = study.tuning()
     best = {(run.network, run.method): run.settings for run in tuning}
     final = study.final(best)
@@ -400,13 +305,8 @@ def test_the_whole_study():
     assert all(run.epochs == EPOCHS[run.network] for run in final)
 
 
-def test_no_bfloat16_where_the_library_has_none():
-    study = Study(("mlp",), ("sgd",), "numpy")
-    assert {run.dtype for run in study.final({("mlp", "sgd"): ()})} == {"float32"}
-
-
 def test_the_best_settings_are_those_of_validation():
-    study = Study(("mlp",), ("sgd",), "numpy")
+    study = Study(("mlp",), ("sgd",))
     runs = study.tuning()
 
     def record(validation, loss, diverged=False):
@@ -424,7 +324,7 @@ def test_the_best_settings_are_those_of_validation():
 
 # ------------------------------------------------------------------------------ the store
 
-RUN = Run("mlp", "sgd", (("learning_rate", 0.1), ("momentum", 0.9)), 0, "float32", "numpy", 2, 64)
+RUN = Run("mlp", "sgd", (("learning_rate", 0.1), ("momentum", 0.9)), 0, "float32", 2, 64)
 
 
 @pytest.mark.parametrize("rest", ['{"key": "mlp/s', "\x00\x00", "{}"])
@@ -470,7 +370,7 @@ def test_a_damaged_line_is_named(tmp_path, damaged, capsys):
     path.write_text(path.read_text(encoding="utf-8") + damaged + "\n", encoding="utf-8")
     with pytest.raises(store.DamagedStoreError, match="line 2 is not a run"):
         store.read(path)
-    assert refused(["run", "--library", "numpy", "--output", str(path)], capsys)
+    assert refused(["run", "--output", str(path)], capsys)
 
 
 # ----------------------------------------------------------------------- the command line
@@ -487,11 +387,9 @@ def refused(arguments, capsys):
     return line
 
 
-@pytest.mark.parametrize("library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)])
-def test_a_study_that_is_interrupted_goes_on_where_it_was(library, tmp_path, monkeypatch, capsys):
-    pytest.importorskip(library)
+def test_a_study_that_is_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     runs, results, picture = (tmp_path / name for name in ("r.jsonl", "r.json", "r.png"))
-    arguments = ["run", *SHORT, "--library", library, "--output", str(runs)]
+    arguments = ["run", *SHORT, "--output", str(runs)]
     perform, performed = Run.perform, []
 
     def interrupted(run):
@@ -505,13 +403,13 @@ def test_a_study_that_is_interrupted_goes_on_where_it_was(library, tmp_path, mon
     codes = [command_line.main(arguments) for _ in range(4)]
     assert codes == [command_line.INTERRUPTED, command_line.INTERRUPTED, 0, 0]
     assert "the same command goes on" in capsys.readouterr().err
-    finals = 4 if library == "numpy" else 4 + 2 * sum(not METHODS[m].half for m in SHORT[-2:])
+    finals = 4 + 2 * sum(not METHODS[m].half for m in SHORT[-2:])
     keys = [line["key"] for line in store.read(runs)]
     assert keys == [key for key in performed if key]
     assert len(keys) == len(set(keys)) == 4 + finals
 
     others = ["--results", str(results), "--picture", str(picture)]
-    report_arguments = ["report", "--short", "--library", library, "--runs", str(runs), *others]
+    report_arguments = ["report", "--short", "--runs", str(runs), *others]
     assert command_line.main(report_arguments) == 0
     tables = capsys.readouterr().out
     assert "CNN: accuracy" in tables
@@ -521,7 +419,7 @@ def test_a_study_that_is_interrupted_goes_on_where_it_was(library, tmp_path, mon
     assert len(summary["tuning"]) == len(summary["best"]) == 4
     assert len(summary["runs"]) == finals
     assert sum(environment["runs"] for environment in summary["environments"]) == 4 + finals
-    assert summary["environments"][0]["versions"][library]
+    assert summary["environments"][0]["versions"]["torch"]
 
 
 @pytest.mark.slow
@@ -529,7 +427,7 @@ def test_tuning_in_two_processes_finishes_what_it_is_at(tmp_path, monkeypatch):
     from training_study import execution
 
     path = tmp_path / "runs.jsonl"
-    arguments = ["run", *SHORT, "--library", "numpy", "--output", str(path)]
+    arguments = ["run", *SHORT, "--output", str(path)]
     arguments += ["--phase", "tuning", "--jobs", "2"]
 
     def interrupted(*args, **kwargs):
@@ -541,23 +439,15 @@ def test_tuning_in_two_processes_finishes_what_it_is_at(tmp_path, monkeypatch):
     assert len(store.read(path)) == 2
     assert command_line.main(arguments) == 0
     keys = [line["key"] for line in store.read(path)]
-    study = Study(("mlp", "cnn"), tuple(SHORT[-2:]), "numpy", short=True)
+    study = Study(("mlp", "cnn"), tuple(SHORT[-2:]), short=True)
     assert sorted(keys) == sorted(run.key for run in study.tuning())
 
 
 def test_final_runs_need_those_of_tuning(tmp_path, capsys):
     path = tmp_path / "runs.jsonl"
-    arguments = ["run", *SHORT, "--library", "numpy", "--output", str(path), "--phase", "final"]
+    arguments = ["run", *SHORT, "--output", str(path), "--phase", "final"]
     assert "lacks 4 runs of tuning" in refused(arguments, capsys)
     assert store.read(path) == []
-
-
-def test_a_file_is_of_one_library(tmp_path, capsys):
-    path = tmp_path / "runs.jsonl"
-    store.Store(path, {}).append(RUN, {})
-    pytest.importorskip("torch")
-    line = refused(["run", *SHORT, "--library", "torch", "--output", str(path)], capsys)
-    assert "has runs of numpy: choose another file by --output" in line
 
 
 @pytest.mark.parametrize("wrong", [["--jobs", "0"], ["--networks", "big"], ["--methods", "lion"]])
@@ -567,25 +457,22 @@ def test_a_bad_argument_is_one_line(wrong, capsys):
 
 def test_nothing_to_report(tmp_path, capsys):
     line = refused(["report", "--runs", str(tmp_path / "none.jsonl")], capsys)
-    assert "has no final runs of this study with torch" in line
+    assert "has no final runs of this study" in line
 
 
-@pytest.mark.parametrize(
-    ("library", "extra"), [("torch", "torch"), ("jax", "jax"), ("cupy", "cuda13")]
-)
-def test_a_missing_library_is_one_line(library, extra, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, library, None)
-    path = tmp_path / "runs.jsonl"
-    line = refused(["run", "--library", library, "--output", str(path)], capsys)
-    assert f'{library} is not installed: pip install "ngdla[{extra}]"' in line
-    assert not path.exists()
+def test_without_torch_there_is_one_line():
+    code = "import sys; sys.modules['torch'] = None; import training_study.__main__ as m; m.main()"
+    command = [sys.executable, "-c", code, "report"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=EXAMPLES)
+    assert answer.returncode == command_line.BAD_ARGUMENT
+    assert answer.stderr.endswith('torch is not installed: pip install "ngdla[study]"\n')
 
 
 def test_missing_scikit_learn_is_one_line(tmp_path, monkeypatch, capsys):
     data.split.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     path = tmp_path / "runs.jsonl"
-    line = refused(["run", "--library", "numpy", "--output", str(path)], capsys)
+    line = refused(["run", "--output", str(path)], capsys)
     assert 'scikit-learn: pip install "ngdla[study]"' in line
     assert not path.exists()
 
@@ -593,103 +480,4 @@ def test_missing_scikit_learn_is_one_line(tmp_path, monkeypatch, capsys):
 def test_the_folder_is_a_program():
     command = [sys.executable, str(EXAMPLES / "training_study"), "run", "--help"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--library" in answer.stdout
-
-
-# --------------------------------------------------------------------------------- tables
-
-
-def final_run(method, seed, test, seconds=1.0, dtype="float32", network="mlp", diverged=""):
-    return {
-        "network": network,
-        "method": method,
-        "settings": {},
-        "seed": seed,
-        "dtype": dtype,
-        "test": test,
-        "loss": test,
-        "seconds": {phase: [seconds / 4] * len(test) for phase in PHASES},
-        "state_bytes": 2048,
-        "diverged": diverged,
-    }
-
-
-RESULTS = {
-    "methods": {
-        "sgd": {"label": "SGD", "half": "it has no state", "grid": {"learning_rate": [1, 2]}},
-        "kfac-eigh": {"label": "KFAC", "half": "", "grid": {"learning_rate": [1, 2]}},
-    },
-    "best": [{"network": "mlp", "method": "sgd", "settings": {"learning_rate": 2}}],
-    "tuning": [{"network": "mlp", "method": "sgd"}] * 2,
-    "runs": [
-        final_run("sgd", 0, [0.5, 0.96, 0.98], seconds=2.0),
-        final_run("sgd", 1, [0.95, 0.96, 0.96], seconds=4.0),
-        final_run("sgd", 2, [0.5, 0.96, 0.96], seconds=2.0),
-        final_run("kfac-eigh", 0, [0.96, 0.97, 0.98]),
-        final_run("kfac-eigh", 1, [0.98], diverged="`A` is indefinite: more"),
-        final_run("kfac-eigh", 0, [0.9, 0.9, 0.94], dtype="bfloat16"),
-        final_run("sgd", 0, [0.9], network="wide"),
-        final_run("kfac-eigh", 0, [0.9], seconds=8.0, network="wide"),
-    ],
-}
-RESULTS["best"][0]["validation"] = 0.9
-
-
-def test_accuracy_table():
-    _, sgd, kfac, half = report.accuracy_table(RESULTS, "mlp")
-    assert sgd[:3] == ["SGD", "float32", "96.67 ± 1.15"]
-    assert sgd[3:] == ["2", "4", "never in 2 of 3", "never in 2 of 3", "none"]
-    assert kfac[2] == "54.00 ± 62.23"
-    assert kfac[3:7] == ["never in 1 of 2"] * 4
-    assert kfac[7] == "1 of 2 (`A` is indefinite)"
-    assert half == ["KFAC", "bfloat16", "94.00", *["never in 1 of 1"] * 4, "none"]
-
-
-def test_median_of_what_was_not_always_reached():
-    assert report.middle([3, math.inf, 2, 5, 4]) == "4 (never in 1 of 5)"
-
-
-def test_time_tables():
-    assert report.seconds_table(RESULTS, "mlp")[1:] == [
-        ["SGD", "500", "500", "500", "500", "2,000"],
-        ["KFAC", "250", "250", "250", "250", "1,000"],
-    ]
-    _, sgd, kfac = report.wide_table(RESULTS)
-    assert sgd == ["SGD", "1,000", "250", "0.125", "1", "90.00", "none"]
-    assert kfac == ["KFAC", "8,000", "2,000", "1", "8", "90.00", "none"]
-
-
-def test_tables_of_settings_state_and_dtypes():
-    settings = report.settings_table(RESULTS, "mlp")
-    assert settings[1:] == [["SGD", "learning rate 1, **2**", "2", "90.00"]]
-    state = report.state_table(RESULTS)
-    assert state[0] == ["method", "mlp, float32", "mlp, bfloat16", "wide, float32"]
-    assert state[1] == ["SGD", "2.0", "–", "2.0"]
-    _, sgd, kfac = report.half_table(RESULTS, "mlp")
-    assert sgd == ["SGD", "96.67 ± 1.15", "it has no state", "–", "–"]
-    assert kfac == ["KFAC", "54.00 ± 62.23", "94.00", "+40.00", "none"]
-
-
-def test_table_of_claims(monkeypatch):
-    claims = (("KFAC", "kfac-eigh", "sgd"), ("none", "ingd", "sgd"))
-    monkeypatch.setattr(report, "CLAIMS", claims)
-    _, mlp, wide = report.claims_table(RESULTS)
-    assert mlp == ["KFAC", "SGD", "mlp", "0.500", "0.500", "-42.67 ± 44.01"]
-    assert wide == ["KFAC", "SGD", "wide", "8", "8", "+0.00 "]
-
-
-def test_all_tables_are_rectangular_markdown():
-    tables = dict(report.all_tables(RESULTS))
-    assert len(tables) == 4 + 4 + 2
-    for rows in tables.values():
-        assert {len(row) for row in rows} == {len(rows[0])}
-    lines = report.markdown(tables["Optimiser state in KiB"]).splitlines()
-    assert lines[1] == "| --- | --- | --- | --- |"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.012345, "0.0123"), (1.5, "1.50"), (123.4, "123"), (12345.6, "12,346"), (0.0, "0")],
-)
-def test_numbers_have_three_digits(value, text):
-    assert report.number(value) == text
+    assert "--networks" in answer.stdout

@@ -54,7 +54,8 @@ TABLES = {
     "gpu-capabilities": (capability_table.on_gpu, capability_table.files),
     "excluded-lines": (excluded_lines.listing, excluded_lines.files),
     **{
-        name: (table, lambda: [study_tables.RESULTS]) for name, table in study_tables.TABLES.items()
+        name: (table, lambda: [p for p in study_tables.FILES if p.exists()])
+        for name, table in study_tables.TABLES.items()
     },
 }
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RESULTS = EXAMPLES / "training_study" / "results.json"
+RULES = EXAMPLES / "training_study" / "rules.json"
+FILES = (RESULTS, RULES)
 sys.path.append(str(EXAMPLES))
 
-from training_study import report  # noqa: E402
+from training_study import report, rules_report  # noqa: E402
 
-__all__ = ["RESULTS", "TABLES", "environments"]
+__all__ = ["FILES", "RESULTS", "RULES", "TABLES", "environments"]
 
 
 def table(name: str, *network: str, path: Path = RESULTS) -> str:
@@ -18,6 +20,14 @@ def table(name: str, *network: str, path: Path = RESULTS) -> str:
     if not path.exists():
         return "Not run yet; `python docs/examples/training_study run`, then `report`, does it."
     return report.markdown(getattr(report, name)(report.read_results(path), *network))
+
+
+def rules_table(name: str, path: Path = RULES) -> str:
+    """Return a table of rules_report.py, or how to make what it is made of."""
+    if not path.exists():
+        command = "`python docs/examples/training_study rules`, then `report --rules`,"
+        return f"Not run yet; {command} does it."
+    return report.markdown(getattr(rules_report, name)(report.read_results(path)))
 
 
 def environments(path: Path = RESULTS) -> str:
@@ -45,3 +55,6 @@ TABLES["study-wide"] = partial(table, "wide_table")
 TABLES["study-state"] = partial(table, "state_table")
 TABLES["study-claims"] = partial(table, "claims_table")
 TABLES["study-environments"] = environments
+TABLES["rules"] = partial(rules_table, "rules_table")
+TABLES["rules-settings"] = partial(rules_table, "settings_table")
+TABLES["rules-environments"] = partial(environments, RULES)

@@ -3,66 +3,69 @@ A training study
 ================
 
 Which optimiser reaches which accuracy, in how many epochs, in what time, and with how much memory?
-Optimisers made of ngdla's public functions train small networks on the digits of scikit-learn. Each
-is tuned with the same number of settings. The first part of this page trains three of them while
-the page is built; the second one draws the results of the whole study. Their tables, and verdicts
-on what papers claim, are in :doc:`/guide/training_study`.
+Optimisers behind torch modules train small networks on the digits of scikit-learn. Each is tuned
+with the same number of settings. The first part of this page trains three of them while the page is
+built, if torch is installed; the second one draws the results of the whole study. Their tables, and
+verdicts on what papers claim, are in :doc:`/guide/training_study`.
 """
 
 # %%
 # Three methods
 # -------------
-# A method takes what each layer saw of a batch, its inputs and output gradients, and gives a
-# direction for its weights. Networks, the training loop, and all methods are in the folder
-# ``training_study`` beside this script.
+# A method takes what each layer saw of a batch, its inputs and output gradients, and writes a step
+# over the gradient of its weights, which an optimizer of torch takes. Networks and the training
+# loop are in the folder ``training_study`` beside this script, the methods in ``optimizers``.
 
+import importlib.util
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import training_study
 from training_study.clock import PHASES
 from training_study.figures import PHASE_COLOURS, draw_accuracy, draw_phases, handful
-from training_study.networks import NETWORKS
-from training_study.optimizers import METHODS
 from training_study.report import networks, read_results
-from training_study.training import train
 
 settings = {
     "sgd": {"learning_rate": 0.1, "momentum": 0.9},
     "kfac-eigh": {"learning_rate": 0.03, "damping": 0.1},
     "ingd": {"learning_rate": 0.03, "damping": 0.1},
 }
-records = {
-    name: train(NETWORKS["mlp"], METHODS[name], chosen, seed=0, epochs=3, batch=64)
-    for name, chosen in settings.items()
-}
-for name, record in records.items():
-    accuracy, kept = record["test"][-1], record["state_bytes"] / 1024
-    print(f"{METHODS[name].label:15s} test accuracy {accuracy:.1%}, state {kept:.0f} KiB")
+records = {}
+if importlib.util.find_spec("torch"):
+    from training_study.methods import METHODS
+    from training_study.networks import NETWORKS
+    from training_study.training import train
+
+    for name, chosen in settings.items():
+        method = METHODS[name]
+        record = train(NETWORKS["mlp"], method, chosen, seed=0, epochs=3, batch=64)
+        records[method.label] = record
+        accuracy, kept = record["test"][-1], record["state_bytes"] / 1024
+        print(f"{method.label:15s} test accuracy {accuracy:.1%}, state {kept:.0f} KiB")
+else:
+    print("this page was made without torch")
 
 # %%
 # Left: the loss of all training images after each epoch. Right: where the time of an epoch goes.
 # Forward and backward passes are the part that all methods have in common.
 
-colours = {"sgd": "0.5", "kfac-eigh": "#E69F00", "ingd": "black"}
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.4), layout="constrained")
-for name, record in records.items():
-    left.semilogy([1, 2, 3], record["loss"], ".-", color=colours[name], label=METHODS[name].label)
-left.set(xlabel="epochs", ylabel="training loss", xticks=[1, 2, 3])
-left.grid(True, color="0.9")
-left.legend(fontsize=8)
-for name, record in records.items():
-    start = 0
-    for phase in PHASES:
-        milliseconds = 1e3 * sorted(record["seconds"][phase])[1]
-        label = phase if name == "sgd" else None
-        bar = {"color": PHASE_COLOURS[phase], "label": label}
-        right.barh(METHODS[name].label, milliseconds, left=start, **bar)
-        start += milliseconds
-right.invert_yaxis()
-right.set(xlabel="milliseconds of an epoch")
-right.legend(fontsize=8, loc="upper right")
-plt.show()
+if records:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.4), layout="constrained")
+    for (label, record), colour in zip(records.items(), ("0.5", "#E69F00", "black"), strict=True):
+        left.semilogy([1, 2, 3], record["loss"], ".-", color=colour, label=label)
+        start = 0
+        for phase in PHASES:
+            milliseconds = 1e3 * sorted(record["seconds"][phase])[1]
+            bar = {"color": PHASE_COLOURS[phase], "label": phase if colour == "0.5" else None}
+            right.barh(label, milliseconds, left=start, **bar)
+            start += milliseconds
+    left.set(xlabel="epochs", ylabel="training loss", xticks=[1, 2, 3])
+    left.grid(True, color="0.9")
+    left.legend(fontsize=8)
+    right.invert_yaxis()
+    right.set(xlabel="milliseconds of an epoch")
+    right.legend(fontsize=8, loc="upper right")
+    plt.show()
 
 # %%
 # The whole study

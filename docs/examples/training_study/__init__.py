@@ -1,1 +1,1 @@
-"""A training study: optimisers made of ngdla's public functions, on small images of digits."""
+"""A training study: optimisers behind torch modules, on small images of digits."""

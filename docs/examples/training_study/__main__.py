@@ -2,6 +2,8 @@
 
     python docs/examples/training_study run       # Ctrl-C, and the same again to go on
     python docs/examples/training_study report    # tables, results.json, the picture
+    python docs/examples/training_study rules     # a grid for INGD against IKFAC
+    python docs/examples/training_study report --rules
 
 The runs are collected in runs.jsonl, from which ``report`` makes the rest.
 """
@@ -9,7 +11,6 @@ The runs are collected in runs.jsonl, from which ``report`` makes the rest.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,12 +20,14 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:  # the folder, run as a program, is no package
     sys.path.insert(0, str(HERE.parent))
 
+PROGRAM = "python docs/examples/training_study"
 BAD_ARGUMENT, INTERRUPTED = 2, 130
-LIBRARIES = ("numpy", "torch", "jax", "cupy")
 
 # What a study reads and writes; a short one leaves alone what a full one has made.
 FULL = (HERE / "runs.jsonl", HERE / "results.json", HERE.parents[1] / "_static/training_study.png")
 SHORT = tuple(HERE / f"short.{kind}" for kind in ("jsonl", "json", "png"))
+RULES = (HERE / "rules.jsonl", HERE / "rules.json")
+SHORT_RULES = (HERE / "short.rules.jsonl", HERE / "short.rules.json")
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,16 +40,21 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for a bad argument, 130 after Ctrl-C."""
-    os.environ.setdefault("NPROC", "1")  # threads of XLA, which reads it once
-    parser = make_parser()
     words = sys.argv[1:] if arguments is None else arguments
+    try:
+        parser = make_parser()
+    except ImportError as error:
+        msg = f'{error.name} is not installed: pip install "ngdla[study]"'
+        Parser(prog=PROGRAM).error(msg)
     options = parser.parse_args(words)
     from training_study.execution import IncompleteStudyError
     from training_study.store import DamagedStoreError
 
     try:
-        if options.command == "report":
-            report(options)
+        if options.command == "rules":
+            compare_rules(options, shlex.join([*parser.prog.split(), *words]))
+        elif options.command == "report":
+            (report_rules if options.rules else report)(options)
         else:
             run(options, shlex.join([*parser.prog.split(), *words]))
     except (ImportError, IncompleteStudyError, DamagedStoreError, OSError) as error:
@@ -59,20 +67,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """Parser of the command line."""
+    from training_study.methods import METHODS
     from training_study.networks import NETWORKS
-    from training_study.optimizers import METHODS
 
-    prog = "python docs/examples/training_study"
     description = (__doc__ or "").partition("\n")[0]
-    parser = Parser(prog=prog, description=description, allow_abbrev=False)
+    parser = Parser(prog=PROGRAM, description=description, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    help_run, help_report = "train; what is in the file is not repeated", "tables and the picture"
-    for name, text in (("run", help_run), ("report", help_report)):
+    texts = {
+        "run": "train; what is in the file is not repeated",
+        "rules": "train by INGD and IKFAC with a grid of settings",
+        "report": "tables and the picture",
+    }
+    for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add = command.add_argument
-        add("--library", choices=LIBRARIES, default="torch", help="default: torch")
-        add("--short", action="store_true", help="a study of one setting, one seed, two epochs")
-        if name == "run":
+        add("--short", action="store_true", help="few settings and seeds, two epochs")
+        if name == "rules":
+            add("--output", type=Path, help="file of runs (default: rules.jsonl beside this)")
+            phases = ("grid", "final", "package", "all")
+            text = "package: those of singd; default: all others"
+            add("--phase", choices=phases, default="all", help=text)
+            add("--jobs", type=at_least_one, default=1, help="processes")
+        elif name == "run":
             add("--output", type=Path, help="file of runs (default: runs.jsonl beside this)")
             add("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], metavar="NETWORK")
             add("--methods", nargs="+", choices=METHODS, default=[*METHODS], metavar="METHOD")
@@ -84,6 +100,7 @@ def make_parser() -> Parser:
                 help="processes for tuning; the rest is timed",
             )
         else:
+            add("--rules", action="store_true", help="of INGD and IKFAC, in rules.json")
             add("--runs", type=Path, help="file of runs (default: runs.jsonl beside this)")
             add("--results", type=Path, help="summary to write (default: results.json)")
             add("--picture", type=Path, help="default: docs/_static/training_study.png")
@@ -105,17 +122,43 @@ def run(options: argparse.Namespace, command: str) -> None:
 
     path = options.output or (SHORT if options.short else FULL)[0]
     networks, methods = dict.fromkeys(options.networks), dict.fromkeys(options.methods)
-    study = Study(tuple(networks), tuple(methods), options.library, options.short)
+    study = Study(tuple(networks), tuple(methods), options.short)
     phases = ("tuning", "final") if options.phase == "all" else (options.phase,)
     carry_out(study, phases, path, options.jobs, command)
+
+
+def compare_rules(options: argparse.Namespace, command: str) -> None:
+    """Carry out the comparison of INGD and IKFAC, or what is missing of it."""
+    from training_study.rules import Comparison, carry_out
+
+    path = options.output or (SHORT_RULES if options.short else RULES)[0]
+    phases = ("grid", "final") if options.phase == "all" else (options.phase,)
+    carry_out(Comparison(options.short), phases, path, options.jobs, command)
+
+
+def report_rules(options: argparse.Namespace) -> None:
+    """Write rules.json, and print its tables."""
+    from training_study.report import markdown
+    from training_study.rules import Comparison, summarise
+    from training_study.rules_report import rules_table, settings_table
+    from training_study.store import read
+    from training_study.summary import write_summary
+
+    usual = SHORT_RULES if options.short else RULES
+    runs, results = options.runs or usual[0], options.results or usual[1]
+    summary = summarise(Comparison(options.short), read(runs))
+    write_summary(summary, results)
+    for rows in (rules_table(summary), settings_table(summary)):
+        print(f"{markdown(rows)}\n")
+    print(f"{results}, without {summary['missing']} runs that are missing", file=sys.stderr)
 
 
 def report(options: argparse.Namespace) -> None:
     """Write the summary of a file of runs, draw it, and print its tables."""
     from training_study.execution import IncompleteStudyError
     from training_study.figures import save_picture
+    from training_study.methods import METHODS
     from training_study.networks import NETWORKS
-    from training_study.optimizers import METHODS
     from training_study.report import all_tables, markdown, read_results
     from training_study.runs import Study
     from training_study.store import read
@@ -125,10 +168,10 @@ def report(options: argparse.Namespace) -> None:
     runs, results, picture = (
         path or usual for path, usual in zip(asked, SHORT if options.short else FULL)
     )
-    study = Study(tuple(NETWORKS), tuple(METHODS), options.library, options.short)
+    study = Study(tuple(NETWORKS), tuple(METHODS), options.short)
     summary = summarise(study, read(runs))
     if not summary["runs"]:
-        msg = f"{runs} has no final runs of this study with {options.library}"
+        msg = f"{runs} has no final runs of this study"
         raise IncompleteStudyError(msg)
     write_summary(summary, results)
     summary = read_results(results)

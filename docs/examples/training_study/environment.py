@@ -7,23 +7,27 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import ngdla
+
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("ngdla", "numpy", "scipy", "scikit-learn", "array-api-compat")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
-def environment(command: str, library: str) -> dict[str, Any]:
+def environment(command: str, *packages: str) -> dict[str, Any]:
     """Return what is to be known about runs that are made now, as JSON can hold it."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    versions[library] = import_module(library).__version__
+    versions = {"ngdla": ngdla.__version__} | {
+        name: importlib.metadata.version(name) for name in (*PACKAGES, *packages)
+    }
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
-        "device": device(library),
+        "device": device(),
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": 1,
@@ -44,21 +48,15 @@ def commit() -> str:
             return ""
         return answer.stdout.strip()
 
-    code = ("--", ":/ngdla", ":(top)docs/examples/training_study", ":!results.json")
-    dirty = "-dirty" if git("status", "--porcelain", *code) else ""
+    code = [":/ngdla", *(f":(top)docs/examples/{name}" for name in ("optimizers", HERE.name))]
+    results = [f":!{name}.json" for name in ("results", "rules")]
+    dirty = "-dirty" if git("status", "--porcelain", "--", *code, *results) else ""
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + dirty
 
 
-def device(library: str) -> str:
-    """Return the name of the GPU that a library computes on, or "CPU"."""
-    module = import_module(library)
-    if library == "torch" and module.cuda.is_available():
-        return module.cuda.get_device_name()
-    if library == "cupy":
-        return module.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    if library == "jax" and module.default_backend() != "cpu":
-        return module.devices()[0].device_kind
-    return "CPU"
+def device() -> str:
+    """Return the name of the GPU that torch computes on, or "CPU"."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def processor() -> str:

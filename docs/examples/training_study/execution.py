@@ -16,13 +16,12 @@ from tqdm import tqdm
 
 from training_study.data import split
 from training_study.environment import environment
-from training_study.libraries import open_library
 from training_study.runs import Run, Study
 from training_study.store import Store
 
 
 class IncompleteStudyError(ValueError):
-    """A file has not the runs that are needed, or runs that do not belong together."""
+    """A file has not the runs that are needed."""
 
 
 def carry_out(study: Study, phases: tuple[str, ...], path: Path, jobs: int, command: str) -> None:
@@ -31,29 +30,29 @@ def carry_out(study: Study, phases: tuple[str, ...], path: Path, jobs: int, comm
     Raises
     ------
     ImportError
-        If scikit-learn or the array library is missing.
+        If scikit-learn is missing.
     IncompleteStudyError
-        If the final runs are to be made without those of tuning, or the file has runs of another
-        library.
+        If the final runs are to be made without those of tuning.
     """
-    open_library(study.library)
     split()
-    store = Store(path, environment(command, study.library))
-    if others := {line["run"]["library"] for line in store.lines} - {study.library}:
-        msg = f"{path} has runs of {', '.join(sorted(others))}: choose another file by --output"
-        raise IncompleteStudyError(msg)
+    store = Store(path, environment(command))
     if "tuning" not in phases:
         require_tuned(study, store)
     sizes = dict(zip(("tuning", "final"), study.size()))
     with tqdm(total=sum(sizes[phase] for phase in phases), unit="run") as bar:
         for phase in phases:
             runs = study.tuning() if phase == "tuning" else study.final(study.best(store.records))
-            bar.set_description(phase)
-            missing = [run for run in runs if run not in store]
-            bar.update(len(runs) - len(missing))
-            for run, record in performed(missing, jobs if phase == "tuning" else 1):
-                store.append(run, record)
-                bar.update()
+            complete(store, runs, jobs if phase == "tuning" else 1, bar, phase)
+
+
+def complete(store: Store, runs: list[Run], jobs: int, bar: Any, phase: str) -> None:
+    """Perform the runs that a file lacks, and write each into it as soon as it is done."""
+    bar.set_description(phase)
+    missing = [run for run in runs if run not in store]
+    bar.update(len(runs) - len(missing))
+    for run, record in performed(missing, jobs):
+        store.append(run, record)
+        bar.update()
 
 
 def require_tuned(study: Study, store: Store) -> None:

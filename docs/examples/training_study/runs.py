@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from training_study.data import CHANCE
-from training_study.libraries import WITH_BFLOAT16
+from training_study.methods import METHODS, RULES
 from training_study.networks import NETWORKS
-from training_study.optimizers import METHODS
 from training_study.training import train
 
 BATCH = 64
@@ -41,7 +40,6 @@ class Run:
     settings: Settings
     seed: int
     dtype: str
-    library: str
     epochs: int
     batch: int
 
@@ -49,30 +47,28 @@ class Run:
     def key(self) -> str:
         """The run as one string."""
         settings = ",".join(f"{name}={value}" for name, value in self.settings)
-        names = f"{self.network}/{self.method}/{settings}/{self.dtype}/{self.library}"
+        names = f"{self.network}/{self.method}/{settings}/{self.dtype}"
         return f"{names}/seed={self.seed},epochs={self.epochs},batch={self.batch}"
 
     def perform(self) -> dict[str, Any]:
         """Train, and return what was measured."""
         return train(
             NETWORKS[self.network],
-            METHODS[self.method],
+            (METHODS | RULES)[self.method],
             dict(self.settings),
             seed=self.seed,
             epochs=self.epochs,
             batch=self.batch,
             dtype=self.dtype,
-            library=self.library,
         )
 
 
 @dataclass(frozen=True)
 class Study:
-    """Some networks and methods on one library; the short one only shows that all works."""
+    """Some networks and methods; the short one only shows that all works."""
 
     networks: tuple[str, ...]
     methods: tuple[str, ...]
-    library: str
     short: bool = False
 
     def tuning(self) -> list[Run]:
@@ -124,7 +120,7 @@ class Study:
         return candidates[len(candidates) // 2 :][:1] if self.short else candidates
 
     def _dtypes(self, network: str, method: str) -> tuple[str, ...]:
-        half = network != "wide" and self.library in WITH_BFLOAT16 and not METHODS[method].half
+        half = network != "wide" and not METHODS[method].half
         return ("float32", "bfloat16") if half else ("float32",)
 
     def _run(
@@ -137,7 +133,7 @@ class Study:
         dtype: str = "float32",
     ) -> Run:
         epochs = SHORT_EPOCHS if self.short else epochs
-        return Run(network, method, settings, seed, dtype, self.library, epochs, BATCH)
+        return Run(network, method, settings, seed, dtype, epochs, BATCH)
 
 
 def full_grid(method: str) -> list[Settings]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training_study.optimizers import METHODS
+from training_study.methods import METHODS
 from training_study.runs import Study, merit
 
 
@@ -66,7 +66,6 @@ def trained(line: dict[str, Any]) -> dict[str, Any]:
     run, record = line["run"], line["record"]
     names = ("network", "method", "settings", "seed", "dtype", "epochs", "batch")
     entry = {name: run[name] for name in names}
-    entry["library"] = run["library"]
     entry["test"] = record["test"]
     entry["loss"] = [rounded(loss) for loss in record["loss"]]
     entry["seconds"] = {

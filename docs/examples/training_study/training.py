@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_leaves, tree_map
 
+from ngdla.adapters.torch_modules import record as recording_of
 from training_study.clock import PHASES, Clock
-from training_study.data import CLASSES, Digits, split
-from training_study.libraries import Library, one_thread, open_library
-from training_study.networks import Array, Tape, cross_entropy
+from training_study.data import Digits, split
+from training_study.methods import PHASES_OF_CALLS
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class DivergedError(Exception):
@@ -26,14 +33,13 @@ def train(
     epochs: int,
     batch: int,
     dtype: str = "float32",
-    library: str = "numpy",
 ) -> dict[str, Any]:
     """Train a network on the digits and return what was measured, as JSON can hold it.
 
     Batches are drawn anew in each epoch, and the learning rate falls linearly to zero. In bfloat16
-    are the activations, the output gradients, and what the optimiser keeps; the weights that the
-    steps are added to, and the loop's momentum, stay in float32, and loss and accuracy are those of
-    these weights.
+    are the activations and output gradients, by autocast, and what the optimiser keeps; the weights
+    that the steps are added to, and the momentum, stay in float32, and loss and accuracy are those
+    of these weights.
 
     Parameters
     ----------
@@ -46,7 +52,6 @@ def train(
     epochs, batch : int
         The last batch of an epoch may be shorter.
     dtype : {"float32", "bfloat16"}
-    library : {"numpy", "torch", "jax", "cupy"}
 
     Returns
     -------
@@ -58,9 +63,7 @@ def train(
     Raises
     ------
     ImportError
-        If scikit-learn or the library is missing.
-    ValueError
-        If the library has no such dtype.
+        If scikit-learn is missing.
 
     Notes
     -----
@@ -68,14 +71,12 @@ def train(
     that is thrown away come first, so that what a library loads and compiles at its first use is
     not in the seconds.
     """
-    opened = open_library(library, dtype)
     digits = split()
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
     record: dict[str, Any] = {"loss": [], "validation": [], "test": [], "seconds": seconds}
-    training = Training(network, method, settings, seed, dtype, opened)
+    training = Training(network, method, settings, seed, dtype)
     try:
-        # what overflows is found by the loss
-        with one_thread(library), np.errstate(all="ignore"):
+        with one_thread():
             warm_up(training, digits.train, batch)
             training.begin()
             run_epochs(training, record, settings["learning_rate"], seed, epochs, batch)
@@ -87,65 +88,86 @@ def train(
 
 
 class Training:
-    """Weights, momenta and the optimiser of one run."""
+    """The network and its optimiser of one run."""
 
     def __init__(
-        self,
-        network: Any,
-        method: Any,
-        settings: dict[str, Any],
-        seed: int,
-        dtype: str,
-        library: Library,
+        self, network: Any, method: Any, settings: dict[str, Any], seed: int, dtype: str
     ) -> None:
         self.network, self.method, self.settings, self.seed = network, method, settings, seed
-        self.dtype, self.library = dtype, library
-        self.loss_and_tapes = library.compiled(self._loss_and_tapes)
+        self.dtype = dtype
         self.begin()
 
     def begin(self) -> None:
         """Go back to the first step."""
-        self.weights = [self.library.array(W) for W in self.network.initial(self.seed)]
-        self.momenta = [0 * W for W in self.weights]
-        self.optimizer = self.method.make(self.weights, self.settings, self.dtype)
-
-    def _loss_and_tapes(self, weights: list[Array], x: Array, targets: Array) -> Any:
-        xp = self.library.xp
-        dtype = getattr(xp, self.dtype)
-        weights = [xp.astype(W, dtype) for W in weights]
-        logits, inputs = self.network.forward(weights, xp.astype(x, dtype))
-        losses, g = cross_entropy(xp.astype(logits, xp.float32), targets)
-        tapes: list[Tape] = self.network.backward(weights, inputs, xp.astype(g, dtype))
-        return xp.mean(losses), tapes
+        self.model = self.network.module(self.seed).to(DEVICE)
+        self.preconditioner = self.method.make(self.settings, self.dtype)
+        self.optimizer = self.method.optimizer(self.model, self.settings)
+        self.layers = None if self.preconditioner is None else recording_of(self.model)
 
     def step(self, digits: Digits, rate: float, clock: Clock) -> None:
         """Take a step of length ``rate`` with a batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         with clock("network"):
-            x, targets = self.library.array(digits.images), self.library.array(one_hot(digits))
-            loss, tapes = self.loss_and_tapes(self.weights, x, targets)
-        require_finite(float(loss))
+            self.backward(digits)
         try:
-            directions = self.optimizer.directions(self.weights, tapes, clock)
-        except ValueError as error:
+            with clock("application"):
+                if self.preconditioner is not None:
+                    self.precondition(rate)
+                self.optimizer.step()
+        except (ValueError, torch.linalg.LinAlgError) as error:
             raise DivergedError(str(error).partition("\n")[0]) from error
-        with clock("application"):
-            momentum, xp = self.optimizer.momentum, self.library.xp
-            self.momenta = [
-                momentum * m + xp.astype(d, xp.float32) for m, d in zip(self.momenta, directions)
-            ]
-            self.weights = [W - rate * m for W, m in zip(self.weights, self.momenta)]
 
-    def kept(self) -> list[Array]:
-        """Return all that is kept between steps beside the weights."""
-        momenta = self.momenta if self.optimizer.momentum else []
-        return [*momenta, *self.optimizer.arrays()]
+    def backward(self, digits: Digits) -> None:
+        """Go forward and backward with a batch."""
+        x, y = tensors(digits)
+        self.optimizer.zero_grad()
+        half = torch.autocast(DEVICE, torch.bfloat16, enabled=self.dtype == "bfloat16")
+        with self.layers or contextlib.nullcontext():
+            with half:
+                logits = self.model(x)
+            loss = cross_entropy(logits.float(), y)
+            require_finite(float(loss.detach()))
+            if self.method.mean_gradient:
+                loss.backward()
+            else:
+                self.layers.backward(loss)
+
+    def precondition(self, rate: float) -> None:
+        """Make steps of gradients. What is kept from one to the next is rounded in between."""
+        if self.dtype == "float32":
+            self.preconditioner.precondition(self.layers, rate)
+            return
+        in_dtype(self.preconditioner, torch.float32)
+        self.preconditioner.precondition(self.layers, rate)
+        in_dtype(self.preconditioner, getattr(torch, self.dtype))
+
+    def kept(self) -> list[torch.Tensor]:
+        """Return all arrays that are kept between steps beside the weights."""
+        kept = [*self.optimizer.state.values()]
+        if self.preconditioner is not None:
+            kept.append(self.preconditioner.state_dict())
+        return [x for x in tree_leaves(kept) if isinstance(x, torch.Tensor) and x.ndim]
 
     def measure(self, digits: Digits) -> tuple[float, float]:
         """Return the mean loss, and which part is classified correctly."""
-        logits, _ = self.network.forward(self.weights, self.library.array(digits.images))
-        logits = self.library.numpy(logits)
-        losses, _ = cross_entropy(logits, one_hot(digits))
-        return float(losses.mean()), float(np.mean(logits.argmax(axis=1) == digits.labels))
+        x, y = tensors(digits)
+        with torch.no_grad():
+            logits = self.model(x)
+        right = logits.argmax(dim=1) == y
+        return float(cross_entropy(logits, y)), float(np.mean(right.cpu().numpy()))
+
+
+def in_dtype(preconditioner: Any, dtype: torch.dtype) -> None:
+    """Keep the arrays of a state in a dtype; that of SINGD has one of its own."""
+    if hasattr(preconditioner, "stored"):
+        return
+
+    def converted(x: Any) -> Any:
+        array = isinstance(x, torch.Tensor) and x.ndim and x.is_floating_point()
+        return x.to(dtype) if array else x
+
+    preconditioner.load_state_dict(tree_map(converted, preconditioner.state_dict()))
 
 
 def run_epochs(
@@ -162,10 +184,11 @@ def run_epochs(
     steps = epochs * math.ceil(len(digits.train.labels) / batch)
     taken = 0
     for _ in range(epochs):
-        clock = Clock(training.library.wait)
-        for chosen in shuffled(digits.train, batch, rng):
-            training.step(chosen, learning_rate * (1 - taken / steps), clock)
-            taken += 1
+        clock = Clock(wait)
+        with clock.of_calls(PHASES_OF_CALLS):
+            for chosen in shuffled(digits.train, batch, rng):
+                training.step(chosen, learning_rate * (1 - taken / steps), clock)
+                taken += 1
         loss, _ = training.measure(digits.train)
         require_finite(loss)
         record["loss"].append(loss)
@@ -179,7 +202,7 @@ def warm_up(training: Training, digits: Digits, batch: int) -> None:
     """Take steps with the first and the last batch, which may be shorter."""
     batches = shuffled(digits, batch, np.random.default_rng(0))
     for chosen in (batches[0], batches[-1]):
-        training.step(chosen, 0.0, Clock(training.library.wait))
+        training.step(chosen, 0.0, Clock(wait))
 
 
 def shuffled(digits: Digits, batch: int, rng: np.random.Generator) -> list[Digits]:
@@ -189,9 +212,10 @@ def shuffled(digits: Digits, batch: int, rng: np.random.Generator) -> list[Digit
     return [Digits(digits.images[i], digits.labels[i]) for i in chosen]
 
 
-def one_hot(digits: Digits) -> np.ndarray:
-    """Return rows of zeros with a one for the class."""
-    return np.eye(CLASSES, dtype=np.float32)[digits.labels]
+def tensors(digits: Digits) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images and classes on the device."""
+    images, labels = (torch.as_tensor(part, device=DEVICE) for part in digits)
+    return images, labels
 
 
 def require_finite(loss: float) -> None:
@@ -199,3 +223,23 @@ def require_finite(loss: float) -> None:
     if not math.isfinite(loss):
         msg = "the loss is not finite"
         raise DivergedError(msg)
+
+
+def wait() -> None:
+    """Return once the device has done all it was given."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold BLAS, OpenMP and torch to one thread, so that times depend on nothing else."""
+    import threadpoolctl
+
+    before = torch.get_num_threads()
+    with threadpoolctl.threadpool_limits(1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
