@@ -29,7 +29,7 @@ from .namespace import (
 )
 from .scipy_threads import short_call
 from .shapes import expanded
-from .tracing import is_traced
+from .tracing import concrete, is_traced
 from .triangular import over_batch
 
 __all__ = ["apart", "eigh", "least_gap", "left_singular", "qr", "qr_r", "svd"]
@@ -183,22 +183,34 @@ def _nan_on_failure(factorise: Callable[[AnyArray], Any], A: AnyArray, *vectors:
     if is_cupy_namespace(xp):
         return _nan_where_not_finite(factorise(A), A)
     try:
-        return tuple(factorise(A))
+        factors = tuple(factorise(A))
+        if not _nan_of_torch(A, factors[0]):
+            return factors
     except _failures(xp):
-        if A.ndim > 2:  # one matrix failed: ask each
-            each = [
-                _nan_on_failure(factorise, A[i, ...], *(V[i, ...] for V in vectors))
-                for i in range(A.shape[0])
-            ]
-            return tuple(xp.stack(parts) for parts in zip(*each))
-        dtype = dtype_name(A.dtype)
-        if is_torch_namespace(xp) and dtype in _DOUBLE and not is_traced(A):
-            # MKL on two threads finds no eigenvectors in float32 of some matrices with many zeros
-            wide = (astype(X, _DOUBLE[dtype]) for X in (A, *vectors))
-            values, *found = _nan_on_failure(factorise, *wide)
-            return astype(values, real_name(dtype)), *(astype(X, dtype) for X in found)
-        nan = [_values_like(vectors[0]) + xp.nan, *(xp.full_like(V, xp.nan) for V in vectors)]
-        return _finite_ones(factorise, A, nan) if is_traced(A) else tuple(nan)
+        pass
+    if A.ndim > 2:  # one matrix failed: ask each
+        each = [
+            _nan_on_failure(factorise, A[i, ...], *(V[i, ...] for V in vectors))
+            for i in range(A.shape[0])
+        ]
+        return tuple(xp.stack(parts) for parts in zip(*each))
+    dtype = dtype_name(A.dtype)
+    if is_torch_namespace(xp) and dtype in _DOUBLE and not is_traced(A):
+        # MKL finds no eigenvectors in float32 of some matrices with many zeros
+        wide = (astype(X, _DOUBLE[dtype]) for X in (A, *vectors))
+        values, *found = _nan_on_failure(factorise, *wide)
+        return astype(values, real_name(dtype)), *(astype(X, dtype) for X in found)
+    nan = [_values_like(vectors[0]) + xp.nan, *(xp.full_like(V, xp.nan) for V in vectors)]
+    return _finite_ones(factorise, A, nan) if is_traced(A) else tuple(nan)
+
+
+def _nan_of_torch(A: AnyArray, values: AnyArray) -> bool:
+    """Tell whether a failure in single precision shows by NaN alone, as it does at times in MKL."""
+    xp = namespace(A)
+    if not is_torch_namespace(xp) or dtype_name(A.dtype) not in _DOUBLE or is_traced(A):
+        return False
+    # MKL works on CPUs, where a flag is read without waiting
+    return A.device.type == "cpu" and bool(concrete(xp.any(xp.isnan(values))))
 
 
 def _nan_where_not_finite(factors: Iterable[AnyArray], A: AnyArray) -> tuple[AnyArray, ...]:

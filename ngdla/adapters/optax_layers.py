@@ -91,7 +91,7 @@ def layerwise(
         layers = _layers(leaves, exclude)
         if not (layers or exclude or any(map(_is_masked, leaves.values()))):
             msg = (
-                f"`params` has no layer, a mapping with a 'kernel' of two or more axes as in flax. "
+                f"`params` has no layer, a mapping with a 'kernel' of two or more axes, as "
                 f"in flax. Its leaves are {_listed(list(leaves))}."
             )
             raise ValueError(msg)

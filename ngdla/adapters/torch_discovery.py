@@ -97,7 +97,7 @@ def _layer_of(name: str, module: nn.Module, batch_axis: int) -> Layer | None:
 def _require_plain(name: str, module: nn.Module, base: type[nn.Module]) -> None:
     """Raise if a module is not the plain layer that its rows would be of."""
     reason = ""
-    if type(module).forward is not base.forward:
+    if type(module).forward is not base.forward or "forward" in vars(module):
         reason = f"has a forward of its own, not that of torch.nn.{base.__name__}"
     elif "weight" not in module._parameters:
         reason = "computes its weight, as by torch.nn.utils.parametrize"

@@ -40,6 +40,13 @@ class Layer:
 
     def receive(self, inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
         """Keep what a backward pass brings."""
+        if torch.is_grad_enabled():  # the derivatives of this pass are no products of rows
+            msg = (
+                f"a backward pass with create_graph=True came through `{self.name}`: its gradient "
+                f"is no sum over rows then. Leave it out by skip=[{self.name!r}], or go through a "
+                f"penalty on gradients out of the context."
+            )
+            raise ValueError(msg)
         self.waiting = False
         self.parts.append((inputs, output_gradients))
 
@@ -58,6 +65,11 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         """The shape (..., d_out, d_in) of the weight, without the column of the bias."""
         return tuple(self.module.weight.shape)
+
+    @property
+    def step_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes that a step may have; first that of gradients."""
+        return [(*self.shape[:-1], self.shape[-1] + self.bias)]
 
     def joined(self, weight: torch.Tensor, *bias: torch.Tensor) -> torch.Tensor:
         """Return a copy of a gradient as (..., d_out, d_in), with a bias (..., d_out, d_in + 1)."""
@@ -82,7 +94,8 @@ class Layer:
     def along_positions(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (*, d) of any number of axes as (M, T, d)."""
         x = x.movedim(self.batch_axis, 0) if x.ndim > 2 else x
-        return x.reshape(x.shape[0] if x.ndim > 1 else 1, -1, x.shape[-1])
+        M, *positions = x.shape[:-1] if x.ndim > 1 else (1,)
+        return x.reshape(M, math.prod(positions), x.shape[-1])
 
     def sizes(self, g: torch.Tensor) -> tuple[int, int]:
         """Return the numbers of samples and of positions of output gradients."""
@@ -118,7 +131,7 @@ class Convolution(Layer):
     def _gradients(self, g: torch.Tensor) -> torch.Tensor:
         """Return output gradients (M, d_out, *space) as ([groups,] M, T, d_out)."""
         g = self._batched(g)
-        by_group = g.reshape(g.shape[0], *self.shape[:-1], -1).mT
+        by_group = g.reshape(g.shape[0], *self.shape[:-1], math.prod(g.shape[2:])).mT
         return by_group.movedim(1, 0) if self.module.groups > 1 else by_group
 
     def _padded(self, a: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
@@ -150,13 +163,18 @@ class Norm(Layer):
     def shape(self) -> tuple[int, ...]:
         return (self.module.weight.numel(), 1, 1)
 
+    @property
+    def step_shapes(self) -> list[tuple[int, ...]]:
+        (gradient,) = super().step_shapes
+        return [gradient, (1, math.prod(gradient))]  # the latter of the only layer
+
     def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         if sharing != "none":
             return super().rows(a, g, sharing, factor)
         normalized, gradients = self.samples(a, g)
         columns = [normalized * gradients, gradients] if self.bias else [normalized * gradients]
         each = torch.cat(columns, dim=-1).sum(dim=-2)  # (d, M, 2)
-        u = each.movedim(0, 1).reshape(each.shape[1], 1, -1)
+        u = each.movedim(0, 1).flatten(1)[:, None]
         return u, torch.full_like(u[..., :1], factor)
 
     def samples(self, a: torch.Tensor, g: torch.Tensor) -> LayerSamples:
@@ -197,9 +215,7 @@ class Embedding(Layer):
             )
             raise ValueError(msg)
         g = self.along_positions(g).to(torch.promote_types(g.dtype, torch.float32))
-        indices = a.reshape(a.shape[0] if a.ndim else 1, -1)
-        if a.ndim > 1:
-            indices = a.movedim(self.batch_axis, 0).reshape(g.shape[:2])
+        indices = (a.movedim(self.batch_axis, 0) if a.ndim > 1 else a).reshape(g.shape[:2])
         if (pad := self.module.padding_idx) is not None:
             g = g.masked_fill((indices == pad)[..., None], 0.0)
         if sharing == "expand":

@@ -53,7 +53,8 @@ def record(
     ValueError
         Naming the path of a layer that shares its weight, is frozen, in eval mode, compiled, has a
         forward or a parametrization of its own, or is a torch.nn.MultiheadAttention, which hides
-        its projections. Within the context: of one that is called twice.
+        its projections. Within the context: of one that is called twice, or reached by a backward
+        pass with ``create_graph=True``.
 
     Notes
     -----
@@ -84,24 +85,13 @@ def record(
 
 
 class Recording:
-    """What passes through a module in a context; made by `record`.
-
-    Attributes
-    ----------
-    others : dict of str to torch.nn.Parameter
-        Parameters that no recorded layer has: of batch norms, of what is skipped, and those of
-        modules themselves. Their gradient is the plain one.
-    """
+    """What passes through a module in a context; made by `record`."""
 
     def __init__(self, module: nn.Module, skip: set[nn.Module], stack: bool, axis: int) -> None:
         self._layers = found_layers(module, skip, axis)
         self._stacks = stacks_of(self._layers, stack)
         ours = {id(p) for layer in self._layers for p in layer.parameters()}
-        self.others = {
-            name: p
-            for name, p in module.named_parameters()
-            if p.requires_grad and id(p) not in ours
-        }
+        self._rest = {name: p for name, p in module.named_parameters() if id(p) not in ours}
         self._hooks: list[Any] = []
         self._anchor = torch.zeros((), requires_grad=True)
 
@@ -113,7 +103,10 @@ class Recording:
             require_trained(layer)
             layer.clear()
         self._hooks = [
-            layer.module.register_forward_hook(_hook(layer, self._anchor), with_kwargs=True)
+            # before hooks of the user, which may return what the layer did not
+            layer.module.register_forward_hook(
+                _hook(layer, self._anchor), prepend=True, with_kwargs=True
+            )
             for layer in self._layers
         ]
         return self
@@ -135,6 +128,14 @@ class Recording:
     def __len__(self) -> int:
         return len(self._stacks)
 
+    @property
+    def others(self) -> dict[str, nn.Parameter]:
+        """Parameters that no recorded layer has, unless frozen; their gradient is the plain one.
+
+        They are those of batch norms, of what is skipped, and of modules themselves.
+        """
+        return {name: p for name, p in self._rest.items() if p.requires_grad}
+
     def backward(self, loss: torch.Tensor) -> None:
         """Go backward from a loss, without the gradients of the weights of recorded layers.
 
@@ -146,7 +147,8 @@ class Recording:
         Notes
         -----
         This saves a third of a backward pass for steps that are not made of the mean gradient, such
-        as FNGD. Not for DistributedDataParallel, which waits for all gradients, nor for
+        as FNGD. A penalty on the weight of a recorded layer is lost: leave it to the weight decay
+        of an optimizer. Not for DistributedDataParallel, which waits for all gradients, nor for
         checkpoints with ``use_reentrant=True``.
         """
         torch.autograd.backward(loss, inputs=[self._anchor, *self.others.values()])
@@ -230,21 +232,23 @@ class Recording:
         name : str
             Of a layer, or of a stack of them.
         step : torch.Tensor
-            Of the shape of `gradient`, or of what `ngdla.weighted_gradient` returns.
+            Of the shape of `gradient`, or of what `ngdla.weighted_gradient` returns: (1, 2 d) of a
+            norm with sharing="none".
 
         Raises
         ------
         KeyError
             If no layer has this name.
         ValueError
-            If the step has another number of entries than the parameters.
+            If the step has another shape.
         """
         layers = self._of(name)
-        size = sum(p.numel() for layer in layers for p in layer.parameters())
-        if step.numel() != size:
+        lead = (len(layers),) if len(layers) > 1 else ()
+        shapes = [(*lead, *shape) for shape in layers[0].step_shapes]
+        if tuple(step.shape) not in shapes:
             msg = (
-                f"`step` has shape {tuple(step.shape)}; `{name}` has {size} parameters, and a step "
-                f"the shape of layers.gradient(name)."
+                f"`step` has shape {tuple(step.shape)}; one of `{name}` must have the shape of "
+                f"layers.gradient(name), {shapes[0]}."
             )
             raise ValueError(msg)
         for layer, part in zip(layers, step if len(layers) > 1 else [step]):
@@ -270,6 +274,8 @@ def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
     def hook(
         module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
     ) -> Any:
+        if module is not layer.module:  # a copy that was made within the context
+            return None
         if not torch.is_grad_enabled():
             layer.called_without_gradient = True
             return None
@@ -377,7 +383,7 @@ def _require_same_samples(layers: list[Layer]) -> None:
         if first[1] != M:
             msg = (
                 f"`{layer.name}` has {M} samples and `{first[0].name}` {first[1]}: samples must be "
-                f"axis `batch_axis` of all inputs, and not be joined with positions; leave one of "
-                f"them out by skip=."
+                f"axis `batch_axis` of all inputs, not be joined with positions, and all reach "
+                f"each layer; leave one of them out by skip=."
             )
             raise ValueError(msg)

@@ -532,3 +532,23 @@ def test_larger_batches_than_the_first(problem):
         ValueError, match="`inputs` has 7 samples; `state` was made for batches of 4"
     ):
         fngd.precondition(recorded(model, x, y, skip=SKIP, mean=False))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_layers_come_and_go(name):
+    """A layer that comes late makes the steps of one that comes first, whatever others do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5)).double()
+    x, y = torch.randn(8, 4, dtype=torch.float64), torch.randint(5, (8,))
+    late, first = MAKERS[name](kl=None) if "FNGD" not in name else MAKERS[name](), None
+    for skip in (["0"], ["0"], ["0"], ["0"], ["2"], ["0"], [], []):
+        layers = recorded(model, x, y, skip=skip)
+        batch = {"batch": 0} if name == "FNGD, table" else {}
+        late.precondition(layers, 0.1, **batch)
+        if skip == ["2"]:
+            first = layers.gradient("0")
+    fresh = MAKERS[name](kl=None) if "FNGD" not in name else MAKERS[name]()
+    layers = recorded(model, x, y, skip=["2"])
+    fresh.precondition(layers, 0.1, **batch)
+    if "SINGD" not in name:  # whose first steps of factors are larger, by the number of the step
+        assert close(first, layers.gradient("0"), 1e3)

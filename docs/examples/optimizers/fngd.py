@@ -68,4 +68,4 @@ class FNGD(Kept):
             steps[name] = ngdla.weighted_gradient(a, g, v, positions=True, check=check)
             layers.write(name, steps[name])
         if check or all_finite(steps):
-            self.states = states
+            self.states = self.states | states

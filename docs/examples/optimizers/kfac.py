@@ -67,20 +67,19 @@ class KFAC(Kept):
         rows = layers.rows(**self.options, loss_scale=loss_scale, check=False)
         options = {"decay": self.decay, "check": check}
         new = {k: averaged(self.factors.get(k), *rows[k], V, options) for k, V in gradients.items()}
-        self.factors, self.steps = mean_of_processes(self.communicator, new), self.steps + 1
-        if self.steps <= self.refresh or self.steps % self.refresh == 0:
-            self.decomposed = {name: self._decomposed(name) for name in self.factors}
+        self.factors = self.factors | mean_of_processes(self.communicator, new)
+        self.steps += 1
+        due = self.steps <= self.refresh or self.steps % self.refresh == 0
+        made = {k: self._decomposed(k) for k in new if due or k not in self.decomposed}
+        self.decomposed = self.decomposed | made
         steps = {k: self.solved(*self.decomposed[k], V) for k, V in gradients.items()}
         write_bounded(layers, steps, gradients, lr / loss_scale, self.kl)
 
     def _decomposed(self, name: str) -> list[Factor]:
         """Return A and G as decompositions; of an embedding, A is a diagonal and stays one."""
-        weight = 1 - self.decay**self.steps  # of all batches so far
-        pairs = zip(self.factors[name], self.decomposed.get(name, (None, None)))
-        return [
-            self.decompose(F / weight, last, self.steps) if F.ndim > 1 else F / weight
-            for F, last in pairs
-        ]
+        A, G, weight = self.factors[name]
+        pairs = zip((A / weight, G / weight), self.decomposed.get(name, (None, None)))
+        return [self.decompose(F, last, self.steps) if F.ndim > 1 else F for F, last in pairs]
 
     def solved(self, A: Factor, G: Factor, V: torch.Tensor) -> torch.Tensor:
         """Return X with G X A + damping X = V."""
@@ -90,30 +89,42 @@ class KFAC(Kept):
 
 def averaged(
     last: Any, a: torch.Tensor, g: torch.Tensor, V: torch.Tensor, options: dict[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return averages of A and G with those of a batch: A = a^T a / rows, G = g^T g / rows."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return averages of A and G with those of a batch, and the weight of all batches so far.
+
+    A = a^T a / rows, G = g^T g / rows.
+    """
     rows = g.shape[-2]
     if last is None:
         d_out, d_in = V.shape[-2:]
         shape = (*V.shape[:-2], d_in, d_in) if a.is_floating_point() else (d_in,)
-        last = g.new_zeros(shape), g.new_zeros(*V.shape[:-1], d_out)
+        last = g.new_zeros(shape), g.new_zeros(*V.shape[:-1], d_out), g.new_zeros(())
+    weight = last[2].lerp(torch.ones_like(last[2]), 1 - options["decay"])
     G = ngdla.ema(last[1], g / rows**0.5, **options)
     if a.is_floating_point():
-        return ngdla.ema(last[0], a / rows**0.5, **options), G
+        return ngdla.ema(last[0], a / rows**0.5, **options), G, weight
     counts = torch.bincount(a, minlength=V.shape[-1]).to(G.dtype)  # the diagonal of a^T a
-    return last[0].lerp(counts / rows, 1 - options["decay"]), G
+    return last[0].lerp(counts / rows, 1 - options["decay"]), G, weight
 
 
 def eigenpairs(F: torch.Tensor, last: Any, steps: int, *, rank: int | None = None) -> Factor:
     """Return all eigenpairs, or some, from those of the last time."""
     if rank is None or 2 * rank >= F.shape[-1]:
-        try:
-            values, vectors = torch.linalg.eigh(F)
-        except torch.linalg.LinAlgError:  # happens in float32, where many inputs are always zero
-            values, vectors = (x.to(F.dtype) for x in torch.linalg.eigh(F.double()))
+        values, vectors = complete_eigh(F)
         return values.clamp(min=0), vectors  # rounding makes some negative
     warm = {} if last is None else {"passes": 1, "basis": last.eigenvectors}
     return ngdla.randomized_eigh(F, rank, rng=steps, **warm)
+
+
+def complete_eigh(F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all eigenpairs, made in double where float32 fails: many inputs are always zero."""
+    try:
+        values, vectors = torch.linalg.eigh(F)
+    except torch.linalg.LinAlgError:
+        values = F.new_full((), torch.nan)
+    if values.isnan().any():  # which may be all that is seen of a failure
+        values, vectors = (x.to(F.dtype) for x in torch.linalg.eigh(F.double()))
+    return values, vectors
 
 
 def solved_embedding(A: torch.Tensor, G: Factor, V: torch.Tensor, damping: float) -> torch.Tensor:

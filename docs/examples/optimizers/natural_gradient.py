@@ -73,7 +73,8 @@ class NaturalGradient(Kept):
         f = first.new_ones(len(first)) if residuals is None else residuals.detach().to(first.dtype)
         root, f = len(first) ** 0.5, f / len(first) ** 0.5
         S = {name: x / root for name, x in S.items()}
-        x0 = {name: self.momentum * x for name, x in self.last.items()} or None
+        zeros = {name: torch.zeros_like(x[0]) for name, x in S.items()}
+        x0 = {name: self.momentum * self.last.get(name, zero) for name, zero in zeros.items()}
         step = ngdla.damped_lstsq(S, f, self.damping, x0=x0, check=check or "nan")
         return step, {name: torch.tensordot(f, x, dims=1) for name, x in S.items()}
 

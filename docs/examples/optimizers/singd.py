@@ -65,10 +65,10 @@ class SINGD(Kept):
         gradients = {name: layers.gradient(name) for name in layers}
         if not usable(layers, gradients, check):
             return
-        if self.steps % self.refresh == 0:
+        if self.steps % self.refresh == 0 or not gradients.keys() <= self.states.keys():
             rows = layers.rows(**self.options, loss_scale=loss_scale, check=False)
             refuse_embeddings(rows)
-            self.states = {name: self._updated(name, *pair, check) for name, pair in rows.items()}
+            self.states = self.states | {k: self._updated(k, *rows[k], check) for k in rows}
         self.steps += 1
         steps = {k: ngdla.inverse_free_apply(self.states[k], V) for k, V in gradients.items()}
         write_bounded(layers, steps, gradients, lr / loss_scale, self.kl)
