@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,19 +39,27 @@ class Layer:
         self.parts: list[Rows] = []
         self.called_without_gradient = self.waiting = False
 
-    def receive(self, inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
-        """Keep what a backward pass brings."""
-        if torch.is_grad_enabled():  # the derivatives of this pass are no products of rows
-            msg = (
-                f"a backward pass with create_graph=True came through `{self.name}`: its gradient "
-                f"is no sum over rows then. Leave it out by skip=[{self.name!r}], or go through a "
-                f"penalty on gradients out of the context."
-            )
-            raise ValueError(msg)
-        self.waiting = False
-        self.parts.append((inputs, output_gradients))
+    def receiver(self) -> Callable[[torch.Tensor, torch.Tensor], None]:
+        """Return what takes the gradients of a call; those of several losses of it add up."""
+        parts: list[Rows] = self.parts
+        place: list[int] = []
 
-    # ---------------------------------------------------------------------------- parameters
+        def receive(inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
+            if torch.is_grad_enabled():  # the derivatives of this pass are no products of rows
+                msg = (
+                    f"a backward pass with create_graph=True came through `{self.name}`: its "
+                    f"gradient is no sum over rows then. Leave it out by skip=[{self.name!r}], or "
+                    f"go through a penalty on gradients out of the context."
+                )
+                raise ValueError(msg)
+            self.waiting = False
+            if place:
+                parts[place[0]] = (inputs, parts[place[0]][1] + output_gradients)
+            else:
+                place.append(len(parts))
+                parts.append((inputs, output_gradients))
+
+        return receive
 
     @property
     def bias(self) -> bool:

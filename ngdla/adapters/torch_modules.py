@@ -169,7 +169,7 @@ class Recording:
             How positions become rows; "none" for functions that take ``positions=True``: (..., M,
             T, d), with T = 1 where there are no positions.
         loss : {"sum", "mean", "token-mean"}, default "mean"
-            What the loss is of the losses of samples, or tokens. With several backward passes, the
+            What the loss is of the losses of samples, or tokens. With several micro-batches, the
             sum of their losses: each a mean divided by their number, if all are of equal size.
         loss_scale : float, default 1.0
             What the loss was multiplied by, as by ``torch.amp.GradScaler.get_scale()``.
@@ -289,7 +289,7 @@ def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
                 raise ValueError(msg)
             layer.waiting = True
         (inputs,) = (*arguments, *named.values())
-        return tapped(output, inputs, anchor, layer.receive)
+        return tapped(output, inputs, anchor, layer.receiver())
 
     return hook
 

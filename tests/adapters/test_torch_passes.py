@@ -53,6 +53,17 @@ def test_hooks_of_the_user_come_after_ours(scale: float) -> None:
     assert_rows_are_of_gradients(layers)
 
 
+def test_losses_of_one_pass_add_up() -> None:
+    """Two backward passes through one forward pass are of the same samples."""
+    model = mlp()
+    with record(model) as layers:
+        loss = loss_of(model(inputs()))
+        (0.25 * loss).backward(retain_graph=True)
+        (0.75 * loss).backward()
+    assert all(len(a) == len(inputs()) for a, _ in layers.rows().values())
+    assert_rows_are_of_gradients(layers)
+
+
 def test_backward_passes_that_are_differentiated() -> None:
     """A penalty on gradients would have rows of its first pass, and lack its second derivatives."""
     model, x = mlp(), inputs().requires_grad_()
