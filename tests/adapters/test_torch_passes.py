@@ -102,6 +102,26 @@ def test_no_sequences() -> None:
     assert shapes == {"0": [(0,), (0, 3)], "1": [(0, 4), (0, 2)]}
 
 
+def test_a_mean_over_some_tokens() -> None:
+    """What `loss_scale` makes of it is what a token is alone."""
+    layer, x = nn.Linear(3, 5).double(), torch.randn(4, 6, 3, dtype=torch.float64)
+    labels = torch.randint(5, (4, 6))
+    labels[1:, 4:] = -100
+    model = nn.Sequential(layer)
+    gradients = []
+    for reduction in ("mean", "sum"):
+        with record(model) as layers:
+            y = model(x).flatten(0, 1)
+            loss = nn.functional.cross_entropy(y, labels.flatten(), reduction=reduction)
+            loss.backward()
+        if reduction == "mean":
+            share = labels.numel() / int((labels != -100).sum())
+            gradients.append(layers.rows(loss="token-mean", loss_scale=share)["0"][1])
+        else:
+            gradients.append(layers.rows(loss="sum")["0"][1] / 6**0.5)
+    assert torch.allclose(*gradients, rtol=64 * EPS, atol=64 * EPS)
+
+
 def test_copies_are_not_recorded() -> None:
     """A copy that was made within the context has the hooks still."""
     model = mlp()
