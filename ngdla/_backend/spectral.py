@@ -29,7 +29,7 @@ from .namespace import (
 )
 from .scipy_threads import short_call
 from .shapes import expanded
-from .tracing import concrete, is_traced
+from .tracing import is_traced
 from .triangular import over_batch
 
 __all__ = ["apart", "eigh", "least_gap", "left_singular", "qr", "qr_r", "svd"]
@@ -209,8 +209,8 @@ def _nan_of_torch(A: AnyArray, values: AnyArray) -> bool:
     xp = namespace(A)
     if not is_torch_namespace(xp) or dtype_name(A.dtype) not in _DOUBLE or is_traced(A):
         return False
-    # MKL works on CPUs, where a flag is read without waiting
-    return A.device.type == "cpu" and bool(concrete(xp.any(xp.isnan(values))))
+    # MKL works on CPUs, where NumPy sees the same memory, and nothing is sent
+    return A.device.type == "cpu" and bool(np.isnan(values.detach().numpy()).any())
 
 
 def _nan_where_not_finite(factors: Iterable[AnyArray], A: AnyArray) -> tuple[AnyArray, ...]:

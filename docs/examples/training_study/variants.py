@@ -39,7 +39,8 @@ class CholeskyKFAC(KFAC):
     """Inverse Cholesky factors K, with K K^T = (A + pi sqrt(damping))^-1: factored damping."""
 
     def _decomposed(self, name: str) -> list[Any]:
-        A, G = (F / (1 - self.decay**self.steps) for F in self.factors[name])
+        A, G, weight = self.factors[name]
+        A, G = A / weight, G / weight
         means = [float(F.diagonal().mean()) for F in (A, G)]
         pi, shift = math.sqrt(means[0] / max(means[1], TINY)), math.sqrt(self.damping)
         return [
