@@ -56,7 +56,7 @@ class FNGD(Kept):
         """
         rows = layers.rows(sharing="none", loss=self.loss, loss_scale=loss_scale, check=check)
         refuse_embeddings(rows)
-        states, steps, options = {}, {}, {"batch": batch, "check": check}
+        states, sums, options = {}, {}, {"batch": batch, "check": check}
         for name, (a, g) in rows.items():
             state = self.states.get(name) or ngdla.weight_sharing_init(
                 self.policy, a.shape[-3], period=self.period
@@ -65,7 +65,9 @@ class FNGD(Kept):
                 state, a, g, self.damping, positions=True, **options
             )
             v = loss_scale * v
-            steps[name] = ngdla.weighted_gradient(a, g, v, positions=True, check=check)
-            layers.write(name, steps[name])
-        if check or all_finite(steps):
+            step = ngdla.weighted_gradient(a, g, v, positions=True, check=check)
+            layers.write(name, step)  # each by itself: memory of large steps is used again
+            if not check:
+                sums[name] = step.sum()
+        if check or all_finite(sums):
             self.states = self.states | states
