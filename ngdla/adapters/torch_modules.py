@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ngdla._backend.checks import require_choice, require_flag
+from ngdla._backend.checks import require_choice, require_count, require_flag
 from ngdla._backend.messages import shown
 from ngdla.per_sample.layer_rows import LOSSES, SHARINGS, Loss, Sharing
 
@@ -49,7 +49,8 @@ def record(
     Raises
     ------
     TypeError
-        If `module` is no module, or an entry of `skip` neither a path nor a class.
+        If `module` is no module, an entry of `skip` neither a path nor a class, or `batch_axis` no
+        int.
     ValueError
         Naming the path of a layer that shares its weight, is frozen, in eval mode, compiled, has a
         forward or a parametrization of its own, or is a torch.nn.MultiheadAttention, which hides
@@ -81,6 +82,7 @@ def record(
         msg = f"`module` is a {type(module).__name__}; it must be a torch.nn.Module."
         raise TypeError(msg)
     require_flag(stack, "stack")
+    require_count(batch_axis, "batch_axis")
     return Recording(module, left_out(module, skip), stack, batch_axis)
 
 
@@ -187,10 +189,14 @@ class Recording:
         ------
         ValueError
             Naming the path of a layer that got no gradient, was called under ``no_grad`` alone,
-            holds NaN or Inf, or has another number of samples than others.
+            holds NaN or Inf, or has another number of samples than others. If `loss_scale` is not
+            positive and finite.
         """
         require_choice(sharing, "sharing", SHARINGS)
         require_choice(loss, "loss", LOSSES)
+        if not 0 < loss_scale < math.inf:
+            msg = f"`loss_scale` is {shown(loss_scale)}; it must be positive and finite."
+            raise ValueError(msg)
         for layer in self._layers:
             _require_received(layer)
         if check:

@@ -459,6 +459,12 @@ def test_bad_arguments() -> None:
         layers.rows(sharing="all")
     with pytest.raises(ValueError, match="`loss` is 'average'"):
         layers.rows(loss="average")
+    for scale in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"`loss_scale` is .*positive and finite"):
+            layers.rows(loss_scale=scale)
+    for axis, kind in ((-1, ValueError), (0.5, TypeError)):
+        with pytest.raises(kind, match="`batch_axis` is"):
+            record(model, batch_axis=axis)
 
 
 def test_bad_names_and_steps() -> None:
