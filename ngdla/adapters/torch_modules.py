@@ -364,7 +364,12 @@ def _require_received(layer: Layer) -> None:
 
 def _require_finite(layers: list[Layer]) -> None:
     """Raise if there is NaN or Inf, naming the layer where it comes from, if all are in order."""
-    inputs = [(x, a, "inputs") for x in layers for a, _ in x.parts if a.is_floating_point()]
+    inputs = [
+        (x, a, "inputs")
+        for x in layers
+        for a, _ in x.parts
+        if a.is_floating_point() or a.is_complex()  # indices are neither
+    ]
     gradients = [(x, g, "output gradients") for x in reversed(layers) for _, g in x.parts]
     # a sum in float32 or wider shows them: one pass, and no array of flags
     sums = [

@@ -150,3 +150,19 @@ def test_others_follow_what_is_frozen() -> None:
             layers.backward(model(inputs()).pow(3).sum())
         assert (model[1].weight.grad is not None) == trained
         assert model[1].bias.grad is not None
+
+
+def test_complex_layers() -> None:
+    """Rows are of gradients g a^H, as torch defines them, and NaN is found."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2, dtype=torch.complex128), torch.randn(4, 3, dtype=torch.complex128)
+    with record(model) as layers:
+        (model(x).abs() ** 2).sum().backward()
+    a, g = layers.rows(loss="sum")[""]
+    V = layers.gradient("")
+    assert float((g.mT @ a.conj() - V).abs().max()) <= 64 * EPS * float(V.abs().max())
+    x[0, 0] = torch.nan
+    with record(model) as layers:
+        model(x)[1:].abs().sum().backward()
+    with pytest.raises(ValueError, match="inputs of `` contain NaN"):
+        layers.rows()
