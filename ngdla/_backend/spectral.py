@@ -29,7 +29,8 @@ from .namespace import (
 )
 from .scipy_threads import short_call
 from .shapes import expanded
-from .tracing import is_traced
+from .sums import writable
+from .tracing import concrete, detached, is_traced
 from .triangular import over_batch
 
 __all__ = ["apart", "eigh", "least_gap", "left_singular", "qr", "qr_r", "svd"]
@@ -209,8 +210,12 @@ def _nan_of_torch(A: AnyArray, values: AnyArray) -> bool:
     xp = namespace(A)
     if not is_torch_namespace(xp) or dtype_name(A.dtype) not in _DOUBLE or is_traced(A):
         return False
-    # MKL works on CPUs, where NumPy sees the same memory, and nothing is sent
-    return A.device.type == "cpu" and bool(np.isnan(values.detach().numpy()).any())
+    if A.device.type != "cpu":  # where MKL does not work
+        return False
+    seen = detached(values)
+    if writable(seen):  # NumPy sees the same memory, and torch is asked for nothing
+        return bool(np.isnan(seen.numpy()).any())
+    return bool(concrete(xp.any(xp.isnan(seen))))
 
 
 def _nan_where_not_finite(factors: Iterable[AnyArray], A: AnyArray) -> tuple[AnyArray, ...]:

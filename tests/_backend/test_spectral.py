@@ -99,6 +99,35 @@ def test_single_precision_that_fails_is_made_in_double(
     assert values.isnan().any(-1).tolist() == [False, True, False]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("around", ["grad", "jacfwd", "hessian", "vmap", "grad of vmap", "dual"])
+def test_single_precision_of_torch_in_transformations(around: str) -> None:
+    """Their tensors have no memory that NumPy could see."""
+    torch = pytest.importorskip("torch")
+    A = torch.diag(torch.arange(1.0, 4.0))
+
+    def largest(A: Any) -> Any:
+        return spectral.eigh(A)[0][..., -1]
+
+    def of_stack(A: Any) -> Any:
+        return torch.vmap(largest)(torch.stack([A, 2 * A])).sum()
+
+    derivative = torch.zeros(3, 3)
+    derivative[2, 2] = 1.0
+    if around == "vmap":
+        assert torch.vmap(largest)(torch.stack([A, 2 * A])).tolist() == [3.0, 6.0]
+    elif around == "dual":
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(A, torch.eye(3))
+            assert torch.autograd.forward_ad.unpack_dual(largest(dual)).tangent.item() == 1.0
+    elif around == "hessian":  # of 3 + h, at h = 0
+        assert torch.func.hessian(lambda h: largest(A + h * torch.eye(3)))(torch.tensor(0.0)) == 0
+    elif around == "grad of vmap":
+        assert torch.equal(torch.func.grad(of_stack)(A), 3 * derivative)
+    else:
+        assert torch.equal(getattr(torch.func, around)(largest)(A), derivative)
+
+
 def test_eigh_of_numpy_works_in_the_precision_of_its_argument(rng: np.random.Generator) -> None:
     """numpy.linalg would compute float32 in float64, and take the time for it."""
     A = random_array(rng, (40, 40), "float32")
