@@ -68,11 +68,27 @@ def test_settings_are_those_of_validation(results):
 
 def test_table_of_both_rules(results):
     head, first, *rest = rules_report.rules_table(results)
-    assert len(rest) == 2 * (len(rules_report.RESTRICTIONS) + 2) - 1
+    assert len(rest) == 2 * (len(rules_report.RESTRICTIONS) + 4) - 1
     assert {len(row) for row in rest} == {len(head)}
     assert first[2:6] == ["95.00 ± 0.00", "94.00 ± 0.00", "-1.00 ± 0.00", "-1.00 ± 0.00"]
     assert rest[-1][2:] == ["–"] * 6, "without runs of the package"
-    assert results["missing"] == 2 * 2 * 2 * 10
+    package = {
+        (network, rule, warm_up, tuple(best[parts[rule]].items()))
+        for network in ("mlp", "cnn")
+        for rule in rules_report.RULES
+        for best in [rules_report.chosen(results["grid"], network, rule)]
+        for parts, warm_up in rules_report.PACKAGE_ROWS.values()
+    }
+    assert results["missing"] == 10 * len(package)
+
+
+def test_table_of_all_settings(results):
+    (_, ikfac, ingd, *rest) = rules_report.sensitivity_table(results)
+    assert len(rest) == 2
+    # 11 settings at the best learning rate and damping; those of step size 0.2 diverge in both
+    assert ikfac[1:] == ["IKFAC", "105", "92.33", "87.33", "11", "48", "57"]
+    assert ingd[1:5] == ["INGD", "105", "91.33", "86.33"]
+    assert ingd[-2:] == ["48", "0"]
 
 
 def test_what_diverges_counts_as_chance():

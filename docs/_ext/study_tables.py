@@ -56,5 +56,6 @@ TABLES["study-state"] = partial(table, "state_table")
 TABLES["study-claims"] = partial(table, "claims_table")
 TABLES["study-environments"] = environments
 TABLES["rules"] = partial(rules_table, "rules_table")
+TABLES["rules-sensitivity"] = partial(rules_table, "sensitivity_table")
 TABLES["rules-settings"] = partial(rules_table, "settings_table")
 TABLES["rules-environments"] = partial(environments, RULES)

@@ -140,7 +140,7 @@ def report_rules(options: argparse.Namespace) -> None:
     """Write rules.json, and print its tables."""
     from training_study.report import markdown
     from training_study.rules import Comparison, summarise
-    from training_study.rules_report import rules_table, settings_table
+    from training_study.rules_report import rules_table, sensitivity_table, settings_table
     from training_study.store import read
     from training_study.summary import write_summary
 
@@ -148,7 +148,7 @@ def report_rules(options: argparse.Namespace) -> None:
     runs, results = options.runs or usual[0], options.results or usual[1]
     summary = summarise(Comparison(options.short), read(runs))
     write_summary(summary, results)
-    for rows in (rules_table(summary), settings_table(summary)):
+    for rows in (rules_table(summary), sensitivity_table(summary), settings_table(summary)):
         print(f"{markdown(rows)}\n")
     print(f"{results}, without {summary['missing']} runs that are missing", file=sys.stderr)
 

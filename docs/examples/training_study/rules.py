@@ -14,7 +14,7 @@ from tqdm import tqdm
 from training_study.data import split
 from training_study.environment import environment
 from training_study.execution import IncompleteStudyError, complete
-from training_study.rules_report import ALL, DAMPINGS, OF_PACKAGE, RULES, accuracy, chosen
+from training_study.rules_report import ALL, DAMPINGS, PACKAGE_ROWS, RULES, accuracy, chosen
 from training_study.runs import BATCH, EPOCHS, SHORT_EPOCHS, Run, merit
 from training_study.store import Store
 from training_study.summary import environments, rounded
@@ -83,8 +83,8 @@ class Comparison:
         return [
             run
             for network, rule, best in self._best(records)
-            for warm_up in (True, False)
-            for settings in [best[OF_PACKAGE[rule]] | {"warm_up": warm_up}]
+            for parts, warm_up in PACKAGE_ROWS.values()
+            for settings in [best[parts[rule]] | {"warm_up": warm_up}]
             for run in self._runs(network, f"package-{rule}", settings, FINAL_SEEDS)
         ]
 

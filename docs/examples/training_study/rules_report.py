@@ -14,6 +14,8 @@ Entry = dict[str, Any]
 
 RULES = ("ikfac", "ingd")
 DAMPINGS = (0.1, 0.01, 0.001, 0.0001)
+ALL, STILL = "all settings", "no momentum of tangents"
+AS_IN_STUDY = "as in the study: step size 0.05, no momentum of tangents"
 VANISHING = 1e-3
 """A training loss, below which a network is said to fit its images to the last digit."""
 
@@ -30,11 +32,11 @@ def damped_by(value: float) -> Callable[[Entry, list[Entry]], bool]:
 
 
 RESTRICTIONS: dict[str, Callable[[Entry, list[Entry]], bool]] = {
-    "all settings": lambda entry, entries: True,
-    "as in the study: step size 0.05, no momentum of tangents": lambda entry, entries: (
+    ALL: lambda entry, entries: True,
+    AS_IN_STUDY: lambda entry, entries: (
         entry["settings"]["step_size"] == 0.05 and not entry["settings"]["tangent_momentum"]
     ),
-    "no momentum of tangents": lambda entry, entries: not entry["settings"]["tangent_momentum"],
+    STILL: lambda entry, entries: not entry["settings"]["tangent_momentum"],
     "with momentum of tangents": lambda entry, entries: entry["settings"]["tangent_momentum"] > 0,
     "learning rate inside of its grid": lambda entry, entries: not ends(entry, entries),
     f"training loss above {VANISHING} in the end": lambda entry, entries: (
@@ -44,16 +46,21 @@ RESTRICTIONS: dict[str, Callable[[Entry, list[Entry]], bool]] = {
 }
 """Parts of the grid, in each of which both rules get their best settings."""
 
-ALL, STILL = "all settings", "no momentum of tangents"
-
-OF_PACKAGE = {"ikfac": STILL, "ingd": ALL}
+PACKAGE_PARTS = {
+    "all settings": {"ikfac": STILL, "ingd": ALL},
+    "as in the study": dict.fromkeys(RULES, AS_IN_STUDY),
+}
 """The parts whose best settings `singd` gets, which has no momentum of tangents in IKFAC."""
 
 PACKAGE_ROWS = {
-    "`singd`, the same steps of factors": True,
-    "`singd`, constant steps of factors": False,
+    f"`singd`, {title}, {steps} steps of factors": (parts, warm_up)
+    for title, parts in PACKAGE_PARTS.items()
+    for steps, warm_up in (("the same", True), ("constant", False))
 }
-"""Whether the first steps of factors are larger, as those of the class are."""
+"""With the parts whether the first steps of factors are larger, as those of the class are."""
+
+CLOSE = 0.01
+"""How much accuracy a setting that does well may be below the best one."""
 
 
 def chosen(entries: list[Entry], network: str, rule: str) -> dict[str, dict[str, Any]]:
@@ -81,9 +88,9 @@ def rules_table(results: Entry) -> Rows:
         for name in RESTRICTIONS:
             pair = [of(results, network, f"rule-{rule}", best[rule].get(name)) for rule in RULES]
             rows.append([TITLES[network], name, *compared(pair)])
-        for name, warm_up in PACKAGE_ROWS.items():
+        for name, (parts, warm_up) in PACKAGE_ROWS.items():
             settings = [
-                (best[rule].get(OF_PACKAGE[rule]) or {}) | {"warm_up": warm_up} for rule in RULES
+                (best[rule].get(parts[rule]) or {}) | {"warm_up": warm_up} for rule in RULES
             ]
             pair = [of(results, network, f"package-{rule}", s) for rule, s in zip(RULES, settings)]
             rows.append([TITLES[network], name, *compared(pair)])
@@ -96,6 +103,34 @@ def compared(pair: list[list[Entry]]) -> list[str]:
     stopped = [[run["early"] for run in runs] for runs in pair]
     losses = [loss_of(runs) for runs in pair]
     return [*(mean_and_error(x) for x in tests), difference(tests), difference(stopped), *losses]
+
+
+def sensitivity_table(results: Entry) -> Rows:
+    """Return how both rules do over all settings that both were tried with."""
+    head = ["network", "rule", "settings", "best", "median", "within one point of the best"]
+    rows = [[*head, "diverged at least once", "better than the other rule"]]
+    for network in networks(results):
+        first, second = (by_settings(results, network, rule) for rule in RULES)
+        both = [key for key in first if key in second]
+        best = max(e["validation"] for key in both for e in (first[key], second[key]))
+        for rule, mine, other in zip(RULES, (first, second), (second, first)):
+            values = [mine[key]["validation"] for key in both]
+            counts = (
+                sum(value >= best - CLOSE for value in values),
+                sum(mine[key]["loss"] is None for key in both),
+                sum(mine[key]["validation"] > other[key]["validation"] for key in both),
+            )
+            accuracies = [f"{100 * f(values):.2f}" for f in (max, statistics.median)]
+            cells = [rule.upper(), str(len(both)), *accuracies, *map(str, counts)]
+            rows.append([TITLES[network], *cells])
+    return rows
+
+
+def by_settings(results: Entry, network: str, rule: str) -> dict[Any, Entry]:
+    """Return the lines of the grid of one rule by their settings."""
+    wanted = (network, f"rule-{rule}")
+    there = [e for e in results["grid"] if (e["network"], e["method"]) == wanted]
+    return {tuple(sorted(e["settings"].items())): e for e in there}
 
 
 def settings_table(results: Entry) -> Rows:
