@@ -46,7 +46,7 @@ def results(tmp_path, monkeypatch):
 
 def test_rules_are_tried_alike():
     coarse = Comparison().coarse()
-    assert len(coarse) == len(set(coarse)) == 2 * 2 * 3 * 6 * 4 * 2 * 2
+    assert len(coarse) == len(set(coarse)) == 2 * 2 * 3 * 7 * 5 * 2 * 2
     methods = ("rule-ikfac", "rule-ingd")
     first, second = (
         {(r.network, r.settings, r.seed) for r in coarse if r.method == m} for m in methods
@@ -86,9 +86,9 @@ def test_table_of_all_settings(results):
     (_, ikfac, ingd, *rest) = rules_report.sensitivity_table(results)
     assert len(rest) == 2
     # 11 settings at the best learning rate and damping; those of step size 0.2 diverge in both
-    assert ikfac[1:] == ["IKFAC", "105", "92.33", "87.33", "11", "48", "57"]
-    assert ingd[1:5] == ["INGD", "105", "91.33", "86.33"]
-    assert ingd[-2:] == ["48", "0"]
+    assert ikfac[1:] == ["IKFAC", "149", "92.33", "87.33", "11", "70", "79"]
+    assert ingd[1:5] == ["INGD", "149", "91.33", "86.33"]
+    assert ingd[-2:] == ["70", "0"]
 
 
 def test_what_diverges_counts_as_chance():

@@ -22,7 +22,7 @@ from training_study.summary import environments, rounded
 PHASES = ("grid", "final", "package")
 NETWORKS = ("mlp", "cnn")
 COARSE = {
-    "learning_rate": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003),
+    "learning_rate": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
     "damping": DAMPINGS,
     "step_size": (0.05, 0.2),
     "tangent_momentum": (0.0, 0.5),

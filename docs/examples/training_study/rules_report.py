@@ -13,7 +13,7 @@ from training_study.report import MISSING, TITLES, Rows
 Entry = dict[str, Any]
 
 RULES = ("ikfac", "ingd")
-DAMPINGS = (0.1, 0.01, 0.001, 0.0001)
+DAMPINGS = (0.1, 0.01, 0.001, 0.0001, 0.00001)
 ALL, STILL = "all settings", "no momentum of tangents"
 AS_IN_STUDY = "as in the study: step size 0.05, no momentum of tangents"
 VANISHING = 1e-3
@@ -42,7 +42,7 @@ RESTRICTIONS: dict[str, Callable[[Entry, list[Entry]], bool]] = {
     f"training loss above {VANISHING} in the end": lambda entry, entries: (
         entry["loss"] is not None and entry["loss"] > VANISHING
     ),
-    **{f"λ = {value}": damped_by(value) for value in DAMPINGS},
+    **{f"λ = {value:g}": damped_by(value) for value in DAMPINGS},
 }
 """Parts of the grid, in each of which both rules get their best settings."""
 
