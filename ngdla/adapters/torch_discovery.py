@@ -73,7 +73,7 @@ def require_trained(layer: Layer) -> None:
     elif not all(p.requires_grad for p in layer.parameters()):
         reason = "is frozen: a parameter of it has requires_grad=False; set it"
     if reason:
-        raise _refused(layer.name, reason)
+        raise _refused(layer.name, layer.module, reason)
 
 
 def _layer_of(name: str, module: nn.Module, batch_axis: int) -> Layer | None:
@@ -84,7 +84,7 @@ def _layer_of(name: str, module: nn.Module, batch_axis: int) -> Layer | None:
             "without calling a module; write the attention with four torch.nn.Linear and "
             "torch.nn.functional.scaled_dot_product_attention"
         )
-        raise _refused(name, reason, "torch.nn.MultiheadAttention")
+        raise _refused(name, module, reason, "torch.nn.MultiheadAttention")
     for base, kind in KINDS.items():
         if isinstance(module, base):
             if getattr(module, "weight", None) is None:
@@ -108,7 +108,7 @@ def _require_plain(name: str, module: nn.Module, base: type[nn.Module]) -> None:
     ):
         reason = "is an embedding with sparse, scale_grad_by_freq or max_norm"
     if reason:
-        raise _refused(name, reason)
+        raise _refused(name, module, reason)
 
 
 def _require_not_compiled(name: str, module: nn.Module) -> None:
@@ -131,7 +131,7 @@ def _require_own_parameters(module: nn.Module, layers: list[Layer]) -> None:
     for layer in layers:
         for p in layer.parameters():
             if len(names := owners[id(p)]) > 1:
-                both = " and ".join(f"`{name}`" for name in names)
+                both = " and ".join(f"`{name or type(module).__name__}`" for name in names)
                 msg = (
                     f"{both} share a parameter, whose gradient is a sum over both: leave them out "
                     f"by skip={names!r}, or give each its own."
@@ -139,6 +139,8 @@ def _require_own_parameters(module: nn.Module, layers: list[Layer]) -> None:
                 raise ValueError(msg)
 
 
-def _refused(name: str, reason: str, skipped: str = "") -> Exception:
+def _refused(name: str, module: nn.Module, reason: str, skipped: str = "") -> Exception:
     """Return the error of a layer that cannot be recorded, with the way to do without it."""
+    if not name:  # nothing would be left
+        return ValueError(f"`{type(module).__name__}` {reason}.")
     return ValueError(f"`{name}` {reason}, or leave it out by skip=[{skipped or repr(name)}].")

@@ -47,7 +47,7 @@ class Layer:
         def receive(inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
             if torch.is_grad_enabled():  # the derivatives of this pass are no products of rows
                 msg = (
-                    f"a backward pass with create_graph=True came through `{self.name}`: its "
+                    f"a backward pass with create_graph=True came through `{self.path}`: its "
                     f"gradient is no sum over rows then. Leave it out by skip=[{self.name!r}], or "
                     f"go through a penalty on gradients out of the context."
                 )
@@ -60,6 +60,11 @@ class Layer:
                 parts.append((inputs, output_gradients))
 
         return receive
+
+    @property
+    def path(self) -> str:
+        """The name for messages; that of its class if the recorded module is the layer."""
+        return self.name or type(self.module).__name__
 
     @property
     def bias(self) -> bool:
@@ -219,7 +224,7 @@ class Embedding(Layer):
     def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         if sharing == "reduce":
             msg = (
-                f"`{self.name}` is an embedding, and the mean of its inputs is no index: use "
+                f"`{self.path}` is an embedding, and the mean of its inputs is no index: use "
                 f'sharing="expand", or leave it out by skip=[torch.nn.Embedding].'
             )
             raise ValueError(msg)

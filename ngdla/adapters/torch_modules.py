@@ -16,6 +16,14 @@ from ngdla.per_sample.layer_rows import LOSSES, SHARINGS, Loss, Sharing
 
 from .torch_discovery import Skip, found_layers, left_out, require_trained, stacks_of
 from .torch_layers import Layer, Rows
+from .torch_received import (
+    plain_gradients,
+    require_finite,
+    require_received,
+    require_same_samples,
+    rows_of_parts,
+    stacked,
+)
 from .torch_taps import in_backward, tapped
 
 __all__ = ["Recording", "record"]
@@ -198,13 +206,13 @@ class Recording:
             msg = f"`loss_scale` is {shown(loss_scale)}; it must be positive and finite."
             raise ValueError(msg)
         for layer in self._layers:
-            _require_received(layer)
+            require_received(layer)
         if check:
-            _require_finite(self._layers)
+            require_finite(self._layers)
         if loss != "token-mean":
-            _require_same_samples(self._layers)
-        rows = {x.name: _rows_of_parts(x, sharing, loss, loss_scale) for x in self._layers}
-        return {name: _stacked(name, layers, rows) for name, layers in self._stacks.items()}
+            require_same_samples(self._layers)
+        rows = {x.name: rows_of_parts(x, sharing, loss, loss_scale) for x in self._layers}
+        return {name: stacked(name, layers, rows) for name, layers in self._stacks.items()}
 
     def gradient(self, name: str) -> torch.Tensor:
         """Return the gradient of a layer's weight, (..., d_out, d_in), the bias as last column.
@@ -227,7 +235,7 @@ class Recording:
         ValueError
             If there is no gradient, as after `Recording.backward`.
         """
-        gradients = [layer.joined(*_gradients(layer)) for layer in self._of(name)]
+        gradients = [layer.joined(*plain_gradients(layer)) for layer in self._of(name)]
         return gradients[0] if len(gradients) == 1 else torch.stack(gradients)
 
     def write(self, name: str, step: torch.Tensor) -> None:
@@ -288,7 +296,7 @@ def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
         if not in_backward():  # where a checkpoint is computed again
             if layer.waiting:
                 msg = (
-                    f"`{layer.name}` is called twice before a backward pass: its gradient is a sum "
+                    f"`{layer.path}` is called twice before a backward pass: its gradient is a sum "
                     f"over both calls, and so are no rows. Call it once, evaluate under "
                     f"torch.no_grad(), or leave it out by skip=[{layer.name!r}]."
                 )
@@ -298,103 +306,3 @@ def _hook(layer: Layer, anchor: torch.Tensor) -> Callable[..., Any]:
         return tapped(output, inputs, anchor, layer.receiver())
 
     return hook
-
-
-def _rows_of_parts(layer: Layer, sharing: Sharing, loss: Loss, loss_scale: float) -> Rows:
-    """Return the rows of all backward passes together, as of one of all samples."""
-    sizes = [layer.sizes(g) for _, g in layer.parts]
-    samples, tokens = sum(M for M, _ in sizes), sum(M * T for M, T in sizes)
-    rows = []
-    for (a, g), (_, T) in zip(layer.parts, sizes):
-        factor = {"sum": 1.0, "mean": samples, "token-mean": tokens / math.sqrt(max(T, 1))}[loss]
-        rows.append(layer.rows(a, g, sharing, factor / loss_scale))
-    if len(rows) == 1:
-        return rows[0]
-    if sharing == "none" and len({T for _, T in sizes}) > 1:
-        msg = (
-            f"`{layer.name}` has several numbers of positions in several backward passes: their "
-            f'samples make no array, so that sharing="none" is not possible.'
-        )
-        raise ValueError(msg)
-    behind = 3 if sharing == "none" else 2  # axes from that of samples on
-    a, g = (torch.cat(x, dim=max(x[0].ndim - behind, 0)) for x in zip(*rows))
-    return a, g
-
-
-def _stacked(name: str, layers: list[Layer], rows: dict[str, Rows]) -> Rows:
-    """Return the rows of equal layers with an axis more in front."""
-    if len(layers) == 1:
-        return rows[layers[0].name]
-    pairs = [rows[layer.name] for layer in layers]
-    if len({tuple(x.shape for x in pair) for pair in pairs}) > 1:
-        shapes = ", ".join(f"{x.name} {tuple(rows[x.name][0].shape)}" for x in layers)
-        msg = f"layers of one stack have rows of several shapes ({shapes}): pass stack=False."
-        raise ValueError(msg)
-    a, g = (torch.stack(x) for x in zip(*pairs))
-    return a, g
-
-
-def _gradients(layer: Layer) -> list[torch.Tensor]:
-    """Return the gradients of the weight and of the bias."""
-    gradients = [p.grad for p in layer.parameters()]
-    if any(g is None for g in gradients):
-        msg = (
-            f"`{layer.name}` has no gradient: call loss.backward(), and not layers.backward(loss), "
-            f"which leaves out the gradients of recorded layers."
-        )
-        raise ValueError(msg)
-    return [g for g in gradients if g is not None]
-
-
-def _require_received(layer: Layer) -> None:
-    """Raise if no backward pass came through a layer."""
-    if layer.parts:
-        return
-    reason = "was not called"
-    if layer.called_without_gradient:
-        reason = "was called under torch.no_grad() alone"
-    elif layer.waiting:
-        reason = "was called, but no backward pass came through it"
-    msg = (
-        f"`{layer.name}` {reason}, so that it has no rows: its output must reach the loss, and "
-        f"loss.backward() be called within the context; or leave it out by skip=[{layer.name!r}]."
-    )
-    raise ValueError(msg)
-
-
-def _require_finite(layers: list[Layer]) -> None:
-    """Raise if there is NaN or Inf, naming the layer where it comes from, if all are in order."""
-    inputs = [
-        (x, a, "inputs")
-        for x in layers
-        for a, _ in x.parts
-        if a.is_floating_point() or a.is_complex()  # indices are neither
-    ]
-    gradients = [(x, g, "output gradients") for x in reversed(layers) for _, g in x.parts]
-    # a sum in float32 or wider shows them: one pass, and no array of flags
-    sums = [
-        x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
-        for _, x, _ in [*inputs, *gradients]
-    ]
-    finite = torch.stack([torch.isfinite(total).to(sums[0].device) for total in sums])
-    if bool(finite.all()):
-        return
-    layer, _, what = [*inputs, *gradients][finite.tolist().index(False)]
-    msg = (
-        f"{what} of `{layer.name}` contain NaN or Inf; lower the learning rate, or, with loss "
-        f"scaling, leave the step out or pass check=False to functions that skip it."
-    )
-    raise ValueError(msg)
-
-
-def _require_same_samples(layers: list[Layer]) -> None:
-    """Raise if layers saw different numbers of samples, as where positions came first."""
-    first, *others = [(x, sum(x.sizes(g)[0] for _, g in x.parts)) for x in layers]
-    for layer, M in others:
-        if first[1] != M:
-            msg = (
-                f"`{layer.name}` has {M} samples and `{first[0].name}` {first[1]}: samples must be "
-                f"axis `batch_axis` of all inputs, not be joined with positions, and all reach "
-                f"each layer; leave one of them out by skip=."
-            )
-            raise ValueError(msg)

@@ -374,6 +374,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.TransformerEncoderLayer(4, 2),
         "`self_attn` is a torch.nn.MultiheadAttention.*in_proj_weight.*four torch.nn.Linear.*skip=",
     ),
+    "a layer itself": (
+        lambda: nn.Linear(3, 3).eval(),
+        r"^`Linear` is in eval mode; call model.train\(\)\.$",
+    ),
     "no layers": (nn.Identity, "`module` is a Identity without layers"),
 }
 
@@ -436,6 +440,14 @@ def test_the_layer_that_is_not_finite_is_named(bad: float) -> None:
     with pytest.raises(ValueError, match=r"output gradients of `1.0` contain NaN or Inf"):
         layers.rows()
     assert not torch.isfinite(layers.rows(check=False)["0"][1]).all()
+
+
+def test_a_layer_itself_is_named_by_its_class() -> None:
+    layer = nn.Linear(3, 3)
+    layers = record(layer)
+    assert list(layers) == [""]  # as in module.named_modules()
+    with pytest.raises(ValueError, match="`Linear` was not called"), layers:
+        layers.rows()
 
 
 def test_bad_arguments() -> None:
