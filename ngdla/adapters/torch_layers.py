@@ -81,18 +81,28 @@ class Layer:
         return tuple(self.module.weight.shape)
 
     @property
-    def step_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes that a step may have; first that of gradients."""
-        return [(*self.shape[:-1], self.shape[-1] + self.bias)]
+    def step_shapes(self) -> list[list[tuple[int, ...]]]:
+        """The shapes that a step may have, first that of gradients; then those of its columns."""
+        *lead, d_in = self.shape
+        if not self.bias:
+            return [[self.shape]]
+        return [[(*lead, d_in + 1)], [self.shape, (*lead, 1)]]
+
+    def columns(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the columns of inputs, or of a step, of the weight, and that of the bias."""
+        sizes = [self.shape[-1], 1] if self.bias else [self.shape[-1]]
+        if x.shape[-1] != sum(sizes):
+            msg = f"`x` has {x.shape[-1]} columns; those of `{self.path}` are {sum(sizes)}."
+            raise ValueError(msg)
+        return x.split(sizes, dim=-1)
 
     def joined(self, weight: torch.Tensor, *bias: torch.Tensor) -> torch.Tensor:
         """Return a copy of a gradient as (..., d_out, d_in), with a bias (..., d_out, d_in + 1)."""
         return torch.cat([x.reshape(*self.shape[:-1], -1) for x in (weight, *bias)], dim=-1)
 
-    def split(self, step: torch.Tensor) -> list[torch.Tensor]:
-        """Return the parts of a step that belong to the weight and to the bias."""
-        step = step.reshape(*self.shape[:-1], self.shape[-1] + self.bias)
-        parts = step.split([self.shape[-1], 1] if self.bias else [self.shape[-1]], dim=-1)
+    def split(self, *step: torch.Tensor) -> list[torch.Tensor]:
+        """Return a step, whole or in columns, as the weight and the bias have it."""
+        parts = self.columns(step[0]) if len(step) == 1 else step
         return [part.reshape(x.shape) for part, x in zip(parts, self.parameters())]
 
     # ---------------------------------------------------------------------------------- rows
@@ -178,9 +188,18 @@ class Norm(Layer):
         return (self.module.weight.numel(), 1, 1)
 
     @property
-    def step_shapes(self) -> list[tuple[int, ...]]:
-        (gradient,) = super().step_shapes
-        return [gradient, (1, math.prod(gradient))]  # the latter of the only layer
+    def step_shapes(self) -> list[list[tuple[int, ...]]]:
+        gradient, *columns = super().step_shapes
+        return [gradient, *columns, [(1, math.prod(gradient[0]))]]  # the last of the only layer
+
+    def columns(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        whole = math.prod(self.step_shapes[0][0])  # of the only layer
+        return (x,) if x.shape[-1] == whole else super().columns(x)
+
+    def split(self, *step: torch.Tensor) -> list[torch.Tensor]:
+        if len(step) == 1:
+            step = (step[0].reshape(*self.shape[:-1], -1),)
+        return super().split(*step)
 
     def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         if sharing != "none":
@@ -215,11 +234,14 @@ class Embedding(Layer):
     def shape(self) -> tuple[int, ...]:
         return tuple(reversed(self.module.weight.shape))
 
+    def columns(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (x,)
+
     def joined(self, weight: torch.Tensor, *bias: torch.Tensor) -> torch.Tensor:
         return weight.mT.clone()
 
-    def split(self, step: torch.Tensor) -> list[torch.Tensor]:
-        return [step.mT]
+    def split(self, *step: torch.Tensor) -> list[torch.Tensor]:
+        return [step[0].mT]
 
     def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         if sharing == "reduce":

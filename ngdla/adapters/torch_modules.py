@@ -22,6 +22,7 @@ from .torch_received import (
     require_received,
     require_same_samples,
     rows_of_parts,
+    set_gradient,
     stacked,
 )
 from .torch_taps import in_backward, tapped
@@ -238,16 +239,49 @@ class Recording:
         gradients = [layer.joined(*plain_gradients(layer)) for layer in self._of(name)]
         return gradients[0] if len(gradients) == 1 else torch.stack(gradients)
 
-    def write(self, name: str, step: torch.Tensor) -> None:
+    def columns(self, name: str, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the columns of a layer's weight, and then that of its bias, if there is one.
+
+        Parameters
+        ----------
+        name : str
+            Of a layer, or of a stack of them.
+        x : torch.Tensor, shape (..., columns)
+            Inputs, as from `rows`, or a step.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Views. All of `x` is one where inputs are those of no product: of an embedding, and of a
+            norm with sharing="none".
+
+        Raises
+        ------
+        KeyError
+            If no layer has this name.
+        ValueError
+            If `x` has another number of columns.
+
+        Notes
+        -----
+        A step of each by itself is written without a copy, and products with an even number of
+        columns are faster than with one more.
+        """
+        return self._of(name)[0].columns(x)
+
+    def write(self, name: str, *step: torch.Tensor, copy: bool = True) -> None:
         """Write a step into ``weight.grad`` and ``bias.grad``, for an optimizer of torch.
 
         Parameters
         ----------
         name : str
             Of a layer, or of a stack of them.
-        step : torch.Tensor
+        *step : torch.Tensor
             Of the shape of `gradient`, or of what `ngdla.weighted_gradient` returns: (1, 2 d) of a
-            norm with sharing="none".
+            norm with sharing="none". Or its `columns`, one after the other.
+        copy : bool, default True
+            False hands `step` over: it becomes ``.grad`` itself where there is none and it lies in
+            memory as the parameter does, and must not be changed any more.
 
         Raises
         ------
@@ -258,18 +292,18 @@ class Recording:
         """
         layers = self._of(name)
         lead = (len(layers),) if len(layers) > 1 else ()
-        shapes = [(*lead, *shape) for shape in layers[0].step_shapes]
-        if tuple(step.shape) not in shapes:
+        allowed = [[(*lead, *part) for part in parts] for parts in layers[0].step_shapes]
+        given = [tuple(part.shape) for part in step]
+        if given not in allowed:
             msg = (
-                f"`step` has shape {tuple(step.shape)}; one of `{name}` must have the shape of "
-                f"layers.gradient(name), {shapes[0]}."
+                f"`step` has shape {', '.join(map(str, given))}; one of `{name}` must have the "
+                f"shape of layers.gradient(name), {allowed[0][0]}, or of its columns."
             )
             raise ValueError(msg)
-        for layer, part in zip(layers, step if len(layers) > 1 else [step]):
-            for p, x in zip(layer.parameters(), layer.split(part.detach())):
-                if p.grad is None:
-                    p.grad = torch.empty_like(p)
-                p.grad.copy_(x)
+        for i, layer in enumerate(layers):
+            parts = layer.split(*(x[i] for x in step) if lead else step)
+            for p, x in zip(layer.parameters(), parts):
+                set_gradient(p, x.detach(), copy)
 
     def _of(self, name: str) -> list[Layer]:
         try:

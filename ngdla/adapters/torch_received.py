@@ -1,4 +1,4 @@
-"""What backward passes left of the layers of a torch module: rows, unless they are none."""
+"""What backward passes leave of the layers of a torch module: rows, unless they are none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = [
     "require_received",
     "require_same_samples",
     "rows_of_parts",
+    "set_gradient",
     "stacked",
 ]
 
@@ -64,6 +65,17 @@ def plain_gradients(layer: Layer) -> list[torch.Tensor]:
         )
         raise ValueError(msg)
     return [g for g in gradients if g is not None]
+
+
+def set_gradient(p: torch.Tensor, x: torch.Tensor, copy: bool) -> None:
+    """Make `x` the gradient of a parameter, itself if it needs no copy."""
+    fits = (x.stride(), x.dtype, x.device) == (p.stride(), p.dtype, p.device)
+    if p.grad is None and fits and not copy:
+        p.grad = x
+        return
+    if p.grad is None:
+        p.grad = torch.empty_like(p)
+    p.grad.copy_(x)
 
 
 def require_received(layer: Layer) -> None:

@@ -287,6 +287,54 @@ def test_steps_are_written_into_gradients(problem: Problem) -> None:
             assert p.grad.shape == p.shape
 
 
+@pytest.mark.parametrize("stack", [False, True], ids=["single", "stack"])
+@pytest.mark.parametrize("copy", [False, True], ids=["handed over", "copied"])
+def test_columns_are_written_as_a_whole_step(problem: Problem, stack: bool, copy: bool) -> None:
+    model, x, y = problem
+    layers = recorded(model, x, y, stack=stack)
+    steps = {name: 2.0 * layers.gradient(name) for name in layers}
+    model.zero_grad()
+    for there in (False, True):  # whether there are gradients
+        for name, step in steps.items():
+            layers.write(name, *((1 + there) * part for part in layers.columns(name, step)))
+            assert torch.equal(layers.gradient(name), (1 + there) * step), name
+    model.zero_grad()
+    for name, (a, g) in layers.rows(sharing="none").items():
+        if a.is_floating_point():
+            v = torch.linspace(-1.0, 2.0, SAMPLES, dtype=a.dtype).expand(a.shape[:-2])
+            whole = ngdla.weighted_gradient(a, g, v, positions=True)
+            parts = [
+                ngdla.weighted_gradient(x, g, v, positions=True) for x in layers.columns(name, a)
+            ]
+            layers.write(name, *parts, copy=copy)
+            expected = whole.reshape(layers.gradient(name).shape)
+            bound = 64 * EPS * float(expected.abs().max())
+            assert float((layers.gradient(name) - expected).abs().max()) <= bound, name
+
+
+def test_steps_that_are_handed_over_are_not_copied() -> None:
+    layer = nn.Linear(3, 2)
+    layers = record(layer)
+    W, b = torch.ones(2, 3), torch.ones(2, 1)
+    layers.write("", W, b)
+    kept = layer.weight.grad
+    W += 1
+    assert torch.equal(kept, torch.ones(2, 3))
+    layers.write("", W, b, copy=False)
+    assert layer.weight.grad is kept  # of DistributedDataParallel it may be a view
+    assert torch.equal(kept, W)
+    layer.zero_grad()
+    layers.write("", W, b, copy=False)
+    assert layer.weight.grad.data_ptr() == W.data_ptr()
+    # fused optimizers take gradients as they lie in memory
+    layer.zero_grad()
+    layers.write("", torch.ones(2, 4), copy=False)
+    assert layer.weight.grad.is_contiguous()
+    convolution = nn.Conv2d(3, 2, 2, bias=False).to(memory_format=torch.channels_last)
+    record(convolution).write("", torch.ones(2, 12), copy=False)
+    assert convolution.weight.grad.stride() == convolution.weight.stride()
+
+
 def test_hooks_are_gone_on_leaving() -> None:
     model, x, y = images(SAMPLES)
     layers = record(model)
@@ -487,6 +535,14 @@ def test_bad_names_and_steps() -> None:
         layers.write("1", torch.ones(3, 4))
     with pytest.raises(ValueError, match=r"`step` has shape \(4, 3\); .* `0` must .*\(3, 4\)"):
         layers.write("0", torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"shape \(3, 3\), \(4, 1\); one of `0`.*its columns"):
+        layers.write("0", torch.ones(3, 3), torch.ones(4, 1))
+    with pytest.raises(ValueError, match="`step` has shape"):
+        layers.write("0")
+    with pytest.raises(KeyError, match="`name` is 'x'"):
+        layers.columns("x", torch.ones(3, 4))
+    with pytest.raises(ValueError, match="`x` has 3 columns; those of `0` are 4"):
+        layers.columns("0", torch.ones(5, 3))
     with pytest.raises(ValueError, match=r"`0` has no gradient: call loss.backward\(\)"):
         layers.gradient("0")
 

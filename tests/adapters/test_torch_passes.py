@@ -164,5 +164,5 @@ def test_complex_layers() -> None:
     x[0, 0] = torch.nan
     with record(model) as layers:
         model(x)[1:].abs().sum().backward()
-    with pytest.raises(ValueError, match="inputs of `` contain NaN"):
+    with pytest.raises(ValueError, match="inputs of `Linear` contain NaN"):
         layers.rows()

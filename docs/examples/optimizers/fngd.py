@@ -65,9 +65,12 @@ class FNGD(Kept):
                 state, a, g, self.damping, positions=True, **options
             )
             v = loss_scale * v
-            step = ngdla.weighted_gradient(a, g, v, positions=True, check=check)
-            layers.write(name, step)  # each by itself: memory of large steps is used again
+            step = [  # of the weight, and of the bias
+                ngdla.weighted_gradient(x, g, v, positions=True, check=check)
+                for x in layers.columns(name, a)
+            ]
+            layers.write(name, *step, copy=False)
             if not check:
-                sums[name] = step.sum()
+                sums[name] = sum(x.sum() for x in step)
         if check or all_finite(sums):
             self.states = self.states | states
