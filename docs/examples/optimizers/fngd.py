@@ -65,8 +65,8 @@ class FNGD(Kept):
                 state, a, g, self.damping, positions=True, **options
             )
             v = loss_scale * v
-            step = [  # of the weight, and of the bias
-                ngdla.weighted_gradient(x, g, v, positions=True, check=check)
+            step = [  # of the weight, and of the bias; v is checked already
+                ngdla.weighted_gradient(x, g, v, positions=True, check=False)
                 for x in layers.columns(name, a)
             ]
             layers.write(name, *step, copy=False)
