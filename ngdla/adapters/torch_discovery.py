@@ -59,7 +59,7 @@ def stacks_of(layers: list[Layer], stack: bool) -> dict[str, list[Layer]]:
     kinds: dict[tuple[object, ...], list[Layer]] = {}
     for layer in layers:
         # an embedding has no rows that could be joined in a product
-        alone = layer.name if isinstance(layer.module, nn.Embedding) else ""
+        alone = layer.name if layer.indexed else ""
         kind = (type(layer.module), layer.shape, layer.bias, alone)
         kinds.setdefault(kind, []).append(layer)
     return {"|".join(layer.name for layer in equal): equal for equal in kinds.values()}

@@ -30,6 +30,9 @@ class Layer:
         The axis of samples, where the module takes any number of axes.
     """
 
+    indexed = False
+    """Whether inputs are indices."""
+
     def __init__(self, name: str, module: Any, batch_axis: int = 0) -> None:
         self.name, self.module, self.batch_axis = name, module, batch_axis
         self.clear()
@@ -106,6 +109,9 @@ class Layer:
         return [part.reshape(x.shape) for part, x in zip(parts, self.parameters())]
 
     # ---------------------------------------------------------------------------------- rows
+
+    def require_sharing(self, sharing: Sharing) -> None:
+        """Raise if the layer has no such rows."""
 
     def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         """Return the rows of a part, as `ngdla.layer_rows` does."""
@@ -229,6 +235,7 @@ class Embedding(Layer):
     """A table of vectors, linear in rows with a single one, of which only the index is kept."""
 
     bias = False
+    indexed = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -243,13 +250,15 @@ class Embedding(Layer):
     def split(self, *step: torch.Tensor) -> list[torch.Tensor]:
         return [step[0].mT]
 
-    def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
+    def require_sharing(self, sharing: Sharing) -> None:
         if sharing == "reduce":
             msg = (
                 f"`{self.path}` is an embedding, and the mean of its inputs is no index: use "
                 f'sharing="expand", or leave it out by skip=[torch.nn.Embedding].'
             )
             raise ValueError(msg)
+
+    def rows(self, a: torch.Tensor, g: torch.Tensor, sharing: Sharing, factor: float) -> Rows:
         g = self.along_positions(g).to(torch.promote_types(g.dtype, torch.float32))
         indices = (a.movedim(self.batch_axis, 0) if a.ndim > 1 else a).reshape(g.shape[:2])
         if (pad := self.module.padding_idx) is not None:

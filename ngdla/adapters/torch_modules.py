@@ -15,15 +15,14 @@ from ngdla._backend.messages import shown
 from ngdla.per_sample.layer_rows import LOSSES, SHARINGS, Loss, Sharing
 
 from .torch_discovery import Skip, found_layers, left_out, require_trained, stacks_of
-from .torch_layers import Layer, Rows
+from .torch_layers import Layer
 from .torch_received import (
+    LayerRows,
     plain_gradients,
     require_finite,
     require_received,
     require_same_samples,
-    rows_of_parts,
     set_gradient,
-    stacked,
 )
 from .torch_taps import in_backward, tapped
 
@@ -147,6 +146,11 @@ class Recording:
         """
         return {name: p for name, p in self._rest.items() if p.requires_grad}
 
+    @property
+    def embeddings(self) -> list[str]:
+        """Names of the layers whose inputs are indices."""
+        return [layer.name for layer in self._layers if layer.indexed]
+
     def backward(self, loss: torch.Tensor) -> None:
         """Go backward from a loss, without the gradients of the weights of recorded layers.
 
@@ -171,7 +175,7 @@ class Recording:
         loss: Loss = "mean",
         loss_scale: float = 1.0,
         check: bool = True,
-    ) -> dict[str, Rows]:
+    ) -> LayerRows:
         """Return the rows of all layers, by name, see `ngdla.layer_rows`.
 
         Parameters
@@ -189,10 +193,12 @@ class Recording:
 
         Returns
         -------
-        dict of str to (a, g)
-            Inputs with a column of ones if there is a bias, and output gradients of single samples,
-            float32 or wider, detached. Of one group of a convolution, or of one feature of a norm,
-            as of a layer of a stack, in front. Of an embedding indices (rows,) in place of inputs.
+        mapping of str to (a, g)
+            Formed where they are asked for, anew each time, so that a loop over `items` holds those
+            of one layer. Inputs with a column of ones if there is a bias, and output gradients of
+            single samples, float32 or wider, detached. Of one group of a convolution, or of one
+            feature of a norm, as of a layer of a stack, in front. Of an embedding indices (rows,)
+            in place of inputs.
 
         Raises
         ------
@@ -212,8 +218,7 @@ class Recording:
             require_finite(self._layers)
         if loss != "token-mean":
             require_same_samples(self._layers)
-        rows = {x.name: rows_of_parts(x, sharing, loss, loss_scale) for x in self._layers}
-        return {name: stacked(name, layers, rows) for name, layers in self._stacks.items()}
+        return LayerRows(self._stacks, sharing, loss, loss_scale)
 
     def gradient(self, name: str) -> torch.Tensor:
         """Return the gradient of a layer's weight, (..., d_out, d_in), the bias as last column.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -11,48 +12,85 @@ from ngdla.per_sample.layer_rows import Loss, Sharing
 from .torch_layers import Layer, Rows
 
 __all__ = [
+    "LayerRows",
     "plain_gradients",
     "require_finite",
     "require_received",
     "require_same_samples",
-    "rows_of_parts",
     "set_gradient",
-    "stacked",
 ]
 
 
-def rows_of_parts(layer: Layer, sharing: Sharing, loss: Loss, loss_scale: float) -> Rows:
-    """Return the rows of all backward passes together, as of one of all samples."""
-    sizes = [layer.sizes(g) for _, g in layer.parts]
-    samples, tokens = sum(M for M, _ in sizes), sum(M * T for M, T in sizes)
-    rows = []
-    for (a, g), (_, T) in zip(layer.parts, sizes):
-        factor = {"sum": 1.0, "mean": samples, "token-mean": tokens / math.sqrt(max(T, 1))}[loss]
-        rows.append(layer.rows(a, g, sharing, factor / loss_scale))
-    if len(rows) == 1:
-        return rows[0]
-    if sharing == "none" and len({T for _, T in sizes}) > 1:
-        msg = (
-            f"`{layer.path}` has several numbers of positions in several backward passes: their "
-            f'samples make no array, so that sharing="none" is not possible.'
-        )
-        raise ValueError(msg)
-    behind = 3 if sharing == "none" else 2  # axes from that of samples on
-    a, g = (torch.cat(x, dim=max(x[0].ndim - behind, 0)) for x in zip(*rows))
-    return a, g
+class LayerRows(Mapping[str, Rows]):
+    """The rows of layers, or of stacks of them, by name, formed where they are asked for.
+
+    So those of one layer at a time take memory. What was received later does not count.
+    """
+
+    def __init__(
+        self, stacks: dict[str, list[Layer]], sharing: Sharing, loss: Loss, loss_scale: float
+    ) -> None:
+        for layers in stacks.values():
+            _require_rows(layers, sharing)
+        self._received = {
+            name: [(layer, tuple(layer.parts)) for layer in layers]
+            for name, layers in stacks.items()
+        }
+        self._sharing: Sharing = sharing
+        self._loss, self._loss_scale = loss, loss_scale
+
+    def __getitem__(self, name: str) -> Rows:
+        rows = [self._of(*received) for received in self._received[name]]
+        if len(rows) == 1:
+            return rows[0]
+        a, g = (torch.stack(x) for x in zip(*rows))
+        return a, g
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._received)
+
+    def __len__(self) -> int:
+        return len(self._received)
+
+    def _of(self, layer: Layer, parts: tuple[Rows, ...]) -> Rows:
+        """Return the rows of all backward passes together, as of one of all samples."""
+        sizes = [layer.sizes(g) for _, g in parts]
+        samples, tokens = sum(M for M, _ in sizes), sum(M * T for M, T in sizes)
+        rows = []
+        for (a, g), (_, T) in zip(parts, sizes):
+            mean = tokens / math.sqrt(max(T, 1))
+            factor = {"sum": 1.0, "mean": samples, "token-mean": mean}[self._loss]
+            rows.append(layer.rows(a, g, self._sharing, factor / self._loss_scale))
+        if len(rows) == 1:
+            return rows[0]
+        behind = 3 if self._sharing == "none" else 2  # axes from that of samples on
+        a, g = (torch.cat(x, dim=max(x[0].ndim - behind, 0)) for x in zip(*rows))
+        return a, g
 
 
-def stacked(name: str, layers: list[Layer], rows: dict[str, Rows]) -> Rows:
-    """Return the rows of equal layers with an axis more in front."""
-    if len(layers) == 1:
-        return rows[layers[0].name]
-    pairs = [rows[layer.name] for layer in layers]
-    if len({tuple(x.shape for x in pair) for pair in pairs}) > 1:
-        shapes = ", ".join(f"{x.name} {tuple(rows[x.name][0].shape)}" for x in layers)
-        msg = f"layers of one stack have rows of several shapes ({shapes}): pass stack=False."
+def _require_rows(layers: list[Layer], sharing: Sharing) -> None:
+    """Raise if a layer, or equal layers together, have no rows of this kind."""
+    counts = {}
+    for layer in layers:
+        layer.require_sharing(sharing)
+        sizes = [layer.sizes(g) for _, g in layer.parts]
+        positions = {T for _, T in sizes}
+        if sharing == "none" and len(positions) > 1:
+            msg = (
+                f"`{layer.path}` has several numbers of positions in several backward passes: "
+                f'their samples make no array, so that sharing="none" is not possible.'
+            )
+            raise ValueError(msg)
+        of_samples = sum(M for M, _ in sizes)
+        counts[layer.name] = {
+            "expand": sum(M * T for M, T in sizes),
+            "reduce": of_samples,
+            "none": (of_samples, *positions),
+        }[sharing]
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        msg = f"layers of one stack have several numbers of rows ({found}): pass stack=False."
         raise ValueError(msg)
-    a, g = (torch.stack(x) for x in zip(*pairs))
-    return a, g
 
 
 def plain_gradients(layer: Layer) -> list[torch.Tensor]:

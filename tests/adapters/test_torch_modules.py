@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import ngdla
+from ngdla.adapters.torch_layers import Layer
 from ngdla.adapters.torch_modules import record
 
 SAMPLES = 5
@@ -547,10 +548,40 @@ def test_bad_names_and_steps() -> None:
         layers.gradient("0")
 
 
+def test_rows_are_formed_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop over layers holds the rows of one; what comes later does not change them."""
+    model = changed(id)
+    formed: list[str] = []
+    form = Layer.rows
+    monkeypatch.setattr(
+        Layer, "rows", lambda layer, *rest: formed.append(layer.name) or form(layer, *rest)
+    )
+    with record(model) as layers:
+        model(torch.ones(2, 3)).sum().backward()
+        rows = layers.rows()
+        assert not formed
+        assert list(rows) == list(layers)
+        assert rows["2"][0].shape == (2, 4)
+        assert formed == ["2"]
+        model(torch.ones(3, 3)).sum().backward()
+    assert len(layers.rows()["2"][0]) == 5
+    with layers:
+        pass
+    assert len(rows["2"][0]) == 2
+    with pytest.raises(KeyError):
+        rows["1"]
+
+
+def test_embeddings_are_listed() -> None:
+    model, _, _ = transformer(SAMPLES)
+    assert record(model).embeddings == ["embedding"]
+    assert record(model, skip=[nn.Embedding]).embeddings == []
+
+
 def test_equal_layers_with_other_rows() -> None:
     model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     with record(model, stack=True) as layers:
         y = model["a"](torch.ones(2, 4, 3)).sum() + model["b"](torch.ones(2, 5, 3)).sum()
         y.backward()
-    with pytest.raises(ValueError, match=r"a \(8, 4\), b \(10, 4\).*stack=False"):
+    with pytest.raises(ValueError, match=r"\(a: 8, b: 10\): pass stack=False"):
         layers.rows()

@@ -55,7 +55,7 @@ class FNGD(Kept):
         NaN or Inf, and changes nothing else: a GradScaler skips its step.
         """
         rows = layers.rows(sharing="none", loss=self.loss, loss_scale=loss_scale, check=check)
-        refuse_embeddings(rows)
+        refuse_embeddings(layers)
         states, sums, options = {}, {}, {"batch": batch, "check": check}
         for name, (a, g) in rows.items():
             state = self.states.get(name) or ngdla.weight_sharing_init(

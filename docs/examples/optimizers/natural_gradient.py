@@ -58,7 +58,7 @@ class NaturalGradient(Kept):
         With ``check=False``, a batch that overflowed writes NaN: a GradScaler skips its step.
         """
         rows = layers.rows(sharing="none", loss=self.loss, loss_scale=loss_scale, check=check)
-        refuse_embeddings(rows)
+        refuse_embeddings(layers)
         S = {name: gradients_of_samples(*pair) for name, pair in rows.items()}
         steps, V = self.step_and_gradient(S, residuals, check=check)
         self.last = steps if self.momentum and (check or all_finite(steps)) else self.last

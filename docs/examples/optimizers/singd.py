@@ -67,7 +67,7 @@ class SINGD(Kept):
             return
         if self.steps % self.refresh == 0 or not gradients.keys() <= self.states.keys():
             rows = layers.rows(**self.options, loss_scale=loss_scale, check=False)
-            refuse_embeddings(rows)
+            refuse_embeddings(layers)
             self.states = self.states | {k: self._updated(k, *rows[k], check) for k in rows}
         self.steps += 1
         steps = {k: ngdla.inverse_free_apply(self.states[k], V) for k, V in gradients.items()}

@@ -77,12 +77,11 @@ def mean_of_processes(communicator: Any, tree: Any) -> Any:
     return tree_unflatten([p.view_as(x).to(x.dtype) for p, x in zip(parts, leaves)], form)
 
 
-def refuse_embeddings(rows: dict[str, Any]) -> None:
+def refuse_embeddings(layers: Recording) -> None:
     """Raise if a layer is an embedding, whose rows are indices."""
-    for name, (a, _) in rows.items():
-        if not a.is_floating_point():
-            msg = (
-                f"`{name}` is an embedding, whose inputs are indices; leave it to the plain "
-                f"gradient by record(model, skip=[torch.nn.Embedding])."
-            )
-            raise ValueError(msg)
+    for name in layers.embeddings:
+        msg = (
+            f"`{name}` is an embedding, whose inputs are indices; leave it to the plain "
+            f"gradient by record(model, skip=[torch.nn.Embedding])."
+        )
+        raise ValueError(msg)
