@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,9 +13,18 @@ from ngdla.per_sample.layer_rows import Sharing, rows_of
 from ngdla.per_sample.layer_samples import LayerSamples, layer_samples
 from ngdla.per_sample.patches import patch_means, patches
 
-__all__ = ["KINDS", "Layer", "Rows"]
+__all__ = ["KINDS", "Layer", "Received", "Rows"]
 
 Rows = tuple[torch.Tensor, torch.Tensor]
+
+
+class Received(NamedTuple):
+    """What a backward pass left of a call: tensors of the user, which may change in place."""
+
+    inputs: torch.Tensor
+    output_gradients: torch.Tensor
+    version: int
+    """How often inputs had been changed in place."""
 
 
 class Layer:
@@ -39,12 +48,12 @@ class Layer:
 
     def clear(self) -> None:
         """Forget what was received."""
-        self.parts: list[Rows] = []
+        self.parts: list[Received] = []
         self.called_without_gradient = self.waiting = False
 
     def receiver(self) -> Callable[[torch.Tensor, torch.Tensor], None]:
         """Return what takes the gradients of a call; those of several losses of it add up."""
-        parts: list[Rows] = self.parts
+        parts: list[Received] = self.parts
         place: list[int] = []
 
         def receive(inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
@@ -57,10 +66,11 @@ class Layer:
                 raise ValueError(msg)
             self.waiting = False
             if place:
-                parts[place[0]] = (inputs, parts[place[0]][1] + output_gradients)
+                total = parts[place[0]].output_gradients + output_gradients
+                parts[place[0]] = parts[place[0]]._replace(output_gradients=total)
             else:
                 place.append(len(parts))
-                parts.append((inputs, output_gradients))
+                parts.append(Received(inputs, output_gradients, inputs._version))
 
         return receive
 
@@ -123,6 +133,12 @@ class Layer:
 
     def along_positions(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (*, d) of any number of axes as (M, T, d)."""
+        if x.ndim > 2 and self.batch_axis >= x.ndim - 1:
+            msg = (
+                f"`batch_axis` is {self.batch_axis}, and `{self.path}` has tensors of shape "
+                f"{tuple(x.shape)}: axes of samples and positions come before that of features."
+            )
+            raise ValueError(msg)
         x = x.movedim(self.batch_axis, 0) if x.ndim > 2 else x
         M, *positions = x.shape[:-1] if x.ndim > 1 else (1,)
         return x.reshape(M, math.prod(positions), x.shape[-1])
@@ -196,11 +212,14 @@ class Norm(Layer):
     @property
     def step_shapes(self) -> list[list[tuple[int, ...]]]:
         gradient, *columns = super().step_shapes
-        return [gradient, *columns, [(1, math.prod(gradient[0]))]]  # the last of the only layer
+        only: list[list[tuple[int, ...]]] = [[(1, math.prod(gradient[0]))]]  # of the only layer
+        if self.bias and self.shape[0] == 1:  # whose columns are those of the only feature
+            only.append([(1, 1), (1, 1)])
+        return [gradient, *columns, *only]
 
     def columns(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        whole = math.prod(self.step_shapes[0][0])  # of the only layer
-        return (x,) if x.shape[-1] == whole else super().columns(x)
+        # those of the only layer are no columns of features
+        return super().columns(x) if x.shape[-1] == 1 + self.bias else (x,)
 
     def split(self, *step: torch.Tensor) -> list[torch.Tensor]:
         if len(step) == 1:

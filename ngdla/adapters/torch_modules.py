@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,9 @@ from .torch_received import (
     require_finite,
     require_received,
     require_same_samples,
+    require_step,
     set_gradient,
+    unknown_name,
 )
 from .torch_taps import in_backward, tapped
 
@@ -195,20 +198,24 @@ class Recording:
         -------
         mapping of str to (a, g)
             Formed where they are asked for, anew each time, so that a loop over `items` holds those
-            of one layer. Inputs with a column of ones if there is a bias, and output gradients of
-            single samples, float32 or wider, detached. Of one group of a convolution, or of one
-            feature of a norm, as of a layer of a stack, in front. Of an embedding indices (rows,)
-            in place of inputs.
+            of one layer; not to be changed in place. Inputs with a column of ones if there is a
+            bias, and output gradients of single samples, float32 or wider, detached. Of one group
+            of a convolution, or of one feature of a norm, as of a layer of a stack, in front. Of an
+            embedding indices (rows,) in place of inputs.
 
         Raises
         ------
         ValueError
             Naming the path of a layer that got no gradient, was called under ``no_grad`` alone,
-            holds NaN or Inf, or has another number of samples than others. If `loss_scale` is not
-            positive and finite.
+            holds NaN or Inf, has another number of samples than others, or inputs that were changed
+            in place since the backward pass: that is also seen when rows are formed. If
+            `loss_scale` is not positive and finite.
         """
         require_choice(sharing, "sharing", SHARINGS)
         require_choice(loss, "loss", LOSSES)
+        if not isinstance(loss_scale, numbers.Real | torch.Tensor):
+            msg = f"`loss_scale` is {shown(loss_scale)}; it must be a number."
+            raise TypeError(msg)
         if not 0 < loss_scale < math.inf:
             msg = f"`loss_scale` is {shown(loss_scale)}; it must be positive and finite."
             raise ValueError(msg)
@@ -257,8 +264,8 @@ class Recording:
         Returns
         -------
         tuple of torch.Tensor
-            Views. All of `x` is one where inputs are those of no product: of an embedding, and of a
-            norm with sharing="none".
+            Views. All of `x` is one where inputs are those of no product: of an embedding, where
+            nothing is checked, and of a norm with sharing="none".
 
         Raises
         ------
@@ -272,7 +279,11 @@ class Recording:
         A step of each by itself is written without a copy, and products with an even number of
         columns are faster than with one more.
         """
-        return self._of(name)[0].columns(x)
+        layer = self._of(name)[0]
+        if not isinstance(x, torch.Tensor) or x.ndim == 0:
+            msg = f"`x` is {shown(x)}; it must be a torch.Tensor with an axis of columns."
+            raise TypeError(msg)
+        return layer.columns(x)
 
     def write(self, name: str, *step: torch.Tensor, copy: bool = True) -> None:
         """Write a step into ``weight.grad`` and ``bias.grad``, for an optimizer of torch.
@@ -290,23 +301,18 @@ class Recording:
 
         Raises
         ------
+        TypeError
+            If a part of the step is no tensor, or complex for a real weight.
         KeyError
             If no layer has this name.
         ValueError
-            If the step has another shape.
+            If the step has another shape, or is on another device. Nothing is written then.
         """
+        require_flag(copy, "copy")
         layers = self._of(name)
-        lead = (len(layers),) if len(layers) > 1 else ()
-        allowed = [[(*lead, *part) for part in parts] for parts in layers[0].step_shapes]
-        given = [tuple(part.shape) for part in step]
-        if given not in allowed:
-            msg = (
-                f"`step` has shape {', '.join(map(str, given))}; one of `{name}` must have the "
-                f"shape of layers.gradient(name), {allowed[0][0]}, or of its columns."
-            )
-            raise ValueError(msg)
+        require_step(name or layers[0].path, layers, step)
         for i, layer in enumerate(layers):
-            parts = layer.split(*(x[i] for x in step) if lead else step)
+            parts = layer.split(*(x[i] for x in step) if len(layers) > 1 else step)
             for p, x in zip(layer.parameters(), parts):
                 set_gradient(p, x.detach(), copy)
 
@@ -314,8 +320,7 @@ class Recording:
         try:
             return self._stacks[name]
         except (KeyError, TypeError):
-            msg = f"`name` is {shown(name)}; recorded are {', '.join(map(repr, self._stacks))}."
-            raise KeyError(msg) from None
+            raise unknown_name(name, self._stacks) from None
 
 
 # ------------------------------------------------------------------------- what is recorded

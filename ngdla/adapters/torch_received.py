@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
+from ngdla._backend.messages import shown
 from ngdla.per_sample.layer_rows import Loss, Sharing
 
-from .torch_layers import Layer, Rows
+from .torch_layers import Layer, Received, Rows
 
 __all__ = [
     "LayerRows",
@@ -17,7 +18,9 @@ __all__ = [
     "require_finite",
     "require_received",
     "require_same_samples",
+    "require_step",
     "set_gradient",
+    "unknown_name",
 ]
 
 
@@ -40,6 +43,8 @@ class LayerRows(Mapping[str, Rows]):
         self._loss, self._loss_scale = loss, loss_scale
 
     def __getitem__(self, name: str) -> Rows:
+        if name not in self._received:
+            raise unknown_name(name, self._received)
         rows = [self._of(*received) for received in self._received[name]]
         if len(rows) == 1:
             return rows[0]
@@ -52,12 +57,13 @@ class LayerRows(Mapping[str, Rows]):
     def __len__(self) -> int:
         return len(self._received)
 
-    def _of(self, layer: Layer, parts: tuple[Rows, ...]) -> Rows:
+    def _of(self, layer: Layer, parts: tuple[Received, ...]) -> Rows:
         """Return the rows of all backward passes together, as of one of all samples."""
-        sizes = [layer.sizes(g) for _, g in parts]
+        _require_unchanged(layer, parts)
+        sizes = [layer.sizes(part.output_gradients) for part in parts]
         samples, tokens = sum(M for M, _ in sizes), sum(M * T for M, T in sizes)
         rows = []
-        for (a, g), (_, T) in zip(parts, sizes):
+        for (a, g, _), (_, T) in zip(parts, sizes):
             mean = tokens / math.sqrt(max(T, 1))
             factor = {"sum": 1.0, "mean": samples, "token-mean": mean}[self._loss]
             rows.append(layer.rows(a, g, self._sharing, factor / self._loss_scale))
@@ -73,7 +79,8 @@ def _require_rows(layers: list[Layer], sharing: Sharing) -> None:
     counts = {}
     for layer in layers:
         layer.require_sharing(sharing)
-        sizes = [layer.sizes(g) for _, g in layer.parts]
+        _require_unchanged(layer, layer.parts)
+        sizes = [layer.sizes(part.output_gradients) for part in layer.parts]
         positions = {T for _, T in sizes}
         if sharing == "none" and len(positions) > 1:
             msg = (
@@ -91,6 +98,21 @@ def _require_rows(layers: list[Layer], sharing: Sharing) -> None:
         found = ", ".join(f"{name}: {count}" for name, count in counts.items())
         msg = f"layers of one stack have several numbers of rows ({found}): pass stack=False."
         raise ValueError(msg)
+
+
+def _require_unchanged(layer: Layer, parts: Sequence[Received]) -> None:
+    """Raise if inputs are no longer what the layer was given."""
+    if any(part.inputs._version != part.version for part in parts):
+        msg = (
+            f"inputs of `{layer.path}` were changed in place after the backward pass, so that its "
+            f"rows are lost: take rows before, or give the module a copy."
+        )
+        raise ValueError(msg)
+
+
+def unknown_name(name: object, names: Iterable[str]) -> KeyError:
+    """Return the error for a name that no layer has."""
+    return KeyError(f"`name` is {shown(name)}; recorded are {', '.join(map(repr, names))}.")
 
 
 def plain_gradients(layer: Layer) -> list[torch.Tensor]:
@@ -112,8 +134,36 @@ def set_gradient(p: torch.Tensor, x: torch.Tensor, copy: bool) -> None:
         p.grad = x
         return
     if p.grad is None:
-        p.grad = torch.empty_like(p)
-    p.grad.copy_(x)
+        p.grad = torch.empty_like(p).copy_(x)
+    else:
+        p.grad.copy_(x)
+
+
+def require_step(name: str, layers: list[Layer], step: tuple[torch.Tensor, ...]) -> None:
+    """Raise, before anything is written, if a step does not fit the parameters of its layers."""
+    weight = layers[0].parameters()[0]
+    for part in step:
+        if not isinstance(part, torch.Tensor):
+            msg = f"`step` of `{name}` has a {type(part).__name__}; it must be a torch.Tensor."
+            raise TypeError(msg)
+        if part.is_complex() and not weight.is_complex():
+            msg = f"`step` of `{name}` is complex, its weight {weight.dtype}; take the real part."
+            raise TypeError(msg)
+        if part.device != weight.device:
+            msg = (
+                f"`step` of `{name}` is on {part.device}, its weight on {weight.device}; move the "
+                f"step there."
+            )
+            raise ValueError(msg)
+    lead = (len(layers),) if len(layers) > 1 else ()
+    allowed = [[(*lead, *part) for part in parts] for parts in layers[0].step_shapes]
+    given = [tuple(part.shape) for part in step]
+    if given not in allowed:
+        msg = (
+            f"`step` has shape {', '.join(map(str, given)) or 'of nothing'}; one of `{name}` must "
+            f"have the shape of layers.gradient(name), {allowed[0][0]}, or of its columns."
+        )
+        raise ValueError(msg)
 
 
 def require_received(layer: Layer) -> None:
@@ -135,21 +185,24 @@ def require_received(layer: Layer) -> None:
 def require_finite(layers: list[Layer]) -> None:
     """Raise if there is NaN or Inf, naming the layer where it comes from, if all are in order."""
     inputs = [
-        (x, a, "inputs")
+        (x, part.inputs, "inputs")
         for x in layers
-        for a, _ in x.parts
-        if a.is_floating_point() or a.is_complex()  # indices are neither
+        for part in x.parts
+        if part.inputs.is_floating_point() or part.inputs.is_complex()  # indices are neither
     ]
-    gradients = [(x, g, "output gradients") for x in reversed(layers) for _, g in x.parts]
+    gradients = [
+        (x, part.output_gradients, "output gradients") for x in reversed(layers) for part in x.parts
+    ]
+    received = [*inputs, *gradients]
     # a sum in float32 or wider shows them: one pass, and no array of flags
-    sums = [
-        x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
-        for _, x, _ in [*inputs, *gradients]
-    ]
+    sums = [x.sum(dtype=torch.promote_types(x.dtype, torch.float32)) for _, x, _ in received]
     finite = torch.stack([torch.isfinite(total).to(sums[0].device) for total in sums])
     if bool(finite.all()):
         return
-    layer, _, what = [*inputs, *gradients][finite.tolist().index(False)]
+    bad = [one for one in received if not torch.isfinite(one[1]).all()]
+    if not bad:  # sums of large numbers
+        return
+    layer, _, what = bad[0]
     msg = (
         f"{what} of `{layer.path}` contain NaN or Inf; lower the learning rate, or, with loss "
         f"scaling, leave the step out or pass check=False to functions that skip it."
@@ -159,7 +212,9 @@ def require_finite(layers: list[Layer]) -> None:
 
 def require_same_samples(layers: list[Layer]) -> None:
     """Raise if layers saw different numbers of samples, as where positions came first."""
-    first, *others = [(x, sum(x.sizes(g)[0] for _, g in x.parts)) for x in layers]
+    first, *others = [
+        (x, sum(x.sizes(part.output_gradients)[0] for part in x.parts)) for x in layers
+    ]
     for layer, M in others:
         if first[1] != M:
             msg = (

@@ -552,3 +552,26 @@ def test_layers_come_and_go(name):
     fresh.precondition(layers, 0.1, **batch)
     if "SINGD" not in name:  # whose first steps of factors are larger, by the number of the step
         assert close(first, layers.gradient("0"), 1e3)
+
+
+def test_finite_gradients_whose_sum_overflows_are_steps():
+    """In float16 that of 64 x 64 gradients of 40 does."""
+    model = nn.Linear(64, 64, bias=False).half()
+    with record(model) as layers:
+        (4 * model(torch.rand(16, 64).half()).float().sum()).backward()
+    assert not model.weight.grad.sum().isfinite()
+    before = model.weight.grad.clone()
+    KFAC(1e-2).precondition(layers, 0.1)
+    assert not torch.equal(model.weight.grad, before)
+
+
+def test_a_step_that_fails_in_a_later_layer_writes_nothing():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    with record(model) as layers:
+        layers.backward(model(torch.ones(4, 3)).sum())
+    layer = layers._layers[1]
+    (part,) = layer.parts
+    layer.parts[0] = part._replace(inputs=1e30 * part.inputs, version=0)
+    with pytest.raises(ValueError, match="beyond the range"):
+        FNGD(1e-2).precondition(layers)
+    assert all(p.grad is None for p in model.parameters())

@@ -56,7 +56,7 @@ class FNGD(Kept):
         """
         rows = layers.rows(sharing="none", loss=self.loss, loss_scale=loss_scale, check=check)
         refuse_embeddings(layers)
-        states, sums, options = {}, {}, {"batch": batch, "check": check}
+        states, steps, options = {}, {}, {"batch": batch, "check": check}
         for name, (a, g) in rows.items():
             state = self.states.get(name) or ngdla.weight_sharing_init(
                 self.policy, a.shape[-3], period=self.period
@@ -65,12 +65,12 @@ class FNGD(Kept):
                 state, a, g, self.damping, positions=True, **options
             )
             v = loss_scale * v
-            step = [  # of the weight, and of the bias; v is checked already
+            steps[name] = [  # of the weight, and of the bias; v is checked already
                 ngdla.weighted_gradient(x, g, v, positions=True, check=False)
                 for x in layers.columns(name, a)
             ]
+        for name, step in steps.items():
             layers.write(name, *step, copy=False)
-            if not check:
-                sums[name] = sum(x.sum() for x in step)
-        if check or all_finite(sums):
+        parts = {(name, i): x for name, step in steps.items() for i, x in enumerate(step)}
+        if check or all_finite(parts):
             self.states = self.states | states

@@ -53,8 +53,11 @@ def write_bounded(
 
 
 def all_finite(tensors: Tensors) -> bool:
-    """Tell whether there is neither NaN nor Inf, by one flag on the host."""
-    return bool(torch.stack([x.sum() for x in tensors.values()]).isfinite().all())
+    """Tell whether there is neither NaN nor Inf, by one flag on the host if so."""
+    wide = [(x, torch.promote_types(x.dtype, torch.float32)) for x in tensors.values()]
+    if torch.stack([x.sum(dtype=dtype) for x, dtype in wide]).isfinite().all():
+        return True
+    return all(bool(x.isfinite().all()) for x, _ in wide)  # sums of large numbers
 
 
 def usable(layers: Recording, gradients: Tensors, check: bool) -> bool:
