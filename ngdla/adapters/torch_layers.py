@@ -218,8 +218,8 @@ class Norm(Layer):
         return [gradient, *columns, *only]
 
     def columns(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # those of the only layer are no columns of features
-        return super().columns(x) if x.shape[-1] == 1 + self.bias else (x,)
+        of_features = x.shape[-1] == 1 + self.bias  # else whole gradients, of the only layer
+        return super().columns(x) if of_features else (x,)
 
     def split(self, *step: torch.Tensor) -> list[torch.Tensor]:
         if len(step) == 1:

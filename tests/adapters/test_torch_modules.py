@@ -601,7 +601,7 @@ def test_bad_names_and_steps() -> None:
         assert all(p.grad is None for p in model[0].parameters())  # nothing is half written
     with pytest.raises(TypeError, match="`copy` is 'no'"):
         layers.write("0", W, b, copy="no")
-    with pytest.raises(TypeError, match="`x` is 1.0; it must be a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"`x` is 1\.0; it must be a torch.Tensor"):
         layers.columns("0", 1.0)
     with pytest.raises(KeyError, match=r"`name` is '1'; recorded are '0', '1.0', '2'"):
         layers.rows()["1"]
