@@ -276,8 +276,8 @@ class Recording:
 
         Notes
         -----
-        A step of each by itself is written without a copy, and products with an even number of
-        columns are faster than with one more.
+        A step of each by itself is written without a copy by ``write(..., copy=False)``, where its
+        layout is that of the parameter.
         """
         layer = self._of(name)[0]
         if not isinstance(x, torch.Tensor) or x.ndim == 0:
